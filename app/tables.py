@@ -1,0 +1,388 @@
+"""All tables, in the order of the glossary. Answers and actions are only ever added to."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+ROLES = ("admin", "ecologist", "evaluator", "viewer")
+IMPORT_STATES = ("running", "done", "interrupted", "failed")
+INDEX_STATES = ("building", "ready", "failed")
+ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
+ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo")
+
+
+class Table(DeclarativeBase):
+    """The base of every table; constraints are named, so that migrations can name them too."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own way to declare it
+        int: BigInteger,
+        datetime: DateTime(timezone=True),
+        bytes: LargeBinary,
+    }
+
+
+def one_of(column: str, values: tuple[str, ...]) -> str:
+    """The SQL of a check that `column` holds one of `values`."""
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+class Person(Table):
+    """Someone who answers; for now one local account per database."""
+
+    __tablename__ = "people"
+    __table_args__ = (CheckConstraint(one_of("role", ROLES), name="role"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str]
+    role: Mapped[str] = mapped_column(String(16))
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class SignInLink(Table):
+    """A one-time link, printed by the server; only the hash of its token is kept."""
+
+    __tablename__ = "sign_in_links"
+
+    token_sha256: Mapped[bytes] = mapped_column(primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class LoginSession(Table):
+    """A browser that is signed in; only the hash of its cookie is kept."""
+
+    __tablename__ = "login_sessions"
+
+    token_sha256: Mapped[bytes] = mapped_column(primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+    person: Mapped[Person] = relationship()
+
+
+class Collection(Table):
+    """A named set of images that can be searched."""
+
+    __tablename__ = "collections"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    source: Mapped[str]  # folder or zip it was first imported from
+    notice: Mapped[str | None]  # shown wherever the collection is: "synthetic"
+    made_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Import(Table):
+    """One run of importing a source into a collection, with its progress."""
+
+    __tablename__ = "imports"
+    __table_args__ = (CheckConstraint(one_of("state", IMPORT_STATES), name="state"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    source: Mapped[str]
+    state: Mapped[str] = mapped_column(String(16))
+    found_count: Mapped[int] = mapped_column(server_default="0")  # files to look at
+    done_count: Mapped[int] = mapped_column(server_default="0")  # files looked at
+    imported_count: Mapped[int] = mapped_column(server_default="0")
+    duplicate_count: Mapped[int] = mapped_column(server_default="0")
+    refused_count: Mapped[int] = mapped_column(server_default="0")
+    problem: Mapped[str | None]  # why it failed, as a sentence
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+
+
+class Image(Table):
+    """One picture of a collection; exact duplicates are one image with several paths."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        UniqueConstraint("collection_id", "sha256"),
+        Index("ix_images_collection_id_path_id", "collection_id", "path", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str]  # relative to the source, as people know it
+    file: Mapped[str]  # where the original is on disk
+    size_bytes: Mapped[int]
+    format: Mapped[str] = mapped_column(String(8))  # JPEG, PNG, WEBP, TIFF, GIF, BMP
+    width: Mapped[int]  # pixels, after the EXIF orientation is applied
+    height: Mapped[int]
+    orientation: Mapped[int] = mapped_column(server_default="1")  # EXIF, 1 to 8
+    # Camera-local time, never converted: cameras do not know their time zone.
+    captured_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=False))
+    latitude: Mapped[float | None]  # degrees, WGS 84
+    longitude: Mapped[float | None]
+    camera: Mapped[str | None]
+    added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ImagePath(Table):
+    """Every path under which an image was found: how duplicates and known files are told."""
+
+    __tablename__ = "image_paths"
+    __table_args__ = (UniqueConstraint("collection_id", "path"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
+    path: Mapped[str]
+    size_bytes: Mapped[int]
+    modified_ns: Mapped[int]
+
+
+class RefusedFile(Table):
+    """A file of a source that did not become an image, and why."""
+
+    __tablename__ = "refused_files"
+    __table_args__ = (UniqueConstraint("collection_id", "path"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    path: Mapped[str]
+    reason: Mapped[str]  # a short group: "not an image", "damaged", "too large", …
+    detail: Mapped[str]  # a sentence about this file
+    size_bytes: Mapped[int]
+    modified_ns: Mapped[int]
+    refused_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OracleLabel(Table):
+    """A known label: the oracle's knowledge, never shown in a search or read by the live loop."""
+
+    __tablename__ = "oracle_labels"
+
+    image_id: Mapped[int] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), primary_key=True
+    )
+    label: Mapped[str] = mapped_column(primary_key=True, index=True)
+
+
+class ImageIndex(Table):
+    """One immutable build of vectors for one collection and one embedder."""
+
+    __tablename__ = "indexes"
+    __table_args__ = (CheckConstraint(one_of("state", INDEX_STATES), name="state"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    embedder: Mapped[str]
+    revision: Mapped[str]
+    dimension: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    image_count: Mapped[int]  # images to embed
+    done_count: Mapped[int] = mapped_column(server_default="0")
+    problem: Mapped[str | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ready_at: Mapped[datetime | None]
+
+
+class UnreadableImage(Table):
+    """An image left out of an index because its pixels could not be read when it was embedded."""
+
+    __tablename__ = "unreadable_images"
+
+    index_id: Mapped[int] = mapped_column(
+        ForeignKey("indexes.id", ondelete="CASCADE"), primary_key=True
+    )
+    image_id: Mapped[int] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), primary_key=True
+    )
+    reason: Mapped[str]
+
+
+class Photo(Table):
+    """An example photo uploaded by a person; not an image of any collection."""
+
+    __tablename__ = "photos"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    name: Mapped[str]  # the file's name on the person's disk
+    sha256: Mapped[str] = mapped_column(String(64))
+    width: Mapped[int]
+    height: Mapped[int]
+    added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class TrayItem(Table):
+    """An example picked while browsing, kept until a search is opened with it."""
+
+    __tablename__ = "tray_items"
+    __table_args__ = (
+        CheckConstraint("(image_id IS NULL) <> (photo_id IS NULL)", name="image_or_photo"),
+        UniqueConstraint("person_id", "collection_id", "image_id"),
+        UniqueConstraint("person_id", "collection_id", "photo_id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    photo_id: Mapped[int | None] = mapped_column(ForeignKey("photos.id", ondelete="CASCADE"))
+
+    image: Mapped[Image | None] = relationship()
+    photo: Mapped[Photo | None] = relationship()
+
+
+class Search(Table):
+    """One hunt for one target in one collection."""
+
+    __tablename__ = "searches"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    owner_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
+    target_name: Mapped[str]
+    counts_as_yes: Mapped[str] = mapped_column(server_default="")  # in the owner's words
+    embedder: Mapped[str]
+    strategy: Mapped[str]
+    round_size: Mapped[int]
+    seed: Mapped[int]
+    rest_are_no: Mapped[bool] = mapped_column(server_default="false")  # remembered choice
+    # The tip of the tree of rounds: undoing a submit moves it back, redoing moves it forward.
+    current_round_id: Mapped[int | None] = mapped_column(
+        ForeignKey("rounds.id", use_alter=True, ondelete="SET NULL")
+    )
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    touched_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    collection: Mapped[Collection] = relationship()
+    owner: Mapped[Person] = relationship()
+
+
+class Example(Table):
+    """An image or uploaded photo that opened a search."""
+
+    __tablename__ = "examples"
+    __table_args__ = (
+        CheckConstraint("(image_id IS NULL) <> (photo_id IS NULL)", name="image_or_photo"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    photo_id: Mapped[int | None] = mapped_column(ForeignKey("photos.id", ondelete="CASCADE"))
+    vector: Mapped[bytes | None]  # of a photo: float32 little-endian, by the search's embedder
+
+    image: Mapped[Image | None] = relationship()
+    photo: Mapped[Photo | None] = relationship()
+
+
+class Round(Table):
+    """One grid as it was proposed; never changed. Rounds form a tree, branching after an undo."""
+
+    __tablename__ = "rounds"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    previous_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    strategy: Mapped[str]
+    size: Mapped[int]
+    seed: Mapped[int]
+    index_id: Mapped[int] = mapped_column(ForeignKey("indexes.id"))
+    # The newest answer event the proposal knew: what makes a round repeatable.
+    answers_through_id: Mapped[int] = mapped_column(server_default="0")
+    head_weights: Mapped[bytes | None]  # float32 little-endian; null while there is no head
+    head_bias: Mapped[float | None]
+    proposing_ms: Mapped[float]
+    proposed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    images: Mapped[list["RoundImage"]] = relationship(order_by="RoundImage.position")
+
+
+class RoundImage(Table):
+    """One image of a grid: its place, and why it was chosen."""
+
+    __tablename__ = "round_images"
+    __table_args__ = (UniqueConstraint("round_id", "image_id"),)
+
+    round_id: Mapped[int] = mapped_column(
+        ForeignKey("rounds.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    score: Mapped[float]
+    probability: Mapped[float | None]
+    reason: Mapped[str]
+
+    image: Mapped[Image] = relationship()
+
+
+class Action(Table):
+    """One thing a person did in a search; undo and redo are actions of their own."""
+
+    __tablename__ = "actions"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", ACTION_KINDS), name="kind"),
+        UniqueConstraint("search_id", "gesture_key"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
+    round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    kind: Mapped[str] = mapped_column(String(8))
+    # Made by the browser for each gesture: a retried or repeated request is the same gesture.
+    gesture_key: Mapped[str | None] = mapped_column(String(64))
+    reverses_id: Mapped[int | None] = mapped_column(ForeignKey("actions.id"))
+    next_round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"))
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Answer(Table):
+    """One answer event; the newest event of an image is its current answer."""
+
+    __tablename__ = "answers"
+    __table_args__ = (
+        CheckConstraint(one_of("value", ANSWER_VALUES), name="value"),
+        Index("ix_answers_search_id_image_id_id", "search_id", "image_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
+    action_id: Mapped[int] = mapped_column(ForeignKey("actions.id", ondelete="CASCADE"), index=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    value: Mapped[str] = mapped_column(String(8))

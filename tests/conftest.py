@@ -1,0 +1,124 @@
+"""Real PostgreSQL for every test: a database built by the migrations, rolled back after each."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.orm import Session
+
+from app.database import Database, migrate, psycopg_url, start_embedded_server
+from app.settings import Settings
+
+SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL that may create databases: TEST_DATABASE_URL, else an embedded one."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        refuse_unless_test_database(given)
+        yield given
+        return
+    url, stop = start_embedded_server(tmp_path_factory.mktemp("server"))
+    yield make_url(url).set(database="rarefind_test").render_as_string(hide_password=False)
+    stop()
+
+
+def refuse_unless_test_database(url: str) -> None:
+    """Tests drop databases: never one that a person may work in."""
+    name = make_url(url).database or ""
+    if not name.endswith("_test"):
+        raise pytest.UsageError(
+            f"Tests refuse the database {name!r}: its name must end in _test, for they drop it."
+        )
+
+
+@pytest.fixture(scope="session")
+def make_database_url(server_url: str) -> Iterator[Callable[[], str]]:
+    """Makes empty databases whose names end in _test; dropped at the end of the run."""
+    admin = create_engine(
+        psycopg_url(make_url(server_url).set(database="postgres").render_as_string(False)),
+        isolation_level="AUTOCOMMIT",
+    )
+    made: list[str] = []
+
+    def make(template: str = "template0") -> str:
+        name = f"rarefind_{uuid.uuid4().hex[:12]}_test"
+        with admin.connect() as connection:
+            connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+        made.append(name)
+        return make_url(server_url).set(database=name).render_as_string(hide_password=False)
+
+    yield make
+    with admin.connect() as connection:
+        for name in reversed(made):
+            connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def migrated_url(make_database_url: Callable[[], str]) -> str:
+    """A database as the migrations build it; nothing is ever committed to it."""
+    url = make_database_url()
+    engine = create_engine(psycopg_url(url))
+    migrate(engine)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(scope="session")
+def migrated_engine(migrated_url: str) -> Iterator[Engine]:
+    engine = create_engine(psycopg_url(migrated_url))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def database(migrated_engine: Engine) -> Iterator[Database]:
+    """One connection whose outer transaction is rolled back: commits inside are savepoints.
+
+    All sessions share the connection, so use it from one thread at a time.
+    """
+    with migrated_engine.connect() as connection:
+        transaction = connection.begin()
+        yield Database(connection)
+        transaction.rollback()
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    with database.session() as session:
+        yield session
+
+
+@pytest.fixture
+def own_database_url(make_database_url: Callable[[], str]) -> str:
+    """An empty database of the test's own, for tests with real commits, threads or processes."""
+    return make_database_url()
+
+
+@pytest.fixture
+def own_database(own_database_url: str) -> Iterator[Database]:
+    """As `own_database_url`, migrated and open."""
+    engine = create_engine(psycopg_url(own_database_url))
+    migrate(engine)
+    yield Database(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with a data folder of the test's own."""
+    return Settings(home=tmp_path / "home", database_url=None)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real sample images beside the project."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("needs the real images in ../shared/data, which are not here")
+    return SHARED_DATA

@@ -1,0 +1,43 @@
+"""The migrations build what tables.py says, go down again, and refuse a newer database."""
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+
+from app.database import alembic_config, migrate, open_database, psycopg_url
+from app.errors import DatabaseNotUsable
+from app.settings import Settings
+from app.tables import Table
+
+
+def test_migrations_build_the_tables_of_the_code(migrated_engine):
+    with migrated_engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+
+
+def test_migrations_go_up_down_and_up_again(own_database_url):
+    engine = create_engine(psycopg_url(own_database_url))
+    config = alembic_config()
+    migrate(engine)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+    migrate(engine)
+    assert set(inspect(engine).get_table_names()) == {"alembic_version", *Table.metadata.tables}
+    engine.dispose()
+
+
+def test_newer_database_is_refused_and_left_as_it_is(own_database_url, tmp_path):
+    engine = create_engine(psycopg_url(own_database_url))
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseNotUsable, match=r"at version 9999.*newer"):
+        open_database(Settings(home=tmp_path, database_url=own_database_url))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
+        assert connection.scalar(text("SELECT count(*) FROM people")) == 0
+    engine.dispose()
