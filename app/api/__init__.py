@@ -1,0 +1,1 @@
+"""JSON under /api/v1: parse, call one verb, answer with a pydantic model."""

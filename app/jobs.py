@@ -1,0 +1,84 @@
+"""Long work in the server's background: importing a source, then indexing its collection.
+
+One thread does one job after the other; progress stands in the tables `imports` and `indexes`,
+so that any page can show it and a restart goes on where a kill left off.
+"""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+from app.database import Database
+from app.errors import RarefindError
+from app.importing import ImportProgress, import_images, mark_interrupted_imports
+from app.indexing import build_index, list_unfinished_builds
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Stopping(Exception):
+    """The server is being stopped; what is done so far is kept."""
+
+
+class Jobs:
+    """The background thread of one server."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._stopping = Event()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+
+    def start(self) -> None:
+        """Take up what an earlier server left unfinished."""
+        mark_interrupted_imports(self._database)
+        for collection_id, embedder in list_unfinished_builds(self._database):
+            self._thread.submit(self._run, self._index, collection_id, embedder)
+
+    def prepare(
+        self, collection_id: int, source: Path, *, labels: str | None, copy: bool, embedder: str
+    ) -> None:
+        """Import `source` into the collection, then index it."""
+        self._thread.submit(self._run, self._import, collection_id, source, labels, copy)
+        self._thread.submit(self._run, self._index, collection_id, embedder)
+
+    def close(self) -> None:
+        """Stop at the next file or chunk; everything before it is kept."""
+        self._stopping.set()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
+        try:
+            job(*arguments)
+        except Stopping:
+            logger.info("Stopped with the server; it goes on at the next start.")
+        except RarefindError as error:
+            logger.warning("%s", error)  # the page shows it from the import's or index's row
+        except Exception:
+            logger.exception("A background job failed")
+
+    def _import(self, collection_id: int, source: Path, labels: str | None, copy: bool) -> None:
+        import_images(
+            self._database,
+            collection_id,
+            source,
+            settings=self._settings,
+            copy=copy,
+            labels=labels,
+            progress=self._go_on,
+        )
+
+    def _index(self, collection_id: int, embedder: str) -> None:
+        build_index(
+            self._database,
+            collection_id,
+            settings=self._settings,
+            embedder=embedder,
+            progress=self._go_on,
+        )
+
+    def _go_on(self, *_progress: ImportProgress | int) -> None:
+        if self._stopping.is_set():
+            raise Stopping

@@ -1,0 +1,126 @@
+"""The web application: `create_app(settings)` puts rooms, error pages and headers together."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+
+from app.api import health
+from app.database import PROJECT, open_database
+from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError
+from app.indexing import LoadedEmbedders, OpenIndexes
+from app.jobs import Jobs
+from app.pages import browse, collections, home, images, searches, sign_in
+from app.pages.rendering import make_templates, render_error
+from app.security import refuse_cross_site
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# No inline script or style anywhere, so text that people type can never become either.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; its database, indexes and background jobs live as long as it runs."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.database = open_database(settings)
+        app.state.indexes = OpenIndexes(settings)
+        app.state.embedders = LoadedEmbedders(settings)
+        app.state.jobs = Jobs(app.state.database, settings)
+        app.state.jobs.start()
+        yield
+        app.state.jobs.close()
+        app.state.database.close()
+
+    app = FastAPI(
+        title="Rarefind", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.state.settings = settings
+    app.state.templates = make_templates(PROJECT)
+    app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
+    for room in (home, sign_in, collections, browse, images, searches, health):
+        app.include_router(room.router)
+    app.middleware("http")(guard)
+    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
+    add_error_pages(app)
+    return app
+
+
+async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Refuse what other sites send; put the security headers on every answer."""
+    try:
+        refuse_cross_site(request)
+        response = await call_next(request)
+    except RarefindError as error:
+        response = answer_error(request, error)
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if "cache-control" not in response.headers:
+        response.headers["Cache-Control"] = "no-store"  # back button: ask again, never a stale grid
+    return response
+
+
+def add_error_pages(app: FastAPI) -> None:
+    """Every error is a page, a fragment or JSON with a sentence and a way on."""
+
+    @app.exception_handler(RarefindError)
+    def known(request: Request, error: RarefindError) -> Response:
+        return answer_error(request, error)
+
+    @app.exception_handler(HTTPException)
+    def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return answer_error(request, NotFound("There is nothing at this address."))
+        other = RarefindError(str(error.detail))
+        other.status = error.status_code
+        return answer_error(request, other)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        if any(part["loc"][0] == "path" for part in error.errors()):
+            return answer_error(request, NotFound("There is nothing at this address."))
+        wrong = "; ".join(f"{part['loc'][-1]}: {part['msg']}" for part in error.errors())
+        return answer_error(request, BadInput(f"Some of what was sent can't be used ({wrong})."))
+
+    @app.exception_handler(OperationalError)
+    def database_away(request: Request, error: OperationalError) -> Response:
+        logger.error("The database does not answer: %s", error.orig)
+        sentence = "The database does not answer. Answers given so far are safe; try again soon."
+        return answer_error(request, DatabaseNotUsable(sentence))
+
+    @app.exception_handler(Exception)
+    def unforeseen(request: Request, error: Exception) -> Response:
+        logger.exception("Unforeseen error", exc_info=error)
+        sentence = (
+            "This is a fault in Rarefind, not something you did. Answers given so far are safe. "
+            "Go back and try again; if it happens again, the server's log says more."
+        )
+        return answer_error(request, RarefindError(sentence))
+
+
+def answer_error(request: Request, error: RarefindError) -> Response:
+    """The error in the form that was asked for."""
+    accept = request.headers.get("accept", "")
+    if request.url.path.startswith("/api/") or (
+        "application/json" in accept and "text/html" not in accept
+    ):
+        return JSONResponse(
+            {"error": type(error).__name__, "title": error.title, "detail": str(error)},
+            status_code=error.status,
+        )
+    return render_error(request, error)
