@@ -1,0 +1,153 @@
+"""Turns a template and its context into a response; the filters that templates may use."""
+
+import hashlib
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from markupsafe import Markup
+from starlette.templating import Jinja2Templates
+
+from app.errors import NotSignedIn, RarefindError
+
+THIN_SPACE = "\u202f"  # narrow and unbreakable, between thousands
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
+
+
+def make_templates(project: Path) -> Jinja2Templates:
+    """The templates of the `project` folder, with their filters and `static(path)`."""
+
+    @cache
+    def static(path: str) -> str:
+        """The URL of a file under static/; it changes with the content, so it may be kept."""
+        content = (project / "static" / path).read_bytes()
+        return f"/static/{path}?v={hashlib.sha256(content).hexdigest()[:12]}"
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(project / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["static"] = static
+    environment.filters.update(
+        number=number,
+        plural=plural,
+        when=when,
+        day=day,
+        moment=moment,
+        duration=duration,
+        file_size=file_size,
+        file_name=file_name,
+    )
+    return Jinja2Templates(env=environment)
+
+
+def render(
+    request: Request,
+    name: str,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    **context: Any,
+) -> HTMLResponse:
+    """The page or fragment `name`; `person` is in every context, None when nobody is signed in."""
+    templates: Jinja2Templates = request.app.state.templates
+    return templates.TemplateResponse(
+        request, name, {"person": None, **context}, status_code=status, headers=headers
+    )
+
+
+def render_error(request: Request, error: RarefindError) -> HTMLResponse:
+    """What happened, what is safe and what to do, as a page or as a fragment of one."""
+    return render(
+        request,
+        "_error.html" if wants_fragment(request) else "error.html",
+        status=error.status,
+        title=error.title,
+        sentence=str(error),
+        signed_out=isinstance(error, NotSignedIn),
+        status_code=error.status,
+    )
+
+
+def wants_fragment(request: Request) -> bool:
+    """Whether htmx asks, and so only a part of the page is needed."""
+    return request.headers.get("HX-Request") == "true"
+
+
+def number(value: float) -> str:
+    """8725 -> 8 725, with thin spaces."""
+    return f"{value:,.0f}".replace(",", THIN_SPACE)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """1 -> "1 image", 8725 -> "8 725 images"."""
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def when(at: datetime) -> Markup:
+    """How long ago, with the full time one hover away."""
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        at.isoformat(timespec="seconds"), moment(at), _ago(at, datetime.now(UTC))
+    )
+
+
+def day(at: datetime) -> str:
+    """4 March 2026."""
+    return f"{at.day} {at:%B %Y}"
+
+
+def moment(at: datetime) -> str:
+    """4 March 2026, 14:05, in the server's time zone unless `at` has none (camera time)."""
+    local = at.astimezone() if at.tzinfo else at
+    return f"{day(local)}, {local:%H:%M}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time, as exact as people need it: "40 s", "3 min", "1 h 20 min"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * MINUTE_S:
+        return f"{round(seconds / MINUTE_S)} min"
+    hours, minutes = divmod(round(seconds / MINUTE_S), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def file_size(size_bytes: int) -> str:
+    """Decimal units, as file managers show them."""
+    if size_bytes < 1000:
+        return f"{size_bytes} bytes"
+    size, unit = size_bytes / 1e3, "kB"
+    for larger in ("MB", "GB"):
+        if size < 999.5:
+            break
+        size, unit = size / 1e3, larger
+    return f"{size:.1f} {unit}" if size < 9.95 else f"{size:.0f} {unit}"
+
+
+def file_name(path: str) -> str:
+    """The last part of a path."""
+    return path.rsplit("/", 1)[-1]
+
+
+def _ago(at: datetime, now: datetime) -> str:
+    seconds = (now - at).total_seconds()
+    if seconds < MINUTE_S:
+        return "just now"
+    if seconds < HOUR_S:
+        return f"{int(seconds // MINUTE_S)} min ago"
+    if seconds < DAY_S:
+        return f"{int(seconds // HOUR_S)} h ago"
+    days = (now.astimezone().date() - at.astimezone().date()).days
+    if days <= 1:
+        return "yesterday"
+    if days < 7:
+        return f"{days} days ago"
+    local = at.astimezone()
+    return f"{local.day} {local:%b}" + (f" {local.year}" if local.year != now.year else "")
