@@ -1,0 +1,535 @@
+"""What the pages show of a search: the current grid, why an image is shown, results, history.
+
+Nothing here changes anything.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+
+import numpy as np
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, joinedload
+
+from app.engine.head import Head, probabilities
+from app.engine.index import VectorIndex
+from app.engine.loop import Answers, Value, nearest_positives, propose_round, rank_likely, round_rng
+from app.engine.strategies import STRATEGIES
+from app.errors import NotFound
+from app.indexing import OpenIndexes
+from app.searching import (
+    UNDOABLE,
+    list_chain,
+    read_current_answers,
+    read_engine_answers,
+    read_head,
+    read_opening,
+    read_steps,
+)
+from app.tables import (
+    Action,
+    Answer,
+    Image,
+    ImageIndex,
+    Person,
+    Round,
+    RoundImage,
+    Search,
+)
+
+RESULTS_PER_PAGE = 60
+EVENTS_PER_PAGE = 100
+LATEST_POSITIVES = 8
+RECENT_ROUNDS = 3
+NEAREST_POSITIVES = 6
+MOST_LIKELY = 600  # ten pages of results: who needs more answers some first
+RESULT_KINDS = ("yes", "likely", "unsure", "no", "open")
+
+REASON_SENTENCES = {
+    "opening": "Among the images most like your examples.",
+    "close-to-line": "Close to the line between yes and no: your answer teaches most here.",
+    "likely": "Among the likeliest images not yet seen.",
+    "exploration": "A look somewhere new, to find what your answers don't cover yet.",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image of a grid."""
+
+    image_id: int
+    position: int
+    path: str
+    width: int
+    height: int
+    captured_at: datetime | None
+    answer: str | None
+    reason: str
+    reason_sentence: str
+    score: float
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class RoundTally:
+    """How the images of one submitted round stand now."""
+
+    round_id: int
+    number: int
+    yes: int
+    no: int
+    unsure: int
+    open: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The current round of a search, and what led to it."""
+
+    search: Search
+    round_id: int
+    number: int
+    cards: list[Card]
+    strip: list[RoundTally]
+    found: int
+    answered: int
+    image_count: int
+    latest_positives: list[int]
+    recent_yes_share: float | None
+    can_undo: bool
+    can_redo: bool
+    has_head: bool
+    strategy_title: str
+
+
+@dataclass(frozen=True)
+class AnswerEvent:
+    """One answer an image was given, at its time."""
+
+    value: str
+    who: str
+    at: datetime
+    round_number: int | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an image is shown, and what is known of it."""
+
+    image: Image
+    answer: str | None
+    position: int | None  # in the current grid
+    reason: str | None  # null for an image that no grid of this search has shown
+    reason_sentence: str
+    score: float | None
+    probability: float | None
+    answers: list[AnswerEvent]
+    nearest_positives: list[tuple[int, float]]  # image id, similarity
+
+
+@dataclass(frozen=True)
+class ResultCard:
+    """One image of the results."""
+
+    image_id: int
+    path: str
+    width: int
+    height: int
+    answer: str | None
+    who: str | None
+    at: datetime | None
+    round_number: int | None
+    score: float | None  # by the head of the current round
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class ResultsPage:
+    """One page of a results gallery."""
+
+    show: str
+    cards: list[ResultCard]
+    total: int
+    page: int
+    pages: int
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class HistoryEvent:
+    """One action, as the history page tells it."""
+
+    at: datetime
+    who: str
+    kind: str
+    round_number: int | None
+    images: list[tuple[int, str]]  # image id and the value it was given
+    sentence: str
+    taken_back: bool
+
+
+@dataclass(frozen=True)
+class HistoryPage:
+    """One page of the history, newest first."""
+
+    events: list[HistoryEvent]
+    total: int
+    page: int
+    pages: int
+
+
+@dataclass(frozen=True)
+class SearchSummary:
+    """A search as a card of the home page."""
+
+    search: Search
+    collection_name: str
+    notice: str | None
+    found: int
+    answered: int
+    rounds: int
+    positive_image_ids: list[int]
+
+
+def current_grid(session: Session, search: Search) -> Grid:
+    """The round to answer now, with the half-given answers as they were saved."""
+    made = _get_current_round(session, search)
+    shown = session.execute(
+        select(RoundImage, Image)
+        .join(Image, Image.id == RoundImage.image_id)
+        .where(RoundImage.round_id == made.id)
+        .order_by(RoundImage.position)
+    ).all()
+    answers = read_current_answers(session, search)
+    tally = Counter(answers.values())
+    strip = _tally_rounds(session, made.previous_id, answers)
+    recent = strip[-RECENT_ROUNDS:]
+    recent_answered = sum(one.yes + one.no + one.unsure for one in recent)
+    done, undone = read_steps(session, search)
+    return Grid(
+        search=search,
+        round_id=made.id,
+        number=made.number,
+        cards=[
+            Card(
+                image_id=image.id,
+                position=place.position,
+                path=image.path,
+                width=image.width,
+                height=image.height,
+                captured_at=image.captured_at,
+                answer=answers.get(image.id),
+                reason=place.reason,
+                reason_sentence=REASON_SENTENCES[place.reason],
+                score=place.score,
+                probability=place.probability,
+            )
+            for place, image in shown
+        ],
+        strip=strip,
+        found=tally["yes"],
+        answered=len(answers),
+        image_count=session.get_one(ImageIndex, made.index_id).image_count,
+        latest_positives=_list_latest_positives(session, search, LATEST_POSITIVES),
+        recent_yes_share=(
+            sum(one.yes for one in recent) / recent_answered if recent_answered else None
+        ),
+        can_undo=bool(done),
+        can_redo=bool(undone),
+        has_head=made.head_bias is not None,
+        strategy_title=STRATEGIES[made.strategy].title,
+    )
+
+
+def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> list[int]:
+    """The images the next grid would most likely show, so that a browser can fetch them early.
+
+    Proposes the next round as if this one were submitted as it stands, open images left aside.
+    """
+    made = _get_current_round(session, search)
+    index = indexes.get(session.get_one(ImageIndex, made.index_id))
+    answers = read_engine_answers(session, search, index)
+    shown = index.rows_of(
+        list(session.scalars(select(RoundImage.image_id).filter_by(round_id=made.id)))
+    )
+    left_open = np.setdiff1d(shown, answers.rows)
+    proposal = propose_round(
+        index,
+        Answers(
+            rows=np.concatenate([answers.rows, left_open]),
+            values=np.concatenate([answers.values, np.full(len(left_open), Value.UNSURE, np.int8)]),
+        ),
+        opening=read_opening(session, search, index),
+        strategy=search.strategy,
+        size=search.round_size,
+        round_number=made.number + 1,
+        rng=round_rng(search.seed, made.number + 1),
+    )
+    image_ids: list[int] = index.image_ids[proposal.rows].tolist()
+    return image_ids
+
+
+def explain_image(
+    session: Session, search: Search, image_id: int, indexes: OpenIndexes
+) -> Explanation:
+    """Why this search shows an image, by figures and by the positives nearest to it."""
+    image = session.get(Image, image_id)
+    if image is None or image.collection_id != search.collection_id:
+        raise NotFound("There is no such image in this collection.")
+    made = _get_current_round(session, search)
+    chain = list_chain(made.id)
+    place = session.scalar(
+        select(RoundImage)
+        .where(RoundImage.image_id == image_id, RoundImage.round_id.in_(select(chain.c.id)))
+        .order_by(RoundImage.round_id.desc())
+        .limit(1)
+    )
+    index = indexes.get(session.get_one(ImageIndex, made.index_id))
+    answers = read_engine_answers(session, search, index)
+    nearest: list[tuple[int, float]] = []
+    if np.isin(image_id, index.image_ids):
+        (row,) = index.rows_of([image_id])
+        rows, similarities = nearest_positives(index, row, answers, NEAREST_POSITIVES)
+        nearest = list(zip(index.image_ids[rows].tolist(), similarities.tolist(), strict=True))
+    sentence = "This search has not shown this image in a grid yet."
+    return Explanation(
+        image=image,
+        answer=read_current_answers(session, search, image_ids=[image_id]).get(image_id),
+        position=place.position if place and place.round_id == made.id else None,
+        reason=place.reason if place else None,
+        reason_sentence=REASON_SENTENCES[place.reason] if place else sentence,
+        score=place.score if place else None,
+        probability=place.probability if place else None,
+        answers=_list_answer_events(session, search, image_id),
+        nearest_positives=nearest,
+    )
+
+
+def list_results(
+    session: Session, search: Search, *, show: str, page: int, indexes: OpenIndexes
+) -> ResultsPage:
+    """A gallery of answered images, of those left open, or of likely positives not yet seen."""
+    if show not in RESULT_KINDS:
+        raise NotFound("There is no such gallery.")
+    made = _get_current_round(session, search)
+    index = indexes.get(session.get_one(ImageIndex, made.index_id))
+    head = read_head(made)
+    answers = read_current_answers(session, search)
+    left_open = _list_left_open(session, made, answers)
+    likely = [] if head is None else _list_likely(session, search, head, index)
+    if show == "likely":
+        image_ids = likely
+    elif show == "open":
+        image_ids = left_open
+    else:
+        image_ids = _list_answered(session, search, show)
+    counts = dict.fromkeys(RESULT_KINDS, 0) | Counter(answers.values())
+    counts |= {"open": len(left_open), "likely": len(likely)}
+    pages = max(1, ceil(len(image_ids) / RESULTS_PER_PAGE))
+    page = min(max(page, 1), pages)
+    wanted = image_ids[(page - 1) * RESULTS_PER_PAGE : page * RESULTS_PER_PAGE]
+    cards = describe_images(session, search, wanted, index)
+    return ResultsPage(show, cards, len(image_ids), page, pages, counts)
+
+
+def describe_images(
+    session: Session, search: Search, image_ids: list[int], index: VectorIndex
+) -> list[ResultCard]:
+    """Images with their newest answer, and their score by the head of the current round."""
+    head = read_head(_get_current_round(session, search))
+    newest = (
+        select(Answer.image_id, Answer.value, Person.name, Action.at, Round.number)
+        .join(Action, Action.id == Answer.action_id)
+        .join(Person, Person.id == Action.person_id)
+        .outerjoin(Round, Round.id == Action.round_id)
+        .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
+        .order_by(Answer.image_id, Answer.id.desc())
+        .distinct(Answer.image_id)
+    )
+    events = {row.image_id: row for row in session.execute(newest) if row.value != "cleared"}
+    images = {
+        image.id: image for image in session.scalars(select(Image).where(Image.id.in_(image_ids)))
+    }
+    held = np.array([i for i in image_ids if i in images], dtype=np.int64)
+    held = held[np.isin(held, index.image_ids)]
+    figures: dict[int, tuple[float, float]] = {}
+    if head is not None and len(held):
+        scores = index.vectors[index.rows_of(held)] @ head.weights + np.float32(head.bias)
+        pairs = zip(scores.tolist(), probabilities(scores).tolist(), strict=True)
+        figures = dict(zip(held.tolist(), pairs, strict=True))
+    cards = []
+    for image_id in image_ids:
+        image, event = images[image_id], events.get(image_id)
+        score, probability = figures.get(image_id, (None, None))
+        cards.append(
+            ResultCard(
+                image_id=image_id,
+                path=image.path,
+                width=image.width,
+                height=image.height,
+                answer=event.value if event else None,
+                who=event.name if event else None,
+                at=event.at if event else None,
+                round_number=event.number if event else None,
+                score=score,
+                probability=probability,
+            )
+        )
+    return cards
+
+
+def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
+    """Everything done in the search, newest first; what was taken back is marked."""
+    total = session.scalar(select(func.count()).where(Action.search_id == search.id)) or 0
+    pages = max(1, ceil(total / EVENTS_PER_PAGE))
+    page = min(max(page, 1), pages)
+    rows = session.execute(
+        select(Action, Person.name, Round.number)
+        .join(Person, Person.id == Action.person_id)
+        .outerjoin(Round, Round.id == Action.round_id)
+        .where(Action.search_id == search.id)
+        .order_by(Action.id.desc())
+        .limit(EVENTS_PER_PAGE)
+        .offset((page - 1) * EVENTS_PER_PAGE)
+    ).all()
+    given: dict[int, list[tuple[int, str]]] = {action.id: [] for action, _, _ in rows}
+    for answer in session.scalars(
+        select(Answer).where(Answer.action_id.in_(given)).order_by(Answer.id)
+    ):
+        given[answer.action_id].append((answer.image_id, answer.value))
+    standing = {step.id for step in read_steps(session, search)[0]}
+    events = [
+        HistoryEvent(
+            at=action.at,
+            who=name,
+            kind=action.kind,
+            round_number=number,
+            images=given[action.id],
+            sentence=_tell(action, number, given[action.id]),
+            taken_back=action.kind in UNDOABLE and action.id not in standing,
+        )
+        for action, name, number in rows
+    ]
+    return HistoryPage(events, total, page, pages)
+
+
+def list_searches(session: Session, person: Person) -> list[SearchSummary]:
+    """The person's searches, the one touched last first."""
+    searches = session.scalars(
+        select(Search)
+        .where(Search.owner_id == person.id)
+        .options(joinedload(Search.collection))
+        .order_by(Search.touched_at.desc(), Search.id.desc())
+    ).all()
+    summaries = []
+    for search in searches:
+        tally = Counter(read_current_answers(session, search).values())
+        tip = session.get(Round, search.current_round_id) if search.current_round_id else None
+        summaries.append(
+            SearchSummary(
+                search=search,
+                collection_name=search.collection.name,
+                notice=search.collection.notice,
+                found=tally["yes"],
+                answered=sum(tally.values()),
+                rounds=tip.number - 1 if tip else 0,  # the tip itself is not submitted
+                positive_image_ids=_list_latest_positives(session, search, 4),
+            )
+        )
+    return summaries
+
+
+def _get_current_round(session: Session, search: Search) -> Round:
+    if search.current_round_id is None:
+        raise NotFound("This search has no grid. Start a new one from the collection.")
+    return session.get_one(Round, search.current_round_id)
+
+
+def _tally_rounds(
+    session: Session, round_id: int | None, answers: dict[int, str]
+) -> list[RoundTally]:
+    """How the images of each round from the first to `round_id` stand now."""
+    chain = list_chain(round_id)
+    shown = session.execute(
+        select(Round.id, Round.number, RoundImage.image_id)
+        .join(RoundImage, RoundImage.round_id == Round.id)
+        .where(Round.id.in_(select(chain.c.id)))
+        .order_by(Round.number)
+    )
+    tallies: dict[tuple[int, int], Counter[str]] = {}
+    for one_id, number, image_id in shown:
+        tallies.setdefault((one_id, number), Counter())[answers.get(image_id, "open")] += 1
+    return [
+        RoundTally(one_id, number, tally["yes"], tally["no"], tally["unsure"], tally["open"])
+        for (one_id, number), tally in tallies.items()
+    ]
+
+
+def _list_answered(
+    session: Session, search: Search, value: str, limit: int | None = None
+) -> list[int]:
+    """Images whose newest answer is `value`, the one answered last first."""
+    newest = (
+        select(Answer.image_id, Answer.value, Answer.id)
+        .where(Answer.search_id == search.id)
+        .order_by(Answer.image_id, Answer.id.desc())
+        .distinct(Answer.image_id)
+        .subquery()
+    )
+    query = select(newest.c.image_id).where(newest.c.value == value).order_by(newest.c.id.desc())
+    return list(session.scalars(query.limit(limit)))
+
+
+def _list_latest_positives(session: Session, search: Search, limit: int) -> list[int]:
+    return _list_answered(session, search, "yes", limit)
+
+
+def _list_left_open(session: Session, made: Round, answers: dict[int, str]) -> list[int]:
+    """Images of submitted rounds that have no answer, the latest shown first."""
+    chain = list_chain(made.previous_id)
+    shown = session.scalars(
+        select(RoundImage.image_id)
+        .where(RoundImage.round_id.in_(select(chain.c.id)))
+        .order_by(RoundImage.round_id.desc(), RoundImage.position)
+    )
+    return [image_id for image_id in dict.fromkeys(shown) if image_id not in answers]
+
+
+def _list_likely(session: Session, search: Search, head: Head, index: VectorIndex) -> list[int]:
+    """Images without an answer that the head takes for positives, the likeliest first."""
+    answers = read_engine_answers(session, search, index)
+    rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY)
+    image_ids: list[int] = index.image_ids[rows[scores > 0]].tolist()
+    return image_ids
+
+
+def _list_answer_events(session: Session, search: Search, image_id: int) -> list[AnswerEvent]:
+    rows = session.execute(
+        select(Answer.value, Person.name, Action.at, Round.number)
+        .join(Action, Action.id == Answer.action_id)
+        .join(Person, Person.id == Action.person_id)
+        .outerjoin(Round, Round.id == Action.round_id)
+        .where(Answer.search_id == search.id, Answer.image_id == image_id)
+        .order_by(Answer.id)
+    )
+    return [AnswerEvent(value, name, at, number) for value, name, at, number in rows]
+
+
+def _tell(action: Action, number: int | None, images: list[tuple[int, str]]) -> str:
+    if action.kind == "submit":
+        filled = f", answering {plural(len(images), 'more image')}" if images else ""
+        return f"Submitted round {number}{filled}"
+    if action.kind == "example":
+        return f"Opened the search with {plural(len(images), 'example')} of the collection"
+    if action.kind == "undo":
+        return f"Took back a step of round {number}"
+    if action.kind == "redo":
+        return f"Did a step of round {number} again"
+    where = "Corrected" if action.kind == "correct" else "Answered"
+    return f"{where} {plural(len(images), 'image')} in round {number}"
+
+
+def plural(count: int, what: str) -> str:
+    """A count with its noun: 1 image, 2 images."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

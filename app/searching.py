@@ -1,0 +1,698 @@
+"""Everything that changes a search: open, answer, submit, undo, redo, correct, change.
+
+Answers and actions are only added. Undo takes back the newest action that still stands: an
+answer, or a whole submit, which makes the round before the current one again. Rounds form a tree
+whose tip is `Search.current_round_id`. Whoever changes a search holds its row's lock, so two tabs
+and double clicks come one after the other.
+"""
+
+import secrets
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Row, func, insert, select
+from sqlalchemy.orm import Session
+
+from app.engine.head import Head
+from app.engine.index import VectorIndex
+from app.engine.loop import (
+    Answers,
+    Opening,
+    Proposal,
+    Value,
+    make_opening,
+    propose_round,
+    round_rng,
+)
+from app.engine.strategies import STRATEGIES
+from app.errors import BadInput, NotFound, NothingToUndo
+from app.indexing import LoadedEmbedders, OpenIndexes, embed_photo, get_current_index
+from app.settings import Settings
+from app.tables import (
+    Action,
+    Answer,
+    Collection,
+    Example,
+    Image,
+    ImageIndex,
+    Person,
+    Photo,
+    Round,
+    RoundImage,
+    Search,
+    TrayItem,
+)
+
+ROUND_SIZES = range(6, 49)
+DEFAULT_ROUND_SIZE = 12
+DEFAULT_STRATEGY = "pf-ma"
+MAX_NAME_LENGTH = 200
+MAX_WORDS_LENGTH = 2_000
+VALUES = {"yes": Value.YES, "no": Value.NO, "unsure": Value.UNSURE}
+UNDOABLE = ("answer", "submit", "correct")
+
+Values = dict[int, str | None]  # image id -> yes, no, unsure, or None for no answer
+StepRow = Row[tuple[int, str, int | None, int | None]]  # id, kind, round_id, next_round_id
+
+
+@dataclass(frozen=True)
+class StrategyChoice:
+    """A strategy as the page offers it."""
+
+    name: str
+    title: str
+    summary: str
+    for_evaluators: bool
+
+
+@dataclass(frozen=True)
+class RecordedAnswers:
+    """What stands after half-given answers were saved."""
+
+    answers: Values
+    stale: bool  # the round had been submitted before: recorded as corrections
+    can_undo: bool
+    can_redo: bool
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Whether the round had been submitted before, so that no new one was made."""
+
+    already: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step taken back or done again, as a sentence for the page."""
+
+    kind: str
+    sentence: str
+
+
+def list_strategies() -> list[StrategyChoice]:
+    """Every strategy, the recommended one first."""
+    choices = [
+        StrategyChoice(name, entry.title, entry.summary, entry.for_evaluators)
+        for name, entry in STRATEGIES.items()
+    ]
+    return sorted(choices, key=lambda choice: (choice.name != DEFAULT_STRATEGY,))
+
+
+def open_search(
+    session: Session,
+    *,
+    person: Person,
+    collection_id: int,
+    target_name: str,
+    counts_as_yes: str = "",
+    strategy: str = DEFAULT_STRATEGY,
+    round_size: int = DEFAULT_ROUND_SIZE,
+    image_ids: list[int],
+    photo_ids: list[int],
+    indexes: OpenIndexes,
+    embedders: LoadedEmbedders,
+    settings: Settings,
+) -> Search:
+    """Open a search from example images and photos, and propose its first round.
+
+    Example images of the collection are positives from the start. The person's tray is emptied.
+    """
+    if session.get(Collection, collection_id) is None:
+        raise NotFound("There is no such collection.")
+    if not image_ids and not photo_ids:
+        raise BadInput("Pick at least one example: an image of the collection, or a photo.")
+    index_row = get_current_index(session, collection_id)
+    vectors = indexes.get(index_row)
+    search = Search(
+        collection_id=collection_id,
+        owner_id=person.id,
+        target_name=check_text("The name", target_name, MAX_NAME_LENGTH, required=True),
+        counts_as_yes=check_text("What counts as yes", counts_as_yes, MAX_WORDS_LENGTH),
+        embedder=index_row.embedder,
+        strategy=check_strategy(strategy),
+        round_size=check_round_size(round_size),
+        seed=secrets.randbelow(2**31),
+    )
+    session.add(search)
+    session.flush()
+    image_ids, photo_ids = list(dict.fromkeys(image_ids)), list(dict.fromkeys(photo_ids))
+    known = np.isin(image_ids, vectors.image_ids)
+    if not known.all():
+        raise BadInput(
+            "One of the example images is not among the prepared images of this collection. "
+            "Take it out of the examples and pick another."
+        )
+    session.add_all(Example(search_id=search.id, image_id=image_id) for image_id in image_ids)
+    for photo_id in photo_ids:
+        photo = session.get(Photo, photo_id)
+        if photo is None or photo.person_id != person.id:
+            raise NotFound("One of the example photos is gone. Add it again.")
+        vector = embed_photo(photo, embedders.get(index_row), settings=settings)
+        example = Example(search_id=search.id, photo_id=photo_id, vector=to_bytes(vector))
+        session.add(example)
+    session.flush()
+    action = _add_action(session, search, person, kind="example", round_id=None, gesture_key=None)
+    _add_answers(session, action, dict.fromkeys(image_ids, "yes"))
+    session.flush()
+    first = _add_round(session, search, previous=None, indexes=indexes)
+    search.current_round_id = first.id
+    for item in session.scalars(
+        select(TrayItem).filter_by(person_id=person.id, collection_id=collection_id)
+    ):
+        session.delete(item)
+    session.flush()
+    return search
+
+
+def get_search(session: Session, person: Person, search_id: int) -> Search:
+    """The search, if it is theirs."""
+    search = session.get(Search, search_id)
+    if search is None or search.owner_id != person.id:
+        raise NotFound("There is no such search, or it belongs to somebody else.")
+    return search
+
+
+def record_answers(
+    session: Session,
+    search: Search,
+    *,
+    person: Person,
+    round_id: int,
+    values: Values,
+    gesture_key: str | None,
+) -> RecordedAnswers:
+    """Save answers as they are given; repeating a gesture changes nothing.
+
+    Answers from a tab that still shows an earlier round are kept as corrections.
+    """
+    _lock(session, search)
+    stale = search.current_round_id != round_id
+    if not _is_repeated(session, search, gesture_key):
+        _check_values(session, search, round_id, values)
+        kind = "correct" if stale else "answer"
+        _add_changes(session, search, person, kind, round_id, values, gesture_key)
+        search.touched_at = func.now()
+        session.flush()
+    done, undone = read_steps(session, search)
+    answers = read_current_answers(session, search, image_ids=list(values))
+    return RecordedAnswers(
+        answers={image_id: answers.get(image_id) for image_id in values},
+        stale=stale,
+        can_undo=bool(done),
+        can_redo=bool(undone),
+    )
+
+
+def submit_answers(
+    session: Session,
+    search: Search,
+    *,
+    person: Person,
+    round_id: int,
+    values: Values,
+    rest_are_no: bool,
+    gesture_key: str | None,
+    indexes: OpenIndexes,
+) -> Submitted:
+    """Submit a round: save its last answers, retrain the head, propose the next round.
+
+    `rest_are_no` answers no for every image of the round that has no answer, and is remembered.
+    """
+    _lock(session, search)
+    if _is_repeated(session, search, gesture_key):
+        return Submitted(already=True)
+    _check_values(session, search, round_id, values)
+    if search.current_round_id != round_id:
+        # A second tab with an old grid: what it says is kept, the grid is not answered twice.
+        _add_changes(session, search, person, "correct", round_id, values, gesture_key)
+        return Submitted(already=True)
+    shown = _list_round_image_ids(session, round_id)
+    standing = read_current_answers(session, search, image_ids=shown)
+    given = {image_id: values.get(image_id, standing.get(image_id)) for image_id in shown}
+    if rest_are_no:
+        given = {image_id: value or "no" for image_id, value in given.items()}
+    action = _add_action(
+        session, search, person, kind="submit", round_id=round_id, gesture_key=gesture_key
+    )
+    _add_answers(session, action, _only_changes(given, standing))
+    search.rest_are_no = rest_are_no
+    search.touched_at = func.now()
+    previous = session.get_one(Round, round_id)
+    proposed = _add_round(session, search, previous=previous, indexes=indexes)
+    action.next_round_id = proposed.id
+    search.current_round_id = proposed.id
+    session.flush()
+    return Submitted(already=False)
+
+
+def undo(
+    session: Session, search: Search, *, person: Person, gesture_key: str | None
+) -> Step | None:
+    """Take back the newest step that stands; None when the gesture is a repeated one."""
+    _lock(session, search)
+    if _is_repeated(session, search, gesture_key):
+        return None
+    done, _ = read_steps(session, search)
+    if not done:
+        raise NothingToUndo("There is nothing to take back: this is where the search began.")
+    step = done[-1]
+    action = _add_action(
+        session, search, person, kind="undo", round_id=step.round_id, gesture_key=gesture_key
+    )
+    action.reverses_id = step.id
+    given = _read_answers_of(session, step)
+    before = read_current_answers(session, search, image_ids=list(given), before_action_id=step.id)
+    _add_answers(session, action, {image_id: before.get(image_id) for image_id in given})
+    if step.kind == "submit":
+        search.current_round_id = step.round_id
+    search.touched_at = func.now()
+    session.flush()
+    return Step(step.kind, f"Took back {_describe(session, step, given)}.")
+
+
+def redo(
+    session: Session, search: Search, *, person: Person, gesture_key: str | None
+) -> Step | None:
+    """Do again the step that was taken back last; None when the gesture is a repeated one."""
+    _lock(session, search)
+    if _is_repeated(session, search, gesture_key):
+        return None
+    _, undone = read_steps(session, search)
+    if not undone:
+        raise NothingToUndo("There is nothing to do again.")
+    step = undone[-1]
+    action = _add_action(
+        session, search, person, kind="redo", round_id=step.round_id, gesture_key=gesture_key
+    )
+    action.reverses_id = step.id
+    given = _read_answers_of(session, step)
+    _add_answers(session, action, given)
+    if step.kind == "submit":
+        search.current_round_id = step.next_round_id
+    search.touched_at = func.now()
+    session.flush()
+    return Step(step.kind, f"Did again {_describe(session, step, given)}.")
+
+
+def correct_answers(
+    session: Session, search: Search, *, person: Person, values: Values, gesture_key: str | None
+) -> None:
+    """Change answers outside the grid; the head hears of it at the next round."""
+    _lock(session, search)
+    if _is_repeated(session, search, gesture_key):
+        return
+    index_row = get_current_index(session, search.collection_id, embedder=search.embedder)
+    _check_images(session, index_row.collection_id, values)
+    _add_changes(session, search, person, "correct", search.current_round_id, values, gesture_key)
+    search.touched_at = func.now()
+    session.flush()
+
+
+def change_search(
+    session: Session,
+    search: Search,
+    *,
+    target_name: str,
+    counts_as_yes: str,
+    strategy: str,
+    round_size: int,
+) -> None:
+    """Change a search's settings; strategy and size take effect with the next round."""
+    search.target_name = check_text("The name", target_name, MAX_NAME_LENGTH, required=True)
+    search.counts_as_yes = check_text("What counts as yes", counts_as_yes, MAX_WORDS_LENGTH)
+    search.strategy = check_strategy(strategy)
+    search.round_size = check_round_size(round_size)
+    session.flush()
+
+
+def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposal:
+    """Propose a stored round again from what it stores: must give the stored images."""
+    search = session.get_one(Search, made.search_id)
+    return _propose(
+        session,
+        search,
+        index=indexes.get(session.get_one(ImageIndex, made.index_id)),
+        number=made.number,
+        strategy=made.strategy,
+        size=made.size,
+        seed=made.seed,
+        answers_through_id=made.answers_through_id,
+        previous_id=made.previous_id,
+    )
+
+
+def read_current_answers(
+    session: Session,
+    search: Search,
+    *,
+    image_ids: list[int] | None = None,
+    through_id: int | None = None,
+    before_action_id: int | None = None,
+) -> dict[int, str]:
+    """The newest answer of each image (all, or those given), without the cleared ones.
+
+    `through_id` and `before_action_id` look back: answers as they stood at an earlier moment.
+    """
+    query = (
+        select(Answer.image_id, Answer.value)
+        .where(Answer.search_id == search.id)
+        .order_by(Answer.image_id, Answer.id.desc())
+        .distinct(Answer.image_id)
+    )
+    if image_ids is not None:
+        query = query.where(Answer.image_id.in_(image_ids))
+    if through_id is not None:
+        query = query.where(Answer.id <= through_id)
+    if before_action_id is not None:
+        query = query.where(Answer.action_id < before_action_id)
+    rows = session.execute(query).all()
+    return {image_id: value for image_id, value in rows if value != "cleared"}
+
+
+def read_engine_answers(
+    session: Session, search: Search, index: VectorIndex, *, through_id: int | None = None
+) -> Answers:
+    """The current answers as rows of `index`; answers on images it does not hold are left out."""
+    current = read_current_answers(session, search, through_id=through_id)
+    image_ids = np.fromiter(current, dtype=np.int64, count=len(current))
+    values = np.array([VALUES[value] for value in current.values()], dtype=np.int8)
+    held = np.isin(image_ids, index.image_ids)
+    return Answers(rows=index.rows_of(image_ids[held]), values=values[held])
+
+
+def read_head(made: Round) -> Head | None:
+    """The head that chose a round, if there was one."""
+    if made.head_weights is None or made.head_bias is None:
+        return None
+    return Head(weights=from_bytes(made.head_weights), bias=made.head_bias)
+
+
+def check_text(what: str, text: str, longest: int, *, required: bool = False) -> str:
+    """`text` without white space at its ends, if it can be used."""
+    text = text.strip()
+    if "\x00" in text:  # PostgreSQL's text cannot hold it
+        raise BadInput(f"{what} holds a character that can't be kept.")
+    if required and not text:
+        raise BadInput(f"{what} is empty. Say what you are looking for.")
+    if len(text) > longest:
+        raise BadInput(f"{what} is longer than {longest} characters.")
+    return text
+
+
+def check_strategy(strategy: str) -> str:
+    """`strategy`, if it is a known one."""
+    if strategy not in STRATEGIES:
+        raise BadInput(f"There is no strategy “{strategy}”. Known are: {', '.join(STRATEGIES)}.")
+    return strategy
+
+
+def check_round_size(round_size: int) -> int:
+    """`round_size`, if it is within the limits."""
+    if round_size not in ROUND_SIZES:
+        raise BadInput(
+            f"Images per round must be from {ROUND_SIZES[0]} to {ROUND_SIZES[-1]}, "
+            f"not {round_size}."
+        )
+    return round_size
+
+
+def to_bytes(vector: NDArray[np.float32]) -> bytes:
+    """A vector as it is stored: float32, little-endian."""
+    return vector.astype("<f4").tobytes()
+
+
+def from_bytes(stored: bytes) -> NDArray[np.float32]:
+    """A stored vector."""
+    return np.frombuffer(stored, dtype="<f4").astype(np.float32)
+
+
+def _add_round(
+    session: Session, search: Search, *, previous: Round | None, indexes: OpenIndexes
+) -> Round:
+    started = time.perf_counter()
+    index_row = get_current_index(session, search.collection_id, embedder=search.embedder)
+    number = 1 if previous is None else previous.number + 1
+    through_id = session.scalar(
+        select(func.coalesce(func.max(Answer.id), 0)).where(Answer.search_id == search.id)
+    )
+    proposal = _propose(
+        session,
+        search,
+        index=(index := indexes.get(index_row)),
+        number=number,
+        strategy=search.strategy,
+        size=search.round_size,
+        seed=search.seed,
+        answers_through_id=through_id or 0,
+        previous_id=previous.id if previous else None,
+    )
+    made = Round(
+        search_id=search.id,
+        previous_id=previous.id if previous else None,
+        number=number,
+        strategy=search.strategy,
+        size=search.round_size,
+        seed=search.seed,
+        index_id=index_row.id,
+        answers_through_id=through_id,
+        head_weights=to_bytes(proposal.head.weights) if proposal.head else None,
+        head_bias=float(proposal.head.bias) if proposal.head else None,
+        proposing_ms=(time.perf_counter() - started) * 1_000,
+    )
+    session.add(made)
+    session.flush()
+    if len(proposal.rows):
+        session.execute(
+            insert(RoundImage),
+            [
+                {
+                    "round_id": made.id,
+                    "position": position,
+                    "image_id": image_id,
+                    "score": score,
+                    "probability": None if np.isnan(probability) else probability,
+                    "reason": reason,
+                }
+                for position, (image_id, score, probability, reason) in enumerate(
+                    zip(
+                        index.image_ids[proposal.rows].tolist(),
+                        proposal.scores.tolist(),
+                        proposal.probabilities.tolist(),
+                        proposal.reasons,
+                        strict=True,
+                    )
+                )
+            ],
+        )
+    return made
+
+
+def _propose(
+    session: Session,
+    search: Search,
+    *,
+    index: VectorIndex,
+    number: int,
+    strategy: str,
+    size: int,
+    seed: int,
+    answers_through_id: int,
+    previous_id: int | None,
+) -> Proposal:
+    answers = read_engine_answers(session, search, index, through_id=answers_through_id)
+    return propose_round(
+        index,
+        answers,
+        opening=read_opening(session, search, index),
+        strategy=strategy,
+        size=size,
+        round_number=number,
+        set_aside=_list_set_aside(session, index, answers, previous_id),
+        rng=round_rng(seed, number),
+    )
+
+
+def read_opening(session: Session, search: Search, index: VectorIndex) -> Opening:
+    """What opened the search, as vectors of `index`."""
+    rows = session.execute(
+        select(Example.image_id, Example.vector)
+        .where(Example.search_id == search.id)
+        .order_by(Example.id)
+    ).all()
+    image_ids = [image_id for image_id, _ in rows if image_id is not None]
+    photos = [from_bytes(vector) for _, vector in rows if vector is not None]
+    of_photos = np.array(photos, dtype=np.float32).reshape(-1, index.dimension)
+    of_images = index.vectors[index.rows_of(image_ids)]
+    vector = make_opening(np.concatenate([of_images, of_photos]))
+    return Opening(vector=vector, examples=of_photos)
+
+
+def _list_set_aside(
+    session: Session, index: VectorIndex, answers: Answers, previous_id: int | None
+) -> NDArray[np.int64]:
+    """Rows shown in the rounds before and left without an answer: asked again only at the end."""
+    chain = list_chain(previous_id)
+    shown = session.scalars(
+        select(RoundImage.image_id)
+        .where(RoundImage.round_id.in_(select(chain.c.id)))
+        .order_by(RoundImage.image_id)
+    ).all()
+    image_ids = np.array(shown, dtype=np.int64)
+    rows = index.rows_of(image_ids[np.isin(image_ids, index.image_ids)])
+    return np.setdiff1d(rows, answers.rows)
+
+
+def list_chain(round_id: int | None):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """A recursive query of the ids of a round and all rounds before it."""
+    tip = select(Round.id, Round.previous_id).where(Round.id == round_id).cte(recursive=True)
+    return tip.union_all(
+        select(Round.id, Round.previous_id).join(tip, Round.id == tip.c.previous_id)
+    )
+
+
+def _lock(session: Session, search: Search) -> None:
+    """Wait for whoever changes this search now, then see what they did."""
+    session.refresh(search, with_for_update={"of": Search})
+
+
+def _is_repeated(session: Session, search: Search, gesture_key: str | None) -> bool:
+    if gesture_key is None:
+        return False
+    known = select(Action.id).filter_by(search_id=search.id, gesture_key=gesture_key)
+    return session.scalar(known) is not None
+
+
+def _check_values(session: Session, search: Search, round_id: int, values: Values) -> None:
+    made = session.get(Round, round_id)
+    if made is None or made.search_id != search.id:
+        raise NotFound("There is no such round in this search.")
+    shown = set(_list_round_image_ids(session, round_id))
+    _check_answer_values(values)
+    if not shown.issuperset(values):
+        raise BadInput("An answer names an image that is not in this grid. Reload the page.")
+
+
+def _check_images(session: Session, collection_id: int, values: Values) -> None:
+    _check_answer_values(values)
+    known = session.scalars(
+        select(Image.id).where(Image.collection_id == collection_id, Image.id.in_(values))
+    ).all()
+    if len(known) != len(values):
+        raise NotFound("An answer names an image that is not in this collection.")
+
+
+def _check_answer_values(values: Values) -> None:
+    for value in values.values():
+        if value is not None and value not in VALUES:
+            raise BadInput(f"An answer is yes, no or unsure, not “{value}”.")
+
+
+def _list_round_image_ids(session: Session, round_id: int) -> list[int]:
+    query = select(RoundImage.image_id).filter_by(round_id=round_id).order_by(RoundImage.position)
+    return list(session.scalars(query))
+
+
+def _add_changes(
+    session: Session,
+    search: Search,
+    person: Person,
+    kind: str,
+    round_id: int | None,
+    values: Values,
+    gesture_key: str | None,
+) -> None:
+    """Add an action for the answers that differ from what stands; none if nothing differs."""
+    standing = read_current_answers(session, search, image_ids=list(values))
+    changed = _only_changes(values, standing)
+    if changed:
+        action = _add_action(
+            session, search, person, kind=kind, round_id=round_id, gesture_key=gesture_key
+        )
+        _add_answers(session, action, changed)
+
+
+def _only_changes(values: Values, standing: dict[int, str]) -> Values:
+    return {
+        image_id: value for image_id, value in values.items() if standing.get(image_id) != value
+    }
+
+
+def _add_action(
+    session: Session,
+    search: Search,
+    person: Person,
+    *,
+    kind: str,
+    round_id: int | None,
+    gesture_key: str | None,
+) -> Action:
+    action = Action(
+        search_id=search.id,
+        round_id=round_id,
+        person_id=person.id,
+        kind=kind,
+        gesture_key=gesture_key,
+    )
+    session.add(action)
+    session.flush()
+    return action
+
+
+def _add_answers(session: Session, action: Action, values: Values) -> None:
+    if values:
+        session.execute(
+            insert(Answer),
+            [
+                {
+                    "search_id": action.search_id,
+                    "action_id": action.id,
+                    "image_id": image_id,
+                    "value": value or "cleared",
+                }
+                for image_id, value in values.items()
+            ],
+        )
+
+
+def _read_answers_of(session: Session, step: StepRow) -> Values:
+    rows = session.execute(
+        select(Answer.image_id, Answer.value).filter_by(action_id=step.id).order_by(Answer.id)
+    )
+    return {image_id: None if value == "cleared" else value for image_id, value in rows}
+
+
+def read_steps(session: Session, search: Search) -> tuple[list[StepRow], list[StepRow]]:
+    """The steps that stand, and those taken back that can be done again; newest last.
+
+    A new step after an undo starts a new branch: what was taken back before it stays in the
+    history, but can't be done again.
+    """
+    done: list[StepRow] = []
+    undone: list[StepRow] = []
+    actions = session.execute(
+        select(Action.id, Action.kind, Action.round_id, Action.next_round_id)
+        .filter_by(search_id=search.id)
+        .order_by(Action.id)
+    )
+    for action in actions:
+        if action.kind in UNDOABLE:
+            done.append(action)
+            undone.clear()
+        elif action.kind == "undo":
+            undone.append(done.pop())
+        elif action.kind == "redo":
+            done.append(undone.pop())
+    return done, undone
+
+
+def _describe(session: Session, step: StepRow, given: Values) -> str:
+    number = session.scalar(select(Round.number).filter_by(id=step.round_id))
+    if step.kind == "submit":
+        return f"the submit of round {number}"
+    if len(given) > 1:
+        return f"{len(given)} answers in round {number}"
+    (value,) = given.values()
+    return f"“{value or 'no answer'}” in round {number}"
