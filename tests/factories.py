@@ -1,0 +1,81 @@
+"""Makes rows and files for tests; each maker has a usable default for everything."""
+
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from app.engine.index import build_index
+from app.settings import Settings
+from app.tables import Collection, Image, ImageIndex, Person
+
+
+def make_person(session: Session, *, name: str = "me", role: str = "admin") -> Person:
+    person = Person(name=name, role=role)
+    session.add(person)
+    session.flush()
+    return person
+
+
+def make_collection(session: Session, *, name: str = "Pond", notice: str | None = None):
+    collection = Collection(name=name, source="/photos/pond", notice=notice)
+    session.add(collection)
+    session.flush()
+    return collection
+
+
+def make_images(session: Session, collection: Collection, count: int) -> list[Image]:
+    """Rows only: nothing is on disk."""
+    images = [
+        Image(
+            collection_id=collection.id,
+            sha256=f"{collection.id:032x}{number:032x}",
+            path=f"site/IMG_{number:04}.jpg",
+            file=f"/photos/pond/site/IMG_{number:04}.jpg",
+            size_bytes=1_000,
+            format="JPEG",
+            width=640,
+            height=480,
+        )
+        for number in range(count)
+    ]
+    session.add_all(images)
+    session.flush()
+    return images
+
+
+def make_vectors(count: int, *, dimension: int = 16, seed: int = 0) -> np.ndarray:
+    """Unit vectors in two clouds: the first tenth are alike, the others are spread."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(count, dimension))
+    vectors[: count // 10] += 4 * rng.normal(size=dimension)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+def make_index(
+    session: Session,
+    settings: Settings,
+    images: list[Image],
+    vectors: np.ndarray | None = None,
+    *,
+    embedder: str = "hand-made",
+) -> ImageIndex:
+    """A ready index over `images`, on disk where the app looks for it."""
+    vectors = make_vectors(len(images)) if vectors is None else vectors
+    row = ImageIndex(
+        collection_id=images[0].collection_id,
+        embedder=embedder,
+        revision="1",
+        dimension=vectors.shape[1],
+        state="ready",
+        image_count=len(images),
+        done_count=len(images),
+    )
+    session.add(row)
+    session.flush()
+    folder: Path = settings.home / "indexes" / str(row.id)
+    folder.mkdir(parents=True)
+    image_ids = np.array([image.id for image in images])
+    build_index(folder, vectors=vectors, image_ids=image_ids, embedder=embedder, revision="1")
+    return row
