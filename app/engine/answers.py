@@ -1,0 +1,78 @@
+"""What a search knows when it asks for its next round: the answers so far and how it was opened."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+class Value(IntEnum):
+    """One answer on one image."""
+
+    NO = -1
+    UNSURE = 0
+    YES = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Current answers of a search, one a row; unsure ones are kept but never trained on.
+
+    `rows` (k,) int64, unique; `values` (k,) int8 of Value.
+    """
+
+    rows: Integers
+    values: NDArray[np.int8]
+
+    @classmethod
+    def empty(cls) -> "Answers":
+        """No answer yet."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int8))
+
+    @property
+    def positives(self) -> Integers:
+        """Rows answered yes."""
+        return self._rows_with(Value.YES)
+
+    @property
+    def negatives(self) -> Integers:
+        """Rows answered no."""
+        return self._rows_with(Value.NO)
+
+    @property
+    def unsure(self) -> Integers:
+        """Rows answered unsure."""
+        return self._rows_with(Value.UNSURE)
+
+    def _rows_with(self, value: Value) -> Integers:
+        chosen: NDArray[np.bool_] = self.values == value
+        return self.rows[chosen]
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """How a search was opened.
+
+    `vector` (d,) float32, unit. `examples` (e, d) float32 unit rows: only the examples that are not
+    images of the collection (uploaded photos); they train the head as positives. Example images of
+    the collection are yes-answers.
+    """
+
+    vector: Floats
+    examples: Floats
+
+
+def make_opening(vectors: Floats) -> Floats:
+    """The opening vector of examples (m, d): their mean, brought back to unit length.
+
+    Source: reference.md, section 1. Opposite examples that cancel out give the first of them.
+    """
+    mean: NDArray[np.float64] = np.mean(vectors, axis=0, dtype=np.float64)
+    length = float(np.linalg.norm(mean))
+    if length < 1e-6:
+        return np.asarray(vectors[0], dtype=np.float32)
+    return (mean / length).astype(np.float32)

@@ -1,0 +1,70 @@
+"""How much of a target's visual variety the positives span, when its images are known.
+
+Source of all definitions: reference.md, section 3; the idea is the class coverage of K. Zaher,
+O. Buisson, A. Joly, "Positive-First Most Ambiguous", arXiv 2603.24480, 2026.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+CHUNK_ROWS = 2_048
+ROUNDING = 1e-5  # an image found is within any radius of itself, whatever float32 makes of 1.0
+MODES_SEED = 0
+
+
+def class_radius(targets: Floats) -> float:
+    """The cosine at which two images of a target count as alike.
+
+    The median over all its images of the similarity to the k-th nearest classmate,
+    k = max(1, round(0.05 t)). Parameters: `targets` (t, d) unit rows, t >= 1. A target of one image
+    has radius 1.
+    """
+    t = len(targets)
+    if t == 1:
+        return 1.0
+    k = max(1, round(0.05 * t))
+    kth_similarities = []
+    for start in range(0, t, CHUNK_ROWS):
+        similarities = targets[start : start + CHUNK_ROWS] @ targets.T
+        own = np.arange(len(similarities))
+        similarities[own, start + own] = -np.inf  # nobody is their own classmate
+        kth_similarities.append(np.partition(similarities, t - k, axis=1)[:, t - k])
+    return float(np.median(np.concatenate(kth_similarities)))
+
+
+def coverage(targets: Floats, found: Booleans, radius: float) -> float:
+    """Share of a target's images within `radius` of one that was found.
+
+    Parameters: `targets` (t, d) unit rows; `found` (t,) which of them are positives; `radius`, a
+    cosine, from `class_radius`. 0 with none found, 1 with all, never less when more are found.
+    """
+    if not found.any():
+        return 0.0
+    reached = 0
+    for start in range(0, len(targets), CHUNK_ROWS):
+        similarities = targets[start : start + CHUNK_ROWS] @ targets[found].T
+        reached += int((similarities.max(axis=1) >= radius - ROUNDING).sum())
+    return reached / len(targets)
+
+
+def find_modes(targets: Floats) -> Integers:
+    """The looks of a target: k-means into min(10, ceil(t / 5)) modes, with a fixed seed.
+
+    Parameters: `targets` (t, d) unit rows. Returns the mode of each, (t,) int64.
+    """
+    distinct = len(np.unique(targets, axis=0))
+    modes = min(10, math.ceil(len(targets) / 5), distinct)
+    labels = KMeans(modes, n_init=10, random_state=MODES_SEED).fit_predict(targets)
+    return np.asarray(labels, dtype=np.int64)
+
+
+def mode_coverage(modes: Integers, found: Booleans) -> float:
+    """Share of the modes (from `find_modes`) with at least one image found."""
+    return len(np.unique(modes[found])) / len(np.unique(modes))

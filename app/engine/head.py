@@ -1,0 +1,53 @@
+"""The head: a logistic regression on the answers of one search.
+
+This is the only importer of sklearn.linear_model.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """`score = x · weights + bias`; above 0 means predicted positive.
+
+    `weights` (d,) float32. The centring of the vectors is already part of `bias`, so that the head
+    applies to the vectors of an index as they are.
+    """
+
+    weights: Floats
+    bias: float
+
+
+def fit_head(
+    positives: Floats,
+    negatives: Floats,
+    *,
+    pseudo_negatives: Floats,
+    centre: Floats,
+    C: float = 10.0,
+) -> Head:
+    """Class-balanced, L2-regularised logistic regression on centred vectors.
+
+    Parameters: `positives` (p, d) and `negatives` (m, d), float32 unit rows; `pseudo_negatives`
+    (q, d) train as negatives do; `centre` (d,) is subtracted from every vector. p >= 1 and
+    m + q >= 1. Both classes weigh the same in total, however many vectors they have.
+    Source: reference.md, sections 1 and 2; C = 10 as issue 3 settles for PF-MA.
+    """
+    vectors = np.concatenate([positives, negatives, pseudo_negatives]).astype(np.float64) - centre
+    is_positive = np.arange(len(vectors)) < len(positives)
+    # In double precision: a head must not depend on the order of its training rows.
+    model = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
+    model.fit(vectors, is_positive)
+    weights = model.coef_[0]
+    return Head(weights.astype(np.float32), float(model.intercept_[0] - weights @ centre))
+
+
+def probabilities(scores: Floats) -> Floats:
+    """Sigmoid of scores (n,), without overflow at either end. Returns (n,) float32 in 0..1."""
+    return (0.5 * (1.0 + np.tanh(0.5 * np.asarray(scores, dtype=np.float64)))).astype(np.float32)

@@ -1,0 +1,199 @@
+"""From the answers so far to the next grid: the one loop behind live searches and replays.
+
+Round 1 is the images nearest to the opening vector (`random` alone draws it by lot). From round 2
+on a head is fitted on all current answers, every image is scored, and the strategy chooses among
+the unanswered ones. While nothing is answered yes and no example was uploaded there is nothing to
+learn from: rounds go on down the list of images nearest to the opening.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.answers import Answers, Opening, Value, make_opening
+from app.engine.head import Head, fit_head, probabilities
+from app.engine.index import VectorIndex
+from app.engine.strategies import STRATEGIES, UnknownStrategy, get_strategy
+from app.engine.strategies.round_state import (
+    EXPLORATION,
+    OPENING,
+    REASONS,
+    Choice,
+    RoundState,
+    smallest,
+)
+
+__all__ = [
+    "REASONS",
+    "STRATEGIES",
+    "Answers",
+    "Opening",
+    "Proposal",
+    "UnknownStrategy",
+    "Value",
+    "make_opening",
+    "nearest_positives",
+    "propose_round",
+    "rank_likely",
+    "round_rng",
+    "score_all",
+]
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """The next grid. Without a head (round 1) scores are similarities to the opening vector.
+
+    `rows` (k,) int64 in display order; `scores` and `probabilities` (k,) float32, probabilities NaN
+    without a head; `reasons`: k of REASONS. `fit_s` (fitting and scoring) and `choose_s` are
+    seconds by the caller's clock, NaN without one.
+    """
+
+    rows: Integers
+    scores: Floats
+    probabilities: Floats
+    reasons: tuple[str, ...]
+    head: Head | None
+    fit_s: float
+    choose_s: float
+
+
+def propose_round(
+    index: VectorIndex,
+    answers: Answers,
+    *,
+    opening: Opening,
+    strategy: str,
+    size: int,
+    round_number: int,
+    rng: np.random.Generator,
+    pool_rows: Integers | None = None,
+    clock: Callable[[], float] | None = None,
+) -> Proposal:
+    """Choose the images of the next round; the only place that does.
+
+    Parameters: `answers` so far; `strategy`, a name of STRATEGIES; `size` >= 0 images wanted (fewer
+    are given when fewer are left); `round_number` from 1; `rng`, best from `round_rng`; `pool_rows`
+    (m,) the only rows that may be shown, None for all; `clock`, seconds, to time the two parts.
+    Never gives a row that has an answer. Raises UnknownStrategy.
+    """
+    chosen = get_strategy(strategy)
+    now = clock or (lambda: float("nan"))
+    started = now()
+    unanswered = _unanswered(index, answers, pool_rows)
+    size = min(size, len(unanswered))
+    head, scores = None, index.similarities(opening.vector)
+    if round_number > 1 and size:
+        head, scores = score_all(
+            index, answers, opening=opening, strategy=strategy, rng=rng, unanswered=unanswered
+        )
+    fitted = now()
+    if size == 0:
+        choice = Choice(np.empty(0, np.int64), ())
+    elif head is not None:
+        choice = chosen.choose(
+            RoundState(index, answers, opening, unanswered, head, scores, size, rng)
+        )
+    elif chosen.opens_at_random:
+        choice = Choice.of(rng.permutation(unanswered)[:size], EXPLORATION)
+    else:
+        choice = Choice.of(unanswered[smallest(-scores[unanswered], size)], OPENING)
+    shown = scores[choice.rows]
+    chances = np.full_like(shown, np.nan) if head is None else probabilities(shown)
+    return Proposal(
+        choice.rows, shown, chances, choice.reasons, head, fitted - started, now() - fitted
+    )
+
+
+def round_rng(seed: int, round_number: int) -> np.random.Generator:
+    """The random numbers of one round, live and in replay: undo and redo give the same grid."""
+    return np.random.default_rng([seed, round_number])
+
+
+def score_all(
+    index: VectorIndex,
+    answers: Answers,
+    *,
+    opening: Opening,
+    strategy: str,
+    rng: np.random.Generator,
+    unanswered: Integers | None = None,
+) -> tuple[Head | None, Floats]:
+    """Fit the head of a strategy on the answers and score every image with it.
+
+    `unanswered` (u,) rows that pseudo-negatives may come from, None for all without an answer.
+    Returns the head and scores (n,) float32; with nothing to learn from, None and the similarities
+    to the opening vector.
+    """
+    if unanswered is None:
+        unanswered = _unanswered(index, answers, None)
+    positives = np.concatenate([index.vectors[answers.positives], opening.examples])
+    negatives = index.vectors[answers.negatives]
+    wanted = get_strategy(strategy).pseudo_negatives(len(positives), len(negatives))
+    if len(positives) == 0 or (len(negatives) == 0 and min(wanted, len(unanswered)) == 0):
+        return None, index.similarities(opening.vector)
+    pseudo = _pseudo_negatives(index, unanswered, positives, negatives, wanted, rng)
+    head = fit_head(positives, negatives, pseudo_negatives=index.vectors[pseudo], centre=index.mean)
+    return head, index.scores(head.weights, head.bias)
+
+
+def rank_likely(
+    index: VectorIndex, answers: Answers, head: Head, k: int
+) -> tuple[Integers, Floats, Floats]:
+    """The `k` images without an answer that a stored head holds most likely, best first.
+
+    Returns rows, scores and probabilities, each (k',) with k' <= k.
+    """
+    unanswered = _unanswered(index, answers, None)
+    scores = index.scores(head.weights, head.bias)
+    rows = unanswered[smallest(-scores[unanswered], k)]
+    return rows, scores[rows], probabilities(scores[rows])
+
+
+def nearest_positives(
+    index: VectorIndex, row: int, answers: Answers, k: int
+) -> tuple[Integers, Floats]:
+    """The `k` positives most similar to one image, itself left out: rows and similarities."""
+    others = answers.positives[answers.positives != row]
+    similarities, rows = index.nearest(index.vectors[row : row + 1], k, rows=others)
+    return rows[0], similarities[0]
+
+
+def _unanswered(index: VectorIndex, answers: Answers, pool_rows: Integers | None) -> Integers:
+    is_open = np.full(index.count, pool_rows is None)
+    if pool_rows is not None:
+        is_open[pool_rows] = True
+    is_open[answers.rows] = False
+    return np.flatnonzero(is_open)
+
+
+def _pseudo_negatives(
+    index: VectorIndex,
+    unanswered: Integers,
+    positives: Floats,
+    negatives: Floats,
+    wanted: int,
+    rng: np.random.Generator,
+) -> Integers:
+    """Unanswered rows drawn from the bottom half of the current ranking.
+
+    The ranking is by a head on the answers alone, or by similarity to the positives' mean while
+    nothing is answered no. Instead of ranking the whole collection, which would cost a second pass,
+    twice as many rows as wanted are drawn and the lower-ranked half of them is kept.
+    Source: Mullapudi et al., ICCV 2021 (reference.md, section 2).
+    """
+    drawn = rng.choice(unanswered, min(2 * wanted, len(unanswered)), replace=False)
+    if len(negatives):
+        direction = fit_head(
+            positives, negatives, pseudo_negatives=negatives[:0], centre=index.mean
+        ).weights
+    else:
+        direction = positives.mean(axis=0)
+    drawn.sort()  # ties by row number
+    keep = (len(drawn) + 1) // 2
+    return drawn[smallest(index.vectors[drawn] @ direction, keep)]

@@ -1,0 +1,104 @@
+"""Rounds run against an oracle: known labels that answer instead of a person."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.answers import Answers, Opening, Value, make_opening
+from app.engine.index import VectorIndex
+from app.engine.loop import Proposal, propose_round, round_rng
+
+Integers = NDArray[np.int64]
+ORACLE_STREAM = 1  # keeps the oracle's mistakes apart from the random numbers of the round
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayRound:
+    """One round: what was proposed, what the oracle said, and all answers after it."""
+
+    proposal: Proposal
+    values: NDArray[np.int8]  # (k,) of Value, one for each proposed row
+    answers: Answers
+
+
+def replay(
+    index: VectorIndex,
+    truth_rows: Integers,
+    *,
+    opening_rows: Integers,
+    strategy: str,
+    rounds: int,
+    size: int,
+    seed: int,
+    oracle_error: float = 0.0,
+    oracle_unsure: float = 0.0,
+    pool_rows: Integers | None = None,
+    clock: Callable[[], float] | None = None,
+) -> list[ReplayRound]:
+    """Run a search against the oracle; ends early when no image is left.
+
+    Parameters: `truth_rows` (t,) rows of the target's images; `opening_rows` (e,), e >= 1, example
+    images of the collection, answered yes before round 1 (`answers` hold them too); `size` images
+    a round; `oracle_unsure` and `oracle_error`, the chances that an image is answered unsure or, if
+    not, wrongly; `pool_rows` and `clock` as in `propose_round`.
+    The same arguments give the same rounds, and a live search with the same seed and answers the
+    same images: both call `propose_round` with `round_rng`.
+    """
+    is_target = np.zeros(index.count, dtype=bool)
+    is_target[truth_rows] = True
+    opening = Opening(
+        make_opening(index.vectors[opening_rows]), np.empty((0, index.dimension), np.float32)
+    )
+    answers = Answers(
+        np.asarray(opening_rows, np.int64), np.full(len(opening_rows), Value.YES, np.int8)
+    )
+    played: list[ReplayRound] = []
+    for round_number in range(1, rounds + 1):
+        proposal = propose_round(
+            index,
+            answers,
+            opening=opening,
+            strategy=strategy,
+            size=size,
+            round_number=round_number,
+            rng=round_rng(seed, round_number),
+            pool_rows=pool_rows,
+            clock=clock,
+        )
+        if len(proposal.rows) == 0:
+            break
+        oracle_rng = np.random.default_rng([seed, round_number, ORACLE_STREAM])
+        values = _ask_oracle(is_target[proposal.rows], oracle_error, oracle_unsure, oracle_rng)
+        answers = Answers(
+            np.concatenate([answers.rows, proposal.rows]), np.concatenate([answers.values, values])
+        )
+        played.append(ReplayRound(proposal, values, answers))
+    return played
+
+
+def hold_out(
+    count: int, share: float, *, seed: int, groups: Integers | None = None
+) -> tuple[Integers, Integers]:
+    """Split rows 0..count-1 into a pool and a test part of about `share` of them.
+
+    `groups` (count,): rows of one group (frames of one animal track, one burst) stay together.
+    Returns pool rows and test rows, both ascending.
+    """
+    own_groups = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
+    order = np.random.default_rng(seed).permutation(int(own_groups.max()) + 1)
+    sizes = np.bincount(own_groups)[order]
+    test_groups = order[np.cumsum(sizes) <= share * count]
+    is_test = np.isin(own_groups, test_groups)
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def _ask_oracle(
+    is_target: NDArray[np.bool_], error: float, unsure: float, rng: np.random.Generator
+) -> NDArray[np.int8]:
+    chances = rng.random((2, len(is_target)))
+    says_yes = is_target ^ (chances[0] < error)
+    values = np.where(says_yes, Value.YES, Value.NO).astype(np.int8)
+    values[chances[1] < unsure] = Value.UNSURE
+    return values

@@ -1,0 +1,67 @@
+"""What a strategy is given and what it gives back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.answers import Answers, Opening
+from app.engine.head import Head
+from app.engine.index import VectorIndex
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+OPENING = "opening"  # nearest to the opening
+CLOSE_TO_LINE = "close-to-line"
+LIKELY = "likely"
+EXPLORATION = "exploration"
+REASONS = (OPENING, CLOSE_TO_LINE, LIKELY, EXPLORATION)
+
+
+@dataclass(frozen=True, eq=False)
+class RoundState:
+    """Everything that may decide which images come next.
+
+    `unanswered` (u,) int64: the rows that may be shown, ascending; never empty. `scores` (n,)
+    float32: the head's score of every row of the index. `size`: images wanted, at most u.
+    """
+
+    index: VectorIndex
+    answers: Answers
+    opening: Opening
+    unanswered: Integers
+    head: Head
+    scores: Floats
+    size: int
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """`rows` (size,) int64 in display order and, for each, why it is shown (one of REASONS)."""
+
+    rows: Integers
+    reasons: tuple[str, ...]
+
+    @classmethod
+    def of(cls, rows: Integers, reason: str) -> "Choice":
+        """Rows that are all shown for the same reason."""
+        return cls(rows, (reason,) * len(rows))
+
+
+Chooser = Callable[[RoundState], Choice]
+
+
+def smallest(keys: NDArray[np.floating], k: int) -> Integers:
+    """Positions of the `k` smallest of `keys` (n,), smallest first, ties by position.
+
+    One partition instead of a full sort: at a million keys this is a tenth of the time.
+    """
+    k = min(k, len(keys))
+    if k == 0:
+        return np.empty(0, dtype=np.int64)
+    kth = np.partition(keys, k - 1)[k - 1]
+    candidates = np.flatnonzero(keys <= kth)
+    return candidates[np.argsort(keys[candidates], kind="stable")[:k]]
