@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
 
 from app.database import Database, migrate, psycopg_url, start_embedded_server
+from app.security import get_local_person, issue_sign_in_link
 from app.settings import Settings
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -122,3 +124,26 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the real images in ../shared/data, which are not here")
     return SHARED_DATA
+
+
+@pytest.fixture
+def web(settings: Settings, own_database_url: str) -> Iterator[TestClient]:
+    """The whole application on a database of its own; nobody is signed in."""
+    from app.main import create_app  # brings torch: only the tests that need it pay
+
+    app = create_app(settings.model_copy(update={"database_url": own_database_url}))
+    with TestClient(app, base_url="http://127.0.0.1:8321", raise_server_exceptions=False) as web:
+        yield web
+
+
+@pytest.fixture
+def client(web: TestClient) -> TestClient:
+    """As `web`, signed in by a one-time link as the local admin."""
+    state = web.app.state  # type: ignore[attr-defined]
+    with state.database.session() as session:
+        link = issue_sign_in_link(
+            session, get_local_person(session), base_url=str(web.base_url), settings=state.settings
+        )
+    response = web.get(link)
+    assert response.status_code == 200, response.text
+    return web
