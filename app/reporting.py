@@ -10,6 +10,7 @@ from math import ceil
 
 import numpy as np
 from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from app.engine.head import Head, probabilities
@@ -30,6 +31,7 @@ from app.searching import (
 from app.tables import (
     Action,
     Answer,
+    Example,
     Image,
     ImageIndex,
     Person,
@@ -242,6 +244,14 @@ def current_grid(session: Session, search: Search) -> Grid:
     )
 
 
+def list_examples(session: Session, search: Search) -> list[Example]:
+    """What opened the search: images of the collection and uploaded photos."""
+    query = select(Example).filter_by(search_id=search.id).order_by(Example.id)
+    return list(
+        session.scalars(query.options(joinedload(Example.image), joinedload(Example.photo)))
+    )
+
+
 def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> list[int]:
     """The images the next grid would most likely show, so that a browser can fetch them early.
 
@@ -345,7 +355,7 @@ def describe_images(
         .outerjoin(Round, Round.id == Action.round_id)
         .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
         .order_by(Answer.image_id, Answer.id.desc())
-        .distinct(Answer.image_id)
+        .ext(distinct_on(Answer.image_id))
     )
     events = {row.image_id: row for row in session.execute(newest) if row.value != "cleared"}
     images = {
@@ -474,7 +484,7 @@ def _list_answered(
         select(Answer.image_id, Answer.value, Answer.id)
         .where(Answer.search_id == search.id)
         .order_by(Answer.image_id, Answer.id.desc())
-        .distinct(Answer.image_id)
+        .ext(distinct_on(Answer.image_id))
         .subquery()
     )
     query = select(newest.c.image_id).where(newest.c.value == value).order_by(newest.c.id.desc())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Row, func, insert, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from app.engine.head import Head
@@ -360,7 +361,7 @@ def read_current_answers(
         select(Answer.image_id, Answer.value)
         .where(Answer.search_id == search.id)
         .order_by(Answer.image_id, Answer.id.desc())
-        .distinct(Answer.image_id)
+        .ext(distinct_on(Answer.image_id))
     )
     if image_ids is not None:
         query = query.where(Answer.image_id.in_(image_ids))
@@ -510,8 +511,8 @@ def _propose(
         strategy=strategy,
         size=size,
         round_number=number,
-        set_aside=_list_set_aside(session, index, answers, previous_id),
         rng=round_rng(seed, number),
+        pool_rows=_list_pool(session, index, answers, previous_id, size),
     )
 
 
@@ -530,19 +531,23 @@ def read_opening(session: Session, search: Search, index: VectorIndex) -> Openin
     return Opening(vector=vector, examples=of_photos)
 
 
-def _list_set_aside(
-    session: Session, index: VectorIndex, answers: Answers, previous_id: int | None
-) -> NDArray[np.int64]:
-    """Rows shown in the rounds before and left without an answer: asked again only at the end."""
+def _list_pool(
+    session: Session, index: VectorIndex, answers: Answers, previous_id: int | None, size: int
+) -> NDArray[np.int64] | None:
+    """The rows that may be shown: all but those shown before and left open, asked again at the end.
+
+    Else an image that somebody does not want to answer would come straight back. None means all.
+    """
     chain = list_chain(previous_id)
     shown = session.scalars(
-        select(RoundImage.image_id)
-        .where(RoundImage.round_id.in_(select(chain.c.id)))
-        .order_by(RoundImage.image_id)
+        select(RoundImage.image_id).where(RoundImage.round_id.in_(select(chain.c.id))).distinct()
     ).all()
     image_ids = np.array(shown, dtype=np.int64)
     rows = index.rows_of(image_ids[np.isin(image_ids, index.image_ids)])
-    return np.setdiff1d(rows, answers.rows)
+    left_open = np.setdiff1d(rows, answers.rows)
+    if len(left_open) == 0 or index.count - len(answers.rows) - len(left_open) < size:
+        return None
+    return np.delete(np.arange(index.count), left_open)
 
 
 def list_chain(round_id: int | None):  # type: ignore[no-untyped-def]  # noqa: ANN201

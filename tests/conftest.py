@@ -1,6 +1,7 @@
 """Real PostgreSQL for every test: a database built by the migrations, rolled back after each."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,16 +19,18 @@ SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url() -> Iterator[str]:
     """A PostgreSQL that may create databases: TEST_DATABASE_URL, else an embedded one."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given:
         refuse_unless_test_database(given)
         yield given
         return
-    url, stop = start_embedded_server(tmp_path_factory.mktemp("server"))
-    yield make_url(url).set(database="rarefind_test").render_as_string(hide_password=False)
-    stop()
+    # Not under pytest's own folder: as root, the server runs as a user that may not enter it.
+    with tempfile.TemporaryDirectory(prefix="rarefind-test-server-") as home:
+        url, stop = start_embedded_server(Path(home))
+        yield make_url(url).set(database="rarefind_test").render_as_string(hide_password=False)
+        stop()
 
 
 def refuse_unless_test_database(url: str) -> None:

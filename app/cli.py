@@ -1,0 +1,269 @@
+"""The `rarefind` command: parses, calls one verb, prints."""
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+import uvicorn
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from app import demo as demo_job
+from app.database import Database, open_database
+from app.errors import RarefindError
+from app.exports import write_export
+from app.importing import ImportSummary, get_or_add_collection, import_images
+from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index
+from app.main import create_app
+from app.searching import get_search
+from app.security import get_local_person, issue_sign_in_link
+from app.settings import Settings
+
+app = typer.Typer(
+    help="Find every image of one rare species in a large, unlabelled photo collection.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True)
+app.add_typer(collection_app, name="collection")
+console = Console()
+errors = Console(stderr=True)
+ADDRESS_FILE = "address.txt"  # where the last server listened, for `rarefind link`
+
+
+class AddressNotFree(RarefindError):
+    """Something else listens there."""
+
+    title = "The server can't start"
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+) -> None:
+    """Open the server and print a link that signs you in."""
+    given = {
+        name: value for name, value in {"host": host, "port": port}.items() if value is not None
+    }
+    with explained():
+        run_server(Settings(**given))
+
+
+@app.command()
+def link() -> None:
+    """Print a new one-time sign-in link for the server that runs."""
+    with opened() as (settings, database), database.session() as session:
+        running = settings.home / ADDRESS_FILE
+        address = running.read_text() if running.exists() else base_url(settings)
+        url = issue_sign_in_link(
+            session, get_local_person(session), base_url=address, settings=settings
+        )
+    console.print(url, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def demo(
+    images: Annotated[
+        Path | None, typer.Option(help="Your own photos, a folder or zip, instead of drawn ones.")
+    ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Run the whole job without a browser and print it.")
+    ] = False,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+) -> None:
+    """Prepare a collection to try Rarefind on, and open the server on it."""
+    given = {} if port is None else {"port": port}
+    with explained():
+        settings = Settings(**given)
+        if replay:
+            demo_job.replay_demo(settings, images=images, console=console)
+            return
+        demo_job.prepare_demo(settings, images=images, console=console)
+        run_server(settings)
+
+
+@collection_app.command("add")
+def collection_add(
+    name: Annotated[str, typer.Argument(help="Its name; an existing one gets what is new.")],
+    source: Annotated[Path, typer.Argument(help="A folder, searched through, or a .zip.")],
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Known labels for evaluators: 'folders', or a CSV of file and label."),
+    ] = None,
+    embedder: Annotated[
+        str, typer.Option(help="The model that makes images comparable.")
+    ] = DEFAULT_EMBEDDER,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy originals to the data folder")] = False,
+) -> None:
+    """Import images into a collection and prepare it for searching."""
+    with opened() as (settings, database):
+        with database.session() as session:
+            person = get_local_person(session)
+            collection = get_or_add_collection(session, name, source=source, person=person)
+            collection_id = collection.id
+        with progress_of("Importing") as advance:
+            summary = import_images(
+                database,
+                collection_id,
+                source,
+                settings=settings,
+                copy=copy,
+                labels=labels,
+                progress=lambda done: advance(done.done_count, done.found_count),
+            )
+        print_summary(summary)
+        if summary.imported or summary.known:
+            with progress_of("Preparing") as advance:
+                build_index(
+                    database, collection_id, settings=settings, embedder=embedder, progress=advance
+                )
+        if not summary.imported:
+            raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    search_id: Annotated[int, typer.Argument(metavar="SEARCH", help="Its number, as in its URL.")],
+    file_format: Annotated[Literal["csv", "jsonl"], typer.Option("--format")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="A file; standard output without it.")] = None,
+) -> None:
+    """Write the answers of a search as CSV or JSON Lines."""
+    with opened() as (settings, database), database.session() as session:
+        search = get_search(session, get_local_person(session), search_id)
+        lines = write_export(session, search, OpenIndexes(settings), file_format=file_format)
+        if out is None:
+            sys.stdout.writelines(lines)
+        else:
+            with out.open("w", encoding="utf-8", newline="") as file:
+                file.writelines(lines)
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until Ctrl-C; the sign-in link is printed once the server listens."""
+    listening = listen(settings)
+    settings = settings.model_copy(update={"port": listening.getsockname()[1]})
+    web = create_app(settings)
+
+    class Announcing(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                (settings.home / ADDRESS_FILE).write_text(base_url(settings))
+                with web.state.database.session() as session:
+                    person = get_local_person(session)
+                    url = issue_sign_in_link(
+                        session, person, base_url=base_url(settings), settings=settings
+                    )
+                console.print("\nRarefind is ready. Open this link; it signs you in once:\n")
+                console.print(f"    {url}\n", soft_wrap=True, highlight=False)
+                console.print("Stop with Ctrl-C. A new link: rarefind link", highlight=False)
+
+    server = Announcing(uvicorn.Config(web, log_level="warning", timeout_graceful_shutdown=5))
+    server.run(sockets=[listening])
+    if not server.started:
+        raise typer.Exit(1)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket to serve on, or a sentence that says why not."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        raise AddressNotFree(
+            f"Can't listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}). "
+            "If Rarefind runs already, “rarefind link” prints a link to it; "
+            "else take another port with --port."
+        ) from error
+    return listening
+
+
+def base_url(settings: Settings) -> str:
+    """Where a browser on this machine finds the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{host}:{settings.port}"
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Settings, Database]]:
+    """Settings and an open database, closed again; errors become sentences."""
+    with explained():
+        settings = Settings()
+        database = open_database(settings)
+        try:
+            yield settings, database
+        finally:
+            database.close()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """A known error is a sentence and exit status 1, not a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        yield
+    except RarefindError as error:
+        errors.print(f"{error.title}: {error}", style="red", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal; elsewhere a plain line at every tenth."""
+    if not console.is_terminal:
+        shown = -1
+
+        def say(done: int, total: int) -> None:
+            nonlocal shown
+            tenth = 10 * done // total if total else 10
+            if tenth > shown:
+                shown = tenth
+                print(f"{what}: {done} of {total}", flush=True)  # noqa: T201
+
+        yield say
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_summary(summary: ImportSummary) -> None:
+    """The table an import ends with."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("imported", f"{summary.imported:,}")
+    table.add_row("known already", f"{summary.known:,}")
+    table.add_row("duplicates", f"{summary.duplicates:,}")
+    for reason, count in summary.refused.items():
+        table.add_row(f"refused: {reason}", f"{count:,}")
+    table.add_row("seconds", f"{summary.seconds:.1f}")
+    table.add_row("images per second", f"{summary.images_per_s:.0f}")
+    console.print(table)
