@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from app.demo.scenery import HABITATS
-from app.demo.species import RARE, SPECIES
-from app.demo.specimens import draw_image
+from app.demo.species import LOOKALIKE, RARE, SPECIES
+from app.demo.specimens import draw_image, draw_plate
 
 IMAGES = "images"  # the folder to import
+PLATES = {"ringed-amber.jpg": RARE, "banded-amber.jpg": LOOKALIKE}  # what to look for, and not
 LABELS = "labels.csv"  # written last: a folder that has it is complete
 RARE_COUNT = 28  # of the usual 3,200; never more than an eighth of the collection
 SPREAD = 30  # the commonest species has about so many times as many images as the rarest
@@ -60,6 +61,8 @@ def draw_collection(
         for done, _ in enumerate(drawn, 1):
             if progress is not None:
                 progress(min(done * 16, count), count)
+    for name, species in PLATES.items():
+        draw_plate(seed, SPECIES[species]).save(folder / name, quality=JPEG_QUALITY)
     unfinished = folder / f"{LABELS}.part"
     with unfinished.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)

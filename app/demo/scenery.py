@@ -188,7 +188,7 @@ def _stone(rng: np.random.Generator) -> Image.Image:
         way = rng.normal(0, 14, (60, 2)).cumsum(axis=0) + np.outer(
             np.arange(60), rng.normal(0, 14, 2)
         )
-        draw.line(_points(way + rng.uniform(0, image.size)), fill=(58, 54, 52), width=4)
+        draw.line(_points(way + rng.uniform(0, image.size)), fill=(66, 62, 60), width=4)
     return image.reduce(2)
 
 

@@ -226,7 +226,7 @@ SPECIES: tuple[Species, ...] = (
         bars=True,
         eyespots=(
             Eyespot("fore", 0.78, 0.78, 0.12, (238, 206, 104), (86, 120, 190)),
-            Eyespot("hind", 0.62, 0.7, 0.13, (150, 170, 206), (86, 120, 190)),
+            Eyespot("hind", 0.47, 0.7, 0.13, (150, 170, 206), (86, 120, 190)),
         ),
     ),
     replace(
@@ -243,11 +243,9 @@ SPECIES: tuple[Species, ...] = (
     ),
     replace(
         _PALE,
-        name="Synthetic 20 – chequered white",
+        name="Synthetic 20 – striped white",
         stripes=6,
         stripe=(48, 46, 50),
-        band=WHITE,
-        band_broken=0.9,
         margin_width=0.05,
     ),
     replace(
@@ -267,7 +265,7 @@ SPECIES: tuple[Species, ...] = (
         band_out=0.68,
         spots=SOOT,
         spots_out=0.84,
-        eyespots=_eyespots(0.66, 0.085, (246, 226, 150), ("hind", 0.34), ("hind", 0.62)),
+        eyespots=_eyespots(0.66, 0.078, (246, 226, 150), ("hind", 0.28), ("hind", 0.52)),
     ),
     replace(
         _DARK,
@@ -309,3 +307,4 @@ SPECIES: tuple[Species, ...] = (
     ),
 )
 RARE = next(i for i, species in enumerate(SPECIES) if "ringed amber" in species.name)
+LOOKALIKE = next(i for i, species in enumerate(SPECIES) if "banded amber" in species.name)

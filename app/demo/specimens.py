@@ -45,19 +45,45 @@ def draw_image(seed: int, number: int, species: Species, habitat: str) -> Image.
     """The photograph `number` of a collection: one specimen of the species in that habitat."""
     rng = np.random.default_rng([seed, number])
     scene = draw_background(rng, seed, habitat)
-    _place_butterfly(rng, scene, species)
+    _place_butterfly(
+        rng,
+        scene,
+        species,
+        closed=rng.random() < 0.32,
+        wear=rng.uniform(0.35, 0.9) if rng.random() < 0.2 else 0.0,
+        scale=rng.uniform(88, 162),
+        heading=rng.normal(0, 35) if rng.random() < 0.7 else rng.uniform(-180, 180),
+        centre=rng.uniform((0.38, 0.4), (0.62, 0.62)) * scene.size,
+    )
     if rng.random() < 0.35:
         draw_foreground(rng, scene, habitat)
     return _photograph(rng, scene, habitat)
 
 
-def _place_butterfly(rng: np.random.Generator, scene: Image.Image, species: Species) -> None:
-    """Choose a look and a pose, then lay shadow, wings and body on the scene."""
-    closed = rng.random() < 0.32
-    wear = rng.uniform(0.35, 0.9) if rng.random() < 0.2 else rng.uniform(0, 0.2)
-    scale = rng.uniform(88, 162) * species.size * (1.12 if closed else 1.0)
-    heading = rng.normal(0, 35) if rng.random() < 0.7 else rng.uniform(-180, 180)
-    centre = np.array([WIDTH * rng.uniform(0.38, 0.62), HEIGHT * rng.uniform(0.4, 0.62)])
+def draw_plate(seed: int, species: Species) -> Image.Image:
+    """Two fresh specimens on a plain ground, wings open and wings closed, as in a field guide."""
+    rng = np.random.default_rng(seed)
+    plate = Image.new("RGB", (WIDTH, HEIGHT), (214, 212, 208))
+    for closed, centre in ((False, (122, 190)), (True, (352, 222))):
+        _place_butterfly(rng, plate, species, closed, 0.0, 104, 0.0, np.array(centre))
+    return plate
+
+
+def _place_butterfly(
+    rng: np.random.Generator,
+    scene: Image.Image,
+    species: Species,
+    closed: bool,
+    wear: float,
+    scale: float,
+    heading: float,
+    centre: Field,
+) -> None:
+    """Choose an individual and its pose, then lay shadow, wings and body on the scene.
+
+    `wear` from 0 to 1; `scale` in pixels per wing length; `heading` in degrees, 0 upwards.
+    """
+    scale *= species.size * (1.12 if closed else 1.0)
     density = 120.0 if scale < 118 else 170.0
 
     individual = _vary(rng, species)
@@ -244,7 +270,9 @@ def _geometry(shape: Shape, density: float) -> Geometry:
     # Beyond the straight edges a wing ends by distance, so that they are as smooth as the margin.
     beyond = np.clip(np.maximum(theta - high, low - theta), 0, 90)
     margin = np.interp(theta, angles, outline)
-    edge = np.where(beyond > 0, radius * (1 - np.sin(np.radians(beyond))), margin)
+    edge = np.minimum(
+        margin, np.where(beyond > 0, radius * (1 - np.sin(np.radians(beyond))), np.inf)
+    )
     along = (theta - low) / (high - low)
     cell = along * CELLS - np.floor(along * CELLS) - 0.5
     width = radius * math.radians(high - low) / CELLS
@@ -278,7 +306,7 @@ def _draw_wing(
     colours *= (0.9 + 0.2 * noise(rng, scales.shape, 5) + 0.05 * scales)[..., None]
 
     alpha = step(-soft, soft, geometry.edge - geometry.radius)
-    if wear > 0.25:
+    if wear:
         pale = blend(species.under, (206, 196, 178), 0.6)
         mix(colours, pale, wear * (0.25 + 0.6 * noise(rng, scales.shape, 7)))
         for _ in range(rng.integers(1, 5)):
