@@ -1,0 +1,84 @@
+"""Coverage with known labels: definitions by a naive loop, the ends of the scale, monotone."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.engine.coverage import CHUNK_ROWS, class_radius, coverage, find_modes, mode_coverage
+
+
+def unit_rows(n: int, d: int = 5, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def circle(*degrees: float) -> np.ndarray:
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_radius_is_the_median_similarity_to_the_nearest_classmate():
+    # Nearest classmates at 10, 10, 30, 50 and 50 degrees.
+    radius = class_radius(circle(0, 10, 40, 90, 140))
+    np.testing.assert_allclose(radius, np.cos(np.radians(30)), rtol=1e-5)
+
+
+def test_radius_goes_to_a_farther_classmate_in_a_large_class():
+    targets = unit_rows(60)
+    ordered = np.sort(targets @ targets.T, axis=1)[:, ::-1]
+    np.testing.assert_allclose(class_radius(targets), np.median(ordered[:, 3]), rtol=1e-5)
+
+
+def test_radius_is_the_same_in_chunks():
+    targets = unit_rows(CHUNK_ROWS + 50, d=3)
+    ordered = np.sort(targets @ targets.T, axis=1)[:, ::-1]
+    k = round(0.05 * len(targets))
+    np.testing.assert_allclose(class_radius(targets), np.median(ordered[:, k]), rtol=1e-4)
+
+
+def test_one_image_alone_is_covered_only_by_itself():
+    only = circle(20)
+    assert class_radius(only) == 1.0
+    assert coverage(only, np.array([True]), 1.0) == 1.0
+    assert coverage(only, np.array([False]), 1.0) == 0.0
+
+
+def test_coverage_counts_images_within_the_radius_of_one_found():
+    targets = circle(0, 10, 40, 90, 140)
+    radius = float(np.cos(np.radians(35)))
+    assert coverage(targets, np.array([1, 0, 0, 0, 0], bool), radius) == 2 / 5
+    assert coverage(targets, np.array([0, 1, 0, 0, 0], bool), radius) == 3 / 5
+    assert coverage(targets, np.array([0, 1, 0, 1, 0], bool), radius) == 4 / 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 25), st.integers(0, 10**6), st.data())
+def test_coverage_is_0_then_grows_then_1(n, seed, data):
+    targets = unit_rows(n, seed=seed)
+    radius = class_radius(targets)
+    order = data.draw(st.permutations(range(n)))
+    values = [coverage(targets, np.isin(np.arange(n), order[:i]), radius) for i in range(n + 1)]
+    assert values[0] == 0
+    assert values[-1] == 1
+    assert (np.diff(values) >= 0).all()
+
+
+def test_duplicates_cover_each_other():
+    targets = np.repeat(unit_rows(1, d=7), 6, axis=0)
+    assert coverage(targets, np.arange(6) == 2, class_radius(targets)) == 1.0
+
+
+def test_modes_are_the_looks_of_the_target():
+    looks = np.repeat(np.eye(3, 8, dtype=np.float32), 5, axis=0) + unit_rows(15, 8) / 20
+    modes = find_modes(looks / np.linalg.norm(looks, axis=1, keepdims=True))
+    assert len(np.unique(modes)) == 3
+    assert [len(np.unique(modes[i : i + 5])) for i in (0, 5, 10)] == [1, 1, 1]
+    assert mode_coverage(modes, np.isin(np.arange(15), [0, 1, 2])) == 1 / 3
+    assert mode_coverage(modes, np.isin(np.arange(15), [0, 14])) == 2 / 3
+    assert mode_coverage(modes, np.zeros(15, bool)) == 0
+
+
+def test_number_of_modes_grows_with_the_target_up_to_ten():
+    counts = [len(np.unique(find_modes(unit_rows(n)))) for n in (1, 5, 6, 46, 120)]
+    assert counts == [1, 1, 2, 10, 10]
+    assert len(np.unique(find_modes(np.repeat(unit_rows(2), 10, axis=0)))) == 2

@@ -1,0 +1,67 @@
+"""The head: orientation, balance, centring, and agreement with scikit-learn's own model."""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from app.engine.head import fit_head, probabilities
+
+
+def unit_rows(n: int, d: int, seed: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+NONE = np.empty((0, 6), np.float32)
+
+
+def test_positives_score_above_the_boundary_and_negatives_below():
+    positives = np.array([[1, 0, 0, 0, 0, 0]], np.float32)
+    negatives = np.array([[0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0]], np.float32)
+
+    head = fit_head(positives, negatives, pseudo_negatives=NONE, centre=np.zeros(6))
+
+    assert positives @ head.weights + head.bias > 0
+    assert (negatives @ head.weights + head.bias < 0).all()
+    assert head.weights.dtype == np.float32
+
+
+def test_pseudo_negatives_train_as_negatives():
+    positives, negatives, pseudo = unit_rows(4, 6, 1), unit_rows(3, 6, 2), unit_rows(5, 6, 3)
+    centre = unit_rows(1, 6, 4)[0] / 3
+
+    apart = fit_head(positives, negatives, pseudo_negatives=pseudo, centre=centre)
+    together = fit_head(
+        positives, np.concatenate([negatives, pseudo]), pseudo_negatives=NONE, centre=centre
+    )
+
+    np.testing.assert_array_equal(apart.weights, together.weights)
+    assert apart.bias == together.bias
+
+
+def test_scores_are_those_of_a_balanced_model_on_centred_vectors():
+    positives, negatives = unit_rows(3, 6, 1) + 0.2, unit_rows(40, 6, 2)
+    centre = np.full(6, 0.3, np.float32)
+    vectors = np.concatenate([positives, negatives])
+    labels = np.arange(43) < 3
+    model = LogisticRegression(C=10.0, class_weight="balanced", tol=1e-8, max_iter=9999)
+    expected = model.fit(vectors - centre, labels).decision_function(vectors - centre)
+
+    head = fit_head(positives, negatives, pseudo_negatives=NONE, centre=centre)
+
+    np.testing.assert_allclose(vectors @ head.weights + head.bias, expected, atol=0.01)
+    unbalanced = LogisticRegression(C=10.0).fit(vectors - centre, labels)
+    assert np.abs(unbalanced.decision_function(vectors - centre) - expected).max() > 1
+
+
+def test_order_of_training_rows_does_not_matter():
+    positives, negatives = unit_rows(9, 6, 1), unit_rows(30, 6, 2)
+    one = fit_head(positives, negatives, pseudo_negatives=NONE, centre=np.zeros(6))
+    other = fit_head(positives[::-1], negatives[::-1], pseudo_negatives=NONE, centre=np.zeros(6))
+    np.testing.assert_allclose(one.weights, other.weights, rtol=1e-4, atol=1e-5)
+
+
+def test_probabilities_are_a_sigmoid_without_overflow():
+    scores = np.array([-1e9, -2, 0, 2, 1e9], np.float32)
+    expected = [0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-2)), 1]
+    np.testing.assert_allclose(probabilities(scores), expected, rtol=1e-6)
+    assert probabilities(scores).dtype == np.float32
