@@ -1,0 +1,450 @@
+"""The screens of a search: the grid, the large view, results, history, settings, exports."""
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from sqlalchemy.orm import Session
+
+from app.database import DbSession
+from app.errors import BadInput, NotFound
+from app.exports import Format, write_export
+from app.pages.rendering import render, wants_fragment
+from app.reporting import (
+    Grid,
+    current_grid,
+    explain_image,
+    list_examples,
+    list_history,
+    list_results,
+    upcoming_images,
+)
+from app.searching import (
+    ROUND_SIZES,
+    Values,
+    change_search,
+    correct_answers,
+    get_search,
+    list_strategies,
+    record_answers,
+    redo,
+    submit_answers,
+    undo,
+)
+from app.security import SignedIn
+from app.tables import Person, Search
+
+LARGEST_ID = 2**63 - 1
+MOST_COLUMNS = 6
+GESTURE_KEY = re.compile(r"[\w-]{1,64}")
+
+# What a page says after a form without scripts was sent; named in the address it leads back to.
+NOTICES = {
+    "already": "That grid had been submitted already. This is the current one; no answer was lost.",
+    "undo": "Took back the last step.",
+    "redo": "Did the step again.",
+    "changed": "Changed. The next images will know.",
+}
+
+Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+Page = Annotated[int, Query(ge=1, le=1_000_000)]
+
+router = APIRouter(prefix="/searches/{search_id}")
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What a form or a script sends about answers."""
+
+    values: Values
+    gesture_key: str | None
+    fields: Mapping[str, Any]
+    is_json: bool
+
+    @property
+    def round_id(self) -> int:
+        """The round that the page showed."""
+        return read_id(self.fields.get("round_id"))
+
+
+async def read_posted(request: Request) -> Posted:
+    """Read answers from JSON ({"values": {image: answer}}) or from a form's fields.
+
+    A form names its answers `answer-<image>` and what they were when it was drawn `was-<image>`:
+    only those that differ count, so that an old tab never overwrites newer answers.
+    """
+    if request.headers.get("content-type", "").startswith("application/json"):
+        try:
+            fields = json.loads(await request.body())
+            given = fields["values"].items()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput("The answers could not be read. Reload the page.") from error
+        values = {read_id(name): value for name, value in given}
+        is_json = True
+    else:
+        form = await request.form()
+        fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        values = {
+            read_id(name.removeprefix("answer-")): value or None
+            for name, value in fields.items()
+            if name.startswith("answer-") and value != fields.get(f"was-{name[7:]}")
+        }
+        if "change" in fields:  # one button of a gallery: "<image>:<answer>"
+            image, _, value = fields["change"].partition(":")
+            values[read_id(image)] = value or None
+        elif "set" in fields:  # a button for all selected images
+            values |= {read_id(image): fields["set"] or None for image in form.getlist("picked")}
+        is_json = False
+    key = fields.get("gesture_key")
+    if key is not None and not (isinstance(key, str) and GESTURE_KEY.fullmatch(key)):
+        raise BadInput("The request could not be read. Reload the page.")
+    if not all(value is None or isinstance(value, str) for value in values.values()):
+        raise BadInput("An answer is yes, no or unsure.")
+    return Posted(values, key, fields, is_json)
+
+
+def read_id(text: object) -> int:
+    """`text` as the key of a row, or an error page."""
+    if isinstance(text, str | int) and re.fullmatch(r"[0-9]{1,18}", str(text)):
+        return int(text)
+    raise BadInput("The request names an image or a round in a way that can't be read.")
+
+
+Answered = Annotated[Posted, Depends(read_posted)]
+
+
+@router.get("")
+def show_grid(
+    request: Request, search_id: Id, session: DbSession, person: SignedIn, after: str = ""
+) -> Response:
+    """The grid to answer now."""
+    search = get_search(session, person, search_id)
+    return render_grid(request, session, search, person, notice=NOTICES.get(after))
+
+
+@router.post("/answers")
+def save_answers(search_id: Id, session: DbSession, person: SignedIn, posted: Answered) -> Response:
+    """Save half-given answers as they are given."""
+    search = get_search(session, person, search_id)
+    saved = record_answers(
+        session,
+        search,
+        person=person,
+        round_id=posted.round_id,
+        values=posted.values,
+        gesture_key=posted.gesture_key,
+    )
+    if posted.is_json:
+        return JSONResponse(
+            {
+                "answers": saved.answers,
+                "stale": saved.stale,
+                "can_undo": saved.can_undo,
+                "can_redo": saved.can_redo,
+            }
+        )
+    return see(search, after="already" if saved.stale else "", then=posted.fields.get("then"))
+
+
+@router.post("/submit")
+def submit(
+    request: Request, search_id: Id, session: DbSession, person: SignedIn, posted: Answered
+) -> Response:
+    """Submit the grid; the answer is the next one."""
+    search = get_search(session, person, search_id)
+    # The two buttons that ask about images without an answer say more than the check box.
+    rest = posted.fields.get("rest") or ("no" if "rest_are_no" in posted.fields else "later")
+    submitted = submit_answers(
+        session,
+        search,
+        person=person,
+        round_id=posted.round_id,
+        values=posted.values,
+        rest_are_no=rest == "no",
+        gesture_key=posted.gesture_key,
+        indexes=request.app.state.indexes,
+    )
+    after = "already" if submitted.already else ""
+    if wants_fragment(request):
+        return render_grid(request, session, search, person, notice=NOTICES.get(after))
+    return see(search, after=after)
+
+
+@router.post("/undo")
+def take_back(
+    request: Request, search_id: Id, session: DbSession, person: SignedIn, posted: Answered
+) -> Response:
+    """Take back the newest step that stands."""
+    search = get_search(session, person, search_id)
+    step = undo(session, search, person=person, gesture_key=posted.gesture_key)
+    if wants_fragment(request):
+        return render_grid(request, session, search, person, notice=step and step.sentence)
+    return see(search, after="undo", back=posted.fields)
+
+
+@router.post("/redo")
+def do_again(
+    request: Request, search_id: Id, session: DbSession, person: SignedIn, posted: Answered
+) -> Response:
+    """Do again the step taken back last."""
+    search = get_search(session, person, search_id)
+    step = redo(session, search, person=person, gesture_key=posted.gesture_key)
+    if wants_fragment(request):
+        return render_grid(request, session, search, person, notice=step and step.sentence)
+    return see(search, after="redo", back=posted.fields)
+
+
+@router.get("/upcoming")
+def list_upcoming(
+    request: Request, search_id: Id, session: DbSession, person: SignedIn
+) -> Response:
+    """The images that the next grid would most likely show, for the browser to fetch early."""
+    search = get_search(session, person, search_id)
+    return JSONResponse(upcoming_images(session, search, request.app.state.indexes))
+
+
+@router.get("/images/{image_id}")
+def show_image(
+    request: Request, search_id: Id, image_id: Id, session: DbSession, person: SignedIn
+) -> Response:
+    """An image large, why it is shown, and the positives most like it."""
+    search = get_search(session, person, search_id)
+    explanation = explain_image(session, search, image_id, request.app.state.indexes)
+    if wants_fragment(request):
+        return render(request, "_large.html", person=person, search=search, explanation=explanation)
+    shown = [card.image_id for card in current_grid(session, search).cards]
+    place = shown.index(image_id) if image_id in shown else None
+    return render(
+        request,
+        "large.html",
+        person=person,
+        search=search,
+        explanation=explanation,
+        before=shown[place - 1] if place else None,
+        after=shown[place + 1] if place is not None and place + 1 < len(shown) else None,
+        gesture_key=new_gesture_key,
+    )
+
+
+@router.get("/results")
+def show_results(
+    request: Request,
+    search_id: Id,
+    session: DbSession,
+    person: SignedIn,
+    show: str = "yes",
+    page: Page = 1,
+    after: str = "",
+) -> Response:
+    """The images by their answers, and the likely ones not yet seen."""
+    search = get_search(session, person, search_id)
+    results = list_results(session, search, show=show, page=page, indexes=request.app.state.indexes)
+    grid = current_grid(session, search)
+    return render(
+        request,
+        "results.html",
+        person=person,
+        search=search,
+        results=results,
+        answered=grid.answered,
+        has_head=grid.has_head,
+        can_undo=grid.can_undo,
+        notice=NOTICES.get(after),
+        gesture_key=new_gesture_key,
+    )
+
+
+@router.post("/corrections")
+def save_corrections(
+    search_id: Id, session: DbSession, person: SignedIn, posted: Answered
+) -> Response:
+    """Change answers outside the grid."""
+    search = get_search(session, person, search_id)
+    if posted.values:
+        correct_answers(
+            session, search, person=person, values=posted.values, gesture_key=posted.gesture_key
+        )
+    if posted.is_json:
+        return JSONResponse({"answers": posted.values})
+    if "then" in posted.fields:
+        return see(search, then=posted.fields["then"])
+    after = "changed" if posted.values else ""
+    return see(search, after=after, back={**posted.fields, "back": "results"})
+
+
+@router.get("/history")
+def show_history(
+    request: Request,
+    search_id: Id,
+    session: DbSession,
+    person: SignedIn,
+    page: Page = 1,
+    after: str = "",
+) -> Response:
+    """Every step with its time and round; those taken back are marked."""
+    search = get_search(session, person, search_id)
+    grid = current_grid(session, search)
+    return render(
+        request,
+        "history.html",
+        person=person,
+        search=search,
+        history=list_history(session, search, page=page),
+        can_undo=grid.can_undo,
+        can_redo=grid.can_redo,
+        notice=NOTICES.get(after),
+        gesture_key=new_gesture_key,
+    )
+
+
+@router.get("/settings")
+def show_settings(
+    request: Request, search_id: Id, session: DbSession, person: SignedIn
+) -> Response:
+    """The settings of a search."""
+    search = get_search(session, person, search_id)
+    given = {
+        "target_name": search.target_name,
+        "counts_as_yes": search.counts_as_yes,
+        "strategy": search.strategy,
+        "round_size": search.round_size,
+    }
+    return render_settings(request, search, person, given)
+
+
+@router.post("/settings")
+def save_settings(
+    request: Request,
+    search_id: Id,
+    session: DbSession,
+    person: SignedIn,
+    target_name: Annotated[str, Form()] = "",
+    counts_as_yes: Annotated[str, Form()] = "",
+    strategy: Annotated[str, Form()] = "",
+    round_size: Annotated[str, Form()] = "",
+) -> Response:
+    """Change the settings; what can't be used is said beside what was typed."""
+    search = get_search(session, person, search_id)
+    try:
+        if not round_size.isdecimal():
+            raise BadInput("Images per round must be a whole number.")
+        change_search(
+            session,
+            search,
+            target_name=target_name,
+            counts_as_yes=counts_as_yes,
+            strategy=strategy,
+            round_size=int(round_size[:9]),
+        )
+    except BadInput as error:
+        session.expire(search)  # lets go of what was changed before the error
+        given = {
+            "target_name": target_name,
+            "counts_as_yes": counts_as_yes,
+            "strategy": strategy,
+            "round_size": round_size,
+        }
+        return render_settings(request, search, person, given, problem=str(error))
+    return see(search)
+
+
+@router.get("/export.{file_format}")
+def export(
+    request: Request, search_id: Id, file_format: str, session: DbSession, person: SignedIn
+) -> Response:
+    """Every answer of the search as a file."""
+    formats: dict[str, tuple[Format, str]] = {
+        "csv": ("csv", "text/csv; charset=utf-8"),
+        "jsonl": ("jsonl", "application/x-ndjson"),
+    }
+    if file_format not in formats:
+        raise NotFound("Exports are made as .csv and .jsonl.")
+    search = get_search(session, person, search_id)
+    known_format, media_type = formats[file_format]
+    lines = write_export(session, search, request.app.state.indexes, file_format=known_format)
+    name = re.sub(r"[^\w. -]+", "_", search.target_name).strip(" ._") or "search"
+    return Response(
+        "".join(lines),
+        media_type=media_type,
+        headers={
+            "Content-Disposition": f'attachment; filename="rarefind-{search.id}.{file_format}"; '
+            f"filename*=UTF-8''{quote(f'{name}.{file_format}')}"
+        },
+    )
+
+
+def render_grid(
+    request: Request, session: Session, search: Search, person: Person, *, notice: str | None
+) -> Response:
+    """The whole grid screen, or the part of it that htmx puts in place."""
+    grid = current_grid(session, search)
+    fragment = wants_fragment(request)
+    return render(
+        request,
+        "_grid.html" if fragment else "search.html",
+        person=person,
+        grid=grid,
+        examples=[] if fragment else list_examples(session, search),
+        columns=count_columns(grid),
+        notice=notice,
+        fragment=fragment,
+        gesture_key=new_gesture_key,
+        # Remembered in cookies, so that the first paint is right.
+        rail_closed=request.cookies.get("rarefind_rail") == "closed",
+        why_shown=request.cookies.get("rarefind_why") == "shown",
+    )
+
+
+def render_settings(
+    request: Request,
+    search: Search,
+    person: Person,
+    given: Mapping[str, str | int],
+    problem: str | None = None,
+) -> Response:
+    """The settings form, with what was given and what is wrong with it."""
+    return render(
+        request,
+        "search_settings.html",
+        status=422 if problem else 200,
+        person=person,
+        search=search,
+        given=given,
+        problem=problem,
+        strategies=list_strategies(),
+        sizes=ROUND_SIZES,
+    )
+
+
+def count_columns(grid: Grid) -> int:
+    """Columns that make a wide window's images largest: three rows for twelve images."""
+    return max(3, min(MOST_COLUMNS, round((len(grid.cards) * 4 / 3) ** 0.5)))
+
+
+def see(
+    search: Search, *, after: str = "", then: object = None, back: Mapping[str, Any] | None = None
+) -> RedirectResponse:
+    """Lead a form without scripts back to where it was sent from, or on to the next image."""
+    where, query = f"/searches/{search.id}", {"after": after} if after else {}
+    back = back or {}
+    if then:
+        where += f"/images/{read_id(then)}"
+    elif back.get("back") == "results":
+        where += "/results"
+        query = {"show": str(back.get("show", "yes")), **query}
+        if "page" in back:
+            query["page"] = str(read_id(back["page"]))
+    elif back.get("back") == "history":
+        where += "/history"
+    return RedirectResponse(where + ("?" + urlencode(query) if query else ""), status_code=303)
+
+
+def new_gesture_key() -> str:
+    """Names one gesture: a double click or a repeated request is the same one."""
+    return uuid.uuid4().hex

@@ -1,0 +1,530 @@
+// The grid: keys, mouse and touch give answers; each is saved at once; the next grid replaces this
+// one when its images are decoded. The radio buttons hold the answers; all else follows them.
+(() => {
+  const { isPlain, isTyping, keyOf, openLarge, openOutbox, refreshLarge } = window.rarefind;
+  const search = `/searches/${document.querySelector("[data-search]").dataset.search}`;
+  const unsaved = document.getElementById("unsaved");
+  const problem = document.getElementById("problem");
+
+  const LONG_PRESS_MS = 450;
+  const LONG_PRESS_SLACK_PX = 10;
+  const DECODE_AT_MOST_MS = 400; // then the grid is shown, with images still to come
+  const NOTICE_MS = 6000;
+  const RETRY_MS = 3000;
+  const YEAR_S = 31_536_000;
+
+  let current = null; // the card that the next key answers
+  let anchor = null; // where a range began
+  let busy = false; // the grid is about to be replaced
+  let steps = Promise.resolve(); // undos and redos, one after the other
+
+  const outbox = openOutbox({
+    url: `${search}/answers`,
+    onSaved: (gesture, reply) => {
+      if (reply.stale) return replaceGrid("get", `${search}?after=already`);
+      button("undo").disabled = !reply.can_undo;
+      button("redo").disabled = !reply.can_redo;
+    },
+    onTrouble: (sentence) => {
+      unsaved.textContent = sentence || "";
+      unsaved.hidden = !sentence;
+    },
+    onRefused: (sentence) => {
+      say(sentence);
+      replaceGrid("get", search);
+    },
+  });
+
+  // ---- What is on the page ---------------------------------------------------------------------
+
+  const grid = () => document.getElementById("grid");
+  const form = () => document.getElementById("answers");
+  const cards = () => [...document.querySelectorAll(".cards .picture-card")];
+  const next = () => document.querySelector(".bar .next");
+  const button = (step) => document.querySelector(`[form="${step}"]`);
+  const taken = () => cards().filter((card) => card.classList.contains("taken"));
+  const open = () => cards().filter((card) => !answerOf(card));
+  const answerOf = (card) => card.querySelector("input:checked")?.value || null;
+
+  function startGrid() {
+    busy = false;
+    anchor = null;
+    const { round } = grid().dataset;
+    // A reload with answers still on their way: show them as given.
+    for (const gesture of outbox.waiting()) {
+      if (String(gesture.round_id) !== round) continue;
+      for (const [image, value] of Object.entries(gesture.values)) {
+        const card = document.getElementById(`card-${image}`);
+        if (card) mark(card, value);
+      }
+    }
+    for (const card of cards()) {
+      card.tabIndex = -1;
+      for (const input of card.querySelectorAll("input, a")) input.tabIndex = -1;
+      label(card);
+    }
+    count();
+    const [first] = open().concat(cards());
+    if (first) focusOn(first);
+    const notice = document.querySelector("[data-notice]");
+    setTimeout(() => notice?.remove(), NOTICE_MS);
+    fetchUpcoming();
+  }
+
+  function focusOn(card, { scroll = true } = {}) {
+    if (current) {
+      current.classList.remove("current");
+      current.tabIndex = -1;
+    }
+    current = card;
+    if (!card) return;
+    card.classList.add("current");
+    card.tabIndex = 0;
+    card.focus({ preventScroll: true });
+    if (scroll) card.scrollIntoView({ block: "nearest" });
+  }
+
+  function focusOnNext() {
+    current?.classList.remove("current");
+    next()?.focus();
+  }
+
+  function label(card) {
+    const place = cards().indexOf(card) + 1;
+    const words = { yes: "yes", no: "no", unsure: "unsure" }[answerOf(card)] || "not answered";
+    card.setAttribute("aria-label", `Image ${place} of ${cards().length}: ${words}`);
+  }
+
+  function count() {
+    const left = open().length;
+    const given = cards().filter((card) => answerOf(card) === "yes").length;
+    const before = cards().filter((card) => card.querySelector("[type=hidden]").value === "yes");
+    for (const figure of document.querySelectorAll("[data-found]")) {
+      const found = Number(figure.dataset.found) + given - before.length;
+      figure.textContent = found.toLocaleString("en").replaceAll(",", "\u202f");
+    }
+    const [answered, unanswered] = [
+      document.querySelector("[data-answered]"),
+      document.querySelector("[data-unanswered]"),
+    ];
+    if (!answered) return;
+    answered.textContent = cards().length - left;
+    unanswered.textContent = `${left} of ${cards().length}`;
+  }
+
+  // ---- Answering -------------------------------------------------------------------------------
+
+  // One gesture: the same answer for all of `which`; null takes the answer away.
+  function give(which, value) {
+    const changed = which.filter((card) => answerOf(card) !== value);
+    for (const card of changed) mark(card, value);
+    if (changed.length) save(changed);
+  }
+
+  function mark(card, value) {
+    for (const input of card.querySelectorAll('[type="radio"]')) {
+      input.checked = input.value === (value || "");
+    }
+    label(card);
+  }
+
+  function save(which) {
+    count();
+    outbox.add({
+      round_id: Number(grid().dataset.round),
+      values: Object.fromEntries(which.map((card) => [card.dataset.image, answerOf(card)])),
+    });
+    if (!open().length) fetchUpcoming();
+  }
+
+  // A key answers the range if there is one, else the current card, and moves on.
+  function answerByKey(value) {
+    const range = taken();
+    const which = range.length ? range : [current];
+    give(which, value);
+    letGo();
+    const after = cards()[cards().indexOf(which.at(-1)) + 1];
+    if (after) focusOn(after);
+    else focusOnNext();
+    if (range.length > 1) say(`${range.length} images: ${value}`);
+  }
+
+  // Yes for the range or the current card; where all are yes, no answer again.
+  function toggle() {
+    const which = taken().length ? taken() : [current];
+    give(which, which.every((card) => answerOf(card) === "yes") ? null : "yes");
+  }
+
+  function take(to) {
+    anchor ??= current ?? to;
+    const [from, until] = [cards().indexOf(anchor), cards().indexOf(to)].sort((a, b) => a - b);
+    cards().forEach((card, place) => {
+      card.classList.toggle("taken", place >= from && place <= until);
+    });
+    focusOn(to);
+    say(`${until - from + 1} images taken`);
+  }
+
+  function takeAll() {
+    for (const card of cards()) card.classList.add("taken");
+    say(`All ${cards().length} images taken`);
+  }
+
+  function letGo() {
+    anchor = null;
+    for (const card of taken()) card.classList.remove("taken");
+  }
+
+  // ---- Keys ------------------------------------------------------------------------------------
+
+  document.addEventListener("keydown", (event) => {
+    const { target } = event;
+    const key = keyOf(event);
+    if (event.defaultPrevented || isTyping(target)) return;
+    if (document.querySelector("dialog[open]")) return;
+    const inGrid = Boolean(current) && (target === document.body || form()?.contains(target));
+    const onCard = inGrid && (target === document.body || Boolean(target.closest(".cards")));
+    const all = event.ctrlKey || event.metaKey;
+    if (onCard && all && key === "a" && !event.altKey && !event.shiftKey) {
+      event.preventDefault();
+      return takeAll();
+    }
+    if (!isPlain(event)) return;
+    if (form()?.classList.contains("asking")) return keyWhileAsking(event);
+    const act = {
+      z: () => step(event.shiftKey ? "redo" : "undo"),
+      w: switchWhy,
+      ...(onCard && {
+        y: () => answerByKey("yes"),
+        n: () => answerByKey("no"),
+        u: () => answerByKey("unsure"),
+        f: () => enlarge(current),
+        " ": toggle,
+        Enter: () => form().requestSubmit(next()),
+        Escape: letGo,
+      }),
+      ...(inGrid && movesOf(event)),
+    }[key];
+    if (!act) return;
+    event.preventDefault();
+    if (!busy || key === "z") act();
+  });
+
+  function movesOf({ shiftKey, target }) {
+    const all = cards();
+    const across = getComputedStyle(form().querySelector(".cards"))
+      .gridTemplateColumns.split(" ").length;
+    // From the bar back up to the last card.
+    const from = target.closest?.(".bar") ? all.length : all.indexOf(current);
+    const go = (to) => () => {
+      const card = all[Math.min(Math.max(to, 0), all.length - 1)];
+      if (shiftKey) return take(card);
+      letGo();
+      focusOn(card);
+    };
+    const down = from + across < all.length ? from + across : from;
+    const up = from - across >= 0 ? from - across : from;
+    return {
+      ArrowLeft: go(from - 1),
+      ArrowRight: go(from + 1),
+      ArrowUp: go(from === all.length ? from - 1 : up),
+      ArrowDown: go(down),
+      Home: go(0),
+      End: go(all.length - 1),
+    };
+  }
+
+  function keyWhileAsking(event) {
+    const buttons = [...form().querySelectorAll(".ask-rest button")];
+    const at = buttons.indexOf(document.activeElement);
+    const act = {
+      Escape: stopAsking,
+      ArrowLeft: () => buttons[Math.max(at - 1, 0)].focus(),
+      ArrowRight: () => buttons[Math.min(at + 1, buttons.length - 1)].focus(),
+    }[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+
+  // ---- Mouse and touch -------------------------------------------------------------------------
+
+  let press = null; // a finger on a picture: {card, x, y, timer, long}
+
+  document.addEventListener("pointerdown", (event) => {
+    const picture = event.target.closest?.(".cards .picture");
+    press = null;
+    if (!picture || event.pointerType === "mouse") return;
+    const card = picture.closest(".picture-card");
+    press = { card, x: event.clientX, y: event.clientY, long: false };
+    press.timer = setTimeout(() => {
+      press.long = true;
+      enlarge(card);
+    }, LONG_PRESS_MS);
+  });
+
+  document.addEventListener("pointermove", (event) => {
+    if (!press || press.long) return;
+    const moved = Math.hypot(event.clientX - press.x, event.clientY - press.y);
+    if (moved > LONG_PRESS_SLACK_PX) clearTimeout(press.timer);
+  });
+
+  for (const kind of ["pointerup", "pointercancel"]) {
+    document.addEventListener(kind, () => clearTimeout(press?.timer));
+  }
+
+  document.addEventListener("contextmenu", (event) => {
+    if (press && event.target.closest?.(".cards .picture")) event.preventDefault();
+  });
+
+  document.addEventListener("click", (event) => {
+    const control = event.target.closest?.("[data-do]");
+    if (control) return doControl(control.dataset.do);
+    const rest = event.target.closest?.('.ask-rest [name="rest"]');
+    if (rest) form().elements.rest_are_no.checked = rest.value === "no";
+    const card = event.target.closest?.(".cards .picture-card");
+    if (!card || busy) return;
+    const picture = event.target.closest(".picture");
+    if (picture && (event.ctrlKey || event.metaKey)) return; // the browser's own new tab
+    if (event.shiftKey) {
+      event.preventDefault();
+      return take(card);
+    }
+    letGo();
+    if (event.target.matches('[type="radio"]')) return clickRadio(card, event.target);
+    if (!picture) return;
+    event.preventDefault();
+    const touched = press?.card === card ? press : null;
+    press = null;
+    if (touched?.long) return;
+    focusOn(card, { scroll: false });
+    if (!touched) return enlarge(card);
+    const turn = { yes: "no", no: "unsure", unsure: null };
+    give([card], answerOf(card) in turn ? turn[answerOf(card)] : "yes");
+  });
+
+  // Clicking the answer that holds takes it away; radio buttons alone can't do that.
+  let held = null;
+
+  document.addEventListener("pointerdown", (event) => {
+    const input = event.target.closest?.(".cards .choose label")?.querySelector("input");
+    held = input?.checked ? input : null;
+  });
+
+  function clickRadio(card, input) {
+    if (input === held) input.checked = false;
+    held = null;
+    label(card);
+    save([card]);
+    focusOn(card, { scroll: false });
+  }
+
+  document.addEventListener("focusin", (event) => {
+    const card = event.target.closest?.(".cards .picture-card");
+    if (card && card !== current) focusOn(card, { scroll: false });
+  });
+
+  function doControl(what) {
+    ({
+      why: switchWhy,
+      rail: switchRail,
+      back: stopAsking,
+    })[what]?.();
+  }
+
+  function switchWhy() {
+    const shown = document.body.classList.toggle("why-shown");
+    remember("rarefind_why", shown ? "shown" : "hidden");
+    document.querySelector('[data-do="why"]')?.setAttribute("aria-pressed", String(shown));
+  }
+
+  function switchRail() {
+    const isSheet = matchMedia("(max-width: 900px), (max-height: 560px)").matches;
+    let shown;
+    if (isSheet) {
+      shown = document.body.classList.toggle("rail-open");
+    } else {
+      shown = !document.body.classList.toggle("rail-closed");
+      remember("rarefind_rail", shown ? "open" : "closed");
+    }
+    document.querySelector('.top [data-do="rail"]').setAttribute("aria-expanded", String(shown));
+  }
+
+  function remember(name, value) {
+    document.cookie = `${name}=${value}; path=/searches; max-age=${YEAR_S}; samesite=lax`;
+  }
+
+  // ---- The large view --------------------------------------------------------------------------
+
+  function enlarge(card) {
+    const view = {
+      cards,
+      answerOf,
+      answer: (one, value) => busy || give([one], value),
+      detailsUrl: (one) => `${search}/images/${one.dataset.image}`,
+      undo: () => step("undo"),
+      redo: () => step("redo"),
+      onClose: (one) => {
+        if (!one) focusOnNext();
+        else if (one.isConnected) focusOn(one);
+      },
+    };
+    openLarge(view, card);
+  }
+
+  // ---- Submit, undo, redo ----------------------------------------------------------------------
+
+  // htmx asks before each request: answers still on their way go first.
+  document.addEventListener("htmx:confirm", (event) => {
+    const { elt, triggeringEvent, issueRequest } = event.detail;
+    if (!["answers", "undo", "redo"].includes(elt.id)) return;
+    event.preventDefault();
+    if (busy) return;
+    const submitter = triggeringEvent?.submitter;
+    if (elt.id === "answers" && submitter?.name !== "rest" && mustAsk()) return ask();
+    begin();
+    outbox.settle().then(() => issueRequest(true));
+  });
+
+  function mustAsk() {
+    return open().length > 0 && !form().elements.rest_are_no.checked;
+  }
+
+  function ask() {
+    form().classList.add("asking");
+    form().querySelector(".ask-rest").hidden = false;
+    form().querySelector("[data-remembered]").focus();
+    say(`${open().length} of ${cards().length} images are not answered.`);
+  }
+
+  function stopAsking() {
+    form().classList.remove("asking");
+    form().querySelector(".ask-rest").hidden = true;
+    const [first] = open().concat(cards());
+    focusOn(first);
+  }
+
+  // Several in a row wait for each other, and for answers on their way.
+  function step(which) {
+    steps = steps.then(async () => {
+      if (busy) await gridIsThere();
+      await outbox.settle();
+      if (button(which)?.disabled ?? true) return say(`There is nothing to ${which}.`);
+      const done = gridIsThere();
+      document.getElementById(which).requestSubmit();
+      await done;
+    });
+  }
+
+  function gridIsThere() {
+    return new Promise((resolve) => {
+      document.addEventListener("rarefind:grid", resolve, { once: true });
+    });
+  }
+
+  function begin() {
+    busy = true;
+    problem.replaceChildren();
+    grid().classList.add("busy");
+  }
+
+  function end() {
+    busy = false;
+    grid().classList.remove("busy");
+    document.dispatchEvent(new Event("rarefind:grid"));
+  }
+
+  function replaceGrid(verb, url) {
+    begin();
+    return htmx.ajax(verb, url, { target: "#grid", swap: "outerHTML settle:0ms" });
+  }
+
+  // The images of the new grid are decoded before it is put in place, so that nothing flashes.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { target, xhr, serverResponse } = event.detail;
+    if (target.id !== "grid" || xhr.status !== 200) return;
+    event.detail.shouldSwap = false;
+    decodeImages(serverResponse).then(() => {
+      const before = grid().dataset.round;
+      htmx.swap(target, serverResponse, { swapStyle: "outerHTML", settleDelay: 0 });
+      const place = before === grid().dataset.round ? current?.dataset.image : null;
+      current = null;
+      startGrid();
+      const same = place && document.getElementById(`card-${place}`);
+      if (same) focusOn(same);
+      say(grid().dataset.announce);
+      refreshLarge();
+      document.dispatchEvent(new Event("rarefind:grid"));
+    });
+  });
+
+  function decodeImages(html) {
+    const page = new DOMParser().parseFromString(html, "text/html");
+    const all = [...page.querySelectorAll(".cards img")].map(({ src }) => {
+      const image = new Image();
+      image.src = src;
+      return image.decode().catch(() => {});
+    });
+    const late = new Promise((resolve) => setTimeout(resolve, DECODE_AT_MOST_MS));
+    return Promise.race([Promise.all(all), late]);
+  }
+
+  // The server is away: the same gesture is sent again until it answers.
+  document.addEventListener("htmx:sendError", retry);
+  document.addEventListener("htmx:timeout", retry);
+  document.addEventListener("htmx:responseError", (event) => {
+    if ([502, 503, 504].includes(event.detail.xhr.status)) retry(event);
+    else end();
+  });
+
+  function retry({ detail: { elt, requestConfig } }) {
+    unsaved.textContent = "The server does not answer. Your answers are safe; trying again.";
+    unsaved.hidden = false;
+    const submitter = requestConfig.triggeringEvent?.submitter;
+    setTimeout(() => {
+      unsaved.hidden = true;
+      end();
+      if (elt.id === "answers") elt.requestSubmit(submitter);
+      else if (elt instanceof HTMLFormElement) elt.requestSubmit();
+      else replaceGrid("get", search);
+    }, RETRY_MS);
+  }
+
+  // ---- Early fetching --------------------------------------------------------------------------
+
+  const whenIdle = window.requestIdleCallback ?? ((run) => setTimeout(run, 500));
+  let fetching = null;
+
+  function fetchUpcoming() {
+    fetching?.abort();
+    fetching = new AbortController();
+    const { signal } = fetching;
+    whenIdle(async () => {
+      await outbox.settle();
+      if (signal.aborted) return;
+      try {
+        const reply = await fetch(`${search}/upcoming`, { signal });
+        if (!reply.ok) return;
+        for (const image of await reply.json()) {
+          const early = new Image();
+          early.fetchPriority = "low";
+          early.src = `/images/${image}/small`;
+        }
+      } catch {
+        // Only a head start: the images come with their grid.
+      }
+    });
+  }
+
+  function say(sentence) {
+    document.getElementById("announce").textContent = sentence;
+  }
+
+  // Back from another page by the browser's memory: the grid may have moved on since.
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) replaceGrid("get", search);
+  });
+
+  startGrid();
+  outbox.settle();
+})();

@@ -1,0 +1,216 @@
+// The results: answers change in place, by click or key, one image or many at once.
+(() => {
+  const { isPlain, isTyping, keyOf, openLarge, openOutbox, refreshLarge } =
+    window.rarefind;
+  const search = `/searches/${document.querySelector("[data-search]").dataset.search}`;
+  const gallery = document.querySelector(".gallery");
+  const unsaved = document.getElementById("unsaved");
+  const changed = document.getElementById("changed");
+
+  if (!gallery) return;
+
+  let current = null;
+  let anchor = null; // the box ticked last, where a range begins
+
+  const cards = [...gallery.querySelectorAll(".picture-card")];
+  const box = (card) => card.querySelector(".pick input");
+  const picked = () => cards.filter((card) => box(card).checked);
+  const answerOf = (card) => card.dataset.answer || null;
+
+  const outbox = openOutbox({
+    url: `${search}/corrections`,
+    onSaved: ({ values }) => {
+      const given = Object.values(values);
+      const word = given[0] || "no answer";
+      changed.querySelector("[data-changed]").textContent =
+        `${given.length === 1 ? "1 image is" : `${given.length} images are`} now: ${word}.`;
+      changed.hidden = false;
+    },
+    onTrouble: (sentence) => {
+      unsaved.textContent = sentence || "";
+      unsaved.hidden = !sentence;
+    },
+    onRefused: (sentence) => {
+      unsaved.textContent = `${sentence} Nothing was changed.`;
+      unsaved.hidden = false;
+    },
+  });
+
+  function give(which, value) {
+    const differing = which.filter((card) => answerOf(card) !== value);
+    if (!differing.length) return;
+    for (const card of differing) {
+      recount(answerOf(card), -1);
+      recount(value, 1);
+      card.dataset.answer = value || "";
+      for (const button of card.querySelectorAll('[name="change"]')) {
+        const own = button.value.split(":")[1];
+        button.setAttribute("aria-pressed", String(own === value));
+      }
+    }
+    const values = Object.fromEntries(differing.map((card) => [card.dataset.image, value]));
+    outbox.add({ values });
+    refreshLarge();
+  }
+
+  function recount(value, by) {
+    const figure = value && document.querySelector(`[data-count="${value}"]`);
+    if (!figure) return;
+    const count = Number(figure.textContent.replace(/\D/g, "")) + by;
+    figure.textContent = count.toLocaleString("en").replaceAll(",", "\u202f");
+  }
+
+  function focusOn(card) {
+    if (!card) return;
+    if (current) {
+      current.classList.remove("current");
+      current.tabIndex = -1;
+    }
+    current = card;
+    card.classList.add("current");
+    card.tabIndex = 0;
+    card.focus({ preventScroll: true });
+    card.scrollIntoView({ block: "nearest" });
+  }
+
+  // ---- Keys ------------------------------------------------------------------------------------
+
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || isTyping(event.target)) return;
+    if (!isPlain(event) || document.querySelector("dialog[open]")) return;
+    const key = keyOf(event);
+    const onCard = event.target.classList.contains("picture-card");
+    const act = {
+      z: () => !event.shiftKey && document.getElementById("undo").requestSubmit(),
+      ...(onCard && {
+        y: () => answerByKey("yes"),
+        n: () => answerByKey("no"),
+        u: () => answerByKey("unsure"),
+        f: () => enlarge(current),
+        Enter: () => enlarge(current),
+        " ": () => pick(current, !box(current).checked),
+        Escape: () => pickAll(false),
+        ...movesOf(),
+      }),
+    }[key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  });
+
+  function answerByKey(value) {
+    const many = picked();
+    give(many.length ? many : [current], value);
+    if (many.length) pickAll(false);
+    else focusOn(cards[cards.indexOf(current) + 1] ?? current);
+  }
+
+  function movesOf() {
+    const across = getComputedStyle(gallery).gridTemplateColumns.split(" ").length;
+    const at = cards.indexOf(current);
+    return {
+      ArrowLeft: () => focusOn(cards[at - 1]),
+      ArrowRight: () => focusOn(cards[at + 1]),
+      ArrowUp: () => focusOn(cards[at - across]),
+      ArrowDown: () => focusOn(cards[at + across]),
+      Home: () => focusOn(cards[0]),
+      End: () => focusOn(cards.at(-1)),
+    };
+  }
+
+  // ---- Clicks ----------------------------------------------------------------------------------
+
+  gallery.closest("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const { name, value } = event.submitter ?? {};
+    if (name === "set") {
+      give(picked(), value || null);
+      pickAll(false);
+    } else if (name === "change") {
+      const card = event.submitter.closest(".picture-card");
+      const own = value.split(":")[1];
+      give([card], own === answerOf(card) ? null : own);
+      focusOn(card);
+    }
+  });
+
+  gallery.addEventListener("click", (event) => {
+    const card = event.target.closest(".picture-card");
+    if (event.target.matches(".pick input")) {
+      if (event.shiftKey && anchor) pickRange(anchor, card, event.target.checked);
+      anchor = card;
+      countPicked();
+    } else if (event.target.closest(".picture") && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      if (event.shiftKey) {
+        pickRange(anchor ?? card, card, true);
+        anchor ??= card;
+      } else {
+        focusOn(card);
+        enlarge(card);
+      }
+    }
+  });
+
+  document.addEventListener("click", (event) => {
+    const what = event.target.closest?.("[data-do]")?.dataset.do;
+    if (what === "all" || what === "none") pickAll(what === "all");
+  });
+
+  function pick(card, on) {
+    box(card).checked = on;
+    anchor = card;
+    countPicked();
+  }
+
+  function pickRange(from, to, on) {
+    const [first, last] = [cards.indexOf(from), cards.indexOf(to)].sort((a, b) => a - b);
+    for (const card of cards.slice(first, last + 1)) box(card).checked = on;
+    countPicked();
+  }
+
+  function pickAll(on) {
+    for (const card of cards) box(card).checked = on;
+    countPicked();
+  }
+
+  function countPicked() {
+    document.querySelector("[data-picked]").textContent = picked().length;
+  }
+
+  function enlarge(card) {
+    openLarge(
+      {
+        cards: () => cards,
+        answerOf,
+        answer: (one, value) => give([one], value),
+        detailsUrl: (one) => `${search}/images/${one.dataset.image}`,
+        undo: () => document.getElementById("undo").requestSubmit(),
+        redo: () => {},
+        onClose: (one) => focusOn(one ?? cards.at(-1)),
+      },
+      card,
+    );
+  }
+
+  // ---- Size of the images, remembered ----------------------------------------------------------
+
+  const slider = document.querySelector("[data-size]");
+  slider.value = localStorage.getItem("results size") ?? slider.value;
+  slider.addEventListener("input", () => {
+    localStorage.setItem("results size", slider.value);
+    resize();
+  });
+  function resize() {
+    gallery.style.setProperty("--size", `${slider.value}px`);
+  }
+
+  resize();
+  for (const card of cards) card.tabIndex = -1;
+  cards[0].tabIndex = 0;
+  gallery.addEventListener("focusin", (event) => {
+    const card = event.target.closest(".picture-card");
+    if (event.target === card && card !== current) focusOn(card);
+  });
+  outbox.settle();
+})();
