@@ -1,11 +1,13 @@
-// Light or dark: the system's preference, unless the person chose the other. Loaded before the
-// first paint so that nothing flashes.
+// What the person chose for this browser, applied before the first paint so that nothing flashes
+// or moves: light or dark where it differs from the system's preference, and the size of tiles.
 (() => {
   const root = document.documentElement;
   const system = window.matchMedia("(prefers-color-scheme: dark)");
 
   root.classList.add("js");
   show(localStorage.getItem("theme"));
+  const tile = localStorage.getItem("tile-size");
+  if (tile) root.style.setProperty("--tile", `${Number(tile)}px`);
 
   document.addEventListener("click", (event) => {
     if (!event.target.closest("[data-theme-switch]")) return;

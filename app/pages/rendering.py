@@ -42,6 +42,7 @@ def make_templates(project: Path) -> Jinja2Templates:
         day=day,
         moment=moment,
         duration=duration,
+        rate=rate,
         file_size=file_size,
         file_name=file_name,
     )
@@ -72,7 +73,6 @@ def render_error(request: Request, error: RarefindError) -> HTMLResponse:
         title=error.title,
         sentence=str(error),
         signed_out=isinstance(error, NotSignedIn),
-        status_code=error.status,
     )
 
 
@@ -117,6 +117,11 @@ def duration(seconds: float) -> str:
         return f"{round(seconds / MINUTE_S)} min"
     hours, minutes = divmod(round(seconds / MINUTE_S), 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def rate(per_second: float) -> str:
+    """A speed: small ones with a decimal."""
+    return number(per_second) if per_second >= 10 else f"{per_second:.1f}"
 
 
 def file_size(size_bytes: int) -> str:

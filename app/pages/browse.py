@@ -1,0 +1,429 @@
+"""Browsing a collection, its examples tray, and opening a search with them."""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+from sqlalchemy.orm import Session
+
+from app.browsing import (
+    IMAGES_PER_PAGE,
+    add_image_to_tray,
+    add_photo_to_tray,
+    describe_image,
+    describe_preparation,
+    find_by_name,
+    find_page_of,
+    find_similar,
+    get_collection,
+    get_image,
+    get_photo,
+    list_images,
+    list_tray,
+    remove_from_tray,
+    sample_images,
+    suggest_names,
+)
+from app.database import DbSession
+from app.errors import BadInput, RefusedPhoto
+from app.pages.addresses import (
+    LARGEST_ID,
+    Id,
+    OptionalId,
+    PageNumber,
+    here,
+    own_path,
+    see_other,
+)
+from app.pages.rendering import file_name, render, wants_fragment
+from app.searching import (
+    DEFAULT_ROUND_SIZE,
+    DEFAULT_STRATEGY,
+    MAX_NAME_LENGTH,
+    MAX_WORDS_LENGTH,
+    ROUND_SIZES,
+    list_strategies,
+    open_search,
+)
+from app.security import SignedIn
+from app.settings import Settings
+from app.tables import Collection, Image, Person, Photo, TrayItem
+
+SEEDS = 1_000_000
+
+FormId = Annotated[int | None, Form(ge=1, le=LARGEST_ID)]
+Photos = Annotated[list[UploadFile], File()]
+
+router = APIRouter(prefix="/collections/{collection_id}")
+
+
+@router.get("/browse")
+def browse(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    page: PageNumber = 1,
+    sample: Annotated[int | None, Query(ge=0, lt=SEEDS)] = None,
+    name: str | None = None,
+    like: OptionalId = None,
+    photo: OptionalId = None,
+) -> Response:
+    """A page of images: in order, at random, by name, or by likeness."""
+    collection = get_collection(session, collection_id)
+    listing = list_images(session, collection_id, page=page)
+    context: dict[str, Any] = {"mode": "pages", "images": listing.images}
+    context["heading"] = f"All images, page {listing.page}"
+    if like is not None or photo is not None:
+        liked: Image | Photo
+        if like is not None:
+            liked = get_image(session, like, collection_id=collection_id)
+        else:
+            liked = get_photo(session, person, photo or 0)
+        found = find_similar(
+            session,
+            collection_id,
+            liked,
+            indexes=request.app.state.indexes,
+            embedders=request.app.state.embedders,
+            settings=request.app.state.settings,
+        )
+        shown = describe_picture(liked, collection_id)
+        context |= {"mode": "like", "like": shown, "heading": f"Images like {shown['name']}"}
+        context |= {"images": [image for image, _ in found], "similarities": [s for _, s in found]}
+    elif name is not None:
+        matches = find_by_name(session, collection_id, name)
+        if matches.kind == "exact" and matches.total == 1:
+            place = find_page_of(session, matches.images[0])
+            anchor = f"#image-{matches.images[0].id}"
+            return see_other(f"/collections/{collection_id}/browse?page={place}{anchor}")
+        context |= {"mode": "name", "images": matches.images, "matches": matches}
+        context["heading"] = f"File name: {name}"
+        if matches.kind == "nearest":
+            context["nearest_page"] = find_page_of(session, matches.images[0])
+    elif sample is not None:
+        images = sample_images(session, collection_id, seed=sample)
+        context |= {"mode": "sample", "images": images, "heading": "Images at random"}
+    return render(
+        request,
+        "browse.html",
+        person=person,
+        collection=collection,
+        listing=listing,
+        image_count=listing.total,
+        per_page=IMAGES_PER_PAGE,
+        name=name or "",
+        next_seed=secrets.randbelow(SEEDS),
+        preparation=describe_preparation(session, collection, now=datetime.now(UTC)),
+        **({"similarities": []} | context),
+        **describe_tray(session, person, collection, here(request)),
+    )
+
+
+@router.get("/names")
+def names(
+    request: Request, session: DbSession, _person: SignedIn, collection_id: Id, name: str = ""
+) -> Response:
+    """Suggestions while a file name is typed."""
+    suggestions = suggest_names(session, collection_id, name)
+    return render(request, "_names.html", suggestions=suggestions)
+
+
+@router.get("/images/{image_id}")
+def image_page(
+    request: Request, session: DbSession, person: SignedIn, collection_id: Id, image_id: Id
+) -> Response:
+    """One image, large, with what is known of it."""
+    collection = get_collection(session, collection_id)
+    return render(
+        request,
+        "collection_image.html",
+        person=person,
+        collection=collection,
+        details=describe_image(session, collection_id, image_id),
+        **describe_tray(session, person, collection, here(request)),
+    )
+
+
+@router.post("/tray")
+def add_to_tray(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    image_id: FormId = None,
+    photo: Photos = [],  # noqa: B006 - FastAPI copies it
+    return_to: Annotated[str, Form()] = "",
+    part: str = "tray",
+    image_ids: Annotated[list[int] | None, Form()] = None,
+    photo_ids: Annotated[list[int] | None, Form()] = None,
+) -> Response:
+    """Pick an image, or keep photos from disk, as examples. Answers with the tray.
+
+    With `part=examples` it answers with the examples of the page that opens a search; the ticked
+    ones (`image_ids`, `photo_ids`) stay ticked.
+    """
+    collection = get_collection(session, collection_id)
+    if image_id is not None:
+        add_image_to_tray(session, person, collection_id, image_id)
+    added = keep_photos(session, person, collection_id, photo, request.app.state.settings)
+    if not wants_fragment(request):
+        return back(collection_id, return_to, image_id)
+    if part == "examples":
+        ticked = {("image", one) for one in image_ids or []}
+        ticked |= {("photo", one) for one in [*(photo_ids or []), *added]}
+        examples = list_example_choices(session, person, collection_id, ticked)
+        return render(request, "_examples.html", collection=collection, examples=examples, wrong={})
+    changed = [image_id] if image_id else []
+    return render_tray(request, session, person, collection, return_to, changed)
+
+
+@router.post("/tray/remove")
+def take_from_tray(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    image_id: FormId = None,
+    photo_id: FormId = None,
+    everything: Annotated[str, Form(alias="all")] = "",
+    return_to: Annotated[str, Form()] = "",
+) -> Response:
+    """Take one example out, or all of them."""
+    collection = get_collection(session, collection_id)
+    image_ids = [image_id] if image_id else []
+    photo_ids = [photo_id] if photo_id else []
+    if everything:
+        tray = list_tray(session, person, collection_id)
+        image_ids = [item.image_id for item in tray if item.image_id]
+        photo_ids = [item.photo_id for item in tray if item.photo_id]
+    remove_from_tray(session, person, collection_id, image_ids=image_ids, photo_ids=photo_ids)
+    if wants_fragment(request):
+        return render_tray(request, session, person, collection, return_to, image_ids)
+    return back(collection_id, return_to, image_id)
+
+
+@router.get("/searches/new")
+def new_search(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    image: OptionalId = None,
+) -> Response:
+    """The page that opens a search: with this image, or with everything in the tray."""
+    collection = get_collection(session, collection_id)
+    ticked = None
+    if image is not None:
+        get_image(session, image, collection_id=collection_id)
+        ticked = {("image", image)}
+    form = {
+        "target_name": "",
+        "counts_as_yes": "",
+        "round_size": DEFAULT_ROUND_SIZE,
+        "strategy": DEFAULT_STRATEGY,
+    }
+    return render_new_search(request, session, person, collection, ticked=ticked, form=form)
+
+
+@router.post("/searches")
+def add_search(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    target_name: Annotated[str, Form()] = "",
+    counts_as_yes: Annotated[str, Form()] = "",
+    round_size: Annotated[str, Form()] = "",
+    strategy: Annotated[str, Form()] = DEFAULT_STRATEGY,
+    image_ids: Annotated[list[int] | None, Form()] = None,
+    photo_ids: Annotated[list[int] | None, Form()] = None,
+    photo: Photos = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
+    """Open the search, or show the form again with what was typed and what is wrong with it."""
+    collection = get_collection(session, collection_id)
+    settings = request.app.state.settings
+    wrong: dict[str, str] = {}
+    problem = None
+    photo_ids = list(photo_ids or [])
+    try:
+        photo_ids += keep_photos(session, person, collection_id, photo, settings)
+    except RefusedPhoto as error:
+        wrong["examples"] = str(error)
+    if not target_name.strip():
+        wrong["target_name"] = "Give it a name, so that you find this search again."
+    if not (image_ids or photo_ids or wrong):
+        wrong["examples"] = "Tick or add at least one example: a search begins with one."
+    if not (round_size.isdecimal() and int(round_size) in ROUND_SIZES):
+        wrong["round_size"] = f"A whole number from {ROUND_SIZES[0]} to {ROUND_SIZES[-1]}."
+    if not wrong:
+        try:
+            with session.begin_nested():  # nothing of a search that could not be opened stays
+                search = open_search(
+                    session,
+                    person=person,
+                    collection_id=collection_id,
+                    target_name=target_name,
+                    counts_as_yes=counts_as_yes,
+                    strategy=strategy,
+                    round_size=int(round_size),
+                    image_ids=image_ids or [],
+                    photo_ids=photo_ids,
+                    indexes=request.app.state.indexes,
+                    embedders=request.app.state.embedders,
+                    settings=settings,
+                )
+            return see_other(f"/searches/{search.id}")
+        except BadInput as error:
+            problem = str(error)
+    form = {
+        "target_name": target_name,
+        "counts_as_yes": counts_as_yes,
+        "round_size": round_size,
+        "strategy": strategy,
+    }
+    ticked = {("image", one) for one in image_ids or []} | {("photo", one) for one in photo_ids}
+    return render_new_search(
+        request,
+        session,
+        person,
+        collection,
+        ticked=ticked,
+        form=form,
+        wrong=wrong,
+        problem=problem,
+        status=422,
+    )
+
+
+def render_new_search(
+    request: Request,
+    session: Session,
+    person: Person,
+    collection: Collection,
+    *,
+    ticked: set[tuple[str, int]] | None,
+    form: dict[str, Any],
+    wrong: dict[str, str] | None = None,
+    problem: str | None = None,
+    status: int = 200,
+) -> Response:
+    """The form as it was filled in, with what is wrong beside each field."""
+    strategies = list_strategies()
+    others = [choice for choice in strategies if choice.name != DEFAULT_STRATEGY]
+    return render(
+        request,
+        "search_new.html",
+        status=status,
+        person=person,
+        collection=collection,
+        image_count=list_images(session, collection.id, page=1).total,
+        preparation=describe_preparation(session, collection, now=datetime.now(UTC)),
+        examples=list_example_choices(session, person, collection.id, ticked),
+        strategies=strategies,
+        more_strategies=[choice for choice in others if not choice.for_evaluators],
+        evaluator_strategies=[choice for choice in others if choice.for_evaluators],
+        default_strategy=DEFAULT_STRATEGY,
+        round_sizes=ROUND_SIZES,
+        max_name_length=MAX_NAME_LENGTH,
+        max_words_length=MAX_WORDS_LENGTH,
+        form=form,
+        wrong=wrong or {},
+        problem=problem,
+    )
+
+
+def list_example_choices(
+    session: Session, person: Person, collection_id: int, ticked: set[tuple[str, int]] | None
+) -> list[dict[str, Any]]:
+    """The ticked images and photos, then the rest of the tray; None ticks the whole tray."""
+    tray: dict[tuple[str, int], Image | Photo] = {}
+    for item in list_tray(session, person, collection_id):
+        if item.image:
+            tray["image", item.image.id] = item.image
+        elif item.photo:
+            tray["photo", item.photo.id] = item.photo
+    if ticked is None:
+        ticked = set(tray)
+    outside: dict[tuple[str, int], Image | Photo] = {}
+    for kind, own_id in sorted(ticked - set(tray)):
+        if kind == "image":
+            outside[kind, own_id] = get_image(session, own_id, collection_id=collection_id)
+        else:
+            outside[kind, own_id] = get_photo(session, person, own_id)
+    return [
+        describe_picture(picture, collection_id) | {"ticked": key in ticked}
+        for key, picture in (outside | tray).items()
+    ]
+
+
+def describe_picture(picture: Image | Photo, collection_id: int) -> dict[str, Any]:
+    """What a template needs to show an image or a photo alike."""
+    size = {"width": picture.width, "height": picture.height}
+    if isinstance(picture, Photo):
+        href = f"/photos/{picture.id}/large"
+        small = f"/photos/{picture.id}/small"
+        ids = {"image_id": None, "photo_id": picture.id}
+        return {**size, **ids, "name": picture.name, "href": href, "small": small}
+    href = f"/collections/{collection_id}/images/{picture.id}"
+    small = f"/images/{picture.id}/small"
+    ids = {"image_id": picture.id, "photo_id": None}
+    return {**size, **ids, "name": file_name(picture.path), "href": href, "small": small}
+
+
+def describe_tray(
+    session: Session, person: Person, collection: Collection, return_to: str
+) -> dict[str, Any]:
+    """What the tray at the bottom of a page needs."""
+    tray: list[TrayItem] = list_tray(session, person, collection.id)
+    return {
+        "tray": tray,
+        "picked_ids": {item.image_id for item in tray if item.image_id},
+        "changed_image_ids": [],
+        "return_to": return_to,
+    }
+
+
+def render_tray(
+    request: Request,
+    session: Session,
+    person: Person,
+    collection: Collection,
+    return_to: str,
+    changed_image_ids: list[int],
+) -> Response:
+    """The tray, and the pick buttons that it changes elsewhere on the page."""
+    context = describe_tray(session, person, collection, return_to)
+    context["changed_image_ids"] = changed_image_ids
+    return render(request, "_tray.html", person=person, collection=collection, **context)
+
+
+def keep_photos(
+    session: Session,
+    person: Person,
+    collection_id: int,
+    photos: list[UploadFile],
+    settings: Settings,
+) -> list[int]:
+    """Put uploaded photos into the tray; their ids. A form without a file sends an empty one."""
+    kept = []
+    for upload in photos:
+        if upload.filename:
+            name = upload.filename.replace("\\", "/").rsplit("/", 1)[-1].replace("\x00", "")
+            if (upload.size or 0) > settings.max_photo_mb * 1e6:  # before it is read into memory
+                limit = f"{settings.max_photo_mb:,.0f} MB"
+                raise RefusedPhoto(f"{name} is larger than {limit}. Save it smaller and try again.")
+            data = upload.file.read()
+            photo = add_photo_to_tray(
+                session, person, collection_id, name=name, data=data, settings=settings
+            )
+            kept.append(photo.id)
+    return kept
+
+
+def back(collection_id: int, return_to: str, image_id: int | None) -> Response:
+    """Back to the page the form stood on, at the image it was about."""
+    own = f"/collections/{collection_id}/"
+    anchor = f"#image-{image_id}" if image_id else ""
+    return see_other(own_path(return_to, own, f"{own}browse") + anchor)

@@ -1,0 +1,190 @@
+"""Collections: adding one, how its preparation stands, what is known of it, what was refused."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request, Response
+from starlette.background import BackgroundTask
+
+from app.browsing import (
+    add_collection,
+    check_labels,
+    check_source,
+    describe_collection,
+    describe_preparation,
+    get_collection,
+    list_refused,
+)
+from app.database import DbSession
+from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
+from app.indexing import DEFAULT_EMBEDDER
+from app.pages.addresses import Id, PageNumber, see_other
+from app.pages.rendering import render, wants_fragment
+from app.reporting import list_searches
+from app.security import Admin, SignedIn
+
+Text = Annotated[str, Form()]
+NEW = {"name": "", "source": "", "copy": "", "labels": "none", "labels_file": ""}
+
+router = APIRouter(prefix="/collections")
+
+
+@router.get("/new")
+def new_collection(request: Request, admin: Admin) -> Response:
+    """The form that adds a collection."""
+    return render(request, "collection_new.html", person=admin, form=NEW, wrong={})
+
+
+@router.post("")
+def add(
+    request: Request,
+    session: DbSession,
+    admin: Admin,
+    name: Text = "",
+    source: Text = "",
+    copy: Text = "",
+    labels: Text = "none",
+    labels_file: Text = "",
+) -> Response:
+    """Add a collection and begin to prepare it, or show what is wrong with the form."""
+    form = {"name": name, "source": source, "copy": copy, "labels": labels}
+    form["labels_file"] = labels_file
+    wrong = find_wrong_sources(form)
+    if not wrong:
+        try:
+            collection = add_collection(
+                session, name=name, source=check_source(source), person=admin
+            )
+        except (NameTaken, BadInput) as error:
+            wrong["name"] = str(error)
+        else:
+            return begin_preparing(request, collection.id, form)
+    context = {"form": form, "wrong": wrong}
+    return render(request, "collection_new.html", status=422, person=admin, **context)
+
+
+@router.get("/{collection_id}")
+def collection_page(
+    request: Request, session: DbSession, person: SignedIn, collection_id: Id
+) -> Response:
+    """What is known of a collection, and what to do with it."""
+    return render_collection(request, session, person, collection_id)
+
+
+@router.get("/{collection_id}/progress")
+def progress(request: Request, session: DbSession, person: SignedIn, collection_id: Id) -> Response:
+    """How the preparation stands; when it has ended, the page is loaded again as a whole."""
+    collection = get_collection(session, collection_id)
+    if not wants_fragment(request):
+        return see_other(f"/collections/{collection_id}")
+    preparation = describe_preparation(session, collection, now=datetime.now(UTC))
+    context = {"person": person, "collection": collection, "preparation": preparation}
+    headers = None if preparation.is_running else {"HX-Refresh": "true"}
+    return render(request, "_progress.html", headers=headers, **context)
+
+
+@router.post("/{collection_id}/imports")
+def add_images(
+    request: Request,
+    session: DbSession,
+    admin: Admin,
+    collection_id: Id,
+    source: Text = "",
+    copy: Text = "",
+    labels: Text = "none",
+    labels_file: Text = "",
+) -> Response:
+    """Import what is new in a folder or zip, or go on with an import that stopped."""
+    get_collection(session, collection_id)
+    form = {"source": source, "copy": copy, "labels": labels, "labels_file": labels_file}
+    wrong = find_wrong_sources(form)
+    if not wrong:
+        return begin_preparing(request, collection_id, form)
+    return render_collection(request, session, admin, collection_id, form=form, wrong=wrong)
+
+
+@router.get("/{collection_id}/refused")
+def refused_files(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    reason: str = "",
+    page: PageNumber = 1,
+) -> Response:
+    """Files that did not become images, with the reason of each."""
+    return render(
+        request,
+        "collection_refused.html",
+        person=person,
+        collection=get_collection(session, collection_id),
+        reasons=describe_collection(session, collection_id).refused,
+        refused=list_refused(session, collection_id, reason=reason, page=page),
+        reason=reason,
+    )
+
+
+def render_collection(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: int,
+    *,
+    form: dict[str, Any] | None = None,
+    wrong: dict[str, str] | None = None,
+) -> Response:
+    """The collection's page; with `wrong`, its form for more images as it was filled in."""
+    facts = describe_collection(session, collection_id)
+    searches = [
+        summary
+        for summary in list_searches(session, person)
+        if summary.search.collection_id == collection_id
+    ]
+    return render(
+        request,
+        "collection.html",
+        status=422 if wrong else 200,
+        person=person,
+        collection=facts.collection,
+        facts=facts,
+        preparation=describe_preparation(session, facts.collection, now=datetime.now(UTC)),
+        searches=searches,
+        form=form or NEW | {"source": facts.collection.source},
+        wrong=wrong or {},
+    )
+
+
+def find_wrong_sources(form: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the source and the labels, by field."""
+    wrong = {}
+    try:
+        check_source(form["source"])
+    except SourceNotUsable as error:
+        wrong["source"] = str(error)
+    try:
+        read_labels_choice(form)
+    except LabelsNotUsable as error:
+        wrong["labels_file"] = str(error)
+    return wrong
+
+
+def read_labels_choice(form: dict[str, Any]) -> str | None:
+    """None, "folders" or the path of a CSV file."""
+    if form["labels"] == "file":
+        return str(check_labels(form["labels_file"]))
+    return "folders" if form["labels"] == "folders" else None
+
+
+def begin_preparing(request: Request, collection_id: int, form: dict[str, Any]) -> Response:
+    """Hand the work to the background, once this request's transaction is committed."""
+    answer = see_other(f"/collections/{collection_id}")
+    answer.background = BackgroundTask(
+        request.app.state.jobs.prepare,
+        collection_id,
+        Path(form["source"].strip()).expanduser(),
+        labels=read_labels_choice(form),
+        copy=bool(form["copy"]),
+        embedder=DEFAULT_EMBEDDER,
+    )
+    return answer

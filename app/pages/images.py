@@ -1,0 +1,70 @@
+"""The pictures themselves: two thumbnails and the original of an image, thumbnails of a photo."""
+
+from enum import Enum
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse
+
+from app.browsing import get_image, get_photo
+from app.database import DbSession
+from app.errors import NotFound
+from app.importing import get_thumbnail
+from app.pages.addresses import Id
+from app.pages.rendering import file_name
+from app.security import SignedIn
+
+# A thumbnail never changes: another picture has another number.
+FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+# The file on disk may change or go.
+ASK_AGAIN = {"Cache-Control": "private, no-cache"}
+
+
+class Size(Enum):
+    """Thumbnails by the name they have in addresses."""
+
+    SMALL = "small"
+    LARGE = "large"
+
+
+SIDES = {Size.SMALL: 320, Size.LARGE: 1280}  # pixels of the long side
+
+router = APIRouter()
+
+
+@router.get("/images/{image_id}/original")
+def original(session: DbSession, _person: SignedIn, image_id: Id) -> FileResponse:
+    """The file as it was imported."""
+    image = get_image(session, image_id)
+    if not Path(image.file).is_file():
+        raise NotFound(
+            f"The original of {image.path} is not in its place any more: {image.file}. "
+            "Put it back there; its thumbnails still show."
+        )
+    return FileResponse(
+        image.file,
+        media_type=f"image/{image.format.lower()}",
+        filename=file_name(image.path),
+        content_disposition_type="inline",
+        headers=ASK_AGAIN,
+    )
+
+
+@router.get("/images/{image_id}/{size}")
+def image_thumbnail(
+    request: Request, session: DbSession, _person: SignedIn, image_id: Id, size: Size
+) -> FileResponse:
+    """An image, small (in a grid) or large (on its own)."""
+    image = get_image(session, image_id)
+    path = get_thumbnail(image, SIDES[size], settings=request.app.state.settings)
+    return FileResponse(path, headers=FOREVER)
+
+
+@router.get("/photos/{photo_id}/{size}")
+def photo_thumbnail(
+    request: Request, session: DbSession, person: SignedIn, photo_id: Id, size: Size
+) -> FileResponse:
+    """An example photo, for the person who added it."""
+    photo = get_photo(session, person, photo_id)
+    path = get_thumbnail(photo, SIDES[size], settings=request.app.state.settings)
+    return FileResponse(path, headers=FOREVER)

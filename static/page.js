@@ -1,0 +1,33 @@
+// What every page does: say when the server is away, and take old problems off the page.
+(() => {
+  const away =
+    '<div class="notice bad"><div><strong>The server does not answer</strong>' +
+    "<p>What you did last may not be saved. It may be starting again: try once more in a moment.</p></div></div>";
+
+  document.addEventListener("htmx:sendError", () => {
+    problem().innerHTML = away;
+  });
+
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (event.detail.successful) problem().replaceChildren();
+  });
+
+  // An open menu closes when something else is clicked, or by Escape.
+  document.addEventListener("click", (event) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (!menu.contains(event.target)) menu.open = false;
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+      event.stopImmediatePropagation();
+    }
+  });
+
+  function problem() {
+    return document.getElementById("problem");
+  }
+})();
