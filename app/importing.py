@@ -1,0 +1,642 @@
+"""Import images into a collection from a folder or a zip: list, read in workers, record in chunks.
+
+An import that is killed loses at most one chunk, and running it again reads only what is new.
+`sources.py` lists the files, `reading.py` reads one of them, this file writes all the rows.
+"""
+
+import os
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from sqlalchemy import Cast, Integer, cast, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_or_update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.database import Database
+from app.errors import (
+    BadInput,
+    NameTaken,
+    NotFound,
+    RarefindError,
+    RefusedPhoto,
+)
+from app.reading import (
+    DAMAGED,
+    EMPTY,
+    NOT_AN_IMAGE,
+    NOT_SUPPORTED,
+    ReadImage,
+    Reading,
+    Refusal,
+    SourceFile,
+    read_bytes,
+    read_files,
+    start_worker,
+    thumbnail_path,
+    write_whole,
+)
+from app.settings import Settings
+from app.sources import (
+    Labels,
+    Listing,
+    check_source,
+    list_source,
+    match_labels,
+    read_labels,
+    show,
+)
+from app.tables import (
+    Collection,
+    Image,
+    ImagePath,
+    Import,
+    OracleLabel,
+    Person,
+    Photo,
+    RefusedFile,
+)
+
+CHUNK_FILES = 200  # recorded in one transaction: what a kill can lose
+CHUNK_S = 2.0  # or sooner, so that progress moves with large photographs too
+BATCH_FILES = 16  # handed to a worker at a time: keeps hand-over far below a millisecond a file
+CRASHED = "crashed the decoder"
+# Nothing about these can change while the file does not: they are not read again.
+FINAL_REASONS = (NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY, DAMAGED)
+EXAMPLES = 3  # named for each reason, and of label rows without an image
+IMPORT_LOCK = 7_273_002  # any number: the first half of the advisory lock of a running import
+
+
+@dataclass(frozen=True, slots=True)
+class ImportProgress:
+    """How far a running import is."""
+
+    import_id: int
+    found_count: int  # files to look at
+    done_count: int  # files looked at, those known before included
+    imported_count: int
+    duplicate_count: int
+    refused_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSummary:
+    """What one run of an import did."""
+
+    import_id: int
+    imported: int
+    duplicates: int  # files with the content of another image of the collection
+    known: int  # files unchanged since an earlier import, not read again
+    skipped: int  # hidden files and what systems leave behind
+    refused: dict[str, int]  # files by reason, most frequent first; also those refused before
+    refused_examples: dict[str, tuple[str, ...]]  # by reason, the first few: "path: sentence"
+    seconds: float
+    images_per_s: float
+    labelled: int  # images that have a label now
+    unmatched_labels: int  # rows of the labels file without an image
+    unmatched_examples: tuple[str, ...]
+    notes: tuple[str, ...]  # sentences people should see
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Counts of a running import."""
+
+    import_id: int
+    collection_id: int
+    found: int = 0
+    done: int = 0
+    imported: int = 0
+    duplicates: int = 0
+    known: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def refuse(self, path: str, reason: str, detail: str) -> None:
+        self.reasons[reason] += 1
+        if len(self.examples[reason]) < EXAMPLES:
+            self.examples[reason].append(f"{path}: {detail}")
+
+    def progress(self) -> ImportProgress:
+        return ImportProgress(
+            import_id=self.import_id,
+            found_count=self.found,
+            done_count=self.done,
+            imported_count=self.imported,
+            duplicate_count=self.duplicates,
+            refused_count=self.reasons.total(),
+        )
+
+
+_Outcome = tuple[SourceFile, ReadImage | Refusal]
+Thing = TypeVar("Thing")
+
+
+def add_collection(
+    session: Session, name: str, *, source: Path, person: Person, notice: str | None = None
+) -> Collection:
+    """Add an empty collection; `notice` is shown wherever the collection is."""
+    name = " ".join(show(name).split())
+    if not name or "\0" in name:
+        raise BadInput("A collection needs a name. Type one that tells it from the others.")
+    collection = Collection(
+        name=name,
+        source=show(str(source.expanduser().absolute())),
+        notice=notice,
+        made_by_id=person.id,
+    )
+    try:
+        with session.begin_nested():
+            session.add(collection)
+    except IntegrityError as error:
+        raise NameTaken(f"There is a collection “{name}” already. Choose another name.") from error
+    return collection
+
+
+def get_or_add_collection(
+    session: Session, name: str, *, source: Path, person: Person, notice: str | None = None
+) -> Collection:
+    """The collection of that name, added if there is none."""
+    found = find_collection(session, name)
+    return found or add_collection(session, name, source=source, person=person, notice=notice)
+
+
+def find_collection(session: Session, name: str) -> Collection | None:
+    """The collection of that name, or None."""
+    return session.scalar(select(Collection).filter_by(name=" ".join(show(name).split())))
+
+
+def import_images(
+    database: Database,
+    collection_id: int,
+    source: Path,
+    *,
+    settings: Settings,
+    copy: bool = False,
+    labels: str | Path | None = None,
+    progress: Callable[[ImportProgress], None] | None = None,
+) -> ImportSummary:
+    """Import a folder or zip into a collection.
+
+    `labels` is "folders" (the name of a file's folder is its label) or a CSV file, on the disk or
+    inside the source. Labels go to the oracle's table alone. `progress` is called after each chunk;
+    what it raises stops the import, which then counts as interrupted.
+    """
+    started = time.monotonic()
+    source = source.expanduser().absolute()
+    with _claim(database, collection_id):
+        tally = _Tally(_start(database, collection_id, source), collection_id)
+        try:
+            check_source(source)
+            given = read_labels(labels, source)
+            listing = list_source(source, settings, given)
+            _read_and_record(database, source, listing, tally, settings, copy, progress)
+            labelled, unmatched = _record_labels(database, tally.collection_id, listing, given)
+            _end(database, tally.import_id, "done", None)
+        except RarefindError as error:
+            _end(database, tally.import_id, "failed", str(error))
+            raise
+        except BaseException:
+            with suppress(SQLAlchemyError):  # the database may be what failed
+                _end(database, tally.import_id, "interrupted", None)
+            raise
+    seconds = time.monotonic() - started
+    return ImportSummary(
+        import_id=tally.import_id,
+        imported=tally.imported,
+        duplicates=tally.duplicates,
+        known=tally.known,
+        skipped=listing.skipped,
+        refused=dict(tally.reasons.most_common()),
+        refused_examples={reason: tuple(some) for reason, some in tally.examples.items()},
+        seconds=seconds,
+        images_per_s=(tally.imported + tally.duplicates) / seconds,
+        labelled=labelled,
+        unmatched_labels=len(unmatched),
+        unmatched_examples=tuple(unmatched[:EXAMPLES]),
+        notes=given.notes if given else (),
+    )
+
+
+def mark_interrupted_imports(database: Database) -> int:
+    """Mark imports whose process is gone; those that run in another process are left alone."""
+    with database.session() as session:
+        dead = [
+            row.id
+            for row in session.scalars(select(Import).filter_by(state="running"))
+            if session.scalar(select(func.pg_try_advisory_xact_lock(*_lock_key(row.collection_id))))
+        ]
+        session.execute(
+            update(Import)
+            .where(Import.id.in_(dead))
+            .values(state="interrupted", ended_at=func.now(), updated_at=func.now())
+        )
+    return len(dead)
+
+
+def read_photo(data: bytes, *, settings: Settings) -> ReadImage:
+    """Check an uploaded example photo, and keep it with its thumbnails in the data folder."""
+    limit = settings.max_photo_mb
+    if len(data) > limit * 1e6:
+        raise RefusedPhoto(
+            f"The photo has {len(data) / 1e6:,.0f} MB; the limit is {limit:,.0f} MB. "
+            "Save it smaller and try again."
+        )
+    if not data:
+        raise RefusedPhoto("The file is empty. Choose a photo and try again.")
+    try:
+        photo = read_bytes(data, settings.home, settings.max_megapixels)
+    except Refusal as refusal:
+        raise RefusedPhoto(f"{refusal.detail} Try another photo.") from refusal
+    path = photo_path(photo.sha256, settings=settings)
+    if not path.exists():
+        write_whole(path, data)
+    return photo
+
+
+def photo_path(sha256: str, *, settings: Settings) -> Path:
+    """Where the original of an uploaded example photo is."""
+    return settings.home / "photos" / sha256[:2] / sha256
+
+
+def get_thumbnail(image: Image | Photo, side: int, *, settings: Settings) -> Path:
+    """The thumbnail's file (`side` 320 or 1280), made anew from the original if it is gone."""
+    path = thumbnail_path(settings.home, image.sha256, image.width, image.height, side)
+    if not path.exists():
+        original = (
+            Path(image.file)
+            if isinstance(image, Image)
+            else photo_path(image.sha256, settings=settings)
+        )
+        try:
+            read = read_bytes(original.read_bytes(), settings.home, settings.max_megapixels)
+        except (OSError, Refusal) as error:
+            raise NotFound(
+                f"The original {original.name} can't be read any more. If its folder was moved, "
+                "import it again from its new place."
+            ) from error
+        if read.sha256 != image.sha256:
+            raise NotFound(f"The original {original.name} was changed. Import its folder again.")
+    return path
+
+
+# --- Reading and recording ----------------------------------------------------------------------
+
+
+def _read_and_record(
+    database: Database,
+    source: Path,
+    listing: Listing,
+    tally: _Tally,
+    settings: Settings,
+    copy: bool,
+    progress: Callable[[ImportProgress], None] | None,
+) -> None:
+    tally.found = len(listing.files) + len(listing.refused)
+    originals = settings.home / "originals" / str(tally.collection_id)
+    for leftover in originals.glob("*.part"):  # of a killed import: no other has this collection
+        leftover.unlink()
+    reading = Reading(
+        home=settings.home,
+        max_megapixels=settings.max_megapixels,
+        originals=originals,
+        copy=copy,
+        zip_file=source if source.is_file() else None,
+    )
+    fresh = _leave_out_known(database, listing.files, tally)
+    workers = min(settings.workers or os.cpu_count() or 1, -(-len(fresh) // BATCH_FILES) or 1)
+
+    def record(chunk: list[_Outcome]) -> None:
+        with database.session() as session:
+            _record(session, chunk, tally)
+        if progress is not None:
+            progress(tally.progress())
+
+    record(list(listing.refused))
+    chunk: list[_Outcome] = []
+    recorded_at = time.monotonic()
+    with closing(_read_all(fresh, reading, workers)) as outcomes:
+        for outcome in outcomes:
+            chunk.append(outcome)
+            if len(chunk) >= CHUNK_FILES or time.monotonic() - recorded_at > CHUNK_S:
+                record(chunk)
+                chunk = []
+                recorded_at = time.monotonic()
+    record(chunk)
+
+
+def _leave_out_known(
+    database: Database, files: list[SourceFile], tally: _Tally
+) -> list[SourceFile]:
+    """The files to read: those that are new, were changed, or whose original is gone."""
+    with database.session() as session:
+        images = {
+            path: (size_bytes, modified_ns, original)
+            for path, size_bytes, modified_ns, original in session.execute(
+                select(ImagePath.path, ImagePath.size_bytes, ImagePath.modified_ns, Image.file)
+                .join(Image, Image.id == ImagePath.image_id)
+                .where(ImagePath.collection_id == tally.collection_id)
+            )
+        }
+        refused = {
+            row.path: row
+            for row in session.scalars(
+                select(RefusedFile).filter_by(collection_id=tally.collection_id)
+            )
+        }
+    fresh = []
+    for file in files:
+        stamp = (file.size_bytes, file.modified_ns)
+        image, refusal = images.get(file.path), refused.get(file.path)
+        if refusal is not None and stamp == (refusal.size_bytes, refusal.modified_ns):
+            if refusal.reason in FINAL_REASONS:
+                tally.refuse(file.path, refusal.reason, refusal.detail)
+                continue
+        elif image is not None and stamp == image[:2] and _is_there(image[2]):
+            tally.known += 1
+            continue
+        fresh.append(file)
+    tally.done = len(files) - len(fresh)
+    return fresh
+
+
+def _is_there(file: str) -> bool:
+    try:
+        return Path(file).exists()
+    except OSError:  # its folder can't be entered any more
+        return False
+
+
+def _read_all(files: list[SourceFile], reading: Reading, workers: int) -> Generator[_Outcome]:
+    """Read files in worker processes, in order; a file that kills its worker is refused."""
+    batches = deque(files[at : at + BATCH_FILES] for at in range(0, len(files), BATCH_FILES))
+    while batches:
+        running: deque[tuple[list[SourceFile], Future[list[ReadImage | Refusal]]]] = deque()
+        pool = _open_pool(workers)
+        try:
+            while batches or running:
+                while batches and len(running) < 2 * workers:
+                    running.append((batches[0], pool.submit(read_files, batches[0], reading)))
+                    batches.popleft()
+                batch, future = running[0]
+                outcomes = future.result()
+                running.popleft()
+                yield from zip(batch, outcomes, strict=True)
+        except BrokenProcessPool:
+            # Any file under way may have killed the worker.
+            yield from _read_singly([file for batch, _ in running for file in batch], reading)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read_singly(files: Iterable[SourceFile], reading: Reading) -> Iterator[_Outcome]:
+    pool = _open_pool(1)
+    try:
+        for file in files:
+            try:
+                [outcome] = pool.submit(read_files, [file], reading).result()
+            except BrokenProcessPool:
+                outcome = Refusal(CRASHED, "Decoding it ended the process: it is damaged or huge.")
+                pool.shutdown()
+                pool = _open_pool(1)
+            yield file, outcome
+    finally:
+        pool.shutdown()
+
+
+def _open_pool(workers: int) -> ProcessPoolExecutor:
+    # Spawned, not forked: forking a server with threads can leave a lock held for ever.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker)
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:  # else every file would look as if it killed its worker
+        raise RarefindError(
+            "The processes that read images can't be started; the log says why. Memory may be "
+            "short: try fewer with RAREFIND_WORKERS."
+        ) from error
+    return pool
+
+
+def _record(session: Session, chunk: list[_Outcome], tally: _Tally) -> None:
+    """Write one chunk's rows and the import's counts."""
+    images = [(file, read) for file, read in chunk if isinstance(read, ReadImage)]
+    refused = [(file, read) for file, read in chunk if isinstance(read, Refusal)]
+    image_ids = _add_images(session, images, tally)
+    if images:
+        _insert_or_replace(
+            session,
+            ImagePath,
+            [
+                {
+                    "collection_id": tally.collection_id,
+                    "image_id": image_ids[read.sha256],
+                    "path": file.path,
+                    "size_bytes": file.size_bytes,
+                    "modified_ns": file.modified_ns,
+                }
+                for file, read in images
+            ],
+        )
+        readable = {file.path for file, _ in images}
+        readable |= {f"{folder}/" for path in readable for folder in PurePosixPath(path).parents}
+        session.execute(
+            delete(RefusedFile).where(
+                RefusedFile.collection_id == tally.collection_id, RefusedFile.path.in_(readable)
+            )
+        )
+    if refused:
+        _insert_or_replace(
+            session,
+            RefusedFile,
+            [
+                {
+                    "collection_id": tally.collection_id,
+                    "path": file.path,
+                    "reason": refusal.reason,
+                    "detail": refusal.detail,
+                    "size_bytes": file.size_bytes,
+                    "modified_ns": file.modified_ns,
+                }
+                for file, refusal in refused
+            ],
+        )
+    for file, refusal in refused:
+        tally.refuse(file.path, refusal.reason, refusal.detail)
+    tally.done += len(chunk)
+    session.execute(
+        update(Import)
+        .filter_by(id=tally.import_id)
+        .values(
+            found_count=tally.found,
+            done_count=tally.done,
+            imported_count=tally.imported,
+            duplicate_count=tally.duplicates,
+            refused_count=tally.reasons.total(),
+            updated_at=func.clock_timestamp(),
+        )
+    )
+
+
+def _add_images(
+    session: Session, images: list[tuple[SourceFile, ReadImage]], tally: _Tally
+) -> dict[str, int]:
+    """Insert what the collection does not have yet; image ids by SHA-256."""
+    stored = {
+        row.sha256: row
+        for row in session.execute(
+            select(Image.id, Image.sha256, Image.path, Image.file).where(
+                Image.collection_id == tally.collection_id,
+                Image.sha256.in_([read.sha256 for _, read in images]),
+            )
+        )
+    }
+    added: dict[str, dict[str, object]] = {}
+    for file, read in images:
+        known = stored.get(read.sha256)
+        if known is None and read.sha256 not in added:
+            tally.imported += 1
+            added[read.sha256] = _make_row(tally.collection_id, file, read)
+        elif known is None or known.path != file.path:
+            tally.duplicates += 1
+        else:
+            tally.known += 1  # touched or moved, not changed
+        if known is not None and not _is_there(known.file):
+            session.execute(update(Image).filter_by(id=known.id).values(file=read.file))
+    image_ids = {sha256: row.id for sha256, row in stored.items()}
+    if added:
+        statement = insert(Image).returning(Image.id, sort_by_parameter_order=True)
+        new_ids = session.scalars(statement, list(added.values()))
+        image_ids.update(zip(added, new_ids, strict=True))
+    return image_ids
+
+
+def _make_row(collection_id: int, file: SourceFile, read: ReadImage) -> dict[str, object]:
+    return {
+        "collection_id": collection_id,
+        "sha256": read.sha256,
+        "path": file.path,
+        "file": read.file,
+        "size_bytes": read.size_bytes,
+        "format": read.format,
+        "width": read.width,
+        "height": read.height,
+        "orientation": read.orientation,
+        "captured_at": read.metadata.captured_at,
+        "latitude": read.metadata.latitude,
+        "longitude": read.metadata.longitude,
+        "camera": read.metadata.camera,
+    }
+
+
+def _insert_or_replace(
+    session: Session, table: type[ImagePath] | type[RefusedFile], rows: list[dict[str, object]]
+) -> None:
+    """Insert rows, replacing those of the same path: a file may have changed since."""
+    statement = insert_or_update(table)
+    changed = {name: statement.excluded[name] for name in rows[0] if name != "collection_id"}
+    session.execute(
+        statement.on_conflict_do_update(index_elements=["collection_id", "path"], set_=changed),
+        rows,
+    )
+
+
+# --- Labels -------------------------------------------------------------------------------------
+
+
+def _record_labels(
+    database: Database, collection_id: int, listing: Listing, labels: Labels | None
+) -> tuple[int, list[str]]:
+    """Store labels for the images of the listing; how many have one, and rows without an image.
+
+    Labels of an image that is labelled again replace its earlier ones: files get corrected.
+    """
+    if labels is None:
+        return 0, []
+    with database.session() as session:
+        image_ids = _find_images(session, collection_id, [file.path for file in listing.files])
+        if labels.rows is None:
+            by_path = {path: {PurePosixPath(path).parent.name} - {""} for path in image_ids}
+            unmatched: list[str] = []
+        else:
+            by_path, unmatched = match_labels(labels.rows, list(image_ids))
+        by_image: dict[int, set[str]] = defaultdict(set)
+        for path, known in by_path.items():
+            by_image[image_ids[path]] |= known
+        for some in _chunks(list(by_image)):
+            session.execute(delete(OracleLabel).where(OracleLabel.image_id.in_(some)))
+            rows = [{"image_id": i, "label": label} for i in some for label in sorted(by_image[i])]
+            if rows:
+                session.execute(insert(OracleLabel), rows)
+    return sum(1 for known in by_image.values() if known), unmatched
+
+
+def _find_images(session: Session, collection_id: int, paths: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for some in _chunks(paths):
+        query = select(ImagePath.path, ImagePath.image_id).where(
+            ImagePath.collection_id == collection_id, ImagePath.path.in_(some)
+        )
+        found.update(session.execute(query).tuples().all())
+    return found
+
+
+def _chunks(things: list[Thing], size: int = 1_000) -> Iterator[list[Thing]]:
+    return (things[at : at + size] for at in range(0, len(things), size))
+
+
+# --- The row of the import ----------------------------------------------------------------------
+
+
+@contextmanager
+def _claim(database: Database, collection_id: int) -> Iterator[None]:
+    """Hold the collection for one import; the database lets go when this process dies."""
+    key = _lock_key(collection_id)
+    engine = database.bind.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        if not connection.scalar(select(func.pg_try_advisory_lock(*key))):
+            raise BadInput(
+                "Images are being imported into this collection right now. Wait until that import "
+                "has ended, then start this one."
+            )
+        try:
+            yield
+        finally:
+            connection.execute(select(func.pg_advisory_unlock(*key)))
+
+
+def _lock_key(collection_id: int) -> tuple[Cast[int], Cast[int]]:
+    return cast(IMPORT_LOCK, Integer), cast(collection_id, Integer)
+
+
+def _start(database: Database, collection_id: int, source: Path) -> int:
+    with database.session() as session:
+        if session.get(Collection, collection_id) is None:
+            raise NotFound("There is no such collection. Somebody may have removed it.")
+        # Holding the collection's lock shows that whatever ran before is dead.
+        session.execute(
+            update(Import)
+            .filter_by(collection_id=collection_id, state="running")
+            .values(state="interrupted", ended_at=func.now())
+        )
+        row = Import(collection_id=collection_id, source=show(str(source)), state="running")
+        session.add(row)
+        session.flush()
+        return row.id
+
+
+def _end(database: Database, import_id: int, state: str, problem: str | None) -> None:
+    now = func.clock_timestamp()
+    with database.session() as session:
+        session.execute(
+            update(Import)
+            .filter_by(id=import_id)
+            .values(state=state, problem=problem, updated_at=now, ended_at=now)
+        )

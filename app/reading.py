@@ -1,0 +1,497 @@
+"""One file of a source: what it is, whether it can be read, its metadata and its thumbnails.
+
+Runs in the import's worker processes, which start afresh and meet files nobody has looked at yet:
+so it imports neither the database nor torch, and whatever cannot be used becomes a `Refusal`.
+"""
+
+import hashlib
+import io
+import math
+import os
+import signal
+import threading
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import PIL.Image
+import simplejpeg
+from PIL import ImageCms
+
+from app.errors import RarefindError
+
+THUMBNAIL_SIDES = (320, 1280)  # pixels of the long side: in a grid, and large
+# Measured on camera-trap frames at 1,280 px: WebP saves 40 to 60 % of the bytes for 6 to 27 times
+# the encoding time; twelve 320 px JPEGs are about half of the 600 KB that a grid may weigh.
+THUMBNAIL_QUALITY = 85
+
+# Reasons by which refused files are grouped.
+NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY = "not an image", "not supported", "empty"
+DAMAGED, TOO_LARGE, NOT_READABLE = "damaged", "too large", "not readable"
+
+EXTENSIONS = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "TIFF": ".tif",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+}
+SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+)
+UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+
+# Pillow's own limit is fixed; ours is a setting, held against the header before pixels are decoded.
+PIL.Image.MAX_IMAGE_PIXELS = None
+
+
+class Refusal(Exception):
+    """Why a file does not become an image: a short group and a sentence. Workers return it."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that was found in a source, before anything of it is read."""
+
+    path: str  # relative to the source, as people know it
+    size_bytes: int
+    modified_ns: int  # of a zip entry its CRC-32: packing times say nothing about content
+    place: str | int  # the file on disk, or the number of the entry in the zip
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What every worker of one import must know."""
+
+    home: Path
+    max_megapixels: float
+    originals: Path  # the collection's folder for unpacked and copied originals
+    copy: bool
+    zip_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What the camera wrote; None where it wrote nothing usable."""
+
+    captured_at: datetime | None = None  # camera-local, without a zone
+    latitude: float | None = None
+    longitude: float | None = None
+    camera: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadImage:
+    """An image that could be decoded and has its thumbnails."""
+
+    sha256: str
+    file: str  # where the original is on disk
+    size_bytes: int
+    format: str
+    width: int  # pixels, upright
+    height: int
+    orientation: int
+    metadata: Metadata
+
+
+def start_worker() -> None:
+    """Set up a worker process: it ends with the import, whichever way that ends."""
+    # Ctrl-C reaches the whole process group; the import stops its workers in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def read_files(files: list[SourceFile], reading: Reading) -> list[ReadImage | Refusal]:
+    """Read each file; in place of one that cannot be used stands its `Refusal`."""
+    outcomes: list[ReadImage | Refusal] = []
+    for file in files:
+        try:
+            outcomes.append(read_file(file, reading))
+        except Refusal as refusal:
+            outcomes.append(refusal)
+    return outcomes
+
+
+def read_file(file: SourceFile, reading: Reading) -> ReadImage:
+    """Read one file, keeping a copy of the original where it would not stay readable by its path.
+
+    Copies are named by their content: no name from outside ever becomes a path.
+    """
+    if file.size_bytes == 0:
+        raise Refusal(EMPTY, "The file is empty.")
+    with _refusing(), _open_source(file, reading) as stream:
+        head = stream.read(32)
+        check_signature(head)
+        if reading.zip_file is None and not reading.copy and is_storable(str(file.place)):
+            return read_image(stream, str(file.place), reading.home, reading.max_megapixels)
+        incoming = reading.originals / f"incoming-{os.getpid()}.part"
+        try:
+            _copy(head, stream, incoming)
+            with incoming.open("rb") as copied:
+                image = read_image(copied, "", reading.home, reading.max_megapixels)
+            original = reading.originals / image.sha256[:2] / image.sha256
+            original = original.with_suffix(EXTENSIONS[image.format])
+            with writing(original):
+                original.parent.mkdir(exist_ok=True)
+                incoming.replace(original)
+        finally:
+            incoming.unlink(missing_ok=True)
+        return replace(image, file=str(original))
+
+
+def read_bytes(data: bytes, home: Path, max_megapixels: float) -> ReadImage:
+    """Read an image that is not a file of a source."""
+    with _refusing():
+        check_signature(data[:32])
+        return read_image(io.BytesIO(data), "", home, max_megapixels)
+
+
+def check_signature(head: bytes) -> None:
+    """Refuse what does not begin like one of the formats that are read; file names say nothing."""
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif"):
+        raise Refusal(NOT_SUPPORTED, "HEIC and AVIF are not read: convert the file to JPEG.")
+    if head[:4] == b"II*\0" and head[8:10] == b"CR":
+        raise Refusal(NOT_SUPPORTED, "Raw camera files are not read: convert the file to JPEG.")
+    if not head.startswith(SIGNATURES) and not (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        raise Refusal(NOT_AN_IMAGE, "It is not a JPEG, PNG, WebP, TIFF, GIF or BMP file.")
+
+
+def read_image(stream: BinaryIO, file: str, home: Path, max_megapixels: float) -> ReadImage:
+    """Read header, metadata and hash of an image, decode it and write its thumbnails."""
+    stream.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of oddities that it then copes with
+        with PIL.Image.open(stream, formats=list(EXTENSIONS)) as opened:
+            width, height = opened.size
+            check_size(width, height, max_megapixels)
+            if opened.format == "TIFF" and _is_preview(opened):
+                raise Refusal(
+                    NOT_SUPPORTED, "Raw camera files are not read: convert the file to JPEG."
+                )
+            orientation, metadata = read_metadata(opened)
+            if orientation >= 5 and not _turns_itself(opened):
+                width, height = height, width
+            stream.seek(0)
+            image = ReadImage(
+                sha256=hashlib.file_digest(stream, "sha256").hexdigest(),  # type: ignore[arg-type]
+                file=file,
+                size_bytes=stream.seek(0, os.SEEK_END),
+                format=_get_format(opened),
+                width=width,
+                height=height,
+                orientation=orientation,
+                metadata=metadata,
+            )
+            paths = [
+                thumbnail_path(home, image.sha256, width, height, side) for side in THUMBNAIL_SIDES
+            ]
+            # Named by content: thumbnails that are there were made of these very bytes.
+            if not all(path.exists() for path in paths):
+                _write_thumbnails(decode(opened, stream, orientation, THUMBNAIL_SIDES[-1]), paths)
+    return image
+
+
+def check_size(width: int, height: int, max_megapixels: float) -> None:
+    """Refuse by the header what would take too much memory to decode."""
+    megapixels = width * height / 1e6
+    if megapixels > max_megapixels:
+        raise Refusal(
+            TOO_LARGE,
+            f"It has {width:,} × {height:,} pixels, {megapixels:,.0f} megapixels; the limit is "
+            f"{max_megapixels:,.0f} (setting RAREFIND_MAX_MEGAPIXELS).",
+        )
+
+
+def read_metadata(opened: PIL.Image.Image) -> tuple[int, Metadata]:
+    """The EXIF orientation and what the camera wrote; broken EXIF counts as none."""
+    try:
+        exif = opened.getexif()
+        camera, gps = exif.get_ifd(0x8769), exif.get_ifd(0x8825)
+        orientation = exif.get(0x0112)
+        make, model = exif.get(0x010F), exif.get(0x0110)
+    except Exception:  # Pillow's parsers answer hostile bytes with nearly any error
+        return 1, Metadata()
+    latitude = _read_degrees(gps.get(2), gps.get(1), "NS", 90)
+    longitude = _read_degrees(gps.get(4), gps.get(3), "EW", 180)
+    if latitude is None or longitude is None or latitude == longitude == 0:
+        latitude = longitude = None  # zero, zero is what receivers write before they have a fix
+    return orientation if orientation in UPRIGHT else 1, Metadata(
+        # The plain DateTime tag is left aside: editors set it to when they saved.
+        captured_at=_read_time(camera.get(0x9003), camera.get(0x9291))
+        or _read_time(camera.get(0x9004), camera.get(0x9292)),
+        latitude=latitude,
+        longitude=longitude,
+        camera=_read_camera(make, model),
+    )
+
+
+def decode(
+    opened: PIL.Image.Image, stream: BinaryIO, orientation: int, long_side: int
+) -> PIL.Image.Image:
+    """The picture upright, in sRGB, on white, its long side at most `long_side` pixels."""
+    profile = opened.info.get("icc_profile")
+    scale = min(1.0, long_side / max(opened.size))
+    size = (max(1, round(opened.width * scale)), max(1, round(opened.height * scale)))
+    pixels = None
+    if _get_format(opened) == "JPEG" and opened.mode == "RGB":
+        pixels = _decode_jpeg(stream, size)
+    if pixels is None:
+        opened.draft(None, size)
+        opened.load()
+        pixels = _to_eight_bits(opened)
+    if pixels.size != size:
+        pixels = pixels.resize(size, PIL.Image.Resampling.HAMMING)
+    if pixels.mode == "RGBA":
+        paper = PIL.Image.new("RGB", size, "white")
+        paper.paste(pixels, mask=pixels)
+        pixels = paper
+    pixels = _to_srgb(pixels, profile)
+    if orientation != 1 and not _turns_itself(opened):
+        pixels = pixels.transpose(UPRIGHT[orientation])
+    return pixels
+
+
+def thumbnail_path(home: Path, sha256: str, width: int, height: int, side: int) -> Path:
+    """Where a thumbnail is; an image that fits the small one has no larger one."""
+    if max(width, height) <= THUMBNAIL_SIDES[0]:
+        side = THUMBNAIL_SIDES[0]
+    return home / "thumbnails" / sha256[:2] / f"{sha256}-{side}.jpg"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A full disk is no fault of the file being read: it stops the import with a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RarefindError(
+            f"Rarefind can't write to {path.parent}: {error.strerror}. Make room or set the "
+            "rights, then run it again: what was imported so far is kept."
+        ) from error
+
+
+def is_storable(text: str) -> bool:
+    """Whether the database can hold the text: names on a disk may be bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()  # a killed import closes no queue: its workers would wait for ever
+    os._exit(1)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn whatever hostile bytes make the decoders raise into a refusal."""
+    try:
+        yield
+    except (Refusal, RarefindError):
+        raise
+    except MemoryError as error:
+        raise Refusal(TOO_LARGE, "There is not enough memory to decode it.") from error
+    except PIL.UnidentifiedImageError as error:
+        raise Refusal(DAMAGED, "It begins like an image, but its header makes no sense.") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise Refusal(NOT_READABLE, f"It can't be read: {error.strerror}.") from error
+        raise Refusal(DAMAGED, _say_damaged(error)) from error
+    except Exception as error:
+        raise Refusal(DAMAGED, _say_damaged(error)) from error
+
+
+def _say_damaged(error: Exception) -> str:
+    return f"Its content is damaged or cut short ({_clean(error)})."
+
+
+def _open_source(file: SourceFile, reading: Reading) -> BinaryIO:
+    if reading.zip_file is None:
+        return Path(str(file.place)).open("rb")
+    archive = _open_zip(reading.zip_file)
+    return cast(BinaryIO, archive.open(archive.infolist()[int(file.place)]))
+
+
+@lru_cache(maxsize=1)
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)  # open as long as the worker lives: listing it takes a while
+
+
+def _copy(head: bytes, stream: BinaryIO, target: Path) -> None:
+    """Stream to `target`; zipfile itself gives no more bytes than the entry's header declares."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copied = target.open("wb")
+    with copied:
+        chunk = head
+        while chunk:
+            with writing(target):
+                copied.write(chunk)
+            chunk = stream.read(1 << 20)
+
+
+def _is_preview(opened: PIL.Image.Image) -> bool:
+    """Whether a TIFF's first picture calls itself reduced, as in NEF, DNG and ARW files."""
+    kind = cast(Any, opened).tag_v2.get(254, 0)
+    return isinstance(kind, int) and bool(kind & 1)
+
+
+def _turns_itself(opened: PIL.Image.Image) -> bool:
+    """Pillow gives the size of a TIFF, and loads it, with its orientation applied."""
+    return opened.format == "TIFF"
+
+
+def _get_format(opened: PIL.Image.Image) -> str:
+    # Cameras append previews to a JPEG, which makes it an MPO to Pillow.
+    return "JPEG" if opened.format == "MPO" else str(opened.format)
+
+
+def _read_time(value: Any, fraction: Any) -> datetime | None:
+    text = _clean(value)
+    try:
+        moment = datetime.strptime(text[:10].translate(_TO_COLON) + text[10:19], _EXIF_TIME)
+    except ValueError:
+        return None
+    digits = _clean(fraction)
+    if digits.isdecimal() and digits.isascii():
+        moment = moment.replace(microsecond=int(digits[:6].ljust(6, "0")))
+    return moment
+
+
+_EXIF_TIME = "%Y:%m:%d %H:%M:%S"
+_TO_COLON = str.maketrans("-/.", ":::")  # the standard says colons; not every camera read it
+
+
+def _read_degrees(value: Any, reference: Any, signs: str, limit: int) -> float | None:
+    """Signed degrees from degrees, minutes and seconds; None unless everything makes sense."""
+    try:
+        degrees, minutes, seconds = (float(part) for part in value)
+        sign = 1 - 2 * signs.index(_clean(reference).upper())
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    total = degrees + minutes / 60 + seconds / 3600
+    return sign * total if math.isfinite(total) and 0 <= total <= limit else None
+
+
+def _read_camera(make: Any, model: Any) -> str | None:
+    make, model = _clean(make), _clean(model)
+    if make and model.lower().startswith(make.split()[0].lower()):
+        make = ""  # "Canon", "Canon EOS 40D"
+    return f"{make} {model}".strip()[:200] or None
+
+
+def _clean(value: Any) -> str:
+    """Text that a page and the database can hold: no control characters, no half letters."""
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    text = "" if value is None else str(value)
+    return "".join(letter for letter in text if letter.isprintable()).strip()
+
+
+def _decode_jpeg(stream: BinaryIO, size: tuple[int, int]) -> PIL.Image.Image | None:
+    """Decode at the smallest of the library's scales that is large enough.
+
+    On a 2,048 px frame for a 1,280 px thumbnail that is four times as fast as decoding in full
+    and resizing. None when the bytes are odd in any way: then Pillow judges whether they will do.
+    """
+    stream.seek(0)
+    try:
+        pixels = simplejpeg.decode_jpeg(stream.read(), "RGB", min_height=size[1], min_width=size[0])
+    except ValueError:
+        return None
+    return PIL.Image.fromarray(pixels)
+
+
+def _to_eight_bits(opened: PIL.Image.Image) -> PIL.Image.Image:
+    """The loaded picture as L, RGB, RGBA or CMYK."""
+    if opened.mode.startswith("I;16"):
+        return opened.point(lambda value: value * (1 / 256)).convert("L")
+    if opened.mode in ("I", "F"):  # no range is agreed: from the darkest to the brightest
+        low, high = cast(tuple[float, float], opened.getextrema())
+        scale = 255 / (high - low) if high > low else 0.0
+        return opened.point(lambda value: value * scale - low * scale).convert("L")
+    if opened.has_transparency_data:
+        return opened.convert("RGBA")
+    if opened.mode in ("L", "RGB", "CMYK"):
+        return opened
+    return opened.convert("L" if opened.mode == "1" else "RGB")
+
+
+def _to_srgb(pixels: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
+    transform = _make_transform(profile, pixels.mode) if profile else None
+    if transform is None:
+        return pixels.convert("RGB")
+    converted = ImageCms.applyTransform(pixels, transform)
+    assert converted is not None  # noqa: S101 - it is None only when converting in place
+    return converted
+
+
+@lru_cache(maxsize=8)
+def _make_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From the picture's colours to sRGB; None when they are that already, or can't be told."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
+            return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+
+
+def _write_thumbnails(pixels: PIL.Image.Image, paths: list[Path]) -> None:
+    """Write the large thumbnail, then the small one of it; one file when both are the same."""
+    small, large = paths
+    if large != small:
+        write_whole(large, _encode(pixels))
+        pixels.thumbnail((THUMBNAIL_SIDES[0],) * 2, PIL.Image.Resampling.HAMMING)
+    # Small originals are crops, shown enlarged: there full colour resolution costs little.
+    write_whole(small, _encode(pixels, subsampling=2 if large != small else 0))
+
+
+def _encode(pixels: PIL.Image.Image, subsampling: int = 2) -> bytes:
+    pixels.info = {}  # else comments would be written again
+    encoded = io.BytesIO()
+    pixels.save(encoded, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=subsampling)
+    return encoded.getvalue()

@@ -1,0 +1,327 @@
+"""What a source holds before any image is read: the files of a folder or zip, and given labels.
+
+Sources come from outside: links may go in circles, zips may lie, labels may be in any encoding.
+"""
+
+import codecs
+import csv
+import io
+import os
+import stat
+import unicodedata
+import zipfile
+from collections import Counter, defaultdict, deque
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from app.errors import LabelsNotUsable, SourceNotUsable
+from app.reading import (
+    NOT_AN_IMAGE,
+    NOT_READABLE,
+    NOT_SUPPORTED,
+    TOO_LARGE,
+    Refusal,
+    SourceFile,
+)
+from app.settings import Settings
+
+UNSAFE = "unsafe zip entry"
+SKIPPED_NAMES = {"__MACOSX", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN"}
+FILE_COLUMNS = ("file", "path", "filename")
+LABEL_COLUMNS = ("label", "class", "species")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Known labels as they were given: by the names of folders, or as the rows of a file."""
+
+    rows: dict[str, set[str]] | None  # file as written there -> labels; None: by folders
+    file: str = ""  # the labels file, which is no image
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Listing:
+    """What a source holds, before anything of it is read."""
+
+    files: list[SourceFile] = field(default_factory=list)
+    refused: list[tuple[SourceFile, Refusal]] = field(default_factory=list)
+    skipped: int = 0
+
+
+def check_source(source: Path, labels: str | Path | None = None) -> None:
+    """Refuse at once what can't be imported: SourceNotUsable, or LabelsNotUsable for the labels."""
+    source = source.expanduser().absolute()
+    try:
+        if source.is_dir():
+            os.scandir(source).close()
+        elif source.is_file():
+            with zipfile.ZipFile(source):
+                pass
+        else:
+            raise SourceNotUsable(
+                f"There is no folder or zip file at {source}. Check the path; it must be on the "
+                "computer that runs Rarefind."
+            )
+    except OSError as error:
+        raise SourceNotUsable(
+            f"{source} can't be read: {error.strerror}. Rarefind needs the right to read it."
+        ) from error
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise SourceNotUsable(
+            f"{source} is neither a folder nor a zip file that can be read ({error})."
+        ) from error
+    read_labels(labels, source)
+
+
+def read_labels(labels: str | Path | None, source: Path) -> Labels | None:
+    """Labels as they are given: None, "folders", or a CSV file on the disk or in the source."""
+    if labels is None:
+        return None
+    if labels == "folders":
+        return Labels(rows=None)
+    file, data = _read_labels_file(Path(labels).expanduser(), source)
+    name = PurePosixPath(file).name
+    text, notes = _decode_text(data, name)
+    first_line = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
+    try:
+        header, *rows = [row for row in reader if row]
+    except ValueError:
+        raise LabelsNotUsable(
+            f"{name} is empty. It needs a column file and a column label."
+        ) from None
+    except csv.Error as error:
+        raise LabelsNotUsable(f"{name} is no CSV file: line {reader.line_num}, {error}.") from error
+    file_column = _find_column(header, FILE_COLUMNS, name)
+    label_column = _find_column(header, LABEL_COLUMNS, name)
+    labelled: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if len(row) > max(file_column, label_column) and row[label_column].strip():
+            labelled[row[file_column].strip()].add(row[label_column].strip())
+    return Labels(dict(labelled), file, notes)
+
+
+def list_source(source: Path, settings: Settings, labels: Labels | None) -> Listing:
+    """Every file of a source, sorted by path; the labels file itself is left out."""
+    listing = _list_folder(source) if source.is_dir() else _list_zip(source, settings)
+    if labels is not None:
+        listing.files = [f for f in listing.files if labels.file not in (f.path, f.place)]
+    if not listing.files and not listing.refused:
+        raise SourceNotUsable(f"{source} holds no files. Choose the folder that holds the images.")
+    return listing
+
+
+def match_labels(
+    rows: dict[str, set[str]], paths: list[str]
+) -> tuple[dict[str, set[str]], list[str]]:
+    """Labels by path of an image: rows match by the whole path, else by a name that is unique."""
+    by_path = {_normalise(path): path for path in paths}
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        by_name[PurePosixPath(_normalise(path)).name].append(path)
+    matched: dict[str, set[str]] = defaultdict(set)
+    unmatched: list[str] = []
+    for file, known in rows.items():
+        written = _normalise(file)
+        named = by_name[PurePosixPath(written).name]
+        if written in by_path:
+            matched[by_path[written]] |= known
+        elif len(named) == 1:
+            matched[named[0]] |= known
+        else:
+            unmatched.append(file)
+    return dict(matched), unmatched
+
+
+def show(path: str) -> str:
+    """A path as text: names on a disk may be bytes that are no UTF-8; these are shown as codes."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _list_folder(source: Path) -> Listing:
+    listing = Listing()
+    folders, linked = deque([(str(source), "")]), deque[tuple[str, str]]()
+    seen: set[tuple[int, int]] = set()
+    while folders or linked:
+        # Linked folders last and each folder once: no loops, and real names win.
+        folder, prefix = (folders or linked).popleft()
+        try:
+            status = os.stat(folder)  # noqa: PTH116 - Path can't hold what scandir gives unchanged
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except OSError as error:
+            _refuse(listing, prefix, NOT_READABLE, f"The folder can't be opened: {error.strerror}.")
+            continue
+        for entry in entries:
+            path = prefix + entry.name
+            if _is_skipped(entry.name):
+                listing.skipped += 1
+                continue
+            try:
+                if entry.is_dir():
+                    (linked if entry.is_symlink() else folders).append((entry.path, f"{path}/"))
+                    continue
+                status = entry.stat()
+            except OSError as error:
+                _refuse(listing, path, NOT_READABLE, f"It can't be read: {error.strerror}.")
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                _refuse(listing, path, NOT_AN_IMAGE, "It is not a file but a device or a pipe.")
+                continue
+            file = SourceFile(show(path), status.st_size, status.st_mtime_ns, entry.path)
+            listing.files.append(file)
+    return _put_in_order(listing)
+
+
+def _list_zip(source: Path, settings: Settings) -> Listing:
+    """Entries that may be unpacked; what is dangerous is refused by its name, before it is read."""
+    with zipfile.ZipFile(source) as archive:
+        entries = archive.infolist()
+    listing = Listing()
+    total_bytes = 0
+    for number, entry in enumerate(entries):
+        path = _read_name(entry)
+        parts = PurePosixPath(path).parts
+        if entry.is_dir():
+            continue
+        if path.startswith("/") or ".." in parts or path[1:2] == ":":
+            _refuse(listing, path, UNSAFE, "Its path leads out of the zip.")
+        elif any(_is_skipped(part) for part in parts):
+            listing.skipped += 1
+        elif (danger := _find_danger(entry, settings, total_bytes)) is not None:
+            _refuse(listing, path, danger.reason, danger.detail)
+        else:
+            total_bytes += entry.file_size
+            listing.files.append(SourceFile(path, entry.file_size, entry.CRC, number))
+    return _put_in_order(listing)
+
+
+def _find_danger(entry: zipfile.ZipInfo, settings: Settings, total_bytes: int) -> Refusal | None:
+    size_bytes, packed_bytes = entry.file_size, entry.compress_size
+    dangers = (
+        (
+            stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG),
+            UNSAFE,
+            "It is a link or a device, not a file.",
+        ),
+        (
+            bool(entry.flag_bits & 1),
+            NOT_READABLE,
+            "It is encrypted: unpack the zip yourself and import the folder.",
+        ),
+        (
+            # The rarer methods unpack without a bound on memory.
+            entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+            NOT_SUPPORTED,
+            "It is packed by a rare method: make the zip again, packed as usual.",
+        ),
+        (
+            size_bytes > settings.max_zip_entry_mb * 1e6,
+            TOO_LARGE,
+            f"It unpacks to {size_bytes / 1e6:,.0f} MB; the limit is "
+            f"{settings.max_zip_entry_mb:,.0f} MB (setting RAREFIND_MAX_ZIP_ENTRY_MB).",
+        ),
+        (
+            size_bytes > max(1e6, settings.max_zip_ratio * packed_bytes),
+            UNSAFE,
+            "It would unpack to far more than a photo does: it may be a zip bomb.",
+        ),
+        (
+            total_bytes + size_bytes > settings.max_zip_total_gb * 1e9,
+            TOO_LARGE,
+            f"With it the zip unpacks to more than {settings.max_zip_total_gb:,.0f} GB "
+            "(setting RAREFIND_MAX_ZIP_TOTAL_GB).",
+        ),
+    )
+    return next((Refusal(reason, detail) for is_so, reason, detail in dangers if is_so), None)
+
+
+def _read_name(entry: zipfile.ZipInfo) -> str:
+    name = entry.filename
+    if not entry.flag_bits & 0x800:
+        # Without the flag names are code page 437 by the standard, UTF-8 by many programs.
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name if "/" in name else name.replace("\\", "/")
+
+
+def _is_skipped(name: str) -> bool:
+    return name.startswith(".") or name in SKIPPED_NAMES
+
+
+def _refuse(listing: Listing, path: str, reason: str, detail: str) -> None:
+    listing.refused.append((SourceFile(show(path), 0, 0, ""), Refusal(reason, detail)))
+
+
+def _put_in_order(listing: Listing) -> Listing:
+    """Sort by path, and number paths that occur more than once (a zip may repeat a name)."""
+    times: Counter[str] = Counter()
+
+    def numbered(file: SourceFile) -> SourceFile:
+        times[file.path] += 1
+        if times[file.path] == 1:
+            return file
+        return replace(file, path=f"{file.path} ({times[file.path]})")
+
+    listing.files = [numbered(f) for f in sorted(listing.files, key=lambda f: f.path)]
+    listing.refused = [(numbered(file), refusal) for file, refusal in listing.refused]
+    return listing
+
+
+def _read_labels_file(labels: Path, source: Path) -> tuple[str, bytes]:
+    """The labels file on the disk, or else of that name inside the source."""
+    inside = labels.as_posix()
+    try:
+        if labels.is_file():
+            return str(labels.absolute()), labels.read_bytes()
+        if source.is_dir() and (source / inside).is_file():
+            return str(source / inside), (source / inside).read_bytes()
+        if source.is_file():
+            with zipfile.ZipFile(source) as archive:
+                return inside, archive.read(inside)
+    except OSError as error:
+        raise LabelsNotUsable(f"{labels} can't be read: {error.strerror}.") from error
+    except (KeyError, RuntimeError, zipfile.BadZipFile):
+        pass
+    raise LabelsNotUsable(
+        f"There is no labels file {labels}, neither on the disk nor in the source. Give a CSV "
+        "file, or “folders” to take the names of the folders as labels."
+    )
+
+
+def _decode_text(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:
+    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    try:
+        return data.decode(encoding), ()
+    except UnicodeDecodeError:
+        pass
+    try:
+        return data.decode("cp1252"), (
+            f"{name} is not UTF-8. It was read as Windows-1252; save it as UTF-8 if accents in "
+            "labels look wrong.",
+        )
+    except UnicodeDecodeError as error:
+        raise LabelsNotUsable(
+            f"{name} is neither UTF-8 nor Windows-1252 text. Save it as CSV (UTF-8)."
+        ) from error
+
+
+def _find_column(header: list[str], names: tuple[str, ...], file: str) -> int:
+    found = [column.strip().lower() for column in header]
+    for name in names:
+        if name in found:
+            return found.index(name)
+    raise LabelsNotUsable(
+        f"{file} has no column {names[0]} (or {', '.join(names[1:])}). "
+        f"Its columns are: {', '.join(header)}."
+    )
+
+
+def _normalise(path: str) -> str:
+    """One spelling of a path: the same accents, and slashes as on any system."""
+    return unicodedata.normalize("NFC", path.replace("\\", "/")).removeprefix("./")
