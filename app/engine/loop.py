@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.answers import Answers, Opening, Value, make_opening
-from app.engine.head import Head, fit_head, probabilities
+from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.strategies import STRATEGIES, UnknownStrategy, get_strategy
+from app.engine.strategies.fitting import Lesson
 from app.engine.strategies.round_state import (
     EXPLORATION,
     OPENING,
@@ -134,11 +135,9 @@ def score_all(
         unanswered = _unanswered(index, answers, None)
     positives = np.concatenate([index.vectors[answers.positives], opening.examples])
     negatives = index.vectors[answers.negatives]
-    wanted = get_strategy(strategy).pseudo_negatives(len(positives), len(negatives))
-    if len(positives) == 0 or (len(negatives) == 0 and min(wanted, len(unanswered)) == 0):
+    if len(positives) == 0 or len(negatives) + len(unanswered) == 0:
         return None, index.similarities(opening.vector)
-    pseudo = _pseudo_negatives(index, unanswered, positives, negatives, wanted, rng)
-    head = fit_head(positives, negatives, pseudo_negatives=index.vectors[pseudo], centre=index.mean)
+    head = get_strategy(strategy).fit(Lesson(index, positives, negatives, unanswered, rng))
     return head, index.scores(head.weights, head.bias)
 
 
@@ -170,30 +169,3 @@ def _unanswered(index: VectorIndex, answers: Answers, pool_rows: Integers | None
         is_open[pool_rows] = True
     is_open[answers.rows] = False
     return np.flatnonzero(is_open)
-
-
-def _pseudo_negatives(
-    index: VectorIndex,
-    unanswered: Integers,
-    positives: Floats,
-    negatives: Floats,
-    wanted: int,
-    rng: np.random.Generator,
-) -> Integers:
-    """Unanswered rows drawn from the bottom half of the current ranking.
-
-    The ranking is by a head on the answers alone, or by similarity to the positives' mean while
-    nothing is answered no. Instead of ranking the whole collection, which would cost a second pass,
-    twice as many rows as wanted are drawn and the lower-ranked half of them is kept.
-    Source: Mullapudi et al., ICCV 2021 (reference.md, section 2).
-    """
-    drawn = rng.choice(unanswered, min(2 * wanted, len(unanswered)), replace=False)
-    if len(negatives):
-        direction = fit_head(
-            positives, negatives, pseudo_negatives=negatives[:0], centre=index.mean
-        ).weights
-    else:
-        direction = positives.mean(axis=0)
-    drawn.sort()  # ties by row number
-    keep = (len(drawn) + 1) // 2
-    return drawn[smallest(index.vectors[drawn] @ direction, keep)]

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.engine import EngineError
+from app.engine.head import Head
 from app.engine.strategies import ranking
+from app.engine.strategies.fitting import Lesson, fit_on_answers, fit_on_tight_budget
 from app.engine.strategies.round_state import Chooser
 
 
@@ -16,26 +18,15 @@ class UnknownStrategy(EngineError):
 class Strategy:
     """One entry of the register.
 
-    `title` and `summary` are for people; `pseudo_negatives` says how many unanswered images train
-    the head as negatives, given the number of positives and of negatives.
+    `title` and `summary` are for people; `fit` makes the head that `choose` works with.
     """
 
     choose: Chooser
     title: str
     summary: str
-    pseudo_negatives: Callable[[int, int], int]
+    fit: Callable[[Lesson], Head] = fit_on_answers
     for_evaluators: bool = True
     opens_at_random: bool = False
-
-
-def until_a_no(positive_count: int, negative_count: int) -> int:  # noqa: ARG001
-    """Pseudo-negatives only while no image has been answered no (a head needs two classes)."""
-    return 0 if negative_count else 100
-
-
-def tight_budget(positive_count: int, negative_count: int) -> int:
-    """Mullapudi et al.: f_a (|P| + 0.1 |N|) with f_a = 100."""
-    return round(100 * (positive_count + 0.1 * negative_count))
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -43,40 +34,35 @@ STRATEGIES: dict[str, Strategy] = {
         ranking.pf_ma,
         "Likely, least sure first",
         "Shows images that are probably your target, starting with those it is least sure of.",
-        until_a_no,
         for_evaluators=False,
     ),
     "most-positive": Strategy(
         ranking.most_positive,
         "Most likely first",
         "Shows the images that look most like your target: many finds early, few surprises.",
-        until_a_no,
         for_evaluators=False,
     ),
     "most-ambiguous": Strategy(
         ranking.most_ambiguous,
         "Least sure first",
         "Shows the images it cannot decide on: it learns fast, but you see many that are not it.",
-        until_a_no,
     ),
     "adaptive": Strategy(
         ranking.adaptive,
         "Balance yes and no",
         "Shows the most likely images while you have said no more often than yes, otherwise those "
         "it cannot decide on.",
-        tight_budget,
+        fit=fit_on_tight_budget,
     ),
     "opening-only": Strategy(
         ranking.opening_only,
         "Do not learn",
         "Goes down the list of images most like your examples and never learns from your answers.",
-        until_a_no,
     ),
     "random": Strategy(
         ranking.random,
         "By chance",
         "Shows images drawn by lot: for comparison only.",
-        until_a_no,
         opens_at_random=True,
     ),
 }
