@@ -240,8 +240,8 @@ def read_metadata(opened: PIL.Image.Image) -> tuple[int, Metadata]:
         make, model = exif.get(0x010F), exif.get(0x0110)
     except Exception:  # Pillow's parsers answer hostile bytes with nearly any error
         return 1, Metadata()
-    latitude = _read_degrees(gps.get(2), gps.get(1), "NS", 90)
-    longitude = _read_degrees(gps.get(4), gps.get(3), "EW", 180)
+    latitude = _read_degrees(gps.get(2), gps.get(1), {"N": 1, "S": -1}, 90)
+    longitude = _read_degrees(gps.get(4), gps.get(3), {"E": 1, "W": -1}, 180)
     if latitude is None or longitude is None or latitude == longitude == 0:
         latitude = longitude = None  # zero, zero is what receivers write before they have a fix
     return orientation if orientation in UPRIGHT else 1, Metadata(
@@ -390,6 +390,8 @@ def _get_format(opened: PIL.Image.Image) -> str:
 
 def _read_time(value: Any, fraction: Any) -> datetime | None:
     text = _clean(value)
+    if not text:
+        return None
     try:
         moment = datetime.strptime(text[:10].translate(_TO_COLON) + text[10:19], _EXIF_TIME)
     except ValueError:
@@ -404,12 +406,12 @@ _EXIF_TIME = "%Y:%m:%d %H:%M:%S"
 _TO_COLON = str.maketrans("-/.", ":::")  # the standard says colons; not every camera read it
 
 
-def _read_degrees(value: Any, reference: Any, signs: str, limit: int) -> float | None:
+def _read_degrees(value: Any, reference: Any, signs: dict[str, int], limit: int) -> float | None:
     """Signed degrees from degrees, minutes and seconds; None unless everything makes sense."""
     try:
         degrees, minutes, seconds = (float(part) for part in value)
-        sign = 1 - 2 * signs.index(_clean(reference).upper())
-    except (TypeError, ValueError, ZeroDivisionError):
+        sign = signs[_clean(reference).upper()]
+    except (TypeError, ValueError, KeyError, ZeroDivisionError):
         return None
     total = degrees + minutes / 60 + seconds / 3600
     return sign * total if math.isfinite(total) and 0 <= total <= limit else None

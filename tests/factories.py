@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 from sqlalchemy.orm import Session
 
 from app.engine.index import build_index
@@ -79,3 +80,34 @@ def make_index(
     image_ids = np.array([image.id for image in images])
     build_index(folder, vectors=vectors, image_ids=image_ids, embedder=embedder, revision="1")
     return row
+
+
+def make_picture(
+    number: int = 0, *, size: tuple[int, int] = (60, 40), mode: str = "RGB"
+) -> PIL.Image.Image:
+    """A picture with a colour in each quarter, and stripes that tell one number from another."""
+    picture = PIL.Image.new("RGB", size)
+    half = (size[0] // 2, size[1] // 2)
+    for corner, colour in (((0, 0), "red"), ((1, 0), "lime"), ((0, 1), "blue"), ((1, 1), "white")):
+        picture.paste(colour, (corner[0] * half[0], corner[1] * half[1], *size))
+    for bit in range(16):
+        if number >> bit & 1:
+            picture.paste(
+                "black", (bit * size[0] // 16, half[1] - 2, bit * size[0] // 16 + 2, half[1] + 2)
+            )
+    return picture.convert(mode)
+
+
+def make_image_file(
+    path: Path,
+    number: int = 0,
+    *,
+    size: tuple[int, int] = (60, 40),
+    file_format: str = "JPEG",
+    **options: object,
+) -> Path:
+    """An image file, its folder made; the same number gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        make_picture(number, size=size).save(file, file_format, **options)
+    return path
