@@ -1,13 +1,14 @@
 """The register of strategies: how the next images are chosen, by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.engine import EngineError
 from app.engine.head import Head
-from app.engine.strategies import ranking
+from app.engine.strategies import decern, diversity, neighbours, ranking, uncertainty
 from app.engine.strategies.fitting import Lesson, fit_on_answers, fit_on_tight_budget
 from app.engine.strategies.round_state import Chooser
+from app.engine.strategies.subpool import within_anchors
 
 
 class UnknownStrategy(EngineError):
@@ -54,6 +55,52 @@ STRATEGIES: dict[str, Strategy] = {
         "it cannot decide on.",
         fit=fit_on_tight_budget,
     ),
+    "tropel": Strategy(
+        ranking.most_positive,
+        "Most likely first, plain",
+        "Shows the most likely images and learns from your answers alone.",
+    ),
+    "coreset": Strategy(
+        diversity.coreset,
+        "Unlike anything seen",
+        "Shows the images least like all those you answered, to spread over the collection.",
+    ),
+    "typiclust": Strategy(
+        diversity.typiclust,
+        "One of each kind",
+        "Sorts the collection into groups and shows a typical image of each group not seen yet.",
+    ),
+    "probcover": Strategy(
+        diversity.probcover,
+        "Widest view",
+        "Shows the images that have the most others close to them, to see the collection quickly.",
+    ),
+    "badge": Strategy(
+        uncertainty.badge,
+        "Unsure and varied",
+        "Shows images it is unsure of and that differ from each other.",
+    ),
+    "alfa-mix": Strategy(
+        uncertainty.alfa_mix,
+        "Easily swayed",
+        "Shows images whose prediction would change if they looked a little more like your yes or "
+        "no images.",
+    ),
+    "decern": Strategy(
+        decern.decern,
+        "Fine differences",
+        "Shows images that are easily confused with your target, spread over their kinds.",
+    ),
+    "hard-negative": Strategy(
+        neighbours.hard_negative,
+        "Look-alikes",
+        "Shows images nearly as close to your target as the ones you found.",
+    ),
+    "active-search": Strategy(
+        neighbours.active_search,
+        "Look around the finds",
+        "Shows images near those you said yes to, thinking one step ahead.",
+    ),
     "opening-only": Strategy(
         ranking.opening_only,
         "Do not learn",
@@ -68,10 +115,27 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
+ANCHORAL = "anchoral:"
+
+
 def get_strategy(name: str) -> Strategy:
-    """The strategy of that name. Raises UnknownStrategy, which names the known ones."""
-    if name not in STRATEGIES:
+    """The strategy of that name; `anchoral:NAME` is NAME inside a pool around the answers.
+
+    Raises UnknownStrategy, which names the known ones.
+    """
+    inner = name.removeprefix(ANCHORAL)
+    if inner not in STRATEGIES:
+        known = ", ".join(STRATEGIES)
         raise UnknownStrategy(
-            f"no strategy is called {name!r}; choose one of {', '.join(STRATEGIES)}"
+            f"no strategy is called {name!r}; choose one of {known}, or {ANCHORAL} before one"
         )
-    return STRATEGIES[name]
+    if inner == name:
+        return STRATEGIES[name]
+    plain = STRATEGIES[inner]
+    return replace(
+        plain,
+        choose=within_anchors(plain.choose),
+        title=f"{plain.title}, near the answers",
+        summary=f"{plain.summary} Only looks around images you have answered.",
+        for_evaluators=True,
+    )

@@ -1,0 +1,68 @@
+"""Parts of strategies that seek variety: seeding, k-means and a bounded pool."""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+def draw_at_most(rows: Integers, limit: int, rng: np.random.Generator) -> Integers:
+    """All of `rows`, or `limit` of them drawn uniformly; ascending."""
+    return rows if len(rows) <= limit else np.sort(rng.choice(rows, limit, replace=False))
+
+
+def seed_far_apart(
+    squares: NDArray[np.floating],
+    products_with: Callable[[int], NDArray[np.floating]],
+    k: int,
+    rng: np.random.Generator,
+    *,
+    first: int,
+) -> Integers:
+    """k-means++ seeding: each next point is drawn in proportion to its squared distance.
+
+    Parameters: `squares` (n,) squared lengths; `products_with(i)` (n,) inner products with point i;
+    `first`, the point to begin with. Returns up to `k` positions; fewer when all other points
+    coincide with one already taken.
+    Source: D. Arthur, S. Vassilvitskii, "k-means++", SODA 2007.
+    """
+    taken = [first]
+    distances = np.full(len(squares), np.inf)
+    while len(taken) < min(k, len(squares)):
+        last = taken[-1]
+        own = squares + squares[last] - 2 * products_with(last)
+        distances = np.minimum(distances, np.maximum(own, 0))
+        distances[distances < 1e-6] = 0  # float32 leaves a rest where points coincide
+        distances[last] = 0
+        total = distances.sum()
+        if total == 0:
+            break
+        taken.append(int(rng.choice(len(squares), p=distances / total)))
+    return np.array(taken, np.int64)
+
+
+def find_clusters(
+    vectors: Floats, k: int, rng: np.random.Generator, weights: NDArray[np.floating] | None = None
+) -> tuple[Integers, Floats]:
+    """k-means. Returns the cluster of each vector (n,) and the centroids (k, d).
+
+    Clusters may be empty when fewer than `k` vectors differ.
+    """
+    means = KMeans(k, n_init=1, max_iter=30, random_state=int(rng.integers(2**31)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than clusters
+        labels = means.fit_predict(vectors, sample_weight=weights)
+    return labels.astype(np.int64), means.cluster_centers_.astype(np.float32)
+
+
+def fill_up(chosen: Integers, ranking: Integers, size: int) -> Integers:
+    """`chosen`, and after them the first others of `ranking`, until there are `size`."""
+    missing = size - len(chosen)
+    others = ranking[~np.isin(ranking, chosen)][: max(missing, 0)]
+    return np.concatenate([chosen, others])[:size].astype(np.int64)
