@@ -51,7 +51,7 @@ def draw_collection(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw `count` (at least 60) images and their labels into the folder; same seed, same files."""
-    shots = _plan(seed, count)
+    shots = plan_shots(seed, count)
     for deployment in {shot.deployment for shot in shots}:
         (folder / IMAGES / deployment).mkdir(parents=True, exist_ok=True)
     # Spawned, because a process that already runs threads must not be forked.
@@ -71,17 +71,7 @@ def draw_collection(
     unfinished.replace(folder / LABELS)
 
 
-def species_sizes(count: int) -> list[int]:
-    """How many of `count` images each species gets, in the order of SPECIES."""
-    rare = min(RARE_COUNT, count // 8)
-    others = len(SPECIES) - 1
-    weights = np.array([SPREAD ** (-rank / (others - 1)) for rank in range(others)])
-    sizes = np.maximum(1, np.floor(weights / weights.sum() * (count - rare))).astype(int)
-    sizes[0] += count - rare - sizes.sum()
-    return [*sizes[:RARE].tolist(), rare, *sizes[RARE:].tolist()]
-
-
-def _plan(seed: int, count: int) -> list[Shot]:
+def plan_shots(seed: int, count: int) -> list[Shot]:
     """Who is photographed where and when; files are numbered in each deployment by time."""
     rng = np.random.default_rng(seed)
     species = np.repeat(np.arange(len(SPECIES)), species_sizes(count))
@@ -99,6 +89,16 @@ def _plan(seed: int, count: int) -> list[Shot]:
         for deployment, group in groupby(shots, key=lambda shot: shot.deployment)
         for place, shot in enumerate(group, 1)
     ]
+
+
+def species_sizes(count: int) -> list[int]:
+    """How many of `count` images each species gets, in the order of SPECIES."""
+    rare = min(RARE_COUNT, count // 8)
+    others = len(SPECIES) - 1
+    weights = np.array([SPREAD ** (-rank / (others - 1)) for rank in range(others)])
+    sizes = np.maximum(1, np.floor(weights / weights.sum() * (count - rare))).astype(int)
+    sizes[0] += count - rare - sizes.sum()
+    return [*sizes[:RARE].tolist(), rare, *sizes[RARE:].tolist()]
 
 
 def _draw_shots(folder: Path, seed: int, shots: list[Shot]) -> None:

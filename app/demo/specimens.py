@@ -104,6 +104,7 @@ def _place_butterfly(
 def _vary(rng: np.random.Generator, species: Species) -> Species:
     """One individual of a species: no two have quite the same colours and proportions."""
     warmth, tone = rng.normal(0, 7), rng.normal(1, 0.06)
+    ringed = rng.uniform(0.8, 1.15)
 
     def tint(colour: Colour) -> Colour:
         shifted = np.array(colour) * tone + (warmth, rng.normal(0, 3), -warmth)
@@ -120,8 +121,7 @@ def _vary(rng: np.random.Generator, species: Species) -> Species:
         band_width=species.band_width * rng.uniform(0.75, 1.3),
         spots_radius=species.spots_radius * rng.uniform(0.75, 1.25),
         eyespots=tuple(
-            replace(eyespot, radius=eyespot.radius * rng.uniform(0.8, 1.15))
-            for eyespot in species.eyespots
+            replace(eyespot, radius=eyespot.radius * ringed) for eyespot in species.eyespots
         ),
     )
 

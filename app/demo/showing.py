@@ -1,0 +1,170 @@
+"""Shows what Rarefind does: prepares the demo's collection, and replays a whole search on it."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from sqlalchemy import func, select
+
+from app.database import Database, open_database
+from app.demo.drawing import IMAGES, LABELS, PLATES, draw_collection
+from app.demo.species import LOOKALIKE, RARE, SPECIES
+from app.engine.answers import Value
+from app.engine.coverage import class_radius, coverage
+from app.engine.metrics import recall
+from app.engine.replay import replay
+from app.errors import BadInput, NoIndexYet, SourceNotUsable
+from app.importing import get_or_add_collection, import_images
+from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index, get_current_index
+from app.searching import DEFAULT_ROUND_SIZE, DEFAULT_STRATEGY
+from app.security import get_local_person
+from app.settings import Settings
+from app.tables import Image, OracleLabel
+
+COLLECTION = "Synthetic butterflies"
+NOTICE = "synthetic"
+SEED = 1  # of the drawing, and of the replay's opening and rounds
+ROUNDS = 15
+
+ProgressOf = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+def prepare_demo(
+    settings: Settings, *, images: Path | None, console: Console, progress_of: ProgressOf
+) -> None:
+    """Import and index the drawn collection, or a person's own photos, whatever is new of them."""
+    with closing(open_database(settings)) as database:
+        _prepare(database, settings, images, console, progress_of)
+
+
+def replay_demo(
+    settings: Settings, *, images: Path | None, console: Console, progress_of: ProgressOf
+) -> None:
+    """The whole job without a browser: import, index, rounds answered by the oracle, each printed.
+
+    The oracle knows the labels of the rare species; the loop is the one that serves live searches.
+    """
+    if images is not None:
+        raise BadInput(
+            "A replay needs known labels to answer by, which your own photos don't have here. "
+            "Leave out --replay to search them yourself, or --images to replay the drawn ones."
+        )
+    with closing(open_database(settings)) as database:
+        collection_id = _prepare(database, settings, None, console, progress_of)
+        _replay(database, settings, collection_id, console)
+
+
+def _prepare(
+    database: Database,
+    settings: Settings,
+    images: Path | None,
+    console: Console,
+    progress_of: ProgressOf,
+) -> int:
+    """The collection's id, when it is ready to be searched."""
+    if images is None:
+        folder = settings.home / "demo"
+        if not (folder / LABELS).exists():
+            with progress_of("Drawing") as advance:
+                draw_collection(folder, seed=SEED, progress=advance)
+        name, notice, source, labels = COLLECTION, NOTICE, folder / IMAGES, folder / LABELS
+    else:
+        images = images.expanduser().absolute()
+        name, notice, source, labels = images.stem or str(images), None, images, None
+    with database.session() as session:
+        collection_id = get_or_add_collection(
+            session, name, source=source, person=get_local_person(session), notice=notice
+        ).id
+    with progress_of("Importing") as advance:
+        summary = import_images(
+            database,
+            collection_id,
+            source,
+            settings=settings,
+            labels=labels,
+            progress=lambda done: advance(done.done_count, done.found_count),
+        )
+    console.print(
+        f"“{name}”: {summary.imported:,} images imported, {summary.known:,} known already, "
+        f"{summary.duplicates:,} duplicates, {sum(summary.refused.values()):,} refused, "
+        f"{summary.seconds:.1f} s",
+        highlight=False,
+    )
+    if not summary.imported and not summary.known:
+        raise SourceNotUsable(f"There are no images to search in {source}. Name another folder.")
+    if _has_news(database, collection_id):
+        with progress_of("Preparing") as advance:
+            build_index(
+                database,
+                collection_id,
+                settings=settings,
+                embedder=DEFAULT_EMBEDDER,
+                progress=advance,
+            )
+    if images is None:
+        plates = " and ".join(str(folder / plate) for plate in PLATES)
+        console.print(
+            f"All of it is drawn. One species is rare: “{SPECIES[RARE].name}”, which the common "
+            f"“{SPECIES[LOOKALIKE].name}” resembles. Both, to look at or to start from: {plates}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return collection_id
+
+
+def _has_news(database: Database, collection_id: int) -> bool:
+    """Whether some images are in no index yet: they are new, or an earlier run was stopped."""
+    with database.session() as session:
+        images = select(func.count()).select_from(Image).filter_by(collection_id=collection_id)
+        try:
+            return get_current_index(session, collection_id).image_count != session.scalar(images)
+        except NoIndexYet:
+            return True
+
+
+def _replay(database: Database, settings: Settings, collection_id: int, console: Console) -> None:
+    with database.session() as session:
+        index = OpenIndexes(settings).get(get_current_index(session, collection_id))
+        of_target = (
+            select(Image.id, Image.path)
+            .join(OracleLabel, OracleLabel.image_id == Image.id)
+            .where(Image.collection_id == collection_id, OracleLabel.label == SPECIES[RARE].name)
+            .order_by(Image.path)
+        )
+        paths = {image_id: path for image_id, path in session.execute(of_target)}  # noqa: C416
+    truth_rows = index.rows_of(np.array(list(paths)))
+    example = int(np.random.default_rng(SEED).integers(len(truth_rows)))
+    console.print(
+        f"\nLooking for the {len(paths)} images of “{SPECIES[RARE].name}” among {index.count:,}, "
+        f"starting from {list(paths.values())[example]}; strategy {DEFAULT_STRATEGY}.\n",
+        highlight=False,
+    )
+    played = replay(
+        index,
+        truth_rows,
+        opening_rows=truth_rows[[example]],
+        strategy=DEFAULT_STRATEGY,
+        rounds=ROUNDS,
+        size=DEFAULT_ROUND_SIZE,
+        seed=SEED,
+        clock=time.perf_counter,
+    )
+    targets = np.asarray(index.vectors[truth_rows])
+    radius = class_radius(targets)
+    console.print("round   yes  positives  recall  coverage     ms", highlight=False)
+    for number, made in enumerate(played, 1):
+        yes_count = int((made.values == Value.YES).sum())
+        found = np.isin(truth_rows, made.answers.positives)
+        covered = coverage(targets, found, radius)
+        milliseconds = 1000 * (made.proposal.fit_s + made.proposal.choose_s)
+        console.print(
+            f"{number:5}{yes_count:6}{len(made.answers.positives):11}"
+            f"{recall(int(found.sum()), len(found)):8.2f}{covered:10.2f}{milliseconds:7.1f}",
+            highlight=False,
+        )
+    console.print(
+        f"found {int(found.sum())} of {len(found)}, coverage {covered:.2f}", highlight=False
+    )
