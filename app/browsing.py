@@ -151,7 +151,7 @@ def list_collections(session: Session, *, now: datetime) -> list[CollectionSumma
     """Every collection, by name."""
     counts = dict(
         session.execute(select(Image.collection_id, func.count()).group_by(Image.collection_id))
-        .tuples()
+        
         .all()
     )
     return [
@@ -613,7 +613,11 @@ def _find_nearest_name(session: Session, collection_id: int, name: str) -> Image
     """The file before or after `name` in the alphabet, whichever shares more of its beginning."""
     wanted = func.lower(Path(name).name)
     own_name = func.lower(_file_name())
-    query = select(ImagePath.image_id, own_name).filter_by(collection_id=collection_id).limit(1)
+    query = (
+        select(ImagePath.image_id, own_name)
+        .where(ImagePath.collection_id == collection_id)
+        .limit(1)
+    )
     neighbours = [
         *session.execute(query.where(own_name < wanted).order_by(own_name.desc())),
         *session.execute(query.where(own_name > wanted).order_by(own_name)),

@@ -584,7 +584,7 @@ def _find_images(session: Session, collection_id: int, paths: list[str]) -> dict
         query = select(ImagePath.path, ImagePath.image_id).where(
             ImagePath.collection_id == collection_id, ImagePath.path.in_(some)
         )
-        found.update(session.execute(query).tuples().all())
+        found.update(session.execute(query).all())
     return found
 
 

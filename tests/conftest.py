@@ -29,8 +29,19 @@ def server_url() -> Iterator[str]:
     # Not under pytest's own folder: as root, the server runs as a user that may not enter it.
     with tempfile.TemporaryDirectory(prefix="rarefind-test-server-") as home:
         url, stop = start_embedded_server(Path(home))
+        do_without_durability(url)
         yield make_url(url).set(database="rarefind_test").render_as_string(hide_password=False)
         stop()
+
+
+def do_without_durability(url: str) -> None:
+    """Tests of a crash kill our processes, never this server: it need not wait for the disk."""
+    engine = create_engine(psycopg_url(url), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    engine.dispose()
 
 
 def refuse_unless_test_database(url: str) -> None:
@@ -43,7 +54,7 @@ def refuse_unless_test_database(url: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def make_database_url(server_url: str) -> Iterator[Callable[[], str]]:
+def make_database_url(server_url: str) -> Iterator[Callable[..., str]]:
     """Makes empty databases whose names end in _test; dropped at the end of the run."""
     admin = create_engine(
         psycopg_url(make_url(server_url).set(database="postgres").render_as_string(False)),
@@ -59,14 +70,15 @@ def make_database_url(server_url: str) -> Iterator[Callable[[], str]]:
         return make_url(server_url).set(database=name).render_as_string(hide_password=False)
 
     yield make
-    with admin.connect() as connection:
-        for name in reversed(made):
-            connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    if "TEST_DATABASE_URL" in os.environ:  # the embedded server goes away as a whole
+        with admin.connect() as connection:
+            for name in reversed(made):
+                connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
     admin.dispose()
 
 
 @pytest.fixture(scope="session")
-def migrated_url(make_database_url: Callable[[], str]) -> str:
+def migrated_url(make_database_url: Callable[..., str]) -> str:
     """A database as the migrations build it; nothing is ever committed to it."""
     url = make_database_url()
     engine = create_engine(psycopg_url(url))
@@ -100,17 +112,32 @@ def session(database: Database) -> Iterator[Session]:
         yield session
 
 
+@pytest.fixture(scope="session")
+def template_name(make_database_url: Callable[..., str]) -> str:
+    """A migrated database that nobody connects to, copied for each test that needs its own."""
+    url = make_database_url()
+    engine = create_engine(psycopg_url(url))
+    migrate(engine)
+    engine.dispose()
+    return str(make_url(url).database)
+
+
 @pytest.fixture
-def own_database_url(make_database_url: Callable[[], str]) -> str:
-    """An empty database of the test's own, for tests with real commits, threads or processes."""
+def own_database_url(make_database_url: Callable[..., str], template_name: str) -> str:
+    """A migrated database of the test's own, for real commits, threads or processes."""
+    return make_database_url(template_name)
+
+
+@pytest.fixture
+def empty_database_url(make_database_url: Callable[..., str]) -> str:
+    """A database without a table, for the migrations' own tests."""
     return make_database_url()
 
 
 @pytest.fixture
 def own_database(own_database_url: str) -> Iterator[Database]:
-    """As `own_database_url`, migrated and open."""
+    """As `own_database_url`, open."""
     engine = create_engine(psycopg_url(own_database_url))
-    migrate(engine)
     yield Database(engine)
     engine.dispose()
 

@@ -17,8 +17,8 @@ def test_migrations_build_the_tables_of_the_code(migrated_engine):
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
 
 
-def test_migrations_go_up_down_and_up_again(own_database_url):
-    engine = create_engine(psycopg_url(own_database_url))
+def test_migrations_go_up_down_and_up_again(empty_database_url):
+    engine = create_engine(psycopg_url(empty_database_url))
     config = alembic_config()
     migrate(engine)
     with engine.begin() as connection:
@@ -30,13 +30,13 @@ def test_migrations_go_up_down_and_up_again(own_database_url):
     engine.dispose()
 
 
-def test_newer_database_is_refused_and_left_as_it_is(own_database_url, tmp_path):
-    engine = create_engine(psycopg_url(own_database_url))
+def test_newer_database_is_refused_and_left_as_it_is(empty_database_url, tmp_path):
+    engine = create_engine(psycopg_url(empty_database_url))
     migrate(engine)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(DatabaseNotUsable, match=r"at version 9999.*newer"):
-        open_database(Settings(home=tmp_path, database_url=own_database_url))
+        open_database(Settings(home=tmp_path, database_url=empty_database_url))
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
         assert connection.scalar(text("SELECT count(*) FROM people")) == 0

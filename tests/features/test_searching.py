@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import pytest
+from app.indexing import LoadedEmbedders, OpenIndexes
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import searching
-from app.errors import BadInput, NothingToUndo, NotFound
-from app.indexing import LoadedEmbedders, OpenIndexes
+from app.errors import BadInput, NotFound, NothingToUndo
 from app.reporting import current_grid, list_history, list_results, list_searches, upcoming_images
 from app.settings import Settings
 from app.tables import Answer, Image, Person, Round, RoundImage, Search
