@@ -11,6 +11,7 @@
   const DECODE_AT_MOST_MS = 400; // then the grid is shown, with images still to come
   const NOTICE_MS = 6000;
   const RETRY_MS = 3000;
+  const IDLE_MS = 700;
   const YEAR_S = 31_536_000;
 
   let current = null; // the card that the next key answers
@@ -95,21 +96,23 @@
     card.setAttribute("aria-label", `Image ${place} of ${cards().length}: ${words}`);
   }
 
+  // Figures follow what is answered since the page was drawn.
   function count() {
     const left = open().length;
-    const given = cards().filter((card) => answerOf(card) === "yes").length;
-    const before = cards().filter((card) => card.querySelector("[type=hidden]").value === "yes");
-    for (const figure of document.querySelectorAll("[data-found]")) {
-      const found = Number(figure.dataset.found) + given - before.length;
-      figure.textContent = found.toLocaleString("en").replaceAll(",", "\u202f");
+    const was = cards().map((card) => card.querySelector("[type=hidden]").value);
+    const yes = cards().filter((card) => answerOf(card) === "yes").length;
+    addTo("[data-found]", "found", yes - was.filter((value) => value === "yes").length);
+    addTo("[data-given]", "given", cards().length - left - was.filter(Boolean).length);
+    if (!form()) return;
+    form().querySelector("[data-answered]").textContent = cards().length - left;
+    form().querySelector("[data-unanswered]").textContent = `${left} of ${cards().length}`;
+  }
+
+  function addTo(selector, name, more) {
+    for (const figure of document.querySelectorAll(selector)) {
+      const sum = Number(figure.dataset[name]) + more;
+      figure.textContent = sum.toLocaleString("en").replaceAll(",", "\u202f");
     }
-    const [answered, unanswered] = [
-      document.querySelector("[data-answered]"),
-      document.querySelector("[data-unanswered]"),
-    ];
-    if (!answered) return;
-    answered.textContent = cards().length - left;
-    unanswered.textContent = `${left} of ${cards().length}`;
   }
 
   // ---- Answering -------------------------------------------------------------------------------
@@ -445,12 +448,14 @@
     if (target.id !== "grid" || xhr.status !== 200) return;
     event.detail.shouldSwap = false;
     decodeImages(serverResponse).then(() => {
-      const before = grid().dataset.round;
+      const before = new Map(cards().map((card) => [card.id, answerOf(card)]));
+      const place = current?.id;
       htmx.swap(target, serverResponse, { swapStyle: "outerHTML", settleDelay: 0 });
-      const place = before === grid().dataset.round ? current?.dataset.image : null;
       current = null;
       startGrid();
-      const same = place && document.getElementById(`card-${place}`);
+      // The same round again: where an answer was taken back, or where one was.
+      const changed = cards().find((card) => before.has(card.id) && before.get(card.id) !== answerOf(card));
+      const same = changed ?? document.getElementById(place);
       if (same) focusOn(same);
       say(grid().dataset.announce);
       refreshLarge();
@@ -492,28 +497,21 @@
 
   // ---- Early fetching --------------------------------------------------------------------------
 
-  const whenIdle = window.requestIdleCallback ?? ((run) => setTimeout(run, 500));
-  let fetching = null;
+  let soon = null;
 
+  // Asked for when nothing else goes on; given up as soon as the grid changes again.
   function fetchUpcoming() {
-    fetching?.abort();
-    fetching = new AbortController();
-    const { signal } = fetching;
-    whenIdle(async () => {
+    clearTimeout(soon);
+    soon = setTimeout(async () => {
       await outbox.settle();
-      if (signal.aborted) return;
-      try {
-        const reply = await fetch(`${search}/upcoming`, { signal });
-        if (!reply.ok) return;
-        for (const image of await reply.json()) {
-          const early = new Image();
-          early.fetchPriority = "low";
-          early.src = `/images/${image}/small`;
-        }
-      } catch {
-        // Only a head start: the images come with their grid.
+      const reply = await fetch(`${search}/upcoming`).catch(() => null);
+      if (!reply?.ok) return; // only a head start: the images come with their grid
+      for (const image of await reply.json()) {
+        const early = new Image();
+        early.fetchPriority = "low";
+        early.src = `/images/${image}/small`;
       }
-    });
+    }, IDLE_MS);
   }
 
   function say(sentence) {

@@ -13,7 +13,7 @@
   let anchor = null; // the box ticked last, where a range begins
 
   const cards = [...gallery.querySelectorAll(".picture-card")];
-  const box = (card) => card.querySelector(".pick input");
+  const box = (card) => card.querySelector(".tick input");
   const picked = () => cards.filter((card) => box(card).checked);
   const answerOf = (card) => card.dataset.answer || null;
 
@@ -136,7 +136,7 @@
 
   gallery.addEventListener("click", (event) => {
     const card = event.target.closest(".picture-card");
-    if (event.target.matches(".pick input")) {
+    if (event.target.matches(".tick input")) {
       if (event.shiftKey && anchor) pickRange(anchor, card, event.target.checked);
       anchor = card;
       countPicked();

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Depends, Form, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.orm import Session
 
 from app.database import DbSession
 from app.errors import BadInput, NotFound
 from app.exports import Format, write_export
+from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render, wants_fragment
 from app.reporting import (
     Grid,
@@ -40,7 +41,6 @@ from app.searching import (
 from app.security import SignedIn
 from app.tables import Person, Search
 
-LARGEST_ID = 2**63 - 1
 MOST_COLUMNS = 6
 GESTURE_KEY = re.compile(r"[\w-]{1,64}")
 
@@ -51,9 +51,6 @@ NOTICES = {
     "redo": "Did the step again.",
     "changed": "Changed. The next images will know.",
 }
-
-Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]
-Page = Annotated[int, Query(ge=1, le=1_000_000)]
 
 router = APIRouter(prefix="/searches/{search_id}")
 
@@ -239,7 +236,7 @@ def show_results(
     session: DbSession,
     person: SignedIn,
     show: str = "yes",
-    page: Page = 1,
+    page: PageNumber = 1,
     after: str = "",
 ) -> Response:
     """The images by their answers, and the likely ones not yet seen."""
@@ -284,7 +281,7 @@ def show_history(
     search_id: Id,
     session: DbSession,
     person: SignedIn,
-    page: Page = 1,
+    page: PageNumber = 1,
     after: str = "",
 ) -> Response:
     """Every step with its time and round; those taken back are marked."""
@@ -442,7 +439,7 @@ def see(
             query["page"] = str(read_id(back["page"]))
     elif back.get("back") == "history":
         where += "/history"
-    return RedirectResponse(where + ("?" + urlencode(query) if query else ""), status_code=303)
+    return see_other(where + ("?" + urlencode(query) if query else ""))
 
 
 def new_gesture_key() -> str:
