@@ -1,0 +1,532 @@
+"""Replays: searches run against known labels, to learn which strategy finds more, and sooner.
+
+An oracle is read and checked, targets are chosen, runs are played (one for each target, strategy
+and seed; finished ones are kept in the replay's folder), and their rounds written to `rounds.csv`.
+Definitions and columns: docs/evaluation.md. No server and no database is needed once the oracle is
+read; `replay_summary` makes figures of the rounds, `replay_report` a page.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from app import engine
+from app.engine.coverage import class_radius, coverage, find_modes, mode_coverage
+from app.engine.index import VectorIndex, open_index, read_manifest
+from app.engine.loop import STRATEGIES, UnknownStrategy, Value
+from app.engine.metrics import average_precision, f1, recall
+from app.engine.replay import ReplayRound, hold_out, replay
+from app.engine.strategies import get_strategy
+from app.errors import BadInput, NotFound, RarefindError
+from app.oracle import Oracle, count_of, name_some
+from app.searching import DEFAULT_STRATEGY
+
+RIVAL = "pf-ma"
+ALL_STRATEGIES = "all"
+USUAL_SIZES = (10, 200)  # images of a target: rare, and enough of them to measure
+# Source: Z. Liu et al., "Large-scale long-tailed recognition in an open world", CVPR 2019.
+TAIL_BELOW, HEAD_ABOVE = 20, 100
+MOST_HELD_OUT = 0.9
+BANDS = ("head", "middle", "tail")
+
+RUNS, ROUNDS, MANIFEST = "runs", "rounds.csv", "manifest.json"
+OPENING_STREAM = 2  # random numbers of the opening, apart from those of rounds and oracle
+LETTERS = {int(Value.YES): "y", int(Value.NO): "n", int(Value.UNSURE): "u"}
+
+Integers = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+
+class AnotherReplay(RarefindError):
+    """The folder holds a replay with other settings, so its finished runs can't be kept."""
+
+    status = 409
+    title = "That folder holds another replay"
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """What to play; everything but targets, strategies and seeds must agree to resume."""
+
+    targets: tuple[str, ...]
+    strategies: tuple[str, ...]
+    rounds: int = 25
+    size: int = 10
+    open_with: int = 1
+    seeds: int = 3
+    oracle_error: float = 0.0
+    oracle_unsure: float = 0.0
+    holdout: float = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One search to replay: everything a worker process needs, but for the vectors."""
+
+    index_folder: Path
+    collection: str
+    target: str
+    target_rows: Integers
+    strategy: str
+    seed: int
+    settings: ReplaySettings
+    groups: Integers | None
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """One line of rounds.csv; NaN is an empty cell. Counts and shares are after the round."""
+
+    collection: str
+    target: str
+    n_target: int
+    band: str
+    strategy: str
+    seed: int
+    round: int
+    answers: int
+    positives: int
+    yes_in_round: int
+    recall: float
+    coverage: float
+    mode_coverage: float
+    f1: float
+    average_precision: float
+    fit_ms: float
+    select_ms: float
+
+
+@dataclass(frozen=True)
+class ServerRoundRow(RoundRow):
+    """A round played through the API: also what the server took, and what the client waited."""
+
+    proposing_ms: float
+    wait_ms: float
+
+
+@dataclass(frozen=True)
+class PlayedRun:
+    """A finished run: its lines of rounds.csv, and what was shown."""
+
+    target: str
+    strategy: str
+    seed: int
+    opening: list[int]  # image ids
+    rows: list[RoundRow]
+    shown: list[list[int]]  # image ids, by round
+    values: list[str]  # by round, one letter an image: y, n or u
+
+
+# --- What to play -------------------------------------------------------------------------------
+
+
+def choose_targets(
+    oracle: Oracle, targets: Iterable[str] = (), between: tuple[int, int] | None = None
+) -> tuple[str, ...]:
+    """The targets named, or all with a number of images in `between` (both ends included)."""
+    named = tuple(dict.fromkeys(targets))
+    if named and between:
+        raise BadInput("Give either targets by name or a range of sizes, not both.")
+    if named:
+        return named
+    least, most = between or USUAL_SIZES
+    sized = tuple(name for name, rows in oracle.rows_of.items() if least <= len(rows) <= most)
+    if not sized:
+        sizes = sorted(len(rows) for rows in oracle.rows_of.values())
+        raise BadInput(
+            f"No target has {least} to {most} images. "
+            + (
+                f"The {len(sizes)} known ones have {sizes[0]} to {sizes[-1]}."
+                if sizes
+                else "No image has a label."
+            )
+        )
+    return sized
+
+
+def choose_strategies(strategies: Iterable[str]) -> tuple[str, ...]:
+    """The strategies named, each once; `all` is every one, none is pf-ma and the usual one."""
+    named = tuple(dict.fromkeys(strategies)) or tuple(dict.fromkeys((RIVAL, DEFAULT_STRATEGY)))
+    return tuple(STRATEGIES) if named == (ALL_STRATEGIES,) else named
+
+
+def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:
+    """Refuse what can't be played, by name, before any work."""
+    _check_numbers(settings)
+    for what, names in (("strategy", settings.strategies), ("target", settings.targets)):
+        if not names:
+            raise BadInput(f"There is no {what} to replay. Name at least one.")
+        if not all(name.strip() for name in names):
+            raise BadInput(f"The name of a {what} is empty. Leave it out, or name one.")
+    for strategy in settings.strategies:
+        try:
+            get_strategy(strategy)
+        except UnknownStrategy as error:
+            raise BadInput(
+                f"There is no strategy “{strategy}”. Known are: {', '.join(STRATEGIES)}."
+            ) from error
+    unknown = [name for name in settings.targets if name not in oracle.rows_of]
+    if unknown:
+        known = name_some(list(oracle.rows_of), 20)
+        raise BadInput(f"No image is labelled {name_some(unknown)}. Known are: {known}.")
+    for name in settings.targets:
+        count = len(oracle.rows_of[name])
+        if count < 2:
+            raise BadInput(f"“{name}” has {count_of(count, 'image')}; a target needs at least 2.")
+        if any(_count_findable(oracle, name, settings, seed) < 1 for seed in range(settings.seeds)):
+            raise BadInput(
+                f"“{name}” has {count_of(count, 'image')}: with {settings.holdout:.0%} held out "
+                f"and {settings.open_with} to open with, none is left to find."
+            )
+
+
+def split_pool(
+    count: int, target_rows: Integers, share: float, seed: int, groups: Integers | None
+) -> tuple[Integers, Integers]:
+    """The rows that are searched, and those held out to measure the head on.
+
+    Of the target's groups and of the others the same share is held out, so that a small target is
+    in both parts. A group that shows the target at all goes with the target's.
+    """
+    if share == 0:
+        return np.arange(count), np.empty(0, np.int64)
+    own_groups = np.arange(count) if groups is None else groups
+    with_target = np.isin(own_groups, own_groups[target_rows])
+    parts = [np.flatnonzero(with_target), np.flatnonzero(~with_target)]
+    splits = [
+        tuple(rows[part] for part in hold_out(len(rows), share, seed=seed, groups=own_groups[rows]))
+        for rows in parts
+        if len(rows)
+    ]
+    return tuple(np.sort(np.concatenate(part)) for part in zip(*splits, strict=True))  # type: ignore[return-value]
+
+
+def draw_opening(image_ids: Integers, count: int, seed: int) -> Integers:
+    """The example images that open a run, from the target's images that can be found."""
+    rng = np.random.default_rng([seed, 0, OPENING_STREAM])
+    return rng.choice(np.sort(image_ids), count, replace=False)
+
+
+def band_of(count: int) -> str:
+    """The size class of a target by its number of images in the collection."""
+    if count < TAIL_BELOW:
+        return "tail"
+    return "head" if count > HEAD_ABOVE else "middle"
+
+
+# --- Playing ------------------------------------------------------------------------------------
+
+
+def run_replays(
+    oracle: Oracle,
+    index_folder: Path,
+    settings: ReplaySettings,
+    out: Path,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> list[PlayedRun]:
+    """Play every run that is not finished yet, in `workers` processes; writes rounds.csv.
+
+    The same rounds come out whatever the number of workers: each run is played alone, on one
+    thread, from its own seed.
+    """
+    check_replay(oracle, settings)
+    manifest = {
+        **describe_replay(oracle, settings),
+        "index": asdict(read_manifest(index_folder)),
+        "f1_measured_on": "images held out" if settings.holdout else "the unanswered pool",
+    }
+    open_folder(out, manifest)
+    runs = [
+        Run(index_folder, oracle.collection, target, rows, strategy, seed, settings, oracle.groups)
+        for target, strategy, seed in list_runs(settings)
+        for rows in (oracle.rows_of[target],)
+    ]
+    to_play = [
+        run for run in runs if not run_file(out, run.target, run.strategy, run.seed).exists()
+    ]
+    if progress:
+        progress(len(runs) - len(to_play), len(runs))
+    # Spawned, because a process that already runs threads must not be forked.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            futures = [pool.submit(play_run, run) for run in to_play]
+            for done, future in enumerate(as_completed(futures), len(runs) - len(to_play) + 1):
+                write_run(out, future.result())
+                if progress:
+                    progress(done, len(runs))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return finish_replay(out, settings)
+
+
+def list_runs(settings: ReplaySettings) -> Iterator[tuple[str, str, int]]:
+    """Target, strategy and seed of every run, in the order of rounds.csv."""
+    for target in settings.targets:
+        for strategy in settings.strategies:
+            for seed in range(settings.seeds):
+                yield target, strategy, seed
+
+
+def play_run(run: Run) -> PlayedRun:
+    """Replay one search and measure every round of it."""
+    with threadpool_limits(limits=1):  # more threads would add up in another order
+        index = open_index(run.index_folder)
+        settings = run.settings
+        pool, test = split_pool(
+            index.count, run.target_rows, settings.holdout, run.seed, run.groups
+        )
+        target_rows = run.target_rows[np.isin(run.target_rows, pool)]
+        opening = draw_opening(index.image_ids[target_rows], settings.open_with, run.seed)
+        played = replay(
+            index,
+            run.target_rows,
+            opening_rows=index.rows_of(opening),
+            strategy=run.strategy,
+            rounds=settings.rounds + 1,  # the last only for its head: that of the round before
+            size=settings.size,
+            seed=run.seed,
+            oracle_error=settings.oracle_error,
+            oracle_unsure=settings.oracle_unsure,
+            pool_rows=pool if settings.holdout else None,
+            clock=time.perf_counter,
+        )
+        rows = list(_measure(run, index, target_rows, pool, test, played))
+    shown = played[: settings.rounds]
+    return PlayedRun(
+        target=run.target,
+        strategy=run.strategy,
+        seed=run.seed,
+        opening=opening.tolist(),
+        rows=rows,
+        shown=[index.image_ids[one.proposal.rows].tolist() for one in shown],
+        values=["".join(LETTERS[int(value)] for value in one.values) for one in shown],
+    )
+
+
+def describe_replay(oracle: Oracle, settings: ReplaySettings) -> dict[str, Any]:
+    """What a manifest says of a replay, wherever it is played."""
+    return {
+        "collection": oracle.collection,
+        "settings": asdict(settings),
+        "target_sizes": {name: len(oracle.rows_of[name]) for name in settings.targets},
+        "bands": {
+            "head": f"more than {HEAD_ABOVE} images",
+            "middle": f"{TAIL_BELOW} to {HEAD_ABOVE} images",
+            "tail": f"fewer than {TAIL_BELOW} images",
+        },
+        "oracle_sha256": oracle.sha256,
+        "grouped": oracle.groups is not None,
+        "engine_sha256": _hash_engine(),
+        "versions": {
+            name: version(name) for name in ("rarefind", "numpy", "scipy", "scikit-learn")
+        },
+    }
+
+
+def open_folder(out: Path, manifest: dict[str, Any]) -> None:
+    """Make the replay's folder, or go on in it if its finished runs are of this very replay."""
+    path = out / MANIFEST
+    # As JSON gives it back: a tuple is a list there.
+    manifest = json.loads(json.dumps(manifest))
+    if path.exists():
+        earlier = read_json(path)
+        differing = sorted(
+            name
+            for name in _what_must_agree(manifest) | _what_must_agree(earlier)
+            if _what_must_agree(manifest).get(name) != _what_must_agree(earlier).get(name)
+        )
+        if differing:
+            raise AnotherReplay(
+                f"{out} holds runs with another {', '.join(differing)}. They are left as they are; "
+                "choose another folder."
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise BadInput(f"{out} is not empty and holds no replay. Choose another folder.")
+    (out / RUNS).mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def run_file(out: Path, target: str, strategy: str, seed: int) -> Path:
+    """Where a finished run is kept; a target's name may hold anything, so it is also hashed."""
+    readable = re.sub(r"\W+", "-", target)[:40].strip("-")
+    distinct = hashlib.sha256(target.encode()).hexdigest()[:8]
+    return out / RUNS / f"{readable}-{distinct}.{strategy.replace(':', '_')}.{seed}.json"
+
+
+def write_run(out: Path, run: PlayedRun) -> None:
+    """Keep a finished run; there is never half a file."""
+    path = run_file(out, run.target, run.strategy, run.seed)
+    kept = asdict(run) | {"rows": [_to_cells(row) for row in run.rows]}
+    write_atomically(path, json.dumps(kept, ensure_ascii=False))
+
+
+def finish_replay(out: Path, settings: ReplaySettings) -> list[PlayedRun]:
+    """Gather the finished runs, in order, and write rounds.csv."""
+    runs = [read_run(run_file(out, *key)) for key in list_runs(settings)]
+    rows = [row for run in runs for row in run.rows]
+    text = io.StringIO()
+    kind = type(rows[0]) if rows else RoundRow
+    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_to_cells(row) for row in rows)
+    write_atomically(out / ROUNDS, text.getvalue())
+    return runs
+
+
+def read_replay(out: Path) -> tuple[dict[str, Any], list[PlayedRun]]:
+    """Manifest and runs of a finished replay."""
+    manifest = read_json(out / MANIFEST)
+    settings = ReplaySettings(**manifest["settings"])
+    return manifest, [read_run(run_file(out, *key)) for key in list_runs(settings)]
+
+
+def read_run(path: Path) -> PlayedRun:
+    """A run as it was kept."""
+    kept = read_json(path)
+    return PlayedRun(**kept | {"rows": [_from_cells(row) for row in kept["rows"]]})
+
+
+def read_json(path: Path) -> Any:
+    """A file of a replay, or a sentence."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFound(f"This replay has no {path.name}: it did not end.") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged. Delete it to play it again.") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Whole or not at all, whatever stops the process."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+# --- Measuring ----------------------------------------------------------------------------------
+
+
+def _measure(
+    run: Run,
+    index: VectorIndex,
+    target_rows: Integers,
+    pool: Integers,
+    test: Integers,
+    played: list[ReplayRound],
+) -> Iterator[RoundRow]:
+    targets = index.vectors[target_rows]
+    radius, modes = class_radius(targets), find_modes(targets)
+    is_target = np.zeros(index.count, dtype=bool)
+    is_target[run.target_rows] = True
+    band = band_of(len(run.target_rows))
+    row: RoundRow | None = None
+    for number, one in enumerate(played[: run.settings.rounds], 1):
+        found = np.isin(target_rows, one.answers.positives)
+        # The head that chose the next round is the head after this one's answers.
+        head = played[number].proposal.head if number < len(played) else None
+        judged = test if len(test) else np.setdiff1d(pool, one.answers.rows)
+        head_f1, head_precision = (row.f1, row.average_precision) if row else (np.nan, np.nan)
+        if head is not None and is_target[judged].any():
+            scores = index.vectors[judged] @ head.weights + np.float32(head.bias)
+            head_f1 = f1(is_target[judged], scores)
+            head_precision = average_precision(is_target[judged], scores)
+        row = RoundRow(
+            collection=run.collection,
+            target=run.target,
+            n_target=len(target_rows),
+            band=band,
+            strategy=run.strategy,
+            seed=run.seed,
+            round=number,
+            answers=len(one.answers.rows) - run.settings.open_with,
+            positives=len(one.answers.positives),
+            yes_in_round=int((one.values == Value.YES).sum()),
+            recall=recall(int(found.sum()), len(target_rows)),
+            coverage=coverage(targets, found, radius),
+            mode_coverage=mode_coverage(modes, found),
+            f1=head_f1,
+            average_precision=head_precision,
+            fit_ms=1_000 * one.proposal.fit_s,
+            select_ms=1_000 * one.proposal.choose_s,
+        )
+        yield row
+
+
+def _check_numbers(settings: ReplaySettings) -> None:
+    for name in ("rounds", "size", "open_with", "seeds"):
+        if getattr(settings, name) < 1:
+            raise BadInput(f"{name.replace('_', '-')} must be at least 1.")
+    for name in ("oracle_error", "oracle_unsure"):
+        if not 0 <= getattr(settings, name) <= 1:
+            raise BadInput(f"{name.replace('_', '-')} is a chance: from 0 to 1.")
+    if not 0 <= settings.holdout <= MOST_HELD_OUT:
+        raise BadInput(f"holdout is a share of the images: from 0 to {MOST_HELD_OUT}.")
+
+
+def _count_findable(oracle: Oracle, target: str, settings: ReplaySettings, seed: int) -> int:
+    """Images of a target that a run can find: neither held out nor among the examples."""
+    rows = oracle.rows_of[target]
+    pool, _ = split_pool(len(oracle.image_ids), rows, settings.holdout, seed, oracle.groups)
+    return int(np.isin(rows, pool).sum()) - settings.open_with
+
+
+def _to_cells(row: RoundRow) -> dict[str, Any]:
+    cells = asdict(row)
+    for name, value in cells.items():
+        if isinstance(value, float):
+            digits = 3 if name.endswith("_ms") else 6
+            cells[name] = "" if np.isnan(value) else f"{value:.{digits}f}"
+    return cells
+
+
+def _from_cells(cells: dict[str, Any]) -> RoundRow:
+    kind = ServerRoundRow if "wait_ms" in cells else RoundRow
+    numbers = {
+        field.name: float(cells[field.name] or "nan")
+        for field in fields(kind)
+        if field.type is float
+    }
+    return kind(**cells | numbers)
+
+
+def _what_must_agree(manifest: dict[str, Any]) -> dict[str, Any]:
+    settings = {
+        name.replace("_", "-"): value
+        for name, value in manifest["settings"].items()
+        if name not in ("targets", "strategies", "seeds")
+    }
+    return settings | {
+        "collection": manifest["collection"],
+        "index": (manifest.get("index") or {}).get("vectors_sha256"),
+        "labels": manifest["oracle_sha256"],
+        "engine": manifest["engine_sha256"],
+        "version of the libraries": manifest["versions"],
+        "server": manifest.get("server"),
+    }
+
+
+def _hash_engine() -> str:
+    """Changes with every line of the engine that could change a round."""
+    code = hashlib.sha256()
+    room = Path(engine.__file__).parent
+    for file in sorted(room.rglob("*.py")):
+        if "embedders" not in file.parts:
+            code.update(file.read_bytes())
+    return code.hexdigest()

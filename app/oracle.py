@@ -1,0 +1,287 @@
+"""The oracle: known labels that answer instead of a person; and indexes made of given vectors.
+
+Labels come from a collection's own (imported beside its images) or from a CSV file. A file that
+leaves an image out, or names one that nobody knows, is refused: a replay must not guess.
+"""
+
+import csv
+import hashlib
+import io
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.engine.index import VectorIndex, build_index, open_index
+from app.errors import BadInput, LabelsNotUsable
+from app.indexing import get_current_index, index_folder
+from app.settings import Settings
+from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_labels
+from app.tables import Collection, Image, ImagePath, OracleLabel
+
+IMAGES = "images.csv"  # beside an index made from vectors: image_id, file
+CHUNK_ROWS = 65_536
+NAMED_AT_MOST = 5
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """Known labels of every image; `rows_of` lists for each target the rows of its images."""
+
+    collection: str
+    image_ids: Integers  # (n,) by row, as in the index
+    names: list[str]  # by row
+    rows_of: dict[str, Integers]
+    groups: Integers | None = None  # (n,) images of one group stay together; None without --group
+
+    @property
+    def sha256(self) -> str:
+        """A checksum of what the oracle knows, whatever file it came from."""
+        known = hashlib.sha256()
+        for target in sorted(self.rows_of):
+            known.update(f"\0{target}\0".encode())
+            known.update(np.sort(self.image_ids[self.rows_of[target]]).astype("<i8").tobytes())
+        if self.groups is not None:
+            known.update(self.groups.astype("<i8").tobytes())
+        return known.hexdigest()
+
+
+def read_oracle(folder: Path, labels: Path, *, group: str | None = None) -> Oracle:
+    """The oracle of a bare index folder, from a labels file that names every image of it."""
+    image_ids = open_index(folder).image_ids
+    named = _read_names(folder, image_ids)
+    known = {name: image_id for image_id, name in named.items()}
+    names = [named[image_id] for image_id in image_ids.tolist()]
+    labelled, groups = _read_labels(labels, known, group)
+    return make_oracle(folder.resolve().name, image_ids, names, labelled, groups)
+
+
+def read_oracle_of(
+    session: Session,
+    collection: Collection,
+    *,
+    settings: Settings,
+    labels: Path | None = None,
+    group: str | None = None,
+) -> tuple[Oracle, Path]:
+    """The oracle of a collection, from its known labels or from a file; and its index's folder."""
+    if group and labels is None:
+        raise BadInput("A group is a column of the labels file. Give the file too, with --labels.")
+    index_row = get_current_index(session, collection.id)
+    folder = index_folder(settings, index_row.id)
+    image_ids = open_index(folder).image_ids
+    own = select(Image.id, Image.path).where(Image.collection_id == collection.id)
+    named = {image.id: image.path for image in session.execute(own)}
+    names = [named[image_id] for image_id in image_ids.tolist()]
+    groups: dict[int, str] = {}
+    if labels is None:
+        labelled = defaultdict(set)
+        for image_id, label in session.execute(
+            select(OracleLabel.image_id, OracleLabel.label)
+            .join(Image, Image.id == OracleLabel.image_id)
+            .where(Image.collection_id == collection.id)
+        ):
+            labelled[image_id].add(label)
+    else:
+        paths = select(ImagePath.path, ImagePath.image_id).filter_by(collection_id=collection.id)
+        known = {found.path: found.image_id for found in session.execute(paths)}
+        known |= {path: image_id for image_id, path in named.items()}
+        labelled, groups = _read_labels(labels, known, group)
+    return make_oracle(collection.name, image_ids, names, labelled, groups), folder
+
+
+def make_oracle(
+    collection: str,
+    image_ids: Integers,
+    names: list[str],
+    labelled: Mapping[int, set[str]],
+    groups: Mapping[int, str],
+) -> Oracle:
+    """The oracle of these images; refuses labels that leave out one of them, by name."""
+    ids = image_ids.tolist()
+    missing = [names[row] for row, image_id in enumerate(ids) if image_id not in labelled]
+    if missing:
+        raise LabelsNotUsable(
+            f"{count_of(missing, 'image')} without a known label: {name_some(missing)}. "
+            "Each needs a line in the labels file; leave the label empty if it shows no target."
+        )
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, image_id in enumerate(ids):
+        for label in labelled[image_id]:
+            rows_of[label].append(row)
+    numbers: Integers | None = None
+    if groups:
+        _, numbers = np.unique([groups[image_id] for image_id in ids], return_inverse=True)
+    return Oracle(
+        collection,
+        image_ids,
+        names,
+        {label: np.array(rows_of[label], dtype=np.int64) for label in sorted(rows_of)},
+        numbers,
+    )
+
+
+def index_vectors(file: Path, ids: Path, out: Path) -> VectorIndex:
+    """Make an index folder of vectors that somebody brings; they are brought to unit length.
+
+    `ids` is a CSV file with one line for each vector, in the same order: a column `file` (any name
+    of the image), `image_id` (whole numbers; the row's number without it), or both.
+    """
+    if out.exists():
+        raise BadInput(f"{out} exists already, and a finished index is never changed.")
+    try:
+        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file} can't be read as a .npy file: {error}.") from error
+    if vectors.ndim != 2 or vectors.size == 0 or vectors.dtype.kind != "f":
+        raise BadInput(
+            f"{file} holds no vectors: it needs one row of floating-point numbers for each image, "
+            f"and has shape {vectors.shape} of {vectors.dtype}."
+        )
+    image_ids, names = _read_ids(ids, len(vectors))
+    building = out.with_name(f"{out.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        unit = np.lib.format.open_memmap(
+            building / "vectors.npy", mode="w+", dtype=np.float32, shape=vectors.shape
+        )
+        for start in range(0, len(vectors), CHUNK_ROWS):
+            chunk = np.asarray(vectors[start : start + CHUNK_ROWS], dtype=np.float64)
+            lengths = np.linalg.norm(chunk, axis=1)
+            bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+            if len(bad):
+                raise BadInput(
+                    f"Row {start + bad[0]} of {file.name} ({names[start + bad[0]]}) has no "
+                    "direction: it is zero or not finite."
+                )
+            unit[start : start + CHUNK_ROWS] = chunk / lengths[:, None]
+        revision = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        build_index(
+            building, vectors=unit, image_ids=image_ids, embedder="from-vectors", revision=revision
+        )
+        with (building / IMAGES).open("w", encoding="utf-8", newline="") as table:
+            writer = csv.writer(table)
+            writer.writerow(("image_id", "file"))
+            writer.writerows(zip(image_ids.tolist(), names, strict=True))
+    except BaseException:
+        shutil.rmtree(building)
+        raise
+    building.rename(out)
+    return open_index(out)
+
+
+def _read_names(folder: Path, image_ids: Integers) -> dict[int, str]:
+    """The names of a bare index's images; where it has none, their numbers."""
+    if not (folder / IMAGES).exists():
+        return {image_id: str(image_id) for image_id in image_ids.tolist()}
+    with (folder / IMAGES).open(encoding="utf-8", newline="") as table:
+        return {int(line["image_id"]): line["file"] for line in csv.DictReader(table)}
+
+
+def _read_ids(file: Path, count: int) -> tuple[Integers, list[str]]:
+    header, lines = _read_table(file)
+    if len(lines) != count:
+        raise BadInput(f"{file.name} has {count_of(len(lines), 'line')} for {count} vectors.")
+    image_ids = np.arange(count)
+    if "image_id" in header:
+        image_ids = np.array([_whole_number(line["image_id"], file) for line in lines])
+    elif not _find(FILE_COLUMNS, header):
+        raise BadInput(f"{file.name} needs a column file, a column image_id, or both.")
+    doubled = np.flatnonzero(np.bincount(np.unique(image_ids, return_inverse=True)[1]) > 1)
+    if len(doubled):
+        raise BadInput(f"{file.name}: image {np.unique(image_ids)[doubled[0]]} stands twice.")
+    column = _find(FILE_COLUMNS, header) or "image_id"
+    return image_ids, [line[column] for line in lines]
+
+
+def _read_labels(
+    file: Path, known: Mapping[str, int], group: str | None
+) -> tuple[dict[int, set[str]], dict[int, str]]:
+    """Labels (and groups) by image id; refuses lines about images that nobody knows, by name."""
+    header, lines = _read_table(file)
+    label_column = _find(LABEL_COLUMNS, header)
+    file_column = _find((*FILE_COLUMNS, "image_id"), header)
+    if label_column is None or file_column is None:
+        raise LabelsNotUsable(
+            f"{file.name} needs a column file (or image_id) and a column label. "
+            f"Its columns are: {', '.join(header)}."
+        )
+    if group is not None and group not in header:
+        raise LabelsNotUsable(
+            f"{file.name} has no column {group}. Its columns are: {', '.join(header)}."
+        )
+    written: dict[str, set[str]] = {}
+    groups_written: dict[str, set[str]] = {}
+    for line in lines:
+        written.setdefault(line[file_column], set()).update({line[label_column]} - {""})
+        groups_written.setdefault(line[file_column], set()).add(line[group] if group else "")
+    if file_column == "image_id":
+        known = {str(image_id): image_id for image_id in known.values()}
+    by_name, unknown = match_labels(written, list(known))
+    if unknown:
+        raise LabelsNotUsable(
+            f"{file.name} names {count_of(unknown, 'image')} that the collection does not hold "
+            f"(or not under a unique name): {name_some(unknown)}."
+        )
+    labelled: dict[int, set[str]] = defaultdict(set)
+    for name, labels in by_name.items():
+        labelled[known[name]] |= labels
+    groups: dict[int, str] = {}
+    if group:
+        for name, own in match_labels(groups_written, list(known))[0].items():
+            groups[known[name]] = min(own)
+    return dict(labelled), groups
+
+
+def _read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        text = file.expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelsNotUsable(f"{file} can't be read as CSV (UTF-8): {error}.") from error
+    first_line = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first_line.count)
+    try:
+        header, *rows = [
+            [cell.strip() for cell in row]
+            for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            if row
+        ]
+    except (ValueError, csv.Error) as error:
+        raise LabelsNotUsable(f"{file.name} is empty or no CSV file.") from error
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise LabelsNotUsable(
+                f"{file.name}: line {number} has {len(row)} cells, the header {len(header)}."
+            )
+    return header, [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _find(names: tuple[str, ...], header: list[str]) -> str | None:
+    by_name = {column.lower(): column for column in header}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _whole_number(text: str, file: Path) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise BadInput(f"{file.name}: image_id “{text}” is no whole number.") from error
+
+
+def name_some(names: list[str], at_most: int = NAMED_AT_MOST) -> str:
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(f"“{name}”" for name in names[:at_most]) + more
+
+
+def count_of(things: int | list[str], what: str) -> str:
+    count = things if isinstance(things, int) else len(things)
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -1,0 +1,268 @@
+"""Figures of a replay: means with intervals by strategy and band, and what differs from pf-ma.
+
+The unit is the target: seeds of one target are averaged first, for they are repeats of one thing
+and not evidence of their own (S. H. Hurlbert, "Pseudoreplication and the design of ecological field
+experiments", 1984). Intervals are Student's t over the targets ("The probable error of a mean",
+1908); differences are paired by target. Strategies are many, so a difference counts as beyond
+chance only if its p-value is below 0.05 after S. Holm's correction over the strategies ("A simple
+sequentially rejective multiple test procedure", 1979).
+"""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+from app.engine.metrics import answers_until, area
+from app.evaluation import (
+    BANDS,
+    RIVAL,
+    PlayedRun,
+    ReplaySettings,
+    ServerRoundRow,
+    write_atomically,
+)
+
+SUMMARY = "summary.csv"
+EARLY = 5  # rounds after which a first figure is taken
+LEVEL = 0.8  # of recall
+CONFIDENCE = 0.95
+ALL = "all"
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a run; a difference in the wrong direction is no gain."""
+
+    name: str
+    title: str
+    of_run: Callable[[PlayedRun], float]
+    more_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval; the interval is NaN for fewer than two targets."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measure of one strategy in one band, and its paired difference to pf-ma."""
+
+    value: Interval
+    difference: Interval | None  # None for pf-ma itself, and without it
+    p: float  # corrected for the number of strategies; NaN without a difference
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the difference is one that chance would hardly make."""
+        return self.p < 1 - CONFIDENCE
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """A strategy in a band."""
+
+    band: str
+    strategy: str
+    targets: int
+    runs: int
+    figures: dict[str, Figure]  # by the name of the measure
+
+
+def summarise(runs: list[PlayedRun], settings: ReplaySettings) -> list[SummaryRow]:
+    """A row for each band (all targets first) and strategy."""
+    measures = list_measures(runs, settings)
+    summary = []
+    for band in list_bands(runs):
+        own = [run for run in runs if band in (ALL, run.rows[0].band)]
+        targets = list(dict.fromkeys(run.target for run in own))
+        figures: dict[str, dict[str, Figure]] = {name: {} for name in settings.strategies}
+        for measure in measures:
+            values = {
+                strategy: mean_by_target(own, strategy, targets, measure.of_run)
+                for strategy in settings.strategies
+            }
+            for strategy, figure in _compare(values).items():
+                figures[strategy][measure.name] = figure
+        for strategy in settings.strategies:
+            count = sum(run.strategy == strategy for run in own)
+            summary.append(SummaryRow(band, strategy, len(targets), count, figures[strategy]))
+    return summary
+
+
+def write_summary(path: Path, summary: list[SummaryRow]) -> None:
+    """summary.csv: a line for each band and strategy, six cells for each measure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(summary[0].figures)
+    header = ["band", "strategy", "targets", "runs"]
+    for name in names:
+        minus = f"{name}_minus_{RIVAL}"
+        header += [name, f"{name}_low", f"{name}_high", minus, f"{minus}_low", f"{minus}_high"]
+        header += [f"{minus}_p"]
+    writer.writerow(header)
+    for row in summary:
+        cells: list[object] = [row.band, row.strategy, row.targets, row.runs]
+        for figure in row.figures.values():
+            for one in (figure.value, figure.difference):
+                cells += (
+                    [_cell(number) for number in (one.mean, one.low, one.high)] if one else [""] * 3
+                )
+            cells.append(_cell(figure.p))
+        writer.writerow(cells)
+    write_atomically(path, text.getvalue())
+
+
+def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measure]:
+    """What is summed up of each run; figures nobody could measure are left out."""
+    last = settings.rounds
+    early = min(EARLY, last)
+    budget = settings.rounds * settings.size
+    measures = [
+        Measure(f"coverage@{early}", f"Coverage after {early}", _at("coverage", early)),
+        Measure(f"coverage@{last}", f"Coverage after {last}", _at("coverage", last)),
+        Measure("area", "Area under coverage", lambda run: _area(run, last)),
+        Measure(f"recall@{last}", f"Recall after {last}", _at("recall", last)),
+        Measure(f"f1@{last}", f"F1 after {last}", _at("f1", last)),
+        Measure(
+            "answers_to_80",
+            "Answers to 80 % recall",
+            lambda run: answers_to_recall(run, LEVEL, budget),
+            more_is_better=False,
+        ),
+        Measure("ms_per_round", "Milliseconds a round", _ms_per_round, more_is_better=False),
+    ]
+    by_name = {measure.name: measure for measure in measures}  # one @5 when there are 5 rounds
+    return [
+        measure
+        for measure in by_name.values()
+        if any(np.isfinite(measure.of_run(run)) for run in runs)
+    ]
+
+
+def answers_to_recall(run: PlayedRun, level: float, budget: int) -> float:
+    """Answers given when recall reached `level`; a run that never did counts its whole budget.
+
+    So the mean is one over a limited time (P. Royston, M. Parmar, "Restricted mean survival time",
+    2013): a lower bound where some runs fell short.
+    """
+    answers = np.array([row.answers for row in run.rows])
+    return min(answers_until(answers, curve(run, "recall", len(run.rows)), level), budget)
+
+
+def curve(run: PlayedRun, column: str, rounds: int) -> Doubles:
+    """A column after each of `rounds` rounds; a run that ended early stays where it was."""
+    values = np.array([getattr(row, column) for row in run.rows[:rounds]], dtype=np.float64)
+    return np.concatenate([values, np.full(rounds - len(values), values[-1])])
+
+
+def mean_by_target(
+    runs: Iterable[PlayedRun],
+    strategy: str,
+    targets: list[str],
+    of_run: Callable[[PlayedRun], float],
+) -> Doubles:
+    """The mean over the seeds of each target; NaN for a target without a figure."""
+    by_target: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        value = of_run(run) if run.strategy == strategy else np.nan
+        if np.isfinite(value):
+            by_target[run.target].append(value)
+    return np.array([np.mean(by_target[t]) if by_target[t] else np.nan for t in targets])
+
+
+def interval(values: Doubles) -> Interval:
+    """The mean of the targets' values (those that are not NaN) with its 95 % t interval."""
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    mean = float(values.mean())
+    if len(values) == 1:
+        return Interval(mean, np.nan, np.nan)
+    half = stdtrit(len(values) - 1, 1 - (1 - CONFIDENCE) / 2) * _standard_error(values)
+    return Interval(mean, mean - half, mean + half)
+
+
+def p_value(differences: Doubles) -> float:
+    """Two-sided, of a paired t-test; NaN for fewer than two targets."""
+    differences = differences[np.isfinite(differences)]
+    if len(differences) < 2:
+        return float("nan")
+    error = _standard_error(differences)
+    if error == 0:
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(2 * stdtr(len(differences) - 1, -abs(differences.mean()) / error))
+
+
+def correct_by_holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Holm's step-down correction over all strategies that have a p-value."""
+    known = sorted((p, name) for name, p in p_values.items() if np.isfinite(p))
+    corrected = dict(p_values)
+    largest = 0.0
+    for place, (p, name) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - place) * p))
+        corrected[name] = largest
+    return corrected
+
+
+def list_bands(runs: list[PlayedRun]) -> list[str]:
+    """All targets, then each band that has one."""
+    present = {run.rows[0].band for run in runs}
+    return [ALL, *(band for band in BANDS if band in present)]
+
+
+def _compare(values: dict[str, Doubles]) -> dict[str, Figure]:
+    rival = values.get(RIVAL)
+    differences = (
+        {} if rival is None else {n: own - rival for n, own in values.items() if n != RIVAL}
+    )
+    p_values = correct_by_holm({name: p_value(own) for name, own in differences.items()})
+    return {
+        name: Figure(
+            interval(own),
+            interval(differences[name]) if name in differences else None,
+            p_values.get(name, float("nan")),
+        )
+        for name, own in values.items()
+    }
+
+
+def _at(column: str, number: int) -> Callable[[PlayedRun], float]:
+    return lambda run: float(curve(run, column, number)[number - 1])
+
+
+def _area(run: PlayedRun, rounds: int) -> float:
+    return area(curve(run, "coverage", rounds))
+
+
+def _ms_per_round(run: PlayedRun) -> float:
+    """Of the engine offline; of the whole request when a server was asked."""
+    return float(
+        np.mean(
+            [
+                row.wait_ms if isinstance(row, ServerRoundRow) else row.fit_ms + row.select_ms
+                for row in run.rows
+            ]
+        )
+    )
+
+
+def _standard_error(values: Doubles) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def _cell(number: float) -> str:
+    return "" if np.isnan(number) else f"{number:.6g}"
