@@ -7,104 +7,22 @@ which is random and has an index, so a sample costs the same in a collection of 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from math import ceil
-from pathlib import Path
-from zipfile import is_zipfile
+from pathlib import PurePosixPath
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, delete, exists, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
-from app.errors import (
-    BadInput,
-    LabelsNotUsable,
-    NameTaken,
-    NotFound,
-    RefusedPhoto,
-    SourceNotUsable,
-)
+from app.errors import BadInput, NotFound, RefusedPhoto
 from app.importing import read_photo
 from app.indexing import LoadedEmbedders, OpenIndexes, embed_photo, get_current_index
 from app.settings import Settings
-from app.tables import (
-    Collection,
-    Image,
-    ImageIndex,
-    ImagePath,
-    Import,
-    OracleLabel,
-    Person,
-    Photo,
-    RefusedFile,
-    TrayItem,
-    UnreadableImage,
-)
+from app.tables import Image, ImagePath, Person, Photo, TrayItem
 
 IMAGES_PER_PAGE = 60
-REFUSED_PER_PAGE = 100
-MOSAIC_SIZE = 4
-HEAD_MOSAIC_SIZE = 16
 SUGGESTIONS = 8
-MAX_NAME_LENGTH = 120
-CAMERAS_SHOWN = 4
-STALLED_AFTER_S = 120  # a chunk of the slowest embedder on one core stays far below
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How far a collection is from being searchable.
-
-    `stage`: waiting, importing, indexing (work goes on), ready, or stopped (somebody must act).
-    """
-
-    stage: str
-    problem: str | None = None  # of the newest import or index; may stand beside "ready"
-    source: str | None = None  # of the newest import
-    done: int = 0
-    total: int = 0
-    per_second: float | None = None
-    left_s: float | None = None
-    stalled: bool = False  # said nothing for a while
-    imported: int = 0
-    duplicates: int = 0
-    refused: int = 0
-
-    @property
-    def is_running(self) -> bool:
-        """Whether work goes on, so that a page should look again."""
-        return self.stage in ("waiting", "importing", "indexing")
-
-
-@dataclass(frozen=True)
-class CollectionSummary:
-    """A collection as a card of the home page."""
-
-    collection: Collection
-    image_count: int
-    image_ids: list[int]  # for a small mosaic
-    preparation: Preparation
-
-
-@dataclass(frozen=True)
-class CollectionFacts:
-    """What is known of a collection."""
-
-    collection: Collection
-    image_count: int
-    duplicate_count: int
-    size_bytes: int
-    first_captured_at: datetime | None
-    last_captured_at: datetime | None
-    dated_count: int
-    placed_count: int
-    cameras: list[tuple[str, int]]
-    camera_count: int
-    refused: list[tuple[str, int]]  # reason, files
-    unreadable_count: int  # left out of the current index
-    labels_known: bool
-    image_ids: list[int]  # for the mosaic
 
 
 @dataclass(frozen=True)
@@ -135,209 +53,6 @@ class ImageDetails:
     page: int
     previous_id: int | None
     next_id: int | None
-
-
-@dataclass(frozen=True)
-class RefusedPage:
-    """One page of the files that did not become images."""
-
-    files: list[RefusedFile]
-    page: int
-    pages: int
-    total: int
-
-
-def list_collections(session: Session, *, now: datetime) -> list[CollectionSummary]:
-    """Every collection, by name."""
-    counts = dict(
-        session.execute(select(Image.collection_id, func.count()).group_by(Image.collection_id))
-        
-        .all()
-    )
-    return [
-        CollectionSummary(
-            collection=collection,
-            image_count=counts.get(collection.id, 0),
-            image_ids=_list_mosaic(session, collection.id, MOSAIC_SIZE),
-            preparation=describe_preparation(session, collection, now=now),
-        )
-        for collection in session.scalars(select(Collection).order_by(Collection.name))
-    ]
-
-
-def add_collection(session: Session, *, name: str, source: Path, person: Person) -> Collection:
-    """A new, empty collection; raises NameTaken or BadInput with a sentence."""
-    name = " ".join(name.split())
-    if not name:
-        raise BadInput("Give the collection a name.")
-    if len(name) > MAX_NAME_LENGTH or not name.isprintable():
-        raise BadInput(f"A name has at most {MAX_NAME_LENGTH} characters, all of them printable.")
-    if session.scalar(select(exists().where(func.lower(Collection.name) == name.lower()))):
-        raise NameTaken(f"There is a collection “{name}” already. Choose another name.")
-    collection = Collection(name=name, source=str(source), made_by_id=person.id)
-    session.add(collection)
-    session.flush()
-    return collection
-
-
-def check_source(typed: str) -> Path:
-    """The folder or zip file that `typed` names; raises SourceNotUsable with a sentence."""
-    if not typed.strip() or "\x00" in typed:
-        raise SourceNotUsable("Type the path of a folder or of a zip file.")
-    source = Path(typed.strip()).expanduser()
-    if not source.is_absolute():
-        raise SourceNotUsable(f"“{source}” is not a full path. Begin at the root, such as /data.")
-    try:
-        if source.is_dir():
-            next(source.iterdir(), None)
-        elif source.is_file():
-            with source.open("rb") as file:
-                if not is_zipfile(file):
-                    raise SourceNotUsable(f"{source} is neither a folder nor a zip file.")
-        else:
-            raise SourceNotUsable(
-                f"There is no {source} on the machine where Rarefind runs. Check the spelling."
-            )
-    except OSError as error:
-        raise SourceNotUsable(
-            f"Rarefind can't read {source}: {error.strerror}. Give it the right to, or choose "
-            "another folder."
-        ) from error
-    return source
-
-
-def check_labels(typed: str) -> Path:
-    """The CSV file of labels that `typed` names; raises LabelsNotUsable with a sentence."""
-    if not typed.strip() or "\x00" in typed:
-        raise LabelsNotUsable("Type the path of the CSV file, or choose another kind of labels.")
-    path = Path(typed.strip()).expanduser()
-    if not (path.is_absolute() and path.is_file()):
-        raise LabelsNotUsable(f"There is no file {path} on the machine where Rarefind runs.")
-    return path
-
-
-def get_collection(session: Session, collection_id: int) -> Collection:
-    """The collection, or NotFound."""
-    collection = session.get(Collection, collection_id)
-    if collection is None:
-        raise NotFound("There is no such collection.")
-    return collection
-
-
-def describe_preparation(session: Session, collection: Collection, *, now: datetime) -> Preparation:
-    """What the newest import and the newest index say together."""
-    run = session.scalar(
-        select(Import).filter_by(collection_id=collection.id).order_by(Import.id.desc()).limit(1)
-    )
-    builds = session.scalars(
-        select(ImageIndex).filter_by(collection_id=collection.id).order_by(ImageIndex.id.desc())
-    ).all()
-    newest = builds[0] if builds else None
-    if run is not None and run.state == "running":
-        # Files known from an earlier run cost no time, so speed is told from the others.
-        read_count = run.imported_count + run.duplicate_count + run.refused_count
-        per_second = _speed(read_count, run.started_at, now)
-        return Preparation(
-            "importing",
-            source=run.source,
-            done=run.done_count,
-            total=run.found_count,
-            per_second=per_second,
-            left_s=_time_left(run.found_count - run.done_count, per_second),
-            stalled=_is_stalled(run.updated_at, now),
-            imported=run.imported_count,
-            duplicates=run.duplicate_count,
-            refused=run.refused_count,
-        )
-    source = run.source if run else collection.source
-    if newest is not None and newest.state == "building":
-        per_second = _speed(newest.done_count, newest.started_at, now)
-        return Preparation(
-            "indexing",
-            source=source,
-            done=newest.done_count,
-            total=newest.image_count,
-            per_second=per_second,
-            left_s=_time_left(newest.image_count - newest.done_count, per_second),
-            stalled=_is_stalled(newest.updated_at, now),
-        )
-    problem = None
-    if run is None and newest is None:
-        return Preparation("waiting", source=source, stalled=_is_stalled(collection.made_at, now))
-    if run is not None and run.state in ("failed", "interrupted"):
-        problem = run.problem or "The import was interrupted. What it had imported is kept."
-    elif newest is not None and newest.state == "failed":
-        problem = newest.problem or "Preparing the images for searching stopped before its end."
-    elif run is not None and _awaits_index(session, run, newest):
-        return Preparation("waiting", source=source, stalled=_is_stalled(run.updated_at, now))
-    elif newest is None:
-        problem = f"There is no image in {source}. Run again when there is one."
-    is_ready = any(build.state == "ready" for build in builds)
-    return Preparation("ready" if is_ready else "stopped", problem=problem, source=source)
-
-
-def describe_collection(session: Session, collection_id: int) -> CollectionFacts:
-    """Counts and what the images' metadata says; never their labels."""
-    collection = get_collection(session, collection_id)
-    own = Image.collection_id == collection_id
-    totals = session.execute(
-        select(
-            func.count(),
-            func.coalesce(func.sum(Image.size_bytes), 0),
-            func.min(Image.captured_at),
-            func.max(Image.captured_at),
-            func.count(Image.captured_at),
-            func.count(Image.latitude),
-            func.count(Image.camera.distinct()),
-        ).where(own)
-    ).one()
-    image_count, size_bytes, first, last, dated, placed, camera_count = totals
-    cameras = session.execute(
-        select(Image.camera, func.count())
-        .where(own, Image.camera.is_not(None))
-        .group_by(Image.camera)
-        .order_by(func.count().desc(), Image.camera)
-        .limit(CAMERAS_SHOWN)
-    )
-    refused = session.execute(
-        select(RefusedFile.reason, func.count())
-        .filter_by(collection_id=collection_id)
-        .group_by(RefusedFile.reason)
-        .order_by(func.count().desc(), RefusedFile.reason)
-    )
-    paths = session.scalar(
-        select(func.count()).select_from(ImagePath).filter_by(collection_id=collection_id)
-    )
-    current = (
-        select(func.max(ImageIndex.id))
-        .filter_by(collection_id=collection_id, state="ready")
-        .scalar_subquery()
-    )
-    return CollectionFacts(
-        collection=collection,
-        image_count=image_count,
-        duplicate_count=max(0, (paths or 0) - image_count),
-        size_bytes=int(size_bytes),
-        first_captured_at=first,
-        last_captured_at=last,
-        dated_count=dated,
-        placed_count=placed,
-        cameras=[(camera, count) for camera, count in cameras],
-        camera_count=camera_count,
-        refused=[(reason, count) for reason, count in refused],
-        unreadable_count=session.scalar(
-            select(func.count())
-            .select_from(UnreadableImage)
-            .where(UnreadableImage.index_id == current)
-        )
-        or 0,
-        labels_known=bool(
-            session.scalar(
-                select(exists().where(OracleLabel.image_id == Image.id, own).correlate(None))
-            )
-        ),
-        image_ids=_list_mosaic(session, collection_id, HEAD_MOSAIC_SIZE),
-    )
 
 
 def list_images(session: Session, collection_id: int, *, page: int) -> ImagesPage:
@@ -507,7 +222,6 @@ def add_photo_to_tray(
     settings: Settings,
 ) -> Photo:
     """Keep a photo from the person's disk as an example; raises RefusedPhoto with a sentence."""
-    get_collection(session, collection_id)
     photo = _keep_photo(session, person, name=name, data=data, settings=settings)
     _add_to_tray(session, person, collection_id, photo_id=photo.id)
     return photo
@@ -539,52 +253,12 @@ def get_photo(session: Session, person: Person, photo_id: int) -> Photo:
     return photo
 
 
-def list_refused(session: Session, collection_id: int, *, reason: str, page: int) -> RefusedPage:
-    """Files that did not become images, all or those with one `reason`."""
-    query = select(RefusedFile).filter_by(collection_id=collection_id)
-    if reason:
-        query = query.filter_by(reason=reason)
-    total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
-    pages = max(1, ceil(total / REFUSED_PER_PAGE))
-    page = min(max(1, page), pages)
-    shown = query.order_by(RefusedFile.path).limit(REFUSED_PER_PAGE)
-    files = session.scalars(shown.offset((page - 1) * REFUSED_PER_PAGE))
-    return RefusedPage(list(files), page, pages, total)
-
-
-def _speed(done: int, started_at: datetime, now: datetime) -> float | None:
-    """Files a second, as soon as it can be told."""
-    elapsed_s = (now - started_at).total_seconds()
-    return done / elapsed_s if done and elapsed_s >= 1 else None
-
-
-def _time_left(to_do: int, per_second: float | None) -> float | None:
-    return max(0, to_do) / per_second if per_second else None
-
-
-def _is_stalled(updated_at: datetime, now: datetime) -> bool:
-    return (now - updated_at).total_seconds() > STALLED_AFTER_S
-
-
-def _awaits_index(session: Session, run: Import, newest: ImageIndex | None) -> bool:
-    """Whether the import has ended with images that no index has been begun for."""
-    if newest is None:
-        own = exists().where(Image.collection_id == run.collection_id)
-        return bool(session.scalar(select(own)))
-    return run.imported_count > 0 and newest.started_at < run.started_at
-
-
-def _list_mosaic(session: Session, collection_id: int, size: int) -> list[int]:
-    query = select(Image.id).filter_by(collection_id=collection_id).order_by(Image.sha256)
-    return list(session.scalars(query.limit(size)))
-
-
 def _count_images(session: Session, collection_id: int) -> int:
     query = select(func.count()).select_from(Image).filter_by(collection_id=collection_id)
     return session.scalar(query) or 0
 
 
-def _match(collection_id: int, condition: ColumnElement[bool]) -> Select[tuple[int]]:
+def _match(collection_id: int, condition: ColumnElement[bool]) -> Select[int]:
     return (
         select(ImagePath.image_id)
         .where(ImagePath.collection_id == collection_id, condition)
@@ -611,7 +285,8 @@ def _has_in_name(part: str) -> ColumnElement[bool]:
 
 def _find_nearest_name(session: Session, collection_id: int, name: str) -> Image | None:
     """The file before or after `name` in the alphabet, whichever shares more of its beginning."""
-    wanted = func.lower(Path(name).name)
+    name = PurePosixPath(name).name.lower()
+    wanted = func.lower(name)
     own_name = func.lower(_file_name())
     query = (
         select(ImagePath.image_id, own_name)
@@ -624,7 +299,7 @@ def _find_nearest_name(session: Session, collection_id: int, name: str) -> Image
     ]
     if not neighbours:
         return None
-    image_id, _ = max(neighbours, key=lambda row: _shared_length(row[1], Path(name).name.lower()))
+    image_id, _ = max(neighbours, key=lambda row: _shared_length(row[1], name))
     return session.get(Image, image_id)
 
 

@@ -12,6 +12,10 @@
     if (event.detail.successful) problem().replaceChildren();
   });
 
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-dismiss]")) event.target.closest(".notice").remove();
+  });
+
   // An open menu closes when something else is clicked, or by Escape.
   document.addEventListener("click", (event) => {
     for (const menu of document.querySelectorAll("details.menu[open]")) {

@@ -12,11 +12,9 @@ from app.browsing import (
     add_image_to_tray,
     add_photo_to_tray,
     describe_image,
-    describe_preparation,
     find_by_name,
     find_page_of,
     find_similar,
-    get_collection,
     get_image,
     get_photo,
     list_images,
@@ -25,6 +23,7 @@ from app.browsing import (
     sample_images,
     suggest_names,
 )
+from app.collecting import describe_preparation, get_collection
 from app.database import DbSession
 from app.errors import BadInput, RefusedPhoto
 from app.pages.addresses import (

@@ -7,10 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 from starlette.background import BackgroundTask
 
-from app.browsing import (
-    add_collection,
-    check_labels,
-    check_source,
+from app.collecting import (
     describe_collection,
     describe_preparation,
     get_collection,
@@ -18,14 +15,17 @@ from app.browsing import (
 )
 from app.database import DbSession
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
+from app.importing import add_collection
 from app.indexing import DEFAULT_EMBEDDER
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render, wants_fragment
 from app.reporting import list_searches
 from app.security import Admin, SignedIn
+from app.sources import check_source
 
 Text = Annotated[str, Form()]
-NEW = {"name": "", "source": "", "copy": "", "labels": "none", "labels_file": ""}
+MAX_NAME_LENGTH = 120
+NEW = {"name": "", "source": "", "keep_copy": "", "labels": "none", "labels_file": ""}
 
 router = APIRouter(prefix="/collections")
 
@@ -43,25 +43,24 @@ def add(
     admin: Admin,
     name: Text = "",
     source: Text = "",
-    copy: Text = "",
+    keep_copy: Text = "",
     labels: Text = "none",
     labels_file: Text = "",
 ) -> Response:
     """Add a collection and begin to prepare it, or show what is wrong with the form."""
-    form = {"name": name, "source": source, "copy": copy, "labels": labels}
+    form = {"name": name, "source": source, "keep_copy": keep_copy, "labels": labels}
     form["labels_file"] = labels_file
     wrong = find_wrong_sources(form)
+    if len(name) > MAX_NAME_LENGTH:
+        wrong["name"] = f"The name is longer than {MAX_NAME_LENGTH} characters."
     if not wrong:
         try:
-            collection = add_collection(
-                session, name=name, source=check_source(source), person=admin
-            )
+            collection = add_collection(session, name, source=read_path(source), person=admin)
         except (NameTaken, BadInput) as error:
             wrong["name"] = str(error)
         else:
             return begin_preparing(request, collection.id, form)
-    context = {"form": form, "wrong": wrong}
-    return render(request, "collection_new.html", status=422, person=admin, **context)
+    return render(request, "collection_new.html", status=422, person=admin, form=form, wrong=wrong)
 
 
 @router.get("/{collection_id}")
@@ -79,9 +78,14 @@ def progress(request: Request, session: DbSession, person: SignedIn, collection_
     if not wants_fragment(request):
         return see_other(f"/collections/{collection_id}")
     preparation = describe_preparation(session, collection, now=datetime.now(UTC))
-    context = {"person": person, "collection": collection, "preparation": preparation}
-    headers = None if preparation.is_running else {"HX-Refresh": "true"}
-    return render(request, "_progress.html", headers=headers, **context)
+    return render(
+        request,
+        "_progress.html",
+        headers=None if preparation.is_running else {"HX-Refresh": "true"},
+        person=person,
+        collection=collection,
+        preparation=preparation,
+    )
 
 
 @router.post("/{collection_id}/imports")
@@ -91,13 +95,13 @@ def add_images(
     admin: Admin,
     collection_id: Id,
     source: Text = "",
-    copy: Text = "",
+    keep_copy: Text = "",
     labels: Text = "none",
     labels_file: Text = "",
 ) -> Response:
     """Import what is new in a folder or zip, or go on with an import that stopped."""
     get_collection(session, collection_id)
-    form = {"source": source, "copy": copy, "labels": labels, "labels_file": labels_file}
+    form = {"source": source, "keep_copy": keep_copy, "labels": labels, "labels_file": labels_file}
     wrong = find_wrong_sources(form)
     if not wrong:
         return begin_preparing(request, collection_id, form)
@@ -157,23 +161,30 @@ def render_collection(
 
 def find_wrong_sources(form: dict[str, Any]) -> dict[str, str]:
     """What is wrong with the source and the labels, by field."""
-    wrong = {}
+    if not form["source"].strip():
+        return {"source": "Type the path of a folder or of a zip file."}
     try:
-        check_source(form["source"])
-    except SourceNotUsable as error:
-        wrong["source"] = str(error)
-    try:
-        read_labels_choice(form)
+        labels = read_labels_choice(form)
+        check_source(read_path(form["source"]), labels)
     except LabelsNotUsable as error:
-        wrong["labels_file"] = str(error)
-    return wrong
+        return {"labels_file": str(error)}
+    except SourceNotUsable as error:
+        return {"source": str(error)}
+    return {}
 
 
 def read_labels_choice(form: dict[str, Any]) -> str | None:
     """None, "folders" or the path of a CSV file."""
-    if form["labels"] == "file":
-        return str(check_labels(form["labels_file"]))
-    return "folders" if form["labels"] == "folders" else None
+    if form["labels"] != "file":
+        return "folders" if form["labels"] == "folders" else None
+    if not form["labels_file"].strip():
+        raise LabelsNotUsable("Type the path of the CSV file, or choose another kind of labels.")
+    return str(read_path(form["labels_file"]))
+
+
+def read_path(typed: str) -> Path:
+    """A path as people type it, ~ and blanks at the ends included."""
+    return Path(typed.strip()).expanduser()
 
 
 def begin_preparing(request: Request, collection_id: int, form: dict[str, Any]) -> Response:
@@ -182,9 +193,9 @@ def begin_preparing(request: Request, collection_id: int, form: dict[str, Any]) 
     answer.background = BackgroundTask(
         request.app.state.jobs.prepare,
         collection_id,
-        Path(form["source"].strip()).expanduser(),
+        read_path(form["source"]),
         labels=read_labels_choice(form),
-        copy=bool(form["copy"]),
+        copy=bool(form["keep_copy"]),
         embedder=DEFAULT_EMBEDDER,
     )
     return answer

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request, Response
 
-from app.browsing import list_collections
+from app.collecting import list_collections
 from app.database import DbSession
 from app.pages.rendering import render
 from app.reporting import list_searches

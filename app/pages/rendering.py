@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 from starlette.templating import Jinja2Templates
 
-from app.errors import NotSignedIn, RarefindError
+from app.errors import BadInput, NotSignedIn, RarefindError
 
 THIN_SPACE = "\u202f"  # narrow and unbreakable, between thousands
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
@@ -52,6 +52,7 @@ def make_templates(project: Path) -> Jinja2Templates:
 def render(
     request: Request,
     name: str,
+    /,
     *,
     status: int = 200,
     headers: dict[str, str] | None = None,
@@ -73,6 +74,7 @@ def render_error(request: Request, error: RarefindError) -> HTMLResponse:
         title=error.title,
         sentence=str(error),
         signed_out=isinstance(error, NotSignedIn),
+        bad_input=isinstance(error, BadInput),
     )
 
 

@@ -1,0 +1,273 @@
+"""Collections as people see them: how the preparation of one stands and what is known of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session
+
+from app.errors import NotFound
+from app.tables import (
+    Collection,
+    Image,
+    ImageIndex,
+    ImagePath,
+    Import,
+    OracleLabel,
+    RefusedFile,
+    UnreadableImage,
+)
+
+REFUSED_PER_PAGE = 100
+MOSAIC_SIZE = 4
+HEAD_MOSAIC_SIZE = 16
+CAMERAS_SHOWN = 4
+STALLED_AFTER_S = 120  # a chunk of the slowest embedder on one core stays far below
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How far a collection is from being searchable.
+
+    `stage`: waiting, importing, indexing (work goes on), ready, or stopped (somebody must act).
+    """
+
+    stage: str
+    problem: str | None = None  # of the newest import or index; may stand beside "ready"
+    source: str | None = None  # of the newest import
+    done: int = 0
+    total: int = 0
+    per_second: float | None = None
+    left_s: float | None = None
+    stalled: bool = False  # said nothing for a while
+    imported: int = 0
+    duplicates: int = 0
+    refused: int = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether work goes on, so that a page should look again."""
+        return self.stage in ("waiting", "importing", "indexing")
+
+
+@dataclass(frozen=True)
+class CollectionSummary:
+    """A collection as a card of the home page."""
+
+    collection: Collection
+    image_count: int
+    image_ids: list[int]  # for a small mosaic
+    preparation: Preparation
+
+
+@dataclass(frozen=True)
+class CollectionFacts:
+    """What is known of a collection."""
+
+    collection: Collection
+    image_count: int
+    duplicate_count: int
+    size_bytes: int
+    first_captured_at: datetime | None
+    last_captured_at: datetime | None
+    dated_count: int
+    placed_count: int
+    cameras: list[tuple[str, int]]
+    camera_count: int
+    refused: list[tuple[str, int]]  # reason, files
+    unreadable_count: int  # left out of the current index
+    labels_known: bool
+    image_ids: list[int]  # for the mosaic
+
+
+@dataclass(frozen=True)
+class RefusedPage:
+    """One page of the files that did not become images."""
+
+    files: list[RefusedFile]
+    page: int
+    pages: int
+    total: int
+
+
+def list_collections(session: Session, *, now: datetime) -> list[CollectionSummary]:
+    """Every collection, by name."""
+    counts = dict(
+        session.execute(
+            select(Image.collection_id, func.count()).group_by(Image.collection_id)
+        ).all()
+    )
+    return [
+        CollectionSummary(
+            collection=collection,
+            image_count=counts.get(collection.id, 0),
+            image_ids=_list_mosaic(session, collection.id, MOSAIC_SIZE),
+            preparation=describe_preparation(session, collection, now=now),
+        )
+        for collection in session.scalars(select(Collection).order_by(Collection.name))
+    ]
+
+
+def get_collection(session: Session, collection_id: int) -> Collection:
+    """The collection, or NotFound."""
+    collection = session.get(Collection, collection_id)
+    if collection is None:
+        raise NotFound("There is no such collection.")
+    return collection
+
+
+def describe_preparation(session: Session, collection: Collection, *, now: datetime) -> Preparation:
+    """What the newest import and the newest index say together."""
+    run = session.scalar(
+        select(Import).filter_by(collection_id=collection.id).order_by(Import.id.desc()).limit(1)
+    )
+    builds = session.scalars(
+        select(ImageIndex).filter_by(collection_id=collection.id).order_by(ImageIndex.id.desc())
+    ).all()
+    newest = builds[0] if builds else None
+    if run is not None and run.state == "running":
+        # Files known from an earlier run cost no time, so speed is told from the others.
+        read_count = run.imported_count + run.duplicate_count + run.refused_count
+        per_second = _speed(read_count, run.started_at, now)
+        return Preparation(
+            "importing",
+            source=run.source,
+            done=run.done_count,
+            total=run.found_count,
+            per_second=per_second,
+            left_s=_time_left(run.found_count - run.done_count, per_second),
+            stalled=_is_stalled(run.updated_at, now),
+            imported=run.imported_count,
+            duplicates=run.duplicate_count,
+            refused=run.refused_count,
+        )
+    source = run.source if run else collection.source
+    if newest is not None and newest.state == "building":
+        per_second = _speed(newest.done_count, newest.started_at, now)
+        return Preparation(
+            "indexing",
+            source=source,
+            done=newest.done_count,
+            total=newest.image_count,
+            per_second=per_second,
+            left_s=_time_left(newest.image_count - newest.done_count, per_second),
+            stalled=_is_stalled(newest.updated_at, now),
+        )
+    problem = None
+    if run is None and newest is None:
+        return Preparation("waiting", source=source, stalled=_is_stalled(collection.made_at, now))
+    if run is not None and run.state in ("failed", "interrupted"):
+        problem = run.problem or "The import was interrupted. What it had imported is kept."
+    elif newest is not None and newest.state == "failed":
+        problem = newest.problem or "Preparing the images for searching stopped before its end."
+    elif run is not None and _awaits_index(session, run, newest):
+        return Preparation("waiting", source=source, stalled=_is_stalled(run.updated_at, now))
+    elif newest is None:
+        problem = f"There is no image in {source}. Run again when there is one."
+    is_ready = any(build.state == "ready" for build in builds)
+    return Preparation("ready" if is_ready else "stopped", problem=problem, source=source)
+
+
+def describe_collection(session: Session, collection_id: int) -> CollectionFacts:
+    """Counts and what the images' metadata says; never their labels."""
+    collection = get_collection(session, collection_id)
+    own = Image.collection_id == collection_id
+    totals = session.execute(
+        select(
+            func.count(),
+            func.coalesce(func.sum(Image.size_bytes), 0),
+            func.min(Image.captured_at),
+            func.max(Image.captured_at),
+            func.count(Image.captured_at),
+            func.count(Image.latitude),
+            func.count(Image.camera.distinct()),
+        ).where(own)
+    ).one()
+    image_count, size_bytes, first, last, dated, placed, camera_count = totals
+    cameras = session.execute(
+        select(Image.camera, func.count())
+        .where(own, Image.camera.is_not(None))
+        .group_by(Image.camera)
+        .order_by(func.count().desc(), Image.camera)
+        .limit(CAMERAS_SHOWN)
+    )
+    refused = session.execute(
+        select(RefusedFile.reason, func.count())
+        .filter_by(collection_id=collection_id)
+        .group_by(RefusedFile.reason)
+        .order_by(func.count().desc(), RefusedFile.reason)
+    )
+    paths = session.scalar(
+        select(func.count()).select_from(ImagePath).filter_by(collection_id=collection_id)
+    )
+    current = (
+        select(func.max(ImageIndex.id))
+        .filter_by(collection_id=collection_id, state="ready")
+        .scalar_subquery()
+    )
+    return CollectionFacts(
+        collection=collection,
+        image_count=image_count,
+        duplicate_count=max(0, (paths or 0) - image_count),
+        size_bytes=int(size_bytes),
+        first_captured_at=first,
+        last_captured_at=last,
+        dated_count=dated,
+        placed_count=placed,
+        cameras=[(camera, count) for camera, count in cameras if camera],
+        camera_count=camera_count,
+        refused=[(reason, count) for reason, count in refused],
+        unreadable_count=session.scalar(
+            select(func.count())
+            .select_from(UnreadableImage)
+            .where(UnreadableImage.index_id == current)
+        )
+        or 0,
+        labels_known=bool(
+            session.scalar(
+                select(exists().where(OracleLabel.image_id == Image.id, own).correlate(None))
+            )
+        ),
+        image_ids=_list_mosaic(session, collection_id, HEAD_MOSAIC_SIZE),
+    )
+
+
+def list_refused(session: Session, collection_id: int, *, reason: str, page: int) -> RefusedPage:
+    """Files that did not become images, all or those with one `reason`."""
+    query = select(RefusedFile).filter_by(collection_id=collection_id)
+    if reason:
+        query = query.filter_by(reason=reason)
+    total = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    pages = max(1, ceil(total / REFUSED_PER_PAGE))
+    page = min(max(1, page), pages)
+    shown = query.order_by(RefusedFile.path).limit(REFUSED_PER_PAGE)
+    files = session.scalars(shown.offset((page - 1) * REFUSED_PER_PAGE))
+    return RefusedPage(list(files), page, pages, total)
+
+
+def _speed(done: int, started_at: datetime, now: datetime) -> float | None:
+    """Files a second, as soon as it can be told."""
+    elapsed_s = (now - started_at).total_seconds()
+    return done / elapsed_s if done and elapsed_s >= 1 else None
+
+
+def _time_left(to_do: int, per_second: float | None) -> float | None:
+    return max(0, to_do) / per_second if per_second else None
+
+
+def _is_stalled(updated_at: datetime, now: datetime) -> bool:
+    return (now - updated_at).total_seconds() > STALLED_AFTER_S
+
+
+def _awaits_index(session: Session, run: Import, newest: ImageIndex | None) -> bool:
+    """Whether the import has ended with images that no index has been begun for."""
+    if newest is None:
+        own = exists().where(Image.collection_id == run.collection_id)
+        return bool(session.scalar(select(own)))
+    return run.imported_count > 0 and newest.started_at < run.started_at
+
+
+def _list_mosaic(session: Session, collection_id: int, size: int) -> list[int]:
+    query = select(Image.id).filter_by(collection_id=collection_id).order_by(Image.sha256)
+    return list(session.scalars(query.limit(size)))
