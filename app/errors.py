@@ -11,6 +11,7 @@ RarefindError
 ├── NothingToUndo                  409
 ├── NoIndexYet                     409  the collection is still being prepared
 ├── EmbedderMismatch               409  vectors of another model
+├── IndexNotUsable                 500  its files are damaged
 ├── BadInput                       422  a value that cannot be used, saying which
 │   ├── SourceNotUsable            422  a folder or zip that cannot be read
 │   ├── LabelsNotUsable            422  a labels file that cannot be read
@@ -94,6 +95,12 @@ class EmbedderMismatch(RarefindError):
 
     status = 409
     title = "The images were prepared with another model"
+
+
+class IndexNotUsable(RarefindError):
+    """The files of an index are damaged, missing or another index's."""
+
+    title = "The prepared images can't be opened"
 
 
 class BadInput(RarefindError):

@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,14 +21,15 @@ from threading import Lock
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from sqlalchemy import Cast, Integer, cast, delete, func, insert, select, update
+from sqlalchemy import Cast, Integer, Select, cast, delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.engine import EngineError
 from app.engine import index as engine_index
 from app.engine.embedders import EMBEDDERS, Embedder, Floats, Pixels, load_embedder
-from app.engine.index import VECTORS, VectorIndex, open_index
+from app.engine.index import VECTORS, VectorIndex, open_index, read_manifest
 from app.errors import (
     BadInput,
     EmbedderMismatch,
@@ -39,8 +40,8 @@ from app.errors import (
     SourceNotUsable,
 )
 from app.importing import photo_path
-from app.preparing import Original, prepare_files
-from app.reading import Refusal, start_worker
+from app.preparing import GONE, Original, prepare_files
+from app.reading import DAMAGED, Refusal, start_worker
 from app.settings import Settings
 from app.tables import Image, ImageIndex, Photo, UnreadableImage
 
@@ -50,11 +51,11 @@ CHUNK_S = 5.0  # or sooner, so that progress moves with slow embedders too
 READ_IMAGES = 16  # handed to a worker at a time
 COPY_ROWS = 65_536  # vectors in memory at once while copying
 CRASHED = "Decoding it ended the process: it is damaged or huge."
-GONE = "Its original is gone."
 PLAN = "planned_ids.npy"  # the image of each row of a building folder
 INDEX_LOCK = 7_273_003  # any number: the first half of the advisory lock of a running build
 
 ImageIds = NDArray[np.int64]
+_Prepared = list[Pixels | Refusal]
 
 
 def build_index(
@@ -191,10 +192,11 @@ def embed_photo(photo: Photo, embedder: Embedder, *, settings: Settings) -> Floa
     if not file.exists():
         raise RefusedPhoto(f"The photo {photo.name} is gone from the data folder. Add it again.")
     original = Original(str(file), file.stat().st_size)
-    prepared, refused = prepare_files([original], embedder.prepare, settings.max_megapixels)
-    if refused:
-        raise RefusedPhoto(f"{refused[0].detail} Try another photo.")
-    return embedder.embed_images(prepared)[0]
+    prepared = prepare_files([original], embedder.prepare, settings.max_megapixels)
+    [vector] = _embed_prepared(embedder, prepared)
+    if isinstance(vector, Refusal):
+        raise RefusedPhoto(f"{vector.detail} Try another photo.")
+    return vector
 
 
 # --- What there is to build ---------------------------------------------------------------------
@@ -248,7 +250,9 @@ def _take_up(
 ) -> ImageIndex | None:
     """The row of a build that was cut off, to go on with; those nobody can finish are failed."""
     with database.session() as session:
-        last_ready_id = session.scalar(_ready(collection_id, model).with_only_columns(ImageIndex.id))
+        last_ready_id = session.scalar(
+            _ready(collection_id, model).with_only_columns(ImageIndex.id)
+        )
         unfinished = session.scalars(
             select(ImageIndex)
             .filter_by(collection_id=collection_id, embedder=model.name)
@@ -294,9 +298,7 @@ def _plan_next(
         return row
 
 
-def _is_complete(
-    session: Session, collection_id: int, model: Embedder, settings: Settings
-) -> bool:
+def _is_complete(session: Session, collection_id: int, model: Embedder, settings: Settings) -> bool:
     previous = _find_previous(session, collection_id, model, settings)
     if previous is None:
         return False
@@ -331,3 +333,303 @@ def _list_image_ids(session: Session, collection_id: int) -> ImageIds:
     """The collection's image ids, in order."""
     query = select(Image.id).filter_by(collection_id=collection_id).order_by(Image.id)
     return np.fromiter(session.scalars(query), dtype=np.int64)
+
+
+def _ready(collection_id: int, model: Embedder) -> Select[ImageIndex]:
+    return (
+        select(ImageIndex)
+        .filter_by(
+            collection_id=collection_id,
+            embedder=model.name,
+            revision=model.revision,
+            state="ready",
+        )
+        .order_by(ImageIndex.id.desc())
+    )
+
+
+# --- Building -----------------------------------------------------------------------------------
+
+
+def _build(
+    database: Database, row: ImageIndex, model: Embedder, settings: Settings
+) -> Generator[int]:
+    """Build the index of a row, yielding the images done; an error is noted in the row."""
+    try:
+        folder = _folder(settings, row.id)
+        if not folder.exists():
+            yield from _embed_missing(database, row, model, settings)
+            _write_index(database, row, settings)
+        (folder / PLAN).unlink(missing_ok=True)
+        count = read_manifest(folder).count
+        _update_row(
+            database,
+            row,
+            state="ready",
+            ready_at=func.clock_timestamp(),
+            image_count=count,
+            done_count=count,
+        )
+    except Exception as error:
+        sentence = str(error) if isinstance(error, RarefindError) else repr(error)
+        with suppress(SQLAlchemyError):  # the database may be what failed
+            _update_row(database, row, state="failed", problem=sentence)
+        raise
+
+
+def _embed_missing(
+    database: Database, row: ImageIndex, model: Embedder, settings: Settings
+) -> Generator[int]:
+    """Fill the building folder's vectors, a recorded chunk at a time."""
+    building = _building_folder(settings, row.id)
+    image_ids = _read_plan(database, row, building)
+    if image_ids is None:
+        image_ids = _lay_out(database, row, model, settings)
+    done = row.done_count
+    yield done
+    if done == len(image_ids):
+        return
+    vectors = open_memmap(building / VECTORS, mode="r+")
+    originals = _read_originals(database, image_ids[done:])
+    refused: dict[int, Refusal] = {}
+    recorded, recorded_at = done, time.monotonic()
+    with closing(_embed_all(originals, model, settings)) as tasks:
+        for embedded in tasks:
+            for outcome in embedded:
+                if isinstance(outcome, Refusal):
+                    refused[int(image_ids[done])] = outcome
+                else:
+                    vectors[done] = outcome
+                done += 1
+            is_due = time.monotonic() - recorded_at > CHUNK_S
+            if done - recorded >= CHUNK_IMAGES or is_due or done == len(image_ids):
+                vectors.flush()
+                _record(database, row, done, refused)
+                refused = {}
+                recorded, recorded_at = done, time.monotonic()
+                yield done
+
+
+def _read_plan(database: Database, row: ImageIndex, building: Path) -> ImageIds | None:
+    """The image ids of a build's rows, or None when nothing of it can be gone on with."""
+    if row.done_count == 0:
+        return None
+    try:
+        image_ids: ImageIds = np.load(building / PLAN)
+        shape = np.load(building / VECTORS, mmap_mode="r").shape
+    except (OSError, ValueError, EOFError):
+        return None
+    with database.session() as session:
+        left_out = session.scalar(
+            select(func.count()).select_from(UnreadableImage).filter_by(index_id=row.id)
+        )
+        is_current = np.isin(image_ids, _list_image_ids(session, row.collection_id)).all()
+    lengths = [len(image_ids)]
+    if row.done_count == len(image_ids):
+        lengths.append(len(image_ids) - (left_out or 0))  # cut off after closing the gaps
+    fits = shape in [(length, row.dimension) for length in lengths]
+    return image_ids if fits and is_current else None
+
+
+def _lay_out(database: Database, row: ImageIndex, model: Embedder, settings: Settings) -> ImageIds:
+    """Make the building folder afresh: first the vectors an earlier index has, then room."""
+    building = _building_folder(settings, row.id)
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    with database.session() as session:
+        session.execute(delete(UnreadableImage).filter_by(index_id=row.id))
+        wanted = _list_image_ids(session, row.collection_id)
+        previous = _find_previous(session, row.collection_id, model, settings)
+    earlier = np.empty(0, np.int64) if previous is None else previous.image_ids
+    rows = np.flatnonzero(np.isin(earlier, wanted))
+    image_ids = np.concatenate([earlier[rows], wanted[~np.isin(wanted, earlier)]])
+    np.save(building / PLAN, image_ids)
+    shape = (len(image_ids), model.dimension)
+    vectors = open_memmap(building / VECTORS, mode="w+", dtype=np.float32, shape=shape)
+    if previous is not None:
+        _copy_rows(previous.vectors, rows, vectors)
+    _update_row(database, row, image_count=len(image_ids), done_count=len(rows))
+    return image_ids
+
+
+def _copy_rows(source: Floats, rows: NDArray[np.int64], target: np.memmap) -> None:
+    """Copy `rows` of `source` to the beginning of `target`, a piece at a time."""
+    for start in range(0, len(rows), COPY_ROWS):
+        some = rows[start : start + COPY_ROWS]
+        target[start : start + len(some)] = source[some]
+    target.flush()
+
+
+def _read_originals(database: Database, image_ids: ImageIds) -> Iterator[Original]:
+    """Where the files of the images are, in order."""
+    for start in range(0, len(image_ids), 1_000):
+        some = image_ids[start : start + 1_000].tolist()
+        with database.session() as session:
+            query = select(Image.id, Image.file, Image.size_bytes).where(Image.id.in_(some))
+            found = {
+                image_id: Original(file, size_bytes)
+                for image_id, file, size_bytes in session.execute(query).tuples()
+            }
+        yield from (found[image_id] for image_id in some)
+
+
+def _record(database: Database, row: ImageIndex, done: int, refused: dict[int, Refusal]) -> None:
+    """Record a chunk whose vectors are on the disk."""
+    with database.session() as session:
+        session.add_all(
+            UnreadableImage(index_id=row.id, image_id=image_id, reason=refusal.detail)
+            for image_id, refusal in refused.items()
+        )
+    _update_row(database, row, done_count=done)
+
+
+def _update_row(database: Database, row: ImageIndex, **values: object) -> None:
+    with database.session() as session:
+        session.add(row)
+        for name, value in values.items():
+            setattr(row, name, value)
+        row.updated_at = func.clock_timestamp()
+
+
+def _write_index(database: Database, row: ImageIndex, settings: Settings) -> None:
+    """Make the filled building folder an index, and give it its final name."""
+    building = _building_folder(settings, row.id)
+    with database.session() as session:
+        left_out = list(
+            session.scalars(select(UnreadableImage.image_id).filter_by(index_id=row.id))
+        )
+    image_ids: ImageIds = np.load(building / PLAN)
+    rows = np.flatnonzero(~np.isin(image_ids, left_out))
+    if len(rows) == 0:
+        shutil.rmtree(building)  # a later call begins again
+        raise SourceNotUsable(
+            "None of the images can be read. Is the disk with the originals connected?"
+        )
+    vectors = np.load(building / VECTORS, mmap_mode="r")
+    if len(vectors) > len(rows):
+        shape = (len(rows), row.dimension)
+        closed_up = building / "closed_up.npy"
+        _copy_rows(vectors, rows, open_memmap(closed_up, "w+", dtype=np.float32, shape=shape))
+        closed_up.replace(building / VECTORS)
+        vectors = np.load(building / VECTORS, mmap_mode="r")
+    engine_index.build_index(
+        building,
+        vectors=vectors,
+        image_ids=image_ids[rows],
+        embedder=row.embedder,
+        revision=row.revision,
+    )
+    building.rename(_folder(settings, row.id))
+
+
+def _folder(settings: Settings, index_id: int) -> Path:
+    return settings.home / "indexes" / str(index_id)
+
+
+def _building_folder(settings: Settings, index_id: int) -> Path:
+    return settings.home / "indexes" / f"{index_id}.building"
+
+
+# --- Reading and embedding ----------------------------------------------------------------------
+
+_Embedded = list[Floats | Refusal]  # of one task: for each original its vector, or why not
+
+
+def _embed_all(
+    originals: Iterator[Original], model: Embedder, settings: Settings
+) -> Generator[_Embedded]:
+    """Embed originals in order: processes read ahead while the model's streams embed.
+
+    A file that kills its reader is refused; the others of its task are read again.
+    """
+    size = max(READ_IMAGES, model.batch_size)
+    tasks = iter(lambda: list(islice(originals, size)), [])
+    workers = settings.workers or os.cpu_count() or 1
+    ahead = model.streams + -(-2 * workers * READ_IMAGES // size)
+    streams = ThreadPoolExecutor(model.streams, thread_name_prefix="embed")
+    try:
+        while True:
+            running: deque[tuple[list[Original], Future[_Embedded]]] = deque()
+            readers = _open_readers(workers)
+            try:
+                for task in tasks:
+                    reads = _submit(readers, task, model, settings)
+                    running.append((task, streams.submit(_embed_read, model, reads)))
+                    if len(running) > ahead:
+                        yield _settle(running)
+                while running:
+                    yield _settle(running)
+                return
+            except BrokenProcessPool:
+                # Any file under way may have ended the process.
+                for task, _ in running:
+                    yield _embed_prepared(model, _read_singly(task, model, settings))
+            finally:
+                readers.shutdown(cancel_futures=True)
+    finally:
+        streams.shutdown(cancel_futures=True)
+
+
+def _settle(running: deque[tuple[list[Original], Future[_Embedded]]]) -> _Embedded:
+    embedded = running[0][1].result()
+    running.popleft()
+    return embedded
+
+
+def _submit(
+    readers: ProcessPoolExecutor, task: list[Original], model: Embedder, settings: Settings
+) -> list[Future[_Prepared]]:
+    return [
+        readers.submit(
+            prepare_files,
+            task[start : start + READ_IMAGES],
+            model.prepare,
+            settings.max_megapixels,
+        )
+        for start in range(0, len(task), READ_IMAGES)
+    ]
+
+
+def _embed_read(model: Embedder, reads: list[Future[_Prepared]]) -> _Embedded:
+    return _embed_prepared(model, [outcome for read in reads for outcome in read.result()])
+
+
+def _embed_prepared(model: Embedder, prepared: _Prepared) -> _Embedded:
+    usable = [pixels for pixels in prepared if not isinstance(pixels, Refusal)]
+    vectors = iter(model.embed_images(np.stack(usable)) if usable else ())
+    outcomes: _Embedded = []
+    for pixels in prepared:
+        outcome = pixels if isinstance(pixels, Refusal) else next(vectors)
+        # A flat picture can come out as zero or, in half precision, as no number at all.
+        if not isinstance(outcome, Refusal) and not abs(np.linalg.norm(outcome) - 1) < 1e-3:
+            outcome = Refusal(DAMAGED, "The embedder finds nothing in it to go by.")
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _read_singly(task: list[Original], model: Embedder, settings: Settings) -> _Prepared:
+    prepared: _Prepared = []
+    readers = _open_readers(1)
+    for original in task:
+        [read] = _submit(readers, [original], model, settings)
+        try:
+            prepared += read.result()
+        except BrokenProcessPool:
+            prepared.append(Refusal(DAMAGED, CRASHED))
+            readers.shutdown()
+            readers = _open_readers(1)
+    readers.shutdown()
+    return prepared
+
+
+def _open_readers(workers: int) -> ProcessPoolExecutor:
+    # Spawned, not forked: forking a server with threads can leave a lock held for ever.
+    readers = ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker)
+    try:
+        readers.submit(os.getpid).result()
+    except BrokenProcessPool as error:  # else every file would look as if it killed its reader
+        raise RarefindError(
+            "The processes that read images can't be started; the log says why. Memory may be "
+            "short: try fewer with RAREFIND_WORKERS."
+        ) from error
+    return readers
