@@ -499,6 +499,7 @@ def _add_images(
         )
     }
     added: dict[str, dict[str, object]] = {}
+    moved: dict[int, str] = {}
     for file, read in images:
         known = stored.get(read.sha256)
         if known is None and read.sha256 not in added:
@@ -509,7 +510,11 @@ def _add_images(
         else:
             tally.known += 1  # touched or moved, not changed
         if known is not None and not _is_there(known.file):
-            session.execute(update(Image).filter_by(id=known.id).values(file=read.file))
+            moved[known.id] = (
+                read.file if known.path == file.path else moved.get(known.id, read.file)
+            )
+    for image_id, original in moved.items():
+        session.execute(update(Image).filter_by(id=image_id).values(file=original))
     image_ids = {sha256: row.id for sha256, row in stored.items()}
     if added:
         statement = insert(Image).returning(Image.id, sort_by_parameter_order=True)

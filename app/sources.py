@@ -153,7 +153,7 @@ def _list_folder(source: Path) -> Listing:
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as found:
-                entries = list(found)
+                entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             _refuse(listing, prefix, NOT_READABLE, f"The folder can't be opened: {error.strerror}.")
             continue

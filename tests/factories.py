@@ -90,11 +90,10 @@ def make_picture(
     half = (size[0] // 2, size[1] // 2)
     for corner, colour in (((0, 0), "red"), ((1, 0), "lime"), ((0, 1), "blue"), ((1, 1), "white")):
         picture.paste(colour, (corner[0] * half[0], corner[1] * half[1], *size))
+    width = max(1, size[0] // 16)
     for bit in range(16):
         if number >> bit & 1:
-            picture.paste(
-                "black", (bit * size[0] // 16, half[1] - 2, bit * size[0] // 16 + 2, half[1] + 2)
-            )
+            picture.paste("black", (bit * width, half[1] - 2, (bit + 1) * width, half[1] + 2))
     return picture.convert(mode)
 
 

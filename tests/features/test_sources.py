@@ -1,0 +1,338 @@
+"""What a source holds: folders with links, hostile zips, labels in every spelling."""
+
+import os
+import stat
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from app.errors import LabelsNotUsable, SourceNotUsable
+from app.reading import NOT_AN_IMAGE, NOT_READABLE, NOT_SUPPORTED, TOO_LARGE
+from app.settings import Settings
+from app.sources import (
+    UNSAFE,
+    Listing,
+    check_source,
+    list_source,
+    match_labels,
+    read_labels,
+)
+
+
+def write(path: Path, content: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def paths(listing: Listing) -> list[str]:
+    return [file.path for file in listing.files]
+
+
+def refusals(listing: Listing) -> dict[str, str]:
+    return {file.path: refusal.reason for file, refusal in listing.refused}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    return folder
+
+
+def test_a_folder_is_listed_with_all_below_it(source: Path, settings: Settings) -> None:
+    for name in ("b.jpg", "a/2.jpg", "a/10.jpg", "a/deep/er/x.png", "Ünïcode 名/ß.jpg"):
+        write(source / name)
+    listing = list_source(source, settings, None)
+    assert paths(listing) == sorted(
+        ["a/10.jpg", "a/2.jpg", "a/deep/er/x.png", "b.jpg", "Ünïcode 名/ß.jpg"]
+    )
+    assert Path(str(listing.files[0].place)) == source / listing.files[0].path
+    assert listing.files[0].modified_ns == (source / listing.files[0].path).stat().st_mtime_ns
+
+
+def test_hidden_files_and_what_systems_leave_are_skipped(source: Path, settings: Settings) -> None:
+    for name in (
+        "photo.jpg",
+        ".hidden.jpg",
+        ".git/objects/photo.jpg",
+        "__MACOSX/._photo.jpg",
+        "sub/Thumbs.db",
+        "sub/@eaDir/photo.jpg",
+        "sub/.DS_Store",
+    ):
+        write(source / name)
+    listing = list_source(source, settings, None)
+    assert paths(listing) == ["photo.jpg"]
+    assert listing.skipped == 6
+    assert listing.refused == []
+
+
+def test_links_in_circles_end(source: Path, settings: Settings) -> None:
+    write(source / "a/photo.jpg")
+    (source / "a/up").symlink_to(source)
+    (source / "a/self").symlink_to(source / "a")
+    (source / "round").symlink_to(source / "round")
+    listing = list_source(source, settings, None)
+    assert paths(listing) == ["a/photo.jpg"]
+    assert refusals(listing) == {"round": NOT_READABLE}
+
+
+def test_linked_folders_are_followed_once(source: Path, tmp_path: Path, settings: Settings) -> None:
+    write(tmp_path / "elsewhere/far.jpg")
+    write(source / "real/near.jpg")
+    (source / "card").symlink_to(tmp_path / "elsewhere")
+    (source / "card2").symlink_to(tmp_path / "elsewhere")
+    (source / "also").symlink_to(source / "real")  # sorts before the real name, and loses to it
+    listing = list_source(source, settings, None)
+    assert paths(listing) == ["card/far.jpg", "real/near.jpg"]
+
+
+def test_what_is_no_file_is_refused_and_never_opened(source: Path, settings: Settings) -> None:
+    write(source / "photo.jpg")
+    os.mkfifo(source / "pipe.jpg")  # opening it would wait for ever
+    (source / "nowhere.jpg").symlink_to(source / "gone.jpg")
+    listing = list_source(source, settings, None)
+    assert paths(listing) == ["photo.jpg"]
+    assert refusals(listing) == {"pipe.jpg": NOT_AN_IMAGE, "nowhere.jpg": NOT_READABLE}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_forbidden_folder_is_refused_and_the_rest_listed(
+    source: Path, settings: Settings
+) -> None:
+    write(source / "photo.jpg")
+    closed = write(source / "closed/photo.jpg").parent
+    closed.chmod(0)
+    listing = list_source(source, settings, None)
+    closed.chmod(0o700)
+    assert paths(listing) == ["photo.jpg"]
+    assert refusals(listing) == {"closed/": NOT_READABLE}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are always Unicode")
+def test_a_name_that_is_no_utf8_is_shown_as_codes(source: Path, settings: Settings) -> None:
+    write(Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9.jpg")))
+    listing = list_source(source, settings, None)
+    assert paths(listing) == ["caf\\xe9.jpg"]
+    assert Path(str(listing.files[0].place)).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "hidden only", "text file"])
+def test_a_source_without_files_is_an_error_that_names_it(
+    source: Path, settings: Settings, kind: str
+) -> None:
+    if kind == "missing":
+        source = source / "gone"
+    elif kind == "hidden only":
+        write(source / ".hidden")
+    elif kind == "text file":
+        source = write(source / "notes.txt", b"no zip")
+    with pytest.raises(SourceNotUsable, match=source.name):
+        check_source(source)
+        list_source(source, settings, None)
+
+
+# --- Zips ---------------------------------------------------------------------------------------
+
+
+def make_zip(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry, content in entries:
+            archive.writestr(entry, content)
+    return path
+
+
+def test_a_zip_is_listed_as_a_folder_is(tmp_path: Path, settings: Settings) -> None:
+    archive = make_zip(
+        tmp_path / "photos.zip",
+        ("b/1.jpg", b"one"),
+        ("a.jpg", b"two"),
+        ("b/", b""),
+        ("__MACOSX/b/._1.jpg", b"x"),
+        ("b/.hidden.jpg", b"x"),
+        ("ä/ü.jpg", b"x"),
+    )
+    listing = list_source(archive, settings, None)
+    assert paths(listing) == ["a.jpg", "b/1.jpg", "ä/ü.jpg"]
+    assert listing.skipped == 2
+    with zipfile.ZipFile(archive) as opened:
+        entries = opened.infolist()
+    assert [entries[int(file.place)].filename for file in listing.files] == paths(listing)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.jpg",
+        "a/../../outside.jpg",
+        "/etc/outside.jpg",
+        "..",
+        "..\\outside.jpg",
+        "\\outside.jpg",
+        "C:\\outside.jpg",
+        "C:outside.jpg",
+    ],
+)
+def test_a_path_that_leads_out_is_refused_by_its_name(
+    tmp_path: Path, settings: Settings, name: str
+) -> None:
+    archive = make_zip(tmp_path / "photos.zip", (name, b"x"), ("a..b/fine..jpg", b"x"))
+    listing = list_source(archive, settings, None)
+    assert refusals(listing) == {name.replace("\\", "/"): UNSAFE}
+    assert paths(listing) == ["a..b/fine..jpg"]
+
+
+def test_links_and_devices_in_a_zip_are_refused(tmp_path: Path, settings: Settings) -> None:
+    entries = []
+    for name, kind in (("link", stat.S_IFLNK), ("pipe", stat.S_IFIFO), ("file", stat.S_IFREG)):
+        entry = zipfile.ZipInfo(f"{name}.jpg")
+        entry.create_system = 3
+        entry.external_attr = (kind | 0o644) << 16
+        entries.append((entry, b"/etc/passwd"))
+    listing = list_source(make_zip(tmp_path / "photos.zip", *entries), settings, None)
+    assert refusals(listing) == {"link.jpg": UNSAFE, "pipe.jpg": UNSAFE}
+    assert paths(listing) == ["file.jpg"]
+
+
+def test_bombs_and_oversized_entries_are_refused_before_unpacking(
+    tmp_path: Path, settings: Settings
+) -> None:
+    limits = settings.model_copy(
+        update={"max_zip_entry_mb": 3.0, "max_zip_total_gb": 0.004, "max_zip_ratio": 200.0}
+    )
+    noise = os.urandom(1_500_000)
+    archive = make_zip(
+        tmp_path / "photos.zip",
+        ("bomb.png", bytes(2_000_000)),  # packs to a thousandth
+        ("fine1.jpg", noise),
+        ("fine2.jpg", noise),
+        ("large.tif", os.urandom(3_000_001)),
+        ("total.jpg", noise),
+        ("zeros.png", bytes(900_000)),  # small enough for any ratio
+    )
+    listing = list_source(archive, limits, None)
+    assert refusals(listing) == {"bomb.png": UNSAFE, "large.tif": TOO_LARGE, "total.jpg": TOO_LARGE}
+    assert paths(listing) == ["fine1.jpg", "fine2.jpg", "zeros.png"]
+
+
+def test_encrypted_and_rarely_packed_entries_are_refused(
+    tmp_path: Path, settings: Settings
+) -> None:
+    archive = make_zip(tmp_path / "photos.zip", ("locked.jpg", b"x"), ("open.jpg", b"x"))
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("rare.jpg", b"x", zipfile.ZIP_LZMA)
+    data = bytearray(archive.read_bytes())
+    at = data.index(b"PK\x01\x02")  # the first entry of the directory: its flags
+    data[at + 8 : at + 10] = struct.pack("<H", 1)
+    archive.write_bytes(data)
+    listing = list_source(archive, settings, None)
+    assert refusals(listing) == {"locked.jpg": NOT_READABLE, "rare.jpg": NOT_SUPPORTED}
+    assert paths(listing) == ["open.jpg"]
+
+
+def test_names_in_utf8_without_the_flag_are_read(tmp_path: Path, settings: Settings) -> None:
+    # As macOS writes them: the flag that says UTF-8 is missing.
+    data = make_zip(tmp_path / "photos.zip", ("Kröte.jpg", b"x")).read_bytes()
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.index(signature) + offset
+        data = data[:at] + b"\0\0" + data[at + 2 :]
+    archive = write(tmp_path / "mac.zip", data)
+    assert paths(list_source(archive, settings, None)) == ["Kröte.jpg"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_a_zip_repeats_is_numbered(tmp_path: Path, settings: Settings) -> None:
+    archive = make_zip(tmp_path / "photos.zip", ("a.jpg", b"1"), ("a.jpg", b"22"))
+    listing = list_source(archive, settings, None)
+    assert [(file.path, file.size_bytes) for file in listing.files] == [
+        ("a.jpg", 1),
+        ("a.jpg (2)", 2),
+    ]
+
+
+# --- Labels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"file,label\na/1.jpg,newt\nb.jpg,toad\n",
+        b"\xef\xbb\xbffile,label\r\na/1.jpg,newt\r\nb.jpg,toad\r\n",
+        b"Species;note;PATH\nnewt;x;a/1.jpg\n\ntoad;;b.jpg\n",
+        b"class\tfilename\nnewt\ta/1.jpg\ntoad\tb.jpg\n",
+        "file,label\na/1.jpg,newt\nb.jpg,toad\n".encode("utf-16"),
+        b'"file","label"\n"a/1.jpg","newt"\n"b.jpg"," toad "\nc.jpg,\n',
+    ],
+)
+def test_labels_are_read_in_many_spellings(source: Path, tmp_path: Path, content: bytes) -> None:
+    labels = read_labels(write(tmp_path / "labels.csv", content), source)
+    assert labels is not None
+    assert labels.rows == {"a/1.jpg": {"newt"}, "b.jpg": {"toad"}}
+    assert labels.notes == ()
+
+
+def test_labels_that_are_not_utf8_are_read_and_said(source: Path, tmp_path: Path) -> None:
+    content = "file,label\n1.jpg,Kröte\n".encode("cp1252")
+    labels = read_labels(write(tmp_path / "labels.csv", content), source)
+    assert labels is not None
+    assert labels.rows == {"1.jpg": {"Kröte"}}
+    assert "labels.csv is not UTF-8" in labels.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"name,label\n1.jpg,newt\n", "no column file .*Its columns are: name, label"),
+        (b"file,taxon\n1.jpg,newt\n", "no column label .or class, species.*file, taxon"),
+        (b"file,label\n1.jpg,\0\x81\x8d\n", "neither UTF-8 nor"),
+        (b"file,label\n1.jpg,%b\n" % (b"x" * 200_000), "no CSV file: line 2"),
+        (None, "no labels file"),
+    ],
+)
+def test_unusable_labels_say_why(
+    source: Path, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    if content is not None:
+        write(tmp_path / "labels.csv", content)
+    with pytest.raises(LabelsNotUsable, match=words):
+        check_source(source, tmp_path / "labels.csv")
+
+
+def test_labels_may_be_inside_the_source(source: Path, tmp_path: Path, settings: Settings) -> None:
+    content = b"file,label\na.jpg,newt\n"
+    write(source / "a.jpg")
+    write(source / "sub/labels.csv", content)
+    archive = make_zip(tmp_path / "photos.zip", ("a.jpg", b"x"), ("sub/labels.csv", content))
+    for place in (source, archive):
+        labels = read_labels("sub/labels.csv", place)
+        assert labels is not None
+        assert labels.rows == {"a.jpg": {"newt"}}
+        assert paths(list_source(place, settings, labels)) == ["a.jpg"]
+        assert paths(list_source(place, settings, None)) == ["a.jpg", "sub/labels.csv"]
+
+
+def test_rows_match_by_path_else_by_a_unique_name() -> None:
+    rows = {
+        "a/1.jpg": {"by path"},
+        ".\\b\\1.jpg": {"by path, as Windows writes it"},
+        "/other/disk/2.jpg": {"by name"},
+        "3.jpg": {"of two files"},
+        "4.jpg": {"of none"},
+        "Kro\u0308te.jpg": {"accent as two letters"},
+        "5.jpg": {"one", "two"},
+    }
+    files = ["a/1.jpg", "b/1.jpg", "c/2.jpg", "a/3.jpg", "b/3.jpg", "Kr\u00f6te.jpg", "5.jpg"]
+    matched, unmatched = match_labels(rows, files)
+    assert matched == {
+        "a/1.jpg": {"by path"},
+        "b/1.jpg": {"by path, as Windows writes it"},
+        "c/2.jpg": {"by name"},
+        "Kr\u00f6te.jpg": {"accent as two letters"},
+        "5.jpg": {"one", "two"},
+    }
+    assert unmatched == ["3.jpg", "4.jpg"]
