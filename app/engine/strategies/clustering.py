@@ -61,6 +61,15 @@ def find_clusters(
     return labels.astype(np.int64), means.cluster_centers_.astype(np.float32)
 
 
+def best_of_clusters(labels: Integers, quality: NDArray[np.floating]) -> Integers:
+    """Positions of the best of each cluster, ascending; of equals the first."""
+    best = [
+        np.flatnonzero(labels == label)[np.argmax(quality[labels == label])]
+        for label in np.unique(labels)
+    ]
+    return np.sort(np.array(best, np.int64))
+
+
 def fill_up(chosen: Integers, ranking: Integers, size: int) -> Integers:
     """`chosen`, and after them the first others of `ranking`, until there are `size`."""
     missing = size - len(chosen)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.head import probabilities
-from app.engine.strategies.clustering import fill_up, find_clusters
+from app.engine.strategies.clustering import best_of_clusters, fill_up, find_clusters
 from app.engine.strategies.round_state import CLOSE_TO_LINE, Choice, RoundState, smallest
 
 Doubles = NDArray[np.float64]
@@ -45,11 +45,8 @@ def decern(state: RoundState) -> Choice:
     )
     to_anchors = np.min([1 - own @ _unit(vectors[rows].mean(axis=0)) for rows in anchors], axis=0)
     quality = -TYPICAL_WEIGHT * to_centre + (1 - TYPICAL_WEIGHT) * to_anchors
-    chosen = [
-        rows[np.flatnonzero(labels == label)[np.argmax(quality[labels == label])]]
-        for label in np.unique(labels)
-    ]
-    return Choice.of(fill_up(np.array(chosen, np.int64), rows, state.size), CLOSE_TO_LINE)
+    chosen = best_of_clusters(labels, quality)
+    return Choice.of(fill_up(rows[chosen], rows, state.size), CLOSE_TO_LINE)
 
 
 def confusion(state: RoundState) -> Doubles:

@@ -4,7 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.head import probabilities
-from app.engine.strategies.clustering import fill_up, find_clusters, seed_far_apart
+from app.engine.strategies.clustering import (
+    best_of_clusters,
+    fill_up,
+    find_clusters,
+    seed_far_apart,
+)
 from app.engine.strategies.round_state import CLOSE_TO_LINE, Choice, RoundState, smallest
 
 Floats = NDArray[np.float32]
@@ -61,9 +66,5 @@ def alfa_mix(state: RoundState) -> Choice:
     rows = state.unanswered[candidates]
     labels, centres = find_clusters(vectors[rows], state.size, state.rng)
     offsets = ((vectors[rows] - centres[labels]) ** 2).sum(axis=1)
-    chosen = [
-        rows[np.flatnonzero(labels == label)[np.argmin(offsets[labels == label])]]
-        for label in np.unique(labels)
-    ]
-    ranking = state.unanswered[smallest(rate, 2 * state.size)]
-    return Choice.of(fill_up(np.array(chosen, np.int64), ranking, state.size), CLOSE_TO_LINE)
+    chosen = best_of_clusters(labels, -offsets)
+    return Choice.of(fill_up(rows[chosen], state.unanswered[order], state.size), CLOSE_TO_LINE)
