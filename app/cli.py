@@ -23,11 +23,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from app import demo as demo_job
 from app.database import Database, open_database
+from app.demo.showing import prepare_demo, replay_demo
 from app.errors import RarefindError
 from app.exports import write_export
-from app.importing import ImportSummary, get_or_add_collection, import_images
+from app.importing import ImportSummary, check_source, get_or_add_collection, import_images
 from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index
 from app.main import create_app
 from app.searching import get_search
@@ -93,9 +93,9 @@ def demo(
     with explained():
         settings = Settings(**given)
         if replay:
-            demo_job.replay_demo(settings, images=images, console=console)
+            replay_demo(settings, images=images, console=console, progress_of=progress_of)
             return
-        demo_job.prepare_demo(settings, images=images, console=console)
+        prepare_demo(settings, images=images, console=console, progress_of=progress_of)
         run_server(settings)
 
 
@@ -114,6 +114,7 @@ def collection_add(
 ) -> None:
     """Import images into a collection and prepare it for searching."""
     with opened() as (settings, database):
+        check_source(source, labels)  # before a collection is made for it
         with database.session() as session:
             person = get_local_person(session)
             collection = get_or_add_collection(session, name, source=source, person=person)
@@ -264,6 +265,14 @@ def print_summary(summary: ImportSummary) -> None:
     table.add_row("duplicates", f"{summary.duplicates:,}")
     for reason, count in summary.refused.items():
         table.add_row(f"refused: {reason}", f"{count:,}")
+    if summary.labelled or summary.unmatched_labels:
+        table.add_row("labelled (for evaluators)", f"{summary.labelled:,}")
+        table.add_row("labels without an image", f"{summary.unmatched_labels:,}")
     table.add_row("seconds", f"{summary.seconds:.1f}")
     table.add_row("images per second", f"{summary.images_per_s:.0f}")
     console.print(table)
+    for examples in summary.refused_examples.values():
+        for example in examples:
+            console.print(f"refused {example}", style="dim", highlight=False, markup=False)
+    for note in summary.notes:
+        console.print(note, highlight=False, markup=False)

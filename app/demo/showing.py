@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app.database import Database, open_database
 from app.demo.drawing import IMAGES, LABELS, PLATES, draw_collection
@@ -16,13 +16,13 @@ from app.engine.answers import Value
 from app.engine.coverage import class_radius, coverage
 from app.engine.metrics import recall
 from app.engine.replay import replay
-from app.errors import BadInput, NoIndexYet, SourceNotUsable
+from app.errors import BadInput, SourceNotUsable
 from app.importing import get_or_add_collection, import_images
-from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index, get_current_index
+from app.indexing import OpenIndexes, build_index
 from app.searching import DEFAULT_ROUND_SIZE, DEFAULT_STRATEGY
 from app.security import get_local_person
 from app.settings import Settings
-from app.tables import Image, OracleLabel
+from app.tables import Image, ImageIndex, OracleLabel
 
 COLLECTION = "Synthetic butterflies"
 NOTICE = "synthetic"
@@ -53,8 +53,8 @@ def replay_demo(
             "Leave out --replay to search them yourself, or --images to replay the drawn ones."
         )
     with closing(open_database(settings)) as database:
-        collection_id = _prepare(database, settings, None, console, progress_of)
-        _replay(database, settings, collection_id, console)
+        row = _prepare(database, settings, None, console, progress_of)
+        _replay(database, settings, row, console)
 
 
 def _prepare(
@@ -63,8 +63,8 @@ def _prepare(
     images: Path | None,
     console: Console,
     progress_of: ProgressOf,
-) -> int:
-    """The collection's id, when it is ready to be searched."""
+) -> ImageIndex:
+    """The index that holds every image of the demo."""
     if images is None:
         folder = settings.home / "demo"
         if not (folder / LABELS).exists():
@@ -95,15 +95,8 @@ def _prepare(
     )
     if not summary.imported and not summary.known:
         raise SourceNotUsable(f"There are no images to search in {source}. Name another folder.")
-    if _has_news(database, collection_id):
-        with progress_of("Preparing") as advance:
-            build_index(
-                database,
-                collection_id,
-                settings=settings,
-                embedder=DEFAULT_EMBEDDER,
-                progress=advance,
-            )
+    with progress_of("Preparing") as advance:
+        row = build_index(database, collection_id, settings=settings, progress=advance)
     if images is None:
         plates = " and ".join(str(folder / plate) for plate in PLATES)
         console.print(
@@ -112,26 +105,18 @@ def _prepare(
             highlight=False,
             soft_wrap=True,
         )
-    return collection_id
+    return row
 
 
-def _has_news(database: Database, collection_id: int) -> bool:
-    """Whether some images are in no index yet: they are new, or an earlier run was stopped."""
+def _replay(database: Database, settings: Settings, row: ImageIndex, console: Console) -> None:
+    index = OpenIndexes(settings).get(row)
     with database.session() as session:
-        images = select(func.count()).select_from(Image).filter_by(collection_id=collection_id)
-        try:
-            return get_current_index(session, collection_id).image_count != session.scalar(images)
-        except NoIndexYet:
-            return True
-
-
-def _replay(database: Database, settings: Settings, collection_id: int, console: Console) -> None:
-    with database.session() as session:
-        index = OpenIndexes(settings).get(get_current_index(session, collection_id))
         of_target = (
             select(Image.id, Image.path)
             .join(OracleLabel, OracleLabel.image_id == Image.id)
-            .where(Image.collection_id == collection_id, OracleLabel.label == SPECIES[RARE].name)
+            .where(
+                Image.collection_id == row.collection_id, OracleLabel.label == SPECIES[RARE].name
+            )
             .order_by(Image.path)
         )
         paths = {image_id: path for image_id, path in session.execute(of_target)}  # noqa: C416
