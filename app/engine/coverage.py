@@ -1,10 +1,11 @@
-"""How much of a target's visual variety the positives span, when its images are known.
+"""How much of a target's visual variety the positives span: with known labels, and estimated.
 
 Source of all definitions: reference.md, section 3; the idea is the class coverage of K. Zaher,
 O. Buisson, A. Joly, "Positive-First Most Ambiguous", arXiv 2603.24480, 2026.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,3 +69,51 @@ def find_modes(targets: Floats) -> Integers:
 def mode_coverage(modes: Integers, found: Booleans) -> float:
     """Share of the modes (from `find_modes`) with at least one image found."""
     return len(np.unique(modes[found])) / len(np.unique(modes))
+
+
+@dataclass(frozen=True)
+class CoverageEstimate:
+    """Coverage of a live search, where the target's images are not known.
+
+    `coverage` with its 90 % interval `low`..`high`, and `target_count`, the images that the target
+    is thought to have, positives included.
+    """
+
+    coverage: float
+    low: float
+    high: float
+    target_count: float
+
+
+def estimate_coverage(
+    positives: Floats,
+    candidates: Floats,
+    chances: NDArray[np.floating],
+    *,
+    rng: np.random.Generator,
+    draws: int = 200,
+) -> CoverageEstimate:
+    """Coverage by the positives of what the target is likely to be.
+
+    The target is the positives, each counting 1, and the candidates, each counting its chance. Its
+    radius is taken from the positives alone. The interval redraws which candidates belong to the
+    target: it says how sure the count is if the chances are right, not whether they are. What the
+    head cannot see (a look that resembles no positive) is in neither.
+
+    Parameters: `positives` (p, d), p >= 1, and `candidates` (c, d), unit rows: unanswered images,
+    all or the most likely; `chances` (c,), calibrated probabilities that they are of the target.
+    Source: reference.md, section 3.
+    """
+    radius = class_radius(positives)
+    is_near = np.zeros(len(candidates), dtype=bool)
+    for start in range(0, len(candidates), CHUNK_ROWS):
+        similarities = candidates[start : start + CHUNK_ROWS] @ positives.T
+        is_near[start : start + CHUNK_ROWS] = similarities.max(axis=1) >= radius - ROUNDING
+    found = len(positives)
+    total = found + float(chances.sum())
+    drawn = rng.random((draws, len(candidates))) < chances
+    shares = (found + drawn[:, is_near].sum(axis=1)) / (found + drawn.sum(axis=1))
+    low, high = np.quantile(shares, [0.05, 0.95])
+    return CoverageEstimate(
+        (found + float(chances[is_near].sum())) / total, float(low), float(high), total
+    )

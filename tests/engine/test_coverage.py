@@ -4,7 +4,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.engine.coverage import CHUNK_ROWS, class_radius, coverage, find_modes, mode_coverage
+from app.engine.coverage import (
+    CHUNK_ROWS,
+    class_radius,
+    coverage,
+    estimate_coverage,
+    find_modes,
+    mode_coverage,
+)
 
 
 def unit_rows(n: int, d: int = 5, seed: int = 0) -> np.ndarray:
@@ -82,3 +89,38 @@ def test_number_of_modes_grows_with_the_target_up_to_ten():
     counts = [len(np.unique(find_modes(unit_rows(n)))) for n in (1, 5, 6, 46, 120)]
     assert counts == [1, 1, 2, 10, 10]
     assert len(np.unique(find_modes(np.repeat(unit_rows(2), 10, axis=0)))) == 2
+
+
+def test_estimate_weighs_likely_images_by_their_chance():
+    positives = circle(0, 10, 20)  # radius: cosine of 10 degrees
+    candidates = circle(5, 29, 31, 90)
+    chances = np.array([0.5, 1.0, 0.75, 0.25])
+
+    estimate = estimate_coverage(positives, candidates, chances, rng=np.random.default_rng(0))
+
+    np.testing.assert_allclose(estimate.coverage, (3 + 1.5) / (3 + 2.5))
+    assert estimate.target_count == 5.5
+    # By the draw between 3 + 1 (+ 1) of 4 + 0..3: from 4/6 to 5/5.
+    assert estimate.low == 4 / 6
+    assert estimate.high == 1.0
+
+
+def test_estimate_is_the_truth_where_chances_are_certain():
+    targets = unit_rows(40)
+    found = np.arange(40) < 15
+    certain = np.ones(25)
+
+    estimate = estimate_coverage(
+        targets[found], targets[~found], certain, rng=np.random.default_rng(0)
+    )
+
+    truth = coverage(targets, found, class_radius(targets[found]))
+    np.testing.assert_allclose([estimate.coverage, estimate.low, estimate.high], truth)
+    assert estimate.target_count == 40
+
+
+def test_estimate_without_candidates_is_full():
+    estimate = estimate_coverage(
+        unit_rows(2), unit_rows(0), np.empty(0), rng=np.random.default_rng(0)
+    )
+    assert (estimate.coverage, estimate.low, estimate.high) == (1.0, 1.0, 1.0)
