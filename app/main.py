@@ -70,6 +70,8 @@ async def guard(request: Request, call_next: Callable[[Request], Awaitable[Respo
         response = answer_error(request, error)
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    if request.url.path.startswith("/static/") and request.url.query:  # the address of one content
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     if "cache-control" not in response.headers:
         response.headers["Cache-Control"] = "no-store"  # back button: ask again, never a stale grid
     return response
