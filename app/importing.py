@@ -446,7 +446,7 @@ def _record(session: Session, chunk: list[_Outcome], tally: _Tally) -> None:
             ],
         )
         readable = {file.path for file, _ in images}
-        readable |= {f"{folder}/" for path in readable for folder in PurePosixPath(path).parents}
+        readable |= {str(folder) for path in readable for folder in PurePosixPath(path).parents}
         session.execute(
             delete(RefusedFile).where(
                 RefusedFile.collection_id == tally.collection_id, RefusedFile.path.in_(readable)

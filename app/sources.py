@@ -155,7 +155,8 @@ def _list_folder(source: Path) -> Listing:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            _refuse(listing, prefix, NOT_READABLE, f"The folder can't be opened: {error.strerror}.")
+            detail = f"The folder can't be opened: {error.strerror}."
+            _refuse(listing, prefix.rstrip("/"), NOT_READABLE, detail)
             continue
         for entry in entries:
             path = prefix + entry.name

@@ -214,6 +214,22 @@ def test_running_again_reads_only_what_is_new(database: Database, source: Path, 
     assert set(list_refused(database)) == {"damaged.jpg"}
 
 
+def test_what_became_readable_is_no_longer_refused(
+    database: Database, source: Path, run: Run
+) -> None:
+    make_image_file(source / "1.jpg", 1)
+    for name in ("folder", "file.jpg"):
+        (source / name).symlink_to(source / name)
+    run()
+    assert set(list_refused(database)) == {"folder", "file.jpg"}
+    for name in ("folder", "file.jpg"):
+        (source / name).unlink()
+    make_image_file(source / "folder/deep/2.jpg", 2)
+    make_image_file(source / "file.jpg", 3)
+    assert run().refused == {}
+    assert list_refused(database) == {}
+
+
 def test_a_raised_limit_reads_too_large_files_again(
     database: Database, source: Path, run: Run, settings: Settings
 ) -> None:

@@ -349,6 +349,23 @@ def test_broken_exif_never_stops_an_import(tmp_path: Path, shared_data: Path) ->
         assert {image.width, image.height} == {640, 480}
 
 
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_damage_anywhere_is_an_image_or_a_refusal(tmp_path: Path, file_format: str) -> None:
+    whole = to_bytes(make_picture(), file_format)
+    rng = random.Random(file_format)
+    for _ in range(80):
+        damaged = bytearray(whole)
+        for _ in range(rng.choice((1, 5, 50))):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        del damaged[rng.choice((len(damaged), rng.randrange(len(damaged)))) :]
+        try:
+            image = read(bytes(damaged), tmp_path)
+        except Refusal as refusal:
+            assert refusal.detail.endswith(".")
+        else:
+            assert open_thumbnail(image, tmp_path).mode == "RGB"
+
+
 def test_content_decides_not_the_name(tmp_path: Path) -> None:
     file = make_image_file(tmp_path / "source/photo.jpg", file_format="PNG")
     image = read_file(found(file), make_reading(tmp_path))

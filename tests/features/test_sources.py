@@ -110,7 +110,7 @@ def test_a_forbidden_folder_is_refused_and_the_rest_listed(
     listing = list_source(source, settings, None)
     closed.chmod(0o700)
     assert paths(listing) == ["photo.jpg"]
-    assert refusals(listing) == {"closed/": NOT_READABLE}
+    assert refusals(listing) == {"closed": NOT_READABLE}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names there are always Unicode")
