@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from app.engine import EngineError
 from app.engine.head import Head
 from app.engine.strategies import decern, diversity, neighbours, ranking, uncertainty
-from app.engine.strategies.fitting import Lesson, fit_on_answers, fit_on_tight_budget
+from app.engine.strategies.fitting import Lesson, fit_on_answers, fit_on_tight_budget, fit_steadied
 from app.engine.strategies.round_state import Chooser
 from app.engine.strategies.subpool import within_anchors
 
@@ -31,6 +31,14 @@ class Strategy:
 
 
 STRATEGIES: dict[str, Strategy] = {
+    "rarefind": Strategy(
+        ranking.most_positive,
+        "Most finds, soonest",
+        "Shows the images most like your target; learns from your answers and from how the rest of "
+        "the collection looks.",
+        fit=fit_steadied,
+        for_evaluators=False,
+    ),
     "pf-ma": Strategy(
         ranking.pf_ma,
         "Likely, least sure first",

@@ -9,7 +9,7 @@ from app.engine.strategies.round_state import EXPLORATION, Choice, RoundState
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-TYPICAL_POOL = 5_000  # images that typiclust clusters: k-means over more takes seconds
+TYPICAL_POOL = 2_000  # images that typiclust clusters: k-means over more takes seconds
 TYPICAL_NEIGHBOURS = 20
 SMALLEST_CLUSTER = 5
 COVER_POOL = 2_000  # images between which probcover knows all distances
@@ -45,7 +45,7 @@ def typiclust(state: RoundState) -> Choice:
     images come last.
     Source: G. Hacohen, A. Dekel, D. Weinshall, "Active Learning on a Budget: Opposite Strategies
     Suit High and Low Budgets", ICML 2022. Their self-supervised features are our frozen vectors; of
-    collections above 5,000 images a random part is clustered.
+    collections above 2,000 images a random part is clustered.
     """
     answered = state.answers.rows
     drawn = draw_at_most(state.unanswered, TYPICAL_POOL, state.rng)

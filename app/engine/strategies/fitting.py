@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from app.engine.head import Head, fit_head
 from app.engine.index import VectorIndex
+from app.engine.strategies.round_state import smallest
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -18,6 +19,9 @@ Integers = NDArray[np.int64]
 WITHOUT_A_NO = 100  # pseudo-negatives while nothing is answered no: a head needs two classes
 PER_ANSWER = 100  # f_a of the paper
 MOST = 500  # the paper's numbers reach 5,000, for the same heads at ten times the time
+
+STEADYING = 100
+LOOSE_C = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,31 +50,33 @@ def fit_on_tight_budget(lesson: Lesson) -> Head:
     return fit_with_pseudo_negatives(lesson, min(wanted, MOST))
 
 
-def fit_with_pseudo_negatives(lesson: Lesson, wanted: int) -> Head:
-    """Fit with up to `wanted` unanswered images from the bottom half of the current ranking."""
-    rows = _draw_pseudo_negatives(lesson, wanted) if wanted else lesson.unanswered[:0]
+def fit_steadied(lesson: Lesson, wanted: int = STEADYING) -> Head:
+    """Loosely regularised, always with 100 pseudo-negatives: the head of `rarefind`.
+
+    A loose head tells the target from its look-alikes by few answers; alone it would forget the
+    rest of the collection, which the pseudo-negatives hold in place.
+    """
+    if len(lesson.negatives) == 0:
+        wanted = max(wanted, WITHOUT_A_NO)
+    return fit_with_pseudo_negatives(lesson, wanted, C=LOOSE_C)
+
+
+def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> Head:
+    """Fit with up to `wanted` unanswered images that resemble the positives least.
+
+    Twice as many rows as wanted are drawn, and the half less similar to the positives' mean is
+    kept: that is a draw from the bottom half of the ranking without ranking the collection.
+    """
+    rows = lesson.unanswered[:0]
+    if wanted:
+        most = min(2 * wanted, len(lesson.unanswered))
+        rows = np.sort(lesson.rng.choice(lesson.unanswered, most, replace=False))
+        similarities = lesson.index.vectors[rows] @ lesson.positives.mean(axis=0)
+        rows = rows[smallest(similarities, (len(rows) + 1) // 2)]
     return fit_head(
         lesson.positives,
         lesson.negatives,
         pseudo_negatives=lesson.index.vectors[rows],
         centre=lesson.index.mean,
+        C=C,
     )
-
-
-def _draw_pseudo_negatives(lesson: Lesson, wanted: int) -> Integers:
-    """Rows from the bottom half of the ranking by a head on the answers alone.
-
-    While nothing is answered no, the ranking is by similarity to the positives' mean. Instead of
-    ranking the whole collection, which would cost a second pass, twice as many rows as wanted are
-    drawn and the lower-ranked half of them is kept.
-    """
-    drawn = lesson.rng.choice(
-        lesson.unanswered, min(2 * wanted, len(lesson.unanswered)), replace=False
-    )
-    drawn.sort()  # ties by row number
-    if len(lesson.negatives):
-        direction = fit_with_pseudo_negatives(lesson, 0).weights
-    else:
-        direction = lesson.positives.mean(axis=0)
-    ranking = np.argsort(lesson.index.vectors[drawn] @ direction, kind="stable")
-    return drawn[ranking[: (len(drawn) + 1) // 2]]
