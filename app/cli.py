@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,26 +26,44 @@ from rich.table import Table
 
 from app.database import Database, open_database
 from app.demo.showing import prepare_demo, replay_demo
-from app.errors import RarefindError
+from app.errors import NotFound, RarefindError
+from app.evaluation import ReplaySettings, choose_strategies, choose_targets, run_replays
 from app.exports import write_export
-from app.importing import ImportSummary, check_source, get_or_add_collection, import_images
+from app.importing import (
+    ImportSummary,
+    check_source,
+    find_collection,
+    get_or_add_collection,
+    import_images,
+)
 from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index
 from app.main import create_app
+from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
+from app.replay_report import find_thumbnails, write_report
 from app.searching import get_search
 from app.security import get_local_person, issue_sign_in_link
 from app.settings import Settings
 
 app = typer.Typer(
-    help="Find every image of one rare species in a large, unlabelled photo collection.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True)
 app.add_typer(collection_app, name="collection")
+index_app = typer.Typer(help="Indexes of vectors.", no_args_is_help=True)
+app.add_typer(index_app, name="index")
 console = Console()
 errors = Console(stderr=True)
 ADDRESS_FILE = "address.txt"  # where the last server listened, for `rarefind link`
+
+
+@app.callback()
+def main() -> None:
+    """Find every image of one rare species in a large, unlabelled photo collection."""
+    # A worker process begins by importing the main program's file, which here brings the whole web
+    # server along: 1.5 core-seconds each. Without a file it imports only what it works with.
+    sys.modules["__main__"].__dict__.pop("__file__", None)
 
 
 class AddressNotFree(RarefindError):
@@ -156,6 +175,104 @@ def export(
                 file.writelines(lines)
 
 
+@app.command()
+def replay(
+    out: Annotated[Path, typer.Option(help="Folder for the results; resumed if it has some.")],
+    collection: Annotated[
+        str | None, typer.Argument(metavar="COLLECTION", help="A collection with known labels.")
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="A bare index folder, in place of a collection.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV of file and label, one line for every image.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column of --labels; a group is held out as a whole.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="A label to look for; repeatable.")
+    ] = None,
+    targets_between: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="All labels with so many images; 10 200 without --target."),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeatable, or “all”; without it pf-ma and the usual one."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 25,
+    size: Annotated[int, typer.Option(help="Images a round.")] = 10,
+    open_with: Annotated[int, typer.Option(help="Example images that open a run.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Runs of each target and strategy.")] = 3,
+    oracle_error: Annotated[float, typer.Option(help="Chance of a wrong answer.")] = 0.0,
+    oracle_unsure: Annotated[float, typer.Option(help="Chance of “unsure”.")] = 0.0,
+    holdout: Annotated[
+        float, typer.Option(help="Share of the images kept out of the search, to measure F1 on.")
+    ] = 0.2,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that play at a time.")] = 1,
+) -> None:
+    """Replay searches against known labels, to compare strategies; writes a report to --out."""
+    if (collection is None) == (index is None):
+        raise typer.BadParameter("Name a collection, or give the folder of an index with --index.")
+    if index is not None and labels is None:
+        raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
+
+    def plan(oracle: Oracle) -> ReplaySettings:
+        return ReplaySettings(
+            targets=choose_targets(oracle, target or (), targets_between),
+            strategies=choose_strategies(strategy or ()),
+            rounds=rounds,
+            size=size,
+            open_with=open_with,
+            seeds=seeds,
+            oracle_error=oracle_error,
+            oracle_unsure=oracle_unsure,
+            holdout=holdout,
+        )
+
+    if index is not None and labels is not None:
+        with explained():
+            oracle = read_oracle(index, labels, group=group)
+            play(oracle, index, plan(oracle), out, workers)
+            report = write_report(out, names=oracle.name_of, find_pictures=lambda _: {})
+    else:
+        with opened() as (settings, database):
+            with database.session() as session:
+                found = find_collection(session, collection or "")
+                if found is None:
+                    raise NotFound(f"There is no collection “{collection}”.")
+                oracle, folder = read_oracle_of(
+                    session, found, settings=settings, labels=labels, group=group
+                )
+            play(oracle, folder, plan(oracle), out, workers)
+            with database.session() as session:
+                report = write_report(
+                    out,
+                    names=oracle.name_of,
+                    find_pictures=partial(find_thumbnails, session, settings=settings),
+                )
+    console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+
+
+@index_app.command("from-vectors")
+def index_from_vectors(
+    file: Annotated[Path, typer.Argument(metavar="FILE.npy", help="One vector a row.")],
+    ids: Annotated[
+        Path, typer.Option(help="CSV with a line for each row: file, image_id, or both.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; without it FILE with the ending .index.")
+    ] = None,
+) -> None:
+    """Make an index of vectors that you bring, to replay searches on it."""
+    with explained():
+        folder = out or file.with_suffix(".index")
+        made = index_vectors(file, ids, folder)
+    what = f"{made.count:,} vectors of {made.dimension} dimensions"
+    console.print(f"{folder}: {what}", soft_wrap=True, highlight=False)
+
+
 def run_server(settings: Settings) -> None:
     """Serve until Ctrl-C; the sign-in link is printed once the server listens."""
     listening = listen(settings)
@@ -180,6 +297,12 @@ def run_server(settings: Settings) -> None:
     server.run(sockets=[listening])
     if not server.started:
         raise typer.Exit(1)
+
+
+def play(oracle: Oracle, folder: Path, plan: ReplaySettings, out: Path, workers: int) -> None:
+    """Play a replay with a progress bar."""
+    with progress_of("Replaying") as advance:
+        run_replays(oracle, folder, plan, out, workers=workers, progress=advance)
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -1,0 +1,1 @@
+"""HTML: parse, call one verb, render the page or its fragment."""
