@@ -246,12 +246,8 @@ def run_replays(
     thread, from its own seed.
     """
     check_replay(oracle, settings)
-    manifest = {
-        **describe_replay(oracle, settings),
-        "index": asdict(read_manifest(index_folder)),
-        "f1_measured_on": "images held out" if settings.holdout else "the unanswered pool",
-    }
-    open_folder(out, manifest)
+    index = asdict(read_manifest(index_folder))
+    open_folder(out, describe_replay(oracle, settings, index=index, server=None))
     runs = [
         Run(index_folder, oracle.collection, target, rows, strategy, seed, settings, oracle.groups)
         for target, strategy, seed in list_runs(settings)
@@ -320,10 +316,16 @@ def play_run(run: Run) -> PlayedRun:
     )
 
 
-def describe_replay(oracle: Oracle, settings: ReplaySettings) -> dict[str, Any]:
-    """What a manifest says of a replay, wherever it is played."""
+def describe_replay(
+    oracle: Oracle, settings: ReplaySettings, *, index: dict[str, Any] | None, server: str | None
+) -> dict[str, Any]:
+    """What a manifest says: `index` where vectors are at hand, `server` where one is asked."""
+    measured_on = "images held out" if settings.holdout else "the unanswered pool"
     return {
         "collection": oracle.collection,
+        "index": index,
+        "server": server,
+        "f1_measured_on": measured_on if index else None,
         "settings": asdict(settings),
         "target_sizes": {name: len(oracle.rows_of[name]) for name in settings.targets},
         "bands": {
@@ -514,11 +516,11 @@ def _what_must_agree(manifest: dict[str, Any]) -> dict[str, Any]:
     }
     return settings | {
         "collection": manifest["collection"],
-        "index": (manifest.get("index") or {}).get("vectors_sha256"),
+        "index": (manifest["index"] or {}).get("vectors_sha256"),
         "labels": manifest["oracle_sha256"],
         "engine": manifest["engine_sha256"],
         "version of the libraries": manifest["versions"],
-        "server": manifest.get("server"),
+        "server": manifest["server"],
     }
 
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.engine import EngineError
 from app.engine.index import VectorIndex, build_index, open_index
-from app.errors import BadInput, LabelsNotUsable
-from app.indexing import get_current_index, index_folder
+from app.errors import BadInput, IndexNotUsable, LabelsNotUsable
+from app.indexing import get_current_index
 from app.settings import Settings
 from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_labels
 from app.tables import Collection, Image, ImagePath, OracleLabel
@@ -43,6 +44,11 @@ class Oracle:
     groups: Integers | None = None  # (n,) images of one group stay together; None without --group
 
     @property
+    def name_of(self) -> dict[int, str]:
+        """The name of every image, by image id."""
+        return dict(zip(self.image_ids.tolist(), self.names, strict=True))
+
+    @property
     def sha256(self) -> str:
         """A checksum of what the oracle knows, whatever file it came from."""
         known = hashlib.sha256()
@@ -56,7 +62,7 @@ class Oracle:
 
 def read_oracle(folder: Path, labels: Path, *, group: str | None = None) -> Oracle:
     """The oracle of a bare index folder, from a labels file that names every image of it."""
-    image_ids = open_index(folder).image_ids
+    image_ids = _open(folder).image_ids
     named = _read_names(folder, image_ids)
     known = {name: image_id for image_id, name in named.items()}
     names = [named[image_id] for image_id in image_ids.tolist()]
@@ -76,8 +82,8 @@ def read_oracle_of(
     if group and labels is None:
         raise BadInput("A group is a column of the labels file. Give the file too, with --labels.")
     index_row = get_current_index(session, collection.id)
-    folder = index_folder(settings, index_row.id)
-    image_ids = open_index(folder).image_ids
+    folder = settings.home / "indexes" / str(index_row.id)
+    image_ids = _open(folder).image_ids
     own = select(Image.id, Image.path).where(Image.collection_id == collection.id)
     named = {image.id: image.path for image in session.execute(own)}
     names = [named[image_id] for image_id in image_ids.tolist()]
@@ -177,6 +183,13 @@ def index_vectors(file: Path, ids: Path, out: Path) -> VectorIndex:
         raise
     building.rename(out)
     return open_index(out)
+
+
+def _open(folder: Path) -> VectorIndex:
+    try:
+        return open_index(folder)
+    except EngineError as error:
+        raise IndexNotUsable(f"{folder} is no index that can be used: {error}.") from error
 
 
 def _read_names(folder: Path, image_ids: Integers) -> dict[int, str]:

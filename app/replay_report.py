@@ -1,0 +1,435 @@
+"""The report of a replay: curves, tables and filmstrips, on one page that needs nothing else.
+
+The same parts (templates/_replay_parts.html) are shown in the browser and written to `report.html`,
+where style sheet, script and pictures are put inside the file.
+"""
+
+import base64
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image as Pictures
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.database import PROJECT
+from app.engine.loop import STRATEGIES
+from app.errors import NotFound
+from app.evaluation import RIVAL, PlayedRun, ReplaySettings, read_replay, write_atomically
+from app.importing import get_thumbnail
+from app.replay_summary import (
+    ALL,
+    SUMMARY,
+    Figure,
+    Interval,
+    Measure,
+    SummaryRow,
+    curve,
+    interval,
+    list_bands,
+    list_measures,
+    mean_by_target,
+    summarise,
+    write_summary,
+)
+from app.settings import Settings
+from app.tables import Image
+
+REPORT = "report.html"
+CURVES = {
+    "coverage": ("Coverage", "Share of the target's visual variety that the finds span"),
+    "recall": ("Recall", "Share of the target's images that were found"),
+    "f1": ("F1", "How well the trained boundary separates yes from no"),
+}
+BAND_TITLES = {"all": "All targets", "head": "Head", "middle": "Middle", "tail": "Tail"}
+WIDTH, HEIGHT = 236, 118  # of a curve's plot, in its own units
+MOST_PICTURES = 6_000  # about 10 MB in the page; the images beyond keep their name
+PICTURE_SIDE = 64  # pixels
+PICTURE_QUALITY = 60
+IMAGES_AT_A_TIME = 1_000
+SMALL = 320  # pixels, of a collection's small renditions
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve in a panel: SVG paths of its mean and its interval, and where it ends."""
+
+    mean: str
+    shade: str
+    end: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The curve of one strategy in front of another's."""
+
+    strategy: str
+    title: str
+    line: Line
+    behind: Line | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of the table, as text; `verdict` is better, worse or nothing."""
+
+    mean: str
+    interval: str
+    difference: str
+    difference_interval: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image of a filmstrip."""
+
+    image_id: int
+    value: str  # yes, no or unsure
+
+
+@dataclass(frozen=True)
+class Film:
+    """One run, round by round."""
+
+    target: str
+    strategy: str
+    seed: int
+    opening: list[int]
+    rounds: list[list[Shot]]
+    recalls: list[float]
+
+
+def write_report(
+    out: Path,
+    *,
+    names: Mapping[int, str],
+    find_pictures: Callable[[list[int]], Mapping[int, Path]],
+) -> Path:
+    """Sum up a finished replay: summary.csv, and report.html with all it shows inside.
+
+    `find_pictures` gives a file for each image id it has a picture of; the others show their name.
+    """
+    manifest, runs = read_replay(out)
+    settings = ReplaySettings(**manifest["settings"])
+    write_summary(out / SUMMARY, summarise(runs, settings))
+    embedded = _embed(find_pictures(_choose_pictures(runs)))
+    seen = {image_id for run in runs for shown in [run.opening, *run.shown] for image_id in shown}
+    films = {
+        "images": {
+            image_id: [names.get(image_id, str(image_id)), embedded.get(image_id)]
+            for image_id in sorted(seen)
+        },
+        "runs": [
+            [
+                run.target,
+                run.strategy,
+                run.seed,
+                run.opening,
+                run.shown,
+                run.values,
+                [round(row.recall, 3) for row in run.rows],
+            ]
+            for run in runs
+        ],
+    }
+    static = PROJECT / "static"
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            **describe_report(manifest, runs),
+            film=find_film(runs, None, None, None),
+            names=names,
+            embedded=embedded,
+            # "<" could end the script element that holds the data.
+            films=Markup(json.dumps(films, ensure_ascii=False).replace("<", "\\u003c")),  # noqa: S704
+            style=Markup((static / "app.css").read_text() + (static / "replays.css").read_text()),  # noqa: S704
+            script=Markup((static / "report.js").read_text()),  # noqa: S704
+        )
+    )
+    write_atomically(out / REPORT, page)
+    return out / REPORT
+
+
+def find_thumbnails(
+    session: Session, image_ids: list[int], *, settings: Settings
+) -> dict[int, Path]:
+    """The small renditions of images of a collection; those that are lost are left out."""
+    found = {}
+    for start in range(0, len(image_ids), IMAGES_AT_A_TIME):
+        some = image_ids[start : start + IMAGES_AT_A_TIME]
+        for image in session.scalars(select(Image).where(Image.id.in_(some))):
+            with suppress(NotFound):
+                found[image.id] = get_thumbnail(image, SMALL, settings=settings)
+    return found
+
+
+def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str, Any]:
+    """Everything but the filmstrips: facts, the table and the curves of each band."""
+    settings = ReplaySettings(**manifest["settings"])
+    measures = list_measures(runs, settings)
+    summary = summarise(runs, settings)
+    bands = list_bands(runs)
+    if len(bands) == 2:  # all targets are of one band
+        bands = bands[:1]
+    strategies = sort_strategies(summary, settings)
+    return {
+        "manifest": manifest,
+        "settings": settings,
+        "run_count": len(runs),
+        "rival": RIVAL if RIVAL in settings.strategies else None,
+        "measures": measures,
+        "titles": {name: title_of(name) for name in strategies},
+        "bands": [
+            {
+                "name": band,
+                "title": BAND_TITLES[band],
+                "targets": next(row.targets for row in summary if row.band == band),
+                "rows": [
+                    (row, [_describe_figure(row.figures[m.name], m) for m in measures])
+                    for name in strategies
+                    for row in summary
+                    if (row.band, row.strategy) == (band, name)
+                ],
+                "charts": [
+                    (title, meaning, draw_panels(runs, settings, strategies, band, column))
+                    for column, (title, meaning) in CURVES.items()
+                    if any(np.isfinite(getattr(run.rows[-1], column)) for run in runs)
+                ],
+            }
+            for band in bands
+        ],
+    }
+
+
+def compare_replays(
+    left: tuple[dict[str, Any], list[PlayedRun]], right: tuple[dict[str, Any], list[PlayedRun]]
+) -> dict[str, Any]:
+    """Two replays side by side: what was set otherwise, figures, and curves of both."""
+    sides = [(ReplaySettings(**manifest["settings"]), runs) for manifest, runs in (left, right)]
+    (left_settings, left_runs), (right_settings, right_runs) = sides
+    strategies = [s for s in left_settings.strategies if s in right_settings.strategies]
+    measures = [
+        (one, other)
+        for one, other in zip(
+            list_measures(left_runs, left_settings),
+            list_measures(right_runs, right_settings),
+            strict=False,
+        )
+        if one.name.split("@")[0] == other.name.split("@")[0]
+    ]
+    summaries = [
+        {row.strategy: row for row in summarise(runs, settings) if row.band == ALL}
+        for settings, runs in sides
+    ]
+    return {
+        "sides": [settings for settings, _ in sides],
+        "other_settings": _list_differences(left[0], right[0]),
+        "strategies": strategies,
+        "titles": {name: title_of(name) for name in strategies},
+        "measures": measures,
+        "figures": {
+            name: [
+                (
+                    _describe_figure(summaries[0][name].figures[one.name], one),
+                    _describe_figure(summaries[1][name].figures[other.name], other),
+                )
+                for one, other in measures
+            ]
+            for name in strategies
+        },
+        "charts": [
+            (title, meaning, _draw_both(sides, strategies, column))
+            for column, (title, meaning) in CURVES.items()
+            if all(np.isfinite(getattr(runs[-1].rows[-1], column)) for _, runs in sides)
+        ],
+    }
+
+
+def find_film(
+    runs: list[PlayedRun], target: str | None, strategy: str | None, seed: int | None
+) -> Film:
+    """The run asked for, or the first that agrees with most of what was asked."""
+    run = max(
+        runs, key=lambda one: (one.target == target, one.strategy == strategy, one.seed == seed)
+    )
+    words = {"y": "yes", "n": "no", "u": "unsure"}
+    return Film(
+        run.target,
+        run.strategy,
+        run.seed,
+        run.opening,
+        [
+            [Shot(image, words[value]) for image, value in zip(shown, values, strict=True)]
+            for shown, values in zip(run.shown, run.values, strict=True)
+        ],
+        [row.recall for row in run.rows],
+    )
+
+
+def draw_panels(
+    runs: list[PlayedRun], settings: ReplaySettings, strategies: list[str], band: str, column: str
+) -> list[Panel]:
+    """A panel for each strategy, with pf-ma behind."""
+    lines = {
+        name: draw_line(_list_intervals(runs, name, band, column, settings.rounds), settings.rounds)
+        for name in strategies
+    }
+    behind = lines.get(RIVAL)
+    return [
+        Panel(name, title_of(name), line, None if name == RIVAL else behind)
+        for name, line in lines.items()
+    ]
+
+
+def draw_line(intervals: list[Interval], rounds: int) -> Line:
+    """SVG paths of a curve of shares, 0 at the foot of the plot and 1 at its top."""
+    step = WIDTH / max(rounds - 1, 1)
+
+    def path(places: list[tuple[float, float]]) -> str:
+        return "M" + "L".join(f"{x:.1f} {HEIGHT * (1 - min(max(y, 0), 1)):.1f}" for x, y in places)
+
+    known = [(n * step, one) for n, one in enumerate(intervals) if np.isfinite(one.mean)]
+    sure = [(x, one) for x, one in known if np.isfinite(one.low)]
+    if not known:
+        return Line("", "", float("nan"))
+    around = [(x, one.high) for x, one in sure] + [(x, one.low) for x, one in reversed(sure)]
+    return Line(
+        path([(x, one.mean) for x, one in known]),
+        f"{path(around)}Z" if sure else "",
+        known[-1][1].mean,
+    )
+
+
+def sort_strategies(summary: list[SummaryRow], settings: ReplaySettings) -> list[str]:
+    """The strategy with the largest area under coverage (else recall) first."""
+    rows = {row.strategy: row for row in summary if row.band == ALL}
+
+    def rank(name: str) -> float:
+        figures = rows[name].figures
+        leading = figures.get("area") or figures[f"recall@{settings.rounds}"]
+        return -leading.value.mean
+
+    return sorted(settings.strategies, key=rank)
+
+
+def title_of(strategy: str) -> str:
+    """A strategy in words; a wrapped one has only its name."""
+    return STRATEGIES[strategy].title if strategy in STRATEGIES else ""
+
+
+def _describe_figure(figure: Figure, measure: Measure) -> Cell:
+    difference, verdict = figure.difference, ""
+    if difference and figure.beyond_chance:
+        verdict = "better" if (difference.mean > 0) == measure.more_is_better else "worse"
+    value = figure.value
+    return Cell(
+        mean=_write(value.mean, measure),
+        interval=_write_range(value, measure),
+        difference=_write(difference.mean, measure, signed=True) if difference else "",
+        difference_interval=_write_range(difference, measure, signed=True) if difference else "",
+        verdict=verdict,
+    )
+
+
+def _write(number: float, measure: Measure, *, signed: bool = False) -> str:
+    if np.isnan(number):
+        return "–"
+    digits = {"answers_to_80": 0, "ms_per_round": 1}.get(measure.name, 3)
+    text = f"{number:+.{digits}f}" if signed else f"{number:.{digits}f}"
+    return text.replace("-", "\u2212")
+
+
+def _write_range(one: Interval, measure: Measure, *, signed: bool = False) -> str:
+    if np.isnan(one.low):
+        return ""
+    low, high = (_write(number, measure, signed=signed) for number in (one.low, one.high))
+    return f"{low} to {high}"
+
+
+def _list_intervals(
+    runs: list[PlayedRun], strategy: str, band: str, column: str, rounds: int
+) -> list[Interval]:
+    own = [r for r in runs if r.strategy == strategy and band in (ALL, r.rows[0].band)]
+    targets = list(dict.fromkeys(run.target for run in own))
+    curves = {id(run): curve(run, column, rounds) for run in own}
+    return [
+        interval(mean_by_target(own, strategy, targets, lambda run, n=n: float(curves[id(run)][n])))
+        for n in range(rounds)
+    ]
+
+
+def _draw_both(
+    sides: list[tuple[ReplaySettings, list[PlayedRun]]], strategies: list[str], column: str
+) -> list[Panel]:
+    rounds = max(settings.rounds for settings, _ in sides)
+    panels = []
+    for name in strategies:
+        behind, front = (
+            draw_line(_list_intervals(runs, name, ALL, column, settings.rounds), rounds)
+            for settings, runs in sides
+        )
+        panels.append(Panel(name, title_of(name), front, behind))
+    return panels
+
+
+def _list_differences(
+    left: dict[str, Any], right: dict[str, Any]
+) -> list[tuple[str, object, object]]:
+    pairs = [(name, value, right["settings"][name]) for name, value in left["settings"].items()]
+    pairs.append(("engine", left["engine_sha256"][:8], right["engine_sha256"][:8]))
+    pairs.append(("labels", left["oracle_sha256"][:8], right["oracle_sha256"][:8]))
+    checksums = [((one["index"] or {}).get("vectors_sha256") or "")[:8] for one in (left, right)]
+    pairs.append(("index", *checksums))
+    return [
+        (name.replace("_", " "), *(", ".join(v) if isinstance(v, list) else v for v in values))
+        for name, *values in pairs
+        if values[0] != values[1]
+    ]
+
+
+def _choose_pictures(runs: list[PlayedRun]) -> list[int]:
+    """The images that get a picture: finds and examples first, then what was shown most."""
+    times: Counter[int] = Counter()
+    for run in runs:
+        times.update(dict.fromkeys(run.opening, 1_000))
+        for shown, values in zip(run.shown, run.values, strict=True):
+            for image_id, value in zip(shown, values, strict=True):
+                times[image_id] += 1_000 if value == "y" else 1
+    return [image_id for image_id, _ in times.most_common(MOST_PICTURES)]
+
+
+def _embed(files: Mapping[int, Path]) -> dict[int, str]:
+    """Small pictures as data: addresses."""
+    embedded = {}
+    for image_id, file in files.items():
+        with Pictures.open(file) as picture:
+            small = picture.convert("RGB")
+        small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+        data = io.BytesIO()
+        small.save(data, "JPEG", quality=PICTURE_QUALITY)
+        embedded[image_id] = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return embedded
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PROJECT / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

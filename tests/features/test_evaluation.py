@@ -1,0 +1,438 @@
+"""Replays: the oracle is exact or refused by name, runs repeat, figures are what they claim."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from app.engine.index import open_index
+from app.engine.replay import replay
+from app.errors import BadInput, LabelsNotUsable
+from app.evaluation import (
+    AnotherReplay,
+    ReplaySettings,
+    band_of,
+    check_replay,
+    choose_strategies,
+    choose_targets,
+    draw_opening,
+    read_replay,
+    run_file,
+    run_replays,
+    split_pool,
+)
+from app.oracle import index_vectors, make_oracle, read_oracle, read_oracle_of
+from app.replay_report import compare_replays, find_film, write_report
+from app.replay_summary import (
+    answers_to_recall,
+    correct_by_holm,
+    curve,
+    interval,
+    p_value,
+    summarise,
+)
+from app.tables import OracleLabel
+from tests.factories import make_collection, make_images, make_index
+
+COUNT = 140
+LABELS = ["newt"] * 12 + ["heron"] * 30 + [""] * 98
+SETTINGS = ReplaySettings(
+    targets=("newt", "heron"), strategies=("pf-ma", "random"), rounds=4, size=6, seeds=2
+)
+
+
+def name_image(row: int) -> str:
+    return f"pond/IMG_{row:04}.jpg"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Path:
+    """A folder with vectors, ids and labels as a person brings them, and the index made of them."""
+    folder = tmp_path_factory.mktemp("bench")
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(COUNT, 12))
+    for label in ("newt", "heron"):
+        vectors[[own == label for own in LABELS]] += 2 * rng.normal(size=12)
+    np.save(folder / "vectors.npy", vectors)
+    write_csv(folder / "ids.csv", ["file"], [[name_image(row)] for row in range(COUNT)])
+    write_csv(folder / "labels.csv", ["file", "label", "track"], label_lines())
+    index_vectors(folder / "vectors.npy", folder / "ids.csv", folder / "index")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def oracle(bench):
+    return read_oracle(bench / "index", bench / "labels.csv")
+
+
+@pytest.fixture(scope="module")
+def played(bench, oracle, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("played") / "out"
+    run_replays(oracle, bench / "index", SETTINGS, out)
+    return out
+
+
+def label_lines() -> list[list[str]]:
+    return [[name_image(row), label, str(row // 3)] for row, label in enumerate(LABELS)]
+
+
+def write_csv(path: Path, header: list[str], lines: list[list[str]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *lines])
+    return path
+
+
+def read_rounds(out: Path) -> list[dict[str, str]]:
+    with (out / "rounds.csv").open(newline="") as file:
+        return [
+            {name: cell for name, cell in line.items() if not name.endswith("_ms")}
+            for line in csv.DictReader(file)
+        ]
+
+
+def test_brought_vectors_become_unit_and_keep_their_names(bench, oracle):
+    index = open_index(bench / "index", verify=True)
+    given = np.load(bench / "vectors.npy")
+    np.testing.assert_allclose(
+        index.vectors, given / np.linalg.norm(given, axis=1, keepdims=True), atol=1e-6
+    )
+    assert oracle.names == [name_image(row) for row in range(COUNT)]
+    assert {name: len(rows) for name, rows in oracle.rows_of.items()} == {"heron": 30, "newt": 12}
+
+
+@pytest.mark.parametrize(
+    ("vectors", "ids", "problem"),
+    [
+        (np.ones((3, 2)), [["a"], ["b"]], "2 lines for 3 vectors"),
+        (np.array([[1.0, 0], [0, 0], [0, 1]]), [["a"], ["b"], ["c"]], r"Row 1 .*\(b\)"),
+        (np.array([[1.0, 0], [0, 1], [np.nan, 1]]), [["a"], ["b"], ["c"]], r"Row 2 .*\(c\)"),
+        (np.ones(3), [["a"]], "no vectors"),
+        (np.ones((2, 2), dtype=int), [["a"], ["b"]], "floating-point"),
+    ],
+)
+def test_vectors_that_make_no_index_are_refused_and_leave_nothing(tmp_path, vectors, ids, problem):
+    np.save(tmp_path / "vectors.npy", vectors)
+    write_csv(tmp_path / "ids.csv", ["file"], ids)
+    with pytest.raises(BadInput, match=problem):
+        index_vectors(tmp_path / "vectors.npy", tmp_path / "ids.csv", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"vectors.npy", "ids.csv"}
+
+
+def test_finished_index_is_never_written_over(bench):
+    with pytest.raises(BadInput, match="never changed"):
+        index_vectors(bench / "vectors.npy", bench / "ids.csv", bench / "index")
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (label_lines()[:-1], "1 image without a known label: “pond/IMG_0139.jpg”"),
+        ([*label_lines(), ["pond/IMG_9.jpg", "newt", ""]], "does not hold.*“pond/IMG_9.jpg”"),
+    ],
+)
+def test_labels_that_leave_out_or_invent_an_image_are_refused_by_name(
+    bench, tmp_path, lines, problem
+):
+    labels = write_csv(tmp_path / "labels.csv", ["file", "label", "track"], lines)
+    with pytest.raises(LabelsNotUsable, match=problem):
+        read_oracle(bench / "index", labels)
+
+
+def test_labels_by_image_id_are_the_same_oracle(bench, oracle, tmp_path):
+    lines = [[str(row), label] for row, label in enumerate(LABELS)]
+    labels = write_csv(tmp_path / "labels.csv", ["image_id", "label"], lines)
+    assert read_oracle(bench / "index", labels).sha256 == oracle.sha256
+    changed = [*lines[:-1], [str(COUNT - 1), "newt"]]
+    other = write_csv(tmp_path / "other.csv", ["image_id", "label"], changed)
+    assert read_oracle(bench / "index", other).sha256 != oracle.sha256
+
+
+def test_collection_answers_with_its_own_labels_or_refuses(session, settings):
+    collection = make_collection(session)
+    images = make_images(session, collection, 5)
+    make_index(session, settings, images)
+    session.add_all(OracleLabel(image_id=image.id, label="newt") for image in images[:4])
+    session.flush()
+    with pytest.raises(LabelsNotUsable, match=f"1 image .*“{images[4].path}”"):
+        read_oracle_of(session, collection, settings=settings)
+    session.add(OracleLabel(image_id=images[4].id, label="heron"))
+    session.flush()
+    oracle, folder = read_oracle_of(session, collection, settings=settings)
+    assert oracle.rows_of["newt"].tolist() == [0, 1, 2, 3]
+    assert open_index(folder).image_ids.tolist() == [image.id for image in images]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"targets": ("osprey",)}, "“osprey”.*“heron”, “newt”"),
+        ({"targets": ()}, "no target"),
+        ({"strategies": ()}, "no strategy"),
+        ({"strategies": ("pf-ma", "")}, "strategy is empty"),
+        ({"strategies": ("pf-mb",)}, "“pf-mb”.*pf-ma"),
+        ({"rounds": 0}, "rounds"),
+        ({"seeds": 0}, "seeds"),
+        ({"oracle_error": 1.5}, "oracle-error"),
+        ({"holdout": 1.0}, "holdout"),
+        ({"open_with": 10}, "“newt” has 12 images.*none is left"),
+    ],
+)
+def test_bad_input_is_refused_by_name_before_any_work(bench, oracle, tmp_path, change, problem):
+    with pytest.raises(BadInput, match=problem):
+        run_replays(oracle, bench / "index", replace(SETTINGS, **change), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_target_of_one_image_is_refused():
+    oracle = make_oracle("p", np.arange(3), list("abc"), {0: {"one"}, 1: set(), 2: set()}, {})
+    with pytest.raises(BadInput, match="“one” has 1 image; a target needs at least 2"):
+        check_replay(oracle, replace(SETTINGS, targets=("one",)))
+
+
+def test_targets_are_chosen_by_name_or_by_size(oracle):
+    assert choose_targets(oracle, between=(12, 29)) == ("newt",)
+    assert choose_targets(oracle) == ("heron", "newt")
+    assert choose_targets(oracle, ["newt", "newt"]) == ("newt",)
+    with pytest.raises(BadInput, match="12 to 30"):
+        choose_targets(oracle, between=(100, 200))
+    with pytest.raises(BadInput, match="not both"):
+        choose_targets(oracle, ["newt"], (10, 20))
+
+
+def test_all_strategies_can_be_asked_for_at_once():
+    assert choose_strategies([])[0] == "pf-ma"
+    assert {"pf-ma", "most-positive", "random"} <= set(choose_strategies(["all"]))
+
+
+def test_pool_and_test_share_no_image_and_split_the_target(oracle):
+    rows = oracle.rows_of["newt"]
+    pool, test = split_pool(COUNT, rows, 0.25, 7, None)
+    assert sorted([*pool, *test]) == list(range(COUNT))
+    assert np.isin(rows, test).sum() == 3
+    assert len(test) == 3 + (COUNT - 12) // 4
+    assert split_pool(COUNT, rows, 0.0, 7, None)[0].tolist() == list(range(COUNT))
+
+
+def test_groups_are_never_split_between_pool_and_test(bench):
+    grouped = read_oracle(bench / "index", bench / "labels.csv", group="track")
+    for seed in range(5):
+        pool, test = split_pool(COUNT, grouped.rows_of["newt"], 0.3, seed, grouped.groups)
+        assert not set(grouped.groups[pool]) & set(grouped.groups[test])
+        assert len(test)
+    with pytest.raises(LabelsNotUsable, match=r"no column burst.*track"):
+        read_oracle(bench / "index", bench / "labels.csv", group="burst")
+
+
+def test_opening_depends_on_seed_and_images_alone():
+    image_ids = np.array([30, 10, 20, 40])
+    first = draw_opening(image_ids, 2, seed=3)
+    assert first.tolist() == draw_opening(image_ids[::-1], 2, seed=3).tolist()
+    assert set(first) < set(image_ids)
+    assert len({tuple(draw_opening(image_ids, 2, seed=seed)) for seed in range(20)}) > 3
+
+
+@pytest.mark.parametrize(
+    ("count", "band"), [(19, "tail"), (20, "middle"), (100, "middle"), (101, "head")]
+)
+def test_bands_are_by_class_size(count, band):
+    assert band_of(count) == band
+
+
+def test_rounds_are_those_of_the_engine_and_counted_right(bench, oracle, played):
+    index = open_index(bench / "index")
+    _, runs = read_replay(played)
+    assert [(r.target, r.strategy, r.seed) for r in runs] == [
+        (target, strategy, seed)
+        for target in ("newt", "heron")
+        for strategy in ("pf-ma", "random")
+        for seed in (0, 1)
+    ]
+    for run in runs:
+        rows = oracle.rows_of[run.target]
+        pool, test = split_pool(COUNT, rows, 0.2, run.seed, None)
+        again = replay(
+            index,
+            rows,
+            opening_rows=index.rows_of(run.opening),
+            strategy=run.strategy,
+            rounds=4,
+            size=6,
+            seed=run.seed,
+            pool_rows=pool,
+        )
+        assert run.shown == [index.image_ids[one.proposal.rows].tolist() for one in again]
+        assert not {i for shown in run.shown for i in shown} & set(index.image_ids[test].tolist())
+        assert len(run.opening) == 1
+        is_target = set(index.image_ids[rows].tolist())
+        found = set(run.opening)
+        findable = len(is_target & set(index.image_ids[pool].tolist()))
+        for number, (shown, values, row) in enumerate(
+            zip(run.shown, run.values, run.rows, strict=True), 1
+        ):
+            yes = is_target & set(shown)
+            assert values == "".join("y" if image in yes else "n" for image in shown)
+            found |= yes
+            assert (row.round, row.answers, row.yes_in_round) == (number, 6 * number, len(yes))
+            assert (row.positives, row.n_target) == (len(found), findable)
+            assert row.recall == pytest.approx(len(found) / findable, abs=1e-6)
+            assert row.recall - 1e-6 <= row.coverage <= 1 and 0 < row.mode_coverage <= 1
+
+
+def test_f1_is_of_the_head_after_the_round_on_images_held_out(bench, oracle, played):
+    index = open_index(bench / "index")
+    run = next(run for run in read_replay(played)[1] if run.strategy == "pf-ma")
+    rows = oracle.rows_of[run.target]
+    pool, test = split_pool(COUNT, rows, 0.2, run.seed, None)
+    again = replay(
+        index, rows, opening_rows=index.rows_of(run.opening), strategy="pf-ma",
+        rounds=5, size=6, seed=run.seed, pool_rows=pool,
+    )  # fmt: skip
+    truth = np.isin(test, rows)
+    for number, row in enumerate(run.rows, 1):
+        head = again[number].proposal.head
+        said = index.vectors[test] @ head.weights + head.bias > 0
+        expected = 2 * (said & truth).sum() / (said.sum() + truth.sum())
+        assert row.f1 == pytest.approx(expected, abs=1e-6)
+
+
+def test_workers_change_nothing_but_milliseconds(bench, oracle, played, tmp_path):
+    run_replays(oracle, bench / "index", SETTINGS, tmp_path / "out", workers=2)
+    assert read_rounds(tmp_path / "out") == read_rounds(played)
+
+
+def test_finished_runs_are_kept_and_only_missing_ones_played(bench, oracle, played, tmp_path):
+    out = tmp_path / "out"
+    before = read_rounds(played)
+    (out / "runs").mkdir(parents=True)
+    for path in [played / "manifest.json", *(played / "runs").iterdir()]:
+        (out / path.relative_to(played)).write_text(path.read_text())
+    missing = run_file(out, "heron", "random", 1)
+    missing.unlink()
+    times = {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir()}
+    heard = []
+    run_replays(
+        oracle, bench / "index", SETTINGS, out, progress=lambda *counts: heard.append(counts)
+    )
+    assert heard == [(7, 8), (8, 8)]
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert read_rounds(out) == before
+    with pytest.raises(AnotherReplay, match="rounds"):
+        run_replays(oracle, bench / "index", replace(SETTINGS, rounds=3), out)
+    fewer = run_replays(oracle, bench / "index", replace(SETTINGS, seeds=1), out)
+    assert len(fewer) == 4
+
+
+def test_folder_with_something_else_is_refused(bench, oracle, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(BadInput, match="holds no replay"):
+        run_replays(oracle, bench / "index", SETTINGS, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_intervals_and_p_values_are_students():
+    values = np.array([0.2, 0.5, 0.45, np.nan, 0.9])
+    known = values[np.isfinite(values)]
+    low, high = stats.t.interval(0.95, 3, known.mean(), stats.sem(known))
+    one = interval(values)
+    assert (one.mean, one.low, one.high) == pytest.approx((known.mean(), low, high))
+    other = np.array([0.1, 0.3, 0.5, 0.2, 0.6])
+    expected = stats.ttest_rel(known, other[np.isfinite(values)]).pvalue
+    assert p_value(values - other) == pytest.approx(expected)
+    assert p_value(np.zeros(3)) == 1 and p_value(np.full(3, 0.5)) == 0
+    assert np.isnan(p_value(np.array([1.0]))) and np.isnan(interval(np.array([1.0])).low)
+
+
+def test_holm_corrects_in_steps():
+    p_values = {"a": 0.01, "b": 0.04, "c": 0.03, "d": float("nan")}
+    corrected = correct_by_holm(p_values)
+    assert [corrected[name] for name in "abc"] == pytest.approx([0.03, 0.06, 0.06])
+    assert np.isnan(corrected["d"])
+
+
+def test_summary_averages_seeds_before_targets(played):
+    _, runs = read_replay(played)
+    row = next(r for r in summarise(runs, SETTINGS) if (r.band, r.strategy) == ("all", "random"))
+    by_target = {
+        target: np.mean(
+            [r.rows[-1].recall for r in runs if (r.target, r.strategy) == (target, "random")]
+        )
+        for target in ("newt", "heron")
+    }
+    rival = {
+        target: np.mean(
+            [r.rows[-1].recall for r in runs if (r.target, r.strategy) == (target, "pf-ma")]
+        )
+        for target in ("newt", "heron")
+    }
+    figure = row.figures["recall@4"]
+    assert (row.targets, row.runs) == (2, 4)
+    assert figure.value.mean == pytest.approx(np.mean(list(by_target.values())))
+    assert figure.difference.mean == pytest.approx(
+        np.mean([by_target[name] - rival[name] for name in by_target])
+    )
+    assert {r.band for r in summarise(runs, SETTINGS)} == {"all", "middle", "tail"}
+
+
+def test_run_that_falls_short_counts_its_whole_budget(played):
+    run = read_replay(played)[1][0]
+    rows = [
+        replace(row, recall=recall)
+        for row, recall in zip(run.rows, (0.1, 0.5, 0.8, 0.9), strict=True)
+    ]
+    assert answers_to_recall(replace(run, rows=rows), 0.8, budget=24) == 18
+    assert answers_to_recall(replace(run, rows=rows[:2]), 0.8, budget=24) == 24
+    assert curve(replace(run, rows=rows[:2]), "recall", 4).tolist() == [0.1, 0.5, 0.5, 0.5]
+
+
+def test_report_needs_nothing_but_itself(played, oracle):
+    names = oracle.name_of | {0: "</script><b>0"}
+    page = write_report(played, names=names, find_pictures=lambda _: {}).read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert not re.search(r"url\(|@import|https?://", page)
+    assert "</script><b>" not in page
+    data = json.loads(page.split('id="films">')[1].split("</script>")[0])
+    _, runs = read_replay(played)
+    assert [run[:3] for run in data["runs"]] == [[r.target, r.strategy, r.seed] for r in runs]
+    assert data["runs"][0][4] == runs[0].shown
+    assert (played / "summary.csv").read_text().splitlines()[0].startswith("band,strategy,targets")
+
+
+def test_film_of_a_run_shows_what_was_answered(played):
+    _, runs = read_replay(played)
+    film = find_film(runs, "heron", "random", 1)
+    assert (film.target, film.strategy, film.seed) == ("heron", "random", 1)
+    assert [[shot.image_id for shot in shots] for shots in film.rounds] == runs[-1].shown
+    assert "".join(shot.value[0] for shot in film.rounds[0]) == runs[-1].values[0]
+
+
+def test_two_replays_are_compared_on_what_both_played(played):
+    manifest, runs = read_replay(played)
+    other = {**manifest, "settings": {**manifest["settings"], "strategies": ["random"], "seeds": 1}}
+    fewer = [run for run in runs if run.strategy == "random" and run.seed == 0]
+    both = compare_replays((manifest, runs), (other, fewer))
+    assert both["strategies"] == ["random"]
+    assert {name for name, *_ in both["other_settings"]} == {"strategies", "seeds"}
+
+
+def test_command_line_replays_a_bare_index_and_refuses_by_name(bench, tmp_path):
+    from app.cli import app  # brings the web and torch
+
+    common = ["replay", "--index", str(bench / "index"), "--labels", str(bench / "labels.csv")]
+    few = ["--rounds", "1", "--size", "6", "--seeds", "1", "--strategy", "random"]
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, [*common, *few, "--target", "newt", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert {"rounds.csv", "summary.csv", "manifest.json", "report.html"} <= {
+        path.name for path in out.iterdir()
+    }
+    wrong = CliRunner().invoke(app, [*common, "--target", "osprey", "--out", str(tmp_path / "no")])
+    assert wrong.exit_code == 1
+    assert "osprey" in wrong.output
+    nothing = CliRunner().invoke(app, ["replay", "--out", str(tmp_path / "no")])
+    assert nothing.exit_code == 2
