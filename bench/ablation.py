@@ -3,8 +3,8 @@
     python -m bench.ablation INDEX_FOLDER LABELS.csv [--seeds 5] [--out FILE.csv]
 
 LABELS.csv has the columns image_id and label. For each seed 30 % of every label are held out to
-measure F1; every label is a target, opened with one image of it drawn by the seed, for 25 rounds of
-10 images. Of labels with more than 100 images in the pool 30 are kept while they are the target,
+measure F1; every label is a target, opened with one image of it drawn by the seed, for 25 rounds
+of 10 images. Of labels with more than 100 images in the pool 30 are kept while they are the target,
 and 15 of those held out, so that every target is rare. Prints means over targets and seeds, and the
 95 % interval of the paired difference to pf-ma, by resampling targets.
 """

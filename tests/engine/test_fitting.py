@@ -1,0 +1,85 @@
+"""Which unanswered images train a head as negatives, and how many."""
+
+import numpy as np
+import pytest
+
+from app.engine.head import fit_head
+from app.engine.strategies.fitting import (
+    Lesson,
+    fit_on_answers,
+    fit_on_tight_budget,
+    fit_steadied,
+    fit_with_pseudo_negatives,
+)
+
+
+@pytest.fixture(scope="module")
+def index(make_index):
+    return make_index(np.random.default_rng(1).standard_normal((1500, 6)))
+
+
+def lesson_of(index, positives, negatives, seed=0):
+    answered = [*positives, *negatives]
+    return Lesson(
+        index=index,
+        positives=index.vectors[positives],
+        negatives=index.vectors[negatives],
+        unanswered=np.setdiff1d(np.arange(index.count), answered),
+        rng=np.random.default_rng(seed),
+    )
+
+
+def naive_head(index, positives, negatives, wanted, C=10.0, seed=0):
+    """Draw twice as many, keep the half that is least like the positives' mean."""
+    unanswered = np.setdiff1d(np.arange(index.count), [*positives, *negatives])
+    rng = np.random.default_rng(seed)
+    drawn = np.sort(rng.choice(unanswered, min(2 * wanted, len(unanswered)), replace=False))
+    similarities = index.vectors[drawn] @ index.vectors[positives].mean(axis=0)
+    kept = sorted(drawn, key=dict(zip(drawn, similarities, strict=True)).get)[: -(-len(drawn) // 2)]
+    return fit_head(
+        index.vectors[positives],
+        index.vectors[negatives],
+        pseudo_negatives=index.vectors[kept],
+        centre=index.mean,
+        C=C,
+    )
+
+
+def assert_same(head, expected):
+    np.testing.assert_allclose(head.weights, expected.weights, rtol=1e-4, atol=1e-4)
+    assert head.bias == pytest.approx(expected.bias, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fit", "negatives", "wanted", "C"),
+    [
+        (fit_on_answers, [], 100, 10),
+        (fit_on_answers, [7, 8], 0, 10),
+        (fit_on_tight_budget, [], 300, 10),
+        (fit_on_tight_budget, list(range(7, 19)), 420, 10),
+        (fit_on_tight_budget, list(range(7, 40)), 500, 10),
+        (fit_steadied, [], 100, 100),
+        (fit_steadied, [7, 8], 100, 100),
+    ],
+)
+def test_each_rule_draws_its_number_of_pseudo_negatives(index, fit, negatives, wanted, C):
+    head = fit(lesson_of(index, [1, 2, 3], negatives))
+    assert_same(head, naive_head(index, [1, 2, 3], negatives, wanted, C))
+
+
+def test_all_unanswered_may_be_fewer_than_wanted(index):
+    lesson = lesson_of(index, [1, 2], [3])
+    few = Lesson(index, lesson.positives, lesson.negatives, np.array([5]), lesson.rng)
+    expected = fit_head(
+        lesson.positives,
+        lesson.negatives,
+        pseudo_negatives=index.vectors[[5]],
+        centre=index.mean,
+    )
+    assert_same(fit_with_pseudo_negatives(few, 100), expected)
+
+
+def test_pseudo_negatives_follow_the_seed(index):
+    one, same, other = (fit_steadied(lesson_of(index, [1], [2], seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.weights, same.weights)
+    assert np.abs(one.weights - other.weights).max() > 0.01
