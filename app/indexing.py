@@ -93,7 +93,7 @@ def list_unfinished_builds(database: Database) -> list[tuple[int, str]]:
             .filter_by(state="building")
             .distinct()
             .order_by(ImageIndex.collection_id)
-        ).tuples()
+        )
         return [
             (collection_id, embedder)
             for collection_id, embedder in rows.all()
@@ -131,27 +131,11 @@ class OpenIndexes:
             raise NoIndexYet("The images of this collection are still being prepared.")
         with self._lock:
             if row.id not in self._open:
-                self._open[row.id] = self._open_folder(row)
+                self._open[row.id] = _open_ready(row, self._settings)
             self._open.move_to_end(row.id)
             while len(self._open) > 1 and self._size_gb() > self._settings.open_indexes_gb:
                 self._open.popitem(last=False)
             return self._open[row.id]
-
-    def _open_folder(self, row: ImageIndex) -> VectorIndex:
-        folder = _folder(self._settings, row.id)
-        try:
-            index = open_index(folder)
-        except EngineError as error:
-            raise IndexNotUsable(
-                f"What was prepared for searching is damaged ({error}). Run `rarefind collection "
-                "add` for this collection again: what is lost is prepared anew."
-            ) from error
-        if (index.manifest.embedder, index.manifest.revision) != (row.embedder, row.revision):
-            raise IndexNotUsable(
-                f"{folder} was made by {index.manifest.revision}, not by {row.revision} as the "
-                "database says. Do database and data folder belong together?"
-            )
-        return index
 
     def _size_gb(self) -> float:
         return sum(index.vectors.nbytes for index in self._open.values()) / 1e9
@@ -309,7 +293,7 @@ def _is_complete(session: Session, collection_id: int, model: Embedder, settings
             select(UnreadableImage.image_id, UnreadableImage.reason, Image.file)
             .join(Image, Image.id == UnreadableImage.image_id)
             .filter(UnreadableImage.index_id == row.id)
-        ).tuples()
+        )
     }
     known = np.sort(np.concatenate([index.image_ids, np.array(list(left_out), dtype=np.int64)]))
     is_back = any(left_out.values())  # the disk that was away is connected again
@@ -322,11 +306,28 @@ def _find_previous(
     """The newest ready index of the same embedder, whole to the last byte; damaged ones fail."""
     for row in session.scalars(_ready(collection_id, model)):
         try:
-            return row, open_index(_folder(settings, row.id), verify=True)
-        except EngineError as error:
+            return row, _open_ready(row, settings, verify=True)
+        except IndexNotUsable as error:
             row.state = "failed"
-            row.problem = f"Its files are damaged: {error}"
+            row.problem = str(error)
     return None
+
+
+def _open_ready(row: ImageIndex, settings: Settings, *, verify: bool = False) -> VectorIndex:
+    folder = _folder(settings, row.id)
+    try:
+        index = open_index(folder, verify=verify)
+    except EngineError as error:
+        raise IndexNotUsable(
+            f"What was prepared for searching is damaged ({error}). Run `rarefind collection add` "
+            "for this collection again: what is lost is prepared anew."
+        ) from error
+    if (index.manifest.embedder, index.manifest.revision) != (row.embedder, row.revision):
+        raise IndexNotUsable(
+            f"{folder} was made by {index.manifest.revision}, not by {row.revision} as the "
+            "database says. Do database and data folder belong together?"
+        )
+    return index
 
 
 def _list_image_ids(session: Session, collection_id: int) -> ImageIds:
@@ -440,14 +441,14 @@ def _lay_out(database: Database, row: ImageIndex, model: Embedder, settings: Set
         session.execute(delete(UnreadableImage).filter_by(index_id=row.id))
         wanted = _list_image_ids(session, row.collection_id)
         previous = _find_previous(session, row.collection_id, model, settings)
-    earlier = np.empty(0, np.int64) if previous is None else previous.image_ids
+    earlier = np.empty(0, np.int64) if previous is None else previous[1].image_ids
     rows = np.flatnonzero(np.isin(earlier, wanted))
     image_ids = np.concatenate([earlier[rows], wanted[~np.isin(wanted, earlier)]])
     np.save(building / PLAN, image_ids)
     shape = (len(image_ids), model.dimension)
     vectors = open_memmap(building / VECTORS, mode="w+", dtype=np.float32, shape=shape)
     if previous is not None:
-        _copy_rows(previous.vectors, rows, vectors)
+        _copy_rows(previous[1].vectors, rows, vectors)
     _update_row(database, row, image_count=len(image_ids), done_count=len(rows))
     return image_ids
 
@@ -468,7 +469,7 @@ def _read_originals(database: Database, image_ids: ImageIds) -> Iterator[Origina
             query = select(Image.id, Image.file, Image.size_bytes).where(Image.id.in_(some))
             found = {
                 image_id: Original(file, size_bytes)
-                for image_id, file, size_bytes in session.execute(query).tuples()
+                for image_id, file, size_bytes in session.execute(query)
             }
         yield from (found[image_id] for image_id in some)
 
