@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 import uvicorn
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -31,7 +32,6 @@ from app.evaluation import ReplaySettings, choose_strategies, choose_targets, ru
 from app.exports import write_export
 from app.importing import (
     ImportSummary,
-    check_source,
     find_collection,
     get_or_add_collection,
     import_images,
@@ -41,8 +41,15 @@ from app.main import create_app
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.replay_report import find_thumbnails, write_report
 from app.searching import get_search
-from app.security import get_local_person, issue_sign_in_link
+from app.security import (
+    add_token,
+    get_local_person,
+    issue_sign_in_link,
+    list_tokens,
+    revoke_token,
+)
 from app.settings import Settings
+from app.sources import check_source
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,6 +60,8 @@ collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True
 app.add_typer(collection_app, name="collection")
 index_app = typer.Typer(help="Indexes of vectors.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
+token_app = typer.Typer(help="Tokens for programs that use the JSON API.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
 console = Console()
 errors = Console(stderr=True)
 ADDRESS_FILE = "address.txt"  # where the last server listened, for `rarefind link`
@@ -72,17 +81,20 @@ class AddressNotFree(RarefindError):
     title = "The server can't start"
 
 
+class SettingsNotUsable(RarefindError):
+    """A setting, or the environment variable behind it, has a value that can't be used."""
+
+    title = "A setting can't be used"
+
+
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
 ) -> None:
     """Open the server and print a link that signs you in."""
-    given = {
-        name: value for name, value in {"host": host, "port": port}.items() if value is not None
-    }
     with explained():
-        run_server(Settings(**given))
+        run_server(read_settings(host=host, port=port))
 
 
 @app.command()
@@ -108,9 +120,8 @@ def demo(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
 ) -> None:
     """Prepare a collection to try Rarefind on, and open the server on it."""
-    given = {} if port is None else {"port": port}
     with explained():
-        settings = Settings(**given)
+        settings = read_settings(port=port)
         if replay:
             replay_demo(settings, images=images, console=console, progress_of=progress_of)
             return
@@ -273,6 +284,29 @@ def index_from_vectors(
     console.print(f"{folder}: {what}", soft_wrap=True, highlight=False)
 
 
+@token_app.command("add")
+def token_add(name: Annotated[str, typer.Argument(help="To know it by later.")]) -> None:
+    """Make a token with which a program acts as you; it is shown this once."""
+    with opened() as (_, database), database.session() as session:
+        made = add_token(session, get_local_person(session), name)
+    console.print(made, soft_wrap=True, highlight=False)
+
+
+@token_app.command("list")
+def token_list() -> None:
+    """The names of the tokens that work."""
+    with opened() as (_, database), database.session() as session:
+        for token in list_tokens(session, get_local_person(session)):
+            console.print(f"{token.name}  {token.made_at:%Y-%m-%d}", highlight=False)
+
+
+@token_app.command("revoke")
+def token_revoke(name: Annotated[str, typer.Argument(help="As it was added.")]) -> None:
+    """Make a token work no longer."""
+    with opened() as (_, database), database.session() as session:
+        revoke_token(session, get_local_person(session), name)
+
+
 def run_server(settings: Settings) -> None:
     """Serve until Ctrl-C; the sign-in link is printed once the server listens."""
     listening = listen(settings)
@@ -305,6 +339,16 @@ def play(oracle: Oracle, folder: Path, plan: ReplaySettings, out: Path, workers:
         run_replays(oracle, folder, plan, out, workers=workers, progress=advance)
 
 
+def read_settings(**given: str | int | None) -> Settings:
+    """The settings, with what was given on the command line before the environment."""
+    known = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(**known)  # type: ignore[arg-type]  # checked by pydantic
+    except ValidationError as error:
+        wrong = "; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors())
+        raise SettingsNotUsable(f"{wrong}. docs/operations.md lists every setting.") from error
+
+
 def listen(settings: Settings) -> socket.socket:
     """The socket to serve on, or a sentence that says why not."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -331,7 +375,7 @@ def base_url(settings: Settings) -> str:
 def opened() -> Iterator[tuple[Settings, Database]]:
     """Settings and an open database, closed again; errors become sentences."""
     with explained():
-        settings = Settings()
+        settings = read_settings()
         database = open_database(settings)
         try:
             yield settings, database

@@ -1,0 +1,96 @@
+"""The embedded PostgreSQL: joined by a second process, outlives a kill, ends with its last user."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from app.database import open_database
+from app.errors import DatabaseNotUsable
+from app.settings import Settings
+
+# Opens the database of a data folder, adds a person, says so, and stays until it is told to end.
+USER = """
+import sys
+from pathlib import Path
+from app.database import open_database
+from app.security import get_local_person
+from app.settings import Settings
+database = open_database(Settings(home=Path(sys.argv[1]), database_url=None))
+with database.session() as session:
+    print(get_local_person(session).id, flush=True)
+sys.stdin.readline()
+database.close()
+"""
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rarefind-test-home-") as folder:
+        yield Path(folder)
+
+
+def start_user(home: Path) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    user = subprocess.Popen(
+        [sys.executable, "-c", USER, str(home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert user.stdout is not None
+    assert user.stdout.readline() == "1\n"
+    return user
+
+
+def end(user: subprocess.Popen[str]) -> None:
+    user.communicate("\n", timeout=60)
+    assert user.returncode == 0
+
+
+def server_pid(home: Path) -> int:
+    return int((home / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+
+
+def test_second_process_joins_and_the_last_one_stops_the_server(home):
+    first, second = start_user(home), start_user(home)
+    pid = server_pid(home)
+    end(first)
+    assert psutil.pid_exists(pid)
+    end(second)
+    assert not psutil.pid_exists(pid)
+
+
+def test_server_and_data_outlive_a_kill_and_end_with_the_next_user(home):
+    first = start_user(home)
+    pid = server_pid(home)
+    first.send_signal(signal.SIGKILL)
+    first.communicate(timeout=60)
+    assert psutil.pid_exists(pid)
+    second = start_user(home)  # finds person 1, does not make another
+    assert server_pid(home) == pid
+    end(second)
+    assert not psutil.pid_exists(pid)
+
+
+def test_database_that_does_not_answer_is_named_with_a_way_on(tmp_path):
+    settings = Settings(home=tmp_path, database_url="postgresql://me:secret@127.0.0.1:1/nothing")
+    with pytest.raises(DatabaseNotUsable, match="DATABASE_URL") as refused:
+        open_database(settings)
+    assert "secret" not in str(refused.value)
+
+
+def test_session_rolls_back_on_an_error(own_database):
+    with pytest.raises(ZeroDivisionError), own_database.session() as session:
+        session.execute(text("INSERT INTO people (name, role) VALUES ('me', 'admin')"))
+        raise ZeroDivisionError
+    with own_database.session() as session:
+        assert session.scalar(text("SELECT count(*) FROM people")) == 0
