@@ -2,5 +2,5 @@
 
 Nothing is downloaded and nothing is scripted: specimens are drawn from numbers, imported by the
 same verbs as anybody's photographs, and the replay asks an oracle that knows the labels.
-Start reading at `showing`; `drawing` needs nothing else of the app.
+Start reading at `showing`.
 """

@@ -21,6 +21,7 @@ from PIL import Image
 from app.demo.scenery import HABITATS
 from app.demo.species import LOOKALIKE, RARE, SPECIES
 from app.demo.specimens import draw_image, draw_plate
+from app.reading import start_worker
 
 IMAGES = "images"  # the folder to import
 PLATES = {"ringed-amber.jpg": RARE, "banded-amber.jpg": LOOKALIKE}  # what to look for, and not
@@ -55,7 +56,7 @@ def draw_collection(
     for deployment in {shot.deployment for shot in shots}:
         (folder / IMAGES / deployment).mkdir(parents=True, exist_ok=True)
     # Spawned, because a process that already runs threads must not be forked.
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), start_worker) as pool:
         chunks = [shots[start : start + 16] for start in range(0, count, 16)]
         drawn = pool.map(_draw_shots, [folder] * len(chunks), [seed] * len(chunks), chunks)
         for done, _ in enumerate(drawn, 1):

@@ -92,6 +92,7 @@ def _prepare(
         f"{summary.duplicates:,} duplicates, {sum(summary.refused.values()):,} refused, "
         f"{summary.seconds:.1f} s",
         highlight=False,
+        soft_wrap=True,
     )
     if not summary.imported and not summary.known:
         raise SourceNotUsable(f"There are no images to search in {source}. Name another folder.")
@@ -126,6 +127,7 @@ def _replay(database: Database, settings: Settings, row: ImageIndex, console: Co
         f"\nLooking for the {len(paths)} images of “{SPECIES[RARE].name}” among {index.count:,}, "
         f"starting from {list(paths.values())[example]}; strategy {DEFAULT_STRATEGY}.\n",
         highlight=False,
+        soft_wrap=True,
     )
     played = replay(
         index,
