@@ -72,6 +72,14 @@ def list_images(session: Session, collection_id: int, *, page: int) -> ImagesPag
     return ImagesPage(list(session.scalars(query)), page, pages, total)
 
 
+def list_images_after(
+    session: Session, collection_id: int, *, image_id: int, at_most: int
+) -> list[Image]:
+    """Images by number, those after `image_id`: how a program reads all of them, in parts."""
+    query = select(Image).where(Image.collection_id == collection_id, Image.id > image_id)
+    return list(session.scalars(query.order_by(Image.id).limit(at_most)))
+
+
 def sample_images(session: Session, collection_id: int, *, seed: int) -> list[Image]:
     """A random page of images; the same `seed` gives the same page."""
     start = hashlib.sha256(str(seed).encode()).hexdigest()

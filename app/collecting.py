@@ -30,7 +30,8 @@ STALLED_AFTER_S = 120  # a chunk of the slowest embedder on one core stays far b
 class Preparation:
     """How far a collection is from being searchable.
 
-    `stage`: waiting, importing, indexing (work goes on), ready, or stopped (somebody must act).
+    `stage`: waiting, importing, loading, indexing (work goes on), ready, or stopped (somebody must
+    act).
     """
 
     stage: str
@@ -48,7 +49,7 @@ class Preparation:
     @property
     def is_running(self) -> bool:
         """Whether work goes on, so that a page should look again."""
-        return self.stage in ("waiting", "importing", "indexing")
+        return self.stage in ("waiting", "importing", "loading", "indexing")
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
     elif newest is not None and newest.state == "failed":
         problem = newest.problem or "Preparing the images for searching stopped before its end."
     elif run is not None and _awaits_index(session, run, newest):
-        return Preparation("waiting", source=source, stalled=_is_stalled(run.updated_at, now))
+        return Preparation("loading", source=source, stalled=_is_stalled(run.updated_at, now))
     elif newest is None:
         problem = f"There is no image in {source}. Run again when there is one."
     is_ready = any(build.state == "ready" for build in builds)
@@ -249,7 +250,7 @@ def list_refused(session: Session, collection_id: int, *, reason: str, page: int
 def _speed(done: int, started_at: datetime, now: datetime) -> float | None:
     """Files a second, as soon as it can be told."""
     elapsed_s = (now - started_at).total_seconds()
-    return done / elapsed_s if done and elapsed_s >= 1 else None
+    return done / elapsed_s if done and elapsed_s >= 3 else None
 
 
 def _time_left(to_do: int, per_second: float | None) -> float | None:

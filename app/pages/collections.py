@@ -72,8 +72,10 @@ def collection_page(
 
 
 @router.get("/{collection_id}/progress")
-def progress(request: Request, session: DbSession, person: SignedIn, collection_id: Id) -> Response:
-    """How the preparation stands; when it has ended, the page is loaded again as a whole."""
+def progress(
+    request: Request, session: DbSession, person: SignedIn, collection_id: Id, stage: str = ""
+) -> Response:
+    """How the preparation stands; past `stage`, the whole page is loaded again."""
     collection = get_collection(session, collection_id)
     if not wants_fragment(request):
         return see_other(f"/collections/{collection_id}")
@@ -81,7 +83,7 @@ def progress(request: Request, session: DbSession, person: SignedIn, collection_
     return render(
         request,
         "_progress.html",
-        headers=None if preparation.is_running else {"HX-Refresh": "true"},
+        headers=None if preparation.stage == stage else {"HX-Refresh": "true"},
         person=person,
         collection=collection,
         preparation=preparation,

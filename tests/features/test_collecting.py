@@ -1,0 +1,222 @@
+"""How a collection's preparation stands, and what is known of its images."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app.collecting import (
+    describe_collection,
+    describe_preparation,
+    list_collections,
+    list_refused,
+)
+from app.errors import NotFound
+from app.tables import Collection, ImageIndex, ImagePath, Import, OracleLabel, RefusedFile
+from tests.factories import make_collection, make_images, make_index
+
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def collection(session: Session) -> Collection:
+    return make_collection(session)
+
+
+def add_import(session, collection, **values):
+    defaults = {
+        "collection_id": collection.id,
+        "source": "/photos/pond",
+        "state": "done",
+        "started_at": NOW - timedelta(seconds=60),
+        "updated_at": NOW - timedelta(seconds=1),
+    }
+    run = Import(**defaults | values)
+    session.add(run)
+    session.flush()
+    return run
+
+
+def add_index(session, collection, **values):
+    defaults = {
+        "collection_id": collection.id,
+        "embedder": "hand-made",
+        "revision": "1",
+        "dimension": 16,
+        "image_count": 0,
+        "started_at": NOW - timedelta(seconds=10),
+        "updated_at": NOW - timedelta(seconds=1),
+    }
+    row = ImageIndex(**defaults | values)
+    session.add(row)
+    session.flush()
+    return row
+
+
+def prepare(session, collection):
+    return describe_preparation(session, collection, now=NOW)
+
+
+def test_new_collection_waits_for_its_import(session, collection):
+    collection.made_at = NOW - timedelta(seconds=5)
+    found = prepare(session, collection)
+    assert (found.stage, found.is_running, found.stalled) == ("waiting", True, False)
+    assert found.source == "/photos/pond"
+
+
+def test_running_import_tells_speed_and_time_left_from_files_it_has_read(session, collection):
+    add_import(
+        session,
+        collection,
+        state="running",
+        found_count=1_000,
+        done_count=700,  # 580 of them known from before: they took no time
+        imported_count=90,
+        duplicate_count=20,
+        refused_count=10,
+    )
+    found = prepare(session, collection)
+    assert (found.stage, found.done, found.total) == ("importing", 700, 1_000)
+    assert found.per_second == pytest.approx(2.0)
+    assert found.left_s == pytest.approx(150.0)
+    assert (found.imported, found.duplicates, found.refused) == (90, 20, 10)
+
+
+def test_speed_is_not_told_before_it_can_be(session, collection):
+    just_now = {"started_at": NOW - timedelta(seconds=1), "updated_at": NOW}
+    add_import(session, collection, state="running", found_count=10, imported_count=5, **just_now)
+    found = prepare(session, collection)
+    assert (found.per_second, found.left_s) == (None, None)
+
+
+def test_work_that_says_nothing_for_minutes_is_called_stalled(session, collection):
+    run = add_import(session, collection, state="running", found_count=10)
+    assert not prepare(session, collection).stalled
+    run.updated_at = NOW - timedelta(minutes=5)
+    assert prepare(session, collection).stalled
+
+
+def test_after_the_import_the_index_is_awaited_then_shown(session, collection):
+    make_images(session, collection, 4)
+    add_import(session, collection, imported_count=4)
+    assert prepare(session, collection).stage == "loading"
+    row = add_index(session, collection, state="building", image_count=4, done_count=1)
+    found = prepare(session, collection)
+    assert (found.stage, found.done, found.total) == ("indexing", 1, 4)
+    assert found.left_s == pytest.approx(30.0)
+    row.state = "ready"
+    found = prepare(session, collection)
+    assert (found.stage, found.problem, found.is_running) == ("ready", None, False)
+
+
+def test_new_images_await_a_new_index_but_an_import_of_nothing_new_does_not(session, collection):
+    make_images(session, collection, 4)
+    add_index(session, collection, state="ready", started_at=NOW - timedelta(days=1))
+    add_import(session, collection, imported_count=0)
+    assert prepare(session, collection).stage == "ready"
+    add_import(session, collection, imported_count=2)
+    assert prepare(session, collection).stage == "loading"
+
+
+def test_failed_import_says_why_and_an_older_index_stays_usable(session, collection):
+    add_import(session, collection, state="failed", problem="There is no folder /photos/pond.")
+    found = prepare(session, collection)
+    assert (found.stage, found.problem) == ("stopped", "There is no folder /photos/pond.")
+    add_index(session, collection, state="ready")
+    found = prepare(session, collection)
+    assert (found.stage, found.problem) == ("ready", "There is no folder /photos/pond.")
+
+
+def test_interrupted_import_and_failed_index_say_so(session, collection):
+    add_import(session, collection, state="interrupted")
+    assert "interrupted" in prepare(session, collection).problem
+    add_import(session, collection, state="done")
+    add_index(session, collection, state="failed", problem="The disk is full.")
+    found = prepare(session, collection)
+    assert (found.stage, found.problem) == ("stopped", "The disk is full.")
+
+
+def test_import_without_any_image_is_a_problem_and_not_a_wait(session, collection):
+    add_import(session, collection, imported_count=0, refused_count=3)
+    found = prepare(session, collection)
+    assert found.stage == "stopped"
+    assert "no image" in found.problem
+
+
+def test_facts_count_what_the_metadata_says(session, collection):
+    images = make_images(session, collection, 5)
+    images[0].captured_at = datetime(2025, 3, 1, 6, 0)
+    images[1].captured_at = datetime(2025, 9, 30, 18, 0)
+    images[1].latitude, images[1].longitude = 47.5, -3.0
+    for image, camera in zip(images, ["Reconyx", "Reconyx", "GoPro", None, None], strict=True):
+        image.camera = camera
+    paths = [(image, image.path) for image in images] + [(images[2], "copy of it.jpg")]
+    for image, path in paths:
+        session.add(
+            ImagePath(
+                collection_id=collection.id,
+                image_id=image.id,
+                path=path,
+                size_bytes=1_000,
+                modified_ns=1,
+            )
+        )
+    other = make_collection(session, name="Lake")
+    make_images(session, other, 3)
+    session.flush()
+    facts = describe_collection(session, collection.id)
+    assert (facts.image_count, facts.duplicate_count, facts.size_bytes) == (5, 1, 5_000)
+    assert facts.first_captured_at == datetime(2025, 3, 1, 6, 0)
+    assert facts.last_captured_at == datetime(2025, 9, 30, 18, 0)
+    assert (facts.dated_count, facts.placed_count, facts.camera_count) == (2, 1, 2)
+    assert facts.cameras == [("Reconyx", 2), ("GoPro", 1)]
+    assert sorted(facts.image_ids) == sorted(image.id for image in images)
+
+
+def test_labels_are_known_by_their_existence_alone(session, collection):
+    (image,) = make_images(session, collection, 1)
+    (foreign,) = make_images(session, make_collection(session, name="Lake"), 1)
+    session.add(OracleLabel(image_id=foreign.id, label="heron"))
+    session.flush()
+    assert not describe_collection(session, collection.id).labels_known
+    session.add(OracleLabel(image_id=image.id, label="heron"))
+    session.flush()
+    facts = describe_collection(session, collection.id)
+    assert facts.labels_known
+    assert "heron" not in repr(facts)
+
+
+def test_refused_files_are_counted_by_reason_and_paged(session, collection):
+    for number in range(130):
+        session.add(
+            RefusedFile(
+                collection_id=collection.id,
+                path=f"bad/{number:03}.jpg",
+                reason="damaged" if number < 120 else "not an image",
+                detail="It ends too early.",
+                size_bytes=10,
+                modified_ns=1,
+            )
+        )
+    session.flush()
+    facts = describe_collection(session, collection.id)
+    assert facts.refused == [("damaged", 120), ("not an image", 10)]
+    last = list_refused(session, collection.id, reason="damaged", page=9)
+    assert (last.page, last.pages, last.total) == (2, 2, 120)
+    assert [file.path for file in last.files][:2] == ["bad/100.jpg", "bad/101.jpg"]
+    assert list_refused(session, collection.id, reason="", page=1).total == 130
+
+
+def test_collections_are_listed_by_name_with_their_own_counts(session, settings):
+    pond, bay = make_collection(session, name="Pond"), make_collection(session, name="Bay")
+    images = make_images(session, pond, 7)
+    make_index(session, settings, images)
+    listed = list_collections(session, now=NOW)
+    assert [(one.collection.id, one.image_count) for one in listed] == [(bay.id, 0), (pond.id, 7)]
+    assert [one.preparation.stage for one in listed] == ["waiting", "ready"]
+    assert set(listed[1].image_ids) <= {image.id for image in images}
+
+
+def test_unknown_collection_is_not_found(session):
+    with pytest.raises(NotFound):
+        describe_collection(session, 999)

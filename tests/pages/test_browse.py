@@ -1,0 +1,356 @@
+"""Browsing, the examples tray and opening a search, with and without scripts."""
+
+import io
+import re
+
+import pytest
+from sqlalchemy import select
+
+from app.tables import Example, ImagePath, Search, TrayItem
+from tests.factories import make_collection, make_images, make_index, make_picture
+
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture
+def pond(client):
+    """A prepared collection of 130 images."""
+    state = client.app.state
+    with state.database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, 130)
+        for image in images:
+            session.add(
+                ImagePath(
+                    collection_id=collection.id,
+                    image_id=image.id,
+                    path=image.path,
+                    size_bytes=1_000,
+                    modified_ns=1,
+                )
+            )
+        make_index(session, state.settings, images)
+    return collection, images
+
+
+def png(number=0):
+    file = io.BytesIO()
+    make_picture(number).save(file, "PNG")
+    return file.getvalue()
+
+
+def shown_ids(page):
+    return [int(number) for number in re.findall(r'<li class="tile" id="image-(\d+)"', page.text)]
+
+
+def tray_of(client):
+    with client.app.state.database.session() as session:
+        items = session.scalars(select(TrayItem).order_by(TrayItem.id)).all()
+        return [(item.image_id, item.photo_id) for item in items]
+
+
+def test_pages_lead_on_and_back(client, pond):
+    collection, images = pond
+    page = client.get(f"/collections/{collection.id}/browse", params={"page": 2})
+    assert shown_ids(page) == [image.id for image in images[60:120]]
+    assert "Page 2 of 3" in page.text
+    assert 'href="?page=1"' in page.text
+    assert 'href="?page=3"' in page.text
+
+
+def test_pictures_have_their_size_so_that_nothing_moves(client, pond):
+    collection, _ = pond
+    page = client.get(f"/collections/{collection.id}/browse").text
+    tiles = re.findall(r'<img src="/images/\d+/small"[^>]*>', page)
+    assert len(tiles) == 60
+    assert all('width="640"' in tile and 'height="480"' in tile for tile in tiles)
+
+
+def test_going_to_a_file_leads_to_its_page_and_place(client, pond):
+    collection, images = pond
+    response = client.get(
+        f"/collections/{collection.id}/browse",
+        params={"name": "img_0061.jpg"},
+        follow_redirects=False,
+    )
+    assert response.status_code == 303
+    expected = f"/collections/{collection.id}/browse?page=2#image-{images[61].id}"
+    assert response.headers["location"] == expected
+
+
+def test_part_of_a_name_and_an_unknown_name_say_what_was_found(client, pond):
+    collection, images = pond
+    url = f"/collections/{collection.id}/browse"
+    part = client.get(url, params={"name": "IMG_012"})
+    assert "10 files have it in the name" in part.text
+    assert shown_ids(part) == [image.id for image in images[120:130]]
+    unknown = client.get(url, params={"name": "IMG_0200.png"})
+    assert "No file has “IMG_0200.png” in its name" in unknown.text
+    assert f"browse?page=3#image-{images[129].id}" in unknown.text
+
+
+def test_suggestions_are_options(client, pond):
+    collection, _ = pond
+    options = client.get(f"/collections/{collection.id}/names", params={"name": "img_0007"})
+    assert options.text.strip() == '<option value="site/IMG_0007.jpg"></option>'
+
+
+def test_surprise_stays_the_same_on_reload_and_offers_another(client, pond):
+    collection, _ = pond
+    url = f"/collections/{collection.id}/browse"
+    first, again = (client.get(url, params={"sample": 7}) for _ in range(2))
+    assert len(shown_ids(first)) == 60
+    assert shown_ids(first) == shown_ids(again)
+    assert re.search(r"browse\?sample=\d+", first.text)
+
+
+def test_similar_images_leave_out_the_one_they_are_like(client, pond):
+    collection, images = pond
+    page = client.get(f"/collections/{collection.id}/browse", params={"like": images[3].id})
+    ids = shown_ids(page)
+    assert len(ids) == 60
+    assert images[3].id not in ids
+    assert set(ids[:5]) <= {image.id for image in images[:13]}  # the cloud it belongs to
+    assert f"/searches/new?image={images[3].id}" in page.text
+
+
+def test_likeness_before_the_index_says_to_wait(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        (image,) = make_images(session, collection, 1)
+    page = client.get(f"/collections/{collection.id}/browse", params={"like": image.id})
+    assert page.status_code == 409
+    assert "still being prepared" in page.text
+
+
+def test_tray_works_as_plain_forms_and_survives_reload(client, pond):
+    collection, images = pond
+    base = f"/collections/{collection.id}"
+    here = f"{base}/browse?page=2"
+    form = {"image_id": images[70].id, "return_to": here}
+    response = client.post(f"{base}/tray", data=form, follow_redirects=False)
+    assert response.status_code == 303
+    assert response.headers["location"] == f"{here}#image-{images[70].id}"
+    client.post(f"{base}/tray", data=form)  # a double click
+    assert tray_of(client) == [(images[70].id, None)]
+    page = client.get(here).text
+    assert "1 example<" in page
+    assert re.search(rf'id="pick-{images[70].id}".*?aria-pressed="true"', page, re.DOTALL)
+    client.post(f"{base}/tray/remove", data=form)
+    assert tray_of(client) == []
+
+
+def test_tray_answers_scripts_with_itself_and_the_changed_button(client, pond):
+    collection, images = pond
+    base = f"/collections/{collection.id}"
+    form = {"image_id": images[1].id, "return_to": f"{base}/browse"}
+    added = client.post(f"{base}/tray", data=form, headers=HTMX).text
+    assert "<html" not in added
+    button = re.search(rf'<button class="pick"\s+id="pick-{images[1].id}".*?>', added, re.DOTALL)
+    assert 'aria-pressed="true"' in button[0]
+    assert 'hx-swap-oob="true"' in button[0]
+    client.post(f"{base}/tray", data={"image_id": images[2].id}, headers=HTMX)
+    cleared = client.post(f"{base}/tray/remove", data={"all": "1"}, headers=HTMX).text
+    assert "No examples yet" in cleared
+    for image in images[1:3]:
+        assert re.search(rf'id="pick-{image.id}".*?aria-pressed="false"', cleared, re.DOTALL)
+    assert tray_of(client) == []
+
+
+@pytest.mark.parametrize(
+    "return_to", ["https://elsewhere.example/", "//elsewhere.example", "/searches/1", "\\\\x", ""]
+)
+def test_tray_never_leads_to_another_place(client, pond, return_to):
+    collection, images = pond
+    response = client.post(
+        f"/collections/{collection.id}/tray",
+        data={"image_id": images[0].id, "return_to": return_to},
+        follow_redirects=False,
+    )
+    expected = f"/collections/{collection.id}/browse#image-{images[0].id}"
+    assert response.headers["location"] == expected
+
+
+def test_photos_come_into_the_tray_and_refused_ones_are_named(client, pond):
+    collection, _ = pond
+    url = f"/collections/{collection.id}/tray"
+    files = [("photo", ("C:\\me\\one.png", png(1))), ("photo", ("two.png", png(2)))]
+    tray = client.post(url, files=files, headers=HTMX).text
+    assert "2 examples" in tray
+    assert 'title="one.png: show images like it"' in tray
+    refused = client.post(url, files=[("photo", ("notes.txt", b"hello"))], headers=HTMX)
+    assert refused.status_code == 422
+    assert "notes.txt: " in refused.text
+    assert len(tray_of(client)) == 2
+
+
+def test_form_sent_without_a_chosen_file_changes_nothing(client, pond):
+    collection, _ = pond
+    body = (  # what browsers send then
+        '--x\r\nContent-Disposition: form-data; name="photo"; filename=""\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n\r\n--x--\r\n"
+    )
+    page = client.post(
+        f"/collections/{collection.id}/tray",
+        content=body,
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert page.status_code == 200
+    assert tray_of(client) == []
+
+
+def test_photo_above_the_limit_is_refused_before_it_is_read(client, pond):
+    collection, _ = pond
+    limit_bytes = int(client.app.state.settings.max_photo_mb * 1e6)
+    files = [("photo", ("huge.png", b"\x00" * (limit_bytes + 1)))]
+    refused = client.post(f"/collections/{collection.id}/tray", files=files, headers=HTMX)
+    assert refused.status_code == 422
+    assert "huge.png is larger than 50 MB" in refused.text
+
+
+def test_image_page_shows_what_is_known_and_its_neighbours(client, pond):
+    collection, images = pond
+    base = f"/collections/{collection.id}"
+    with client.app.state.database.session() as session:
+        session.add(
+            ImagePath(
+                collection_id=collection.id,
+                image_id=images[61].id,
+                path="again/copy.jpg",
+                size_bytes=1_000,
+                modified_ns=1,
+            )
+        )
+    page = client.get(f"{base}/images/{images[61].id}").text
+    for text in ("site/IMG_0061.jpg", "again/copy.jpg", "640 × 480 pixels"):
+        assert text in page
+    assert f'href="{base}/images/{images[60].id}"' in page
+    assert f'href="{base}/images/{images[62].id}"' in page
+    assert f'href="{base}/browse?page=2#image-{images[61].id}"' in page
+    assert client.get(f"{base}/images/{images[61].id + 10_000}").status_code == 404
+
+
+def ticked(page):
+    return re.findall(r'name="(image_ids|photo_ids)"\s+value="(\d+)" checked', page.text)
+
+
+def test_opening_a_search_without_examples_says_what_to_do(client, pond):
+    collection, _ = pond
+    page = client.get(f"/collections/{collection.id}/searches/new")
+    assert "A search begins with an example" in page.text
+    response = client.post(
+        f"/collections/{collection.id}/searches",
+        data={"target_name": "Heron", "round_size": "12", "strategy": "pf-ma"},
+    )
+    assert response.status_code == 422
+    assert "at least one example" in response.text
+    assert 'value="Heron"' in response.text
+
+
+def test_tray_is_ticked_unless_one_image_was_asked_for(client, pond):
+    collection, images = pond
+    base = f"/collections/{collection.id}"
+    client.post(f"{base}/tray", data={"image_id": images[1].id})
+    client.post(f"{base}/tray", files=[("photo", ("one.png", png()))])
+    whole = client.get(f"{base}/searches/new")
+    assert ("image_ids", str(images[1].id)) in ticked(whole)
+    assert [kind for kind, _ in ticked(whole)].count("photo_ids") == 1
+    one = client.get(f"{base}/searches/new", params={"image": images[5].id})
+    assert ticked(one) == [("image_ids", str(images[5].id))]
+    assert f'value="{images[1].id}"' in one.text  # offered, not ticked
+
+
+def test_strategies_the_recommended_first_and_the_evaluators_own_folded(client, pond):
+    collection, _ = pond
+    page = client.get(f"/collections/{collection.id}/searches/new").text
+    first = page.index('value="pf-ma" checked')
+    assert first < page.index("More ways to choose") < page.index("For evaluators")
+    assert page.index("For evaluators") < page.index('value="random"')
+
+
+def test_search_opens_with_what_the_form_says(client, pond):
+    collection, images = pond
+    base = f"/collections/{collection.id}"
+    client.post(f"{base}/tray", data={"image_id": images[1].id})
+    response = client.post(
+        f"{base}/searches",
+        data={
+            "target_name": " Grey heron ",
+            "counts_as_yes": "Adults and young",
+            "round_size": "24",
+            "strategy": "most-positive",
+            "image_ids": [images[1].id, images[2].id],
+        },
+        follow_redirects=False,
+    )
+    assert response.status_code == 303
+    with client.app.state.database.session() as session:
+        search = session.scalars(select(Search)).one()
+        examples = session.scalars(select(Example.image_id).order_by(Example.id)).all()
+    assert response.headers["location"] == f"/searches/{search.id}"
+    assert (search.target_name, search.counts_as_yes) == ("Grey heron", "Adults and young")
+    assert (search.round_size, search.strategy) == (24, "most-positive")
+    assert examples == [images[1].id, images[2].id]
+    assert tray_of(client) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"target_name": "  "}, "Give it a name"),
+        ({"round_size": "5"}, "A whole number from 6 to 48."),
+        ({"round_size": "49"}, "A whole number from 6 to 48."),
+        ({"round_size": "twelve"}, "A whole number from 6 to 48."),
+        ({"strategy": "magic"}, "There is no strategy “magic”."),
+        ({"target_name": "x" * 201}, "longer than 200"),
+    ],
+)
+def test_wrong_search_keeps_what_was_typed_and_opens_nothing(client, pond, changes, sentence):
+    collection, images = pond
+    form = {
+        "target_name": "Heron",
+        "counts_as_yes": "Young <and> old",
+        "round_size": "12",
+        "strategy": "pf-ma",
+        "image_ids": [images[1].id],
+    } | changes
+    page = client.post(f"/collections/{collection.id}/searches", data=form)
+    assert page.status_code == 422
+    assert sentence in page.text
+    assert "Young &lt;and&gt; old" in page.text
+    assert f'value="{form["round_size"]}"' in page.text
+    assert ticked(page) == [("image_ids", str(images[1].id))]
+    with client.app.state.database.session() as session:
+        assert session.scalars(select(Search)).all() == []
+
+
+def test_photo_sent_with_a_wrong_form_is_not_lost(client, pond):
+    collection, _ = pond
+    page = client.post(
+        f"/collections/{collection.id}/searches",
+        data={"target_name": "", "round_size": "12"},
+        files=[("photo", ("one.png", png()))],
+    )
+    assert page.status_code == 422
+    assert [kind for kind, _ in ticked(page)] == ["photo_ids"]
+
+
+def test_adding_a_photo_while_filling_in_the_form_keeps_the_ticks(client, pond):
+    collection, images = pond
+    fragment = client.post(
+        f"/collections/{collection.id}/tray",
+        params={"part": "examples"},
+        data={"image_ids": [images[3].id]},
+        files=[("photo", ("one.png", png()))],
+        headers=HTMX,
+    )
+    assert [kind for kind, _ in ticked(fragment)] == ["image_ids", "photo_ids"]
+    assert 'id="examples"' in fragment.text
+
+
+def test_opening_a_search_waits_for_the_preparation(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+    page = client.get(f"/collections/{collection.id}/searches/new").text
+    assert "as soon as the images are prepared" in page
+    assert 'name="target_name"' not in page

@@ -1,0 +1,198 @@
+"""Adding a collection from a path, watching it being prepared, and what its page says."""
+
+import re
+import time
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import select
+
+from app.security import get_local_person
+from app.tables import Collection, Import, OracleLabel, RefusedFile
+from tests.factories import make_collection, make_image_file, make_images, make_index
+
+HTMX = {"HX-Request": "true"}
+
+
+def count_collections(client):
+    with client.app.state.database.session() as session:
+        return len(session.scalars(select(Collection)).all())
+
+
+def wait_until(condition, *, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)
+
+
+def test_collection_is_added_imported_and_prepared(client, tmp_path):
+    source = tmp_path / "photos"
+    for number in range(3):
+        make_image_file(source / "herons" / f"{number}.jpg", number)
+    (source / "notes.txt").write_text("no image")
+    form = {"name": "  Lake   Como ", "source": f" {source} ", "labels": "folders"}
+    page = client.post("/collections", data=form)
+    assert page.status_code == 200, page.text
+    collection_id = int(page.url.path.rsplit("/", 1)[1])
+    assert "<h1>Lake Como" in page.text
+    wait_until(lambda: client.get(f"/collections/{collection_id}/progress").text.count("Start a"))
+    page = client.get(f"/collections/{collection_id}").text
+    assert "3 images" in page
+    assert "1 not an image" in page
+    assert "Ready to search" in page
+    assert "Known for evaluation" in page
+    assert "herons" not in page  # a label, and never shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"name": " "}, "needs a name"),
+        ({"name": "pond"}, ""),
+        ({"name": "Pond"}, "There is a collection “Pond” already."),
+        ({"name": "x" * 121}, "longer than 120 characters"),
+        ({"source": ""}, "Type the path"),
+        ({"source": "/nowhere/at all"}, "There is no folder or zip file at /nowhere/at all."),
+        ({"source": "a\x00b"}, "There is no folder or zip file"),
+        ({"labels": "file", "labels_file": ""}, "Type the path of the CSV file"),
+        ({"labels": "file", "labels_file": "/nowhere.csv"}, "/nowhere.csv"),
+    ],
+)
+def test_wrong_form_says_what_is_wrong_and_keeps_what_was_typed(
+    client, tmp_path, changes, sentence
+):
+    with client.app.state.database.session() as session:
+        make_collection(session, name="Pond")
+    form = {"name": "Lake", "source": str(tmp_path), "keep_copy": "1", "labels": "none"} | changes
+    page = client.post("/collections", data=form)
+    if not sentence:  # another name: capitals tell collections apart
+        assert page.status_code == 200
+        return
+    assert page.status_code == 422
+    assert sentence in page.text
+    assert 'aria-invalid="true"' in page.text
+    for typed in (form["name"], form["source"], form.get("labels_file", "")):
+        if typed and "\x00" not in typed:
+            assert f'value="{typed}"' in page.text
+    assert re.search(r'name="keep_copy"\s+value="1" checked', page.text)
+    assert count_collections(client) == 1
+
+
+def test_only_admins_add_collections(client, tmp_path):
+    with client.app.state.database.session() as session:
+        get_local_person(session).role = "ecologist"
+        collection = make_collection(session)
+    assert client.get("/collections/new").status_code == 403
+    form = {"name": "Lake", "source": str(tmp_path)}
+    assert client.post("/collections", data=form).status_code == 403
+    assert client.post(f"/collections/{collection.id}/imports", data=form).status_code == 403
+    page = client.get(f"/collections/{collection.id}").text
+    assert "Add images" not in page
+    assert "Labels" not in page
+    assert count_collections(client) == 1
+
+
+def test_progress_asks_again_only_while_work_goes_on(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        run = Import(
+            collection_id=collection.id,
+            source="/photos/pond",
+            state="running",
+            found_count=2_000,
+            done_count=500,
+            imported_count=480,
+            refused_count=20,
+            updated_at=datetime.now(UTC),
+        )
+        session.add(run)
+    url = f"/collections/{collection.id}/progress"
+    fragment = client.get(url, params={"stage": "importing"}, headers=HTMX)
+    assert 'hx-trigger="every 1s"' in fragment.text
+    assert "<strong>500</strong> of 2\u202f000 files" in fragment.text
+    assert "20 refused" in fragment.text
+    assert "hx-refresh" not in fragment.headers
+    with client.app.state.database.session() as session:
+        run = session.get_one(Import, run.id)
+        run.state, run.problem = "failed", "The disk is full."
+    fragment = client.get(url, params={"stage": "importing"}, headers=HTMX)
+    assert fragment.headers["hx-refresh"] == "true"
+    assert "hx-trigger" not in fragment.text
+    assert "The disk is full." in fragment.text
+    assert "Run again" in fragment.text
+
+
+def test_progress_without_scripts_is_the_collections_page(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+    page = client.get(f"/collections/{collection.id}/progress")
+    assert page.url.path == f"/collections/{collection.id}"
+    assert "See how it stands now" in page.text
+
+
+def test_adding_images_from_a_wrong_path_keeps_the_form_open(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        make_index(session, client.app.state.settings, make_images(session, collection, 20))
+    page = client.post(f"/collections/{collection.id}/imports", data={"source": "/nowhere"})
+    assert page.status_code == 422
+    assert "There is no folder or zip file at /nowhere." in page.text
+    assert re.search(r'<details class="section fold" open>', page.text)
+
+
+def test_labels_are_told_to_exist_and_never_shown(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, 20)
+        make_index(session, client.app.state.settings, images)
+        session.add_all(OracleLabel(image_id=image.id, label="secret heron") for image in images)
+    base = f"/collections/{collection.id}"
+    for path in ("", "/browse", f"/images/{images[0].id}", f"/browse?like={images[0].id}"):
+        page = client.get(base + path)
+        assert page.status_code == 200
+        assert "secret heron" not in page.text
+    assert "Known for evaluation" in client.get(base).text
+
+
+def test_refused_files_say_why(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        for path, reason, detail in (
+            ("a/<b>.jpg", "damaged", "It ends too early."),
+            ("notes.txt", "not an image", "It is a text file."),
+        ):
+            session.add(
+                RefusedFile(
+                    collection_id=collection.id,
+                    path=path,
+                    reason=reason,
+                    detail=detail,
+                    size_bytes=2_500,
+                    modified_ns=1,
+                )
+            )
+    url = f"/collections/{collection.id}/refused"
+    page = client.get(url).text
+    assert "a/&lt;b&gt;.jpg" in page
+    assert "It ends too early." in page
+    assert "2.5 kB" in page
+    damaged = client.get(url, params={"reason": "damaged"}).text
+    assert "It is a text file." not in damaged
+    assert "It ends too early." in damaged
+
+
+def test_synthetic_collection_says_so_wherever_it_is_named(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session, notice="synthetic")
+        images = make_images(session, collection, 20)
+        make_index(session, client.app.state.settings, images)
+    base = f"/collections/{collection.id}"
+    for path in (
+        "",
+        f"/images/{images[0].id}",
+        "/browse?sample=1",
+        f"/browse?like={images[0].id}",
+        "/searches/new",
+    ):
+        assert '<span class="chip">synthetic</span>' in client.get(base + path).text, path

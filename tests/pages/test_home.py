@@ -1,0 +1,62 @@
+"""The home page: first steps at first, searches to continue later."""
+
+import html
+
+from app.searching import open_search
+from app.security import get_local_person
+from tests.factories import make_collection, make_images, make_index, make_person
+
+
+def test_first_visit_without_collections_leads_to_adding_one(client):
+    page = client.get("/").text
+    assert "Add a collection to begin" in page
+    assert 'href="/collections/new"' in page
+    assert "Your searches" not in page
+
+
+def test_first_visit_leads_to_browsing_a_prepared_collection(client):
+    state = client.app.state
+    with state.database.session() as session:
+        ready = make_collection(session, name="Drawn", notice="synthetic")
+        make_index(session, state.settings, make_images(session, ready, 30))
+        waiting = make_collection(session, name="Lake & bay")
+    page = client.get("/").text
+    assert f'href="/collections/{ready.id}/browse"' in page
+    assert '<span class="chip">synthetic</span>' in page
+    assert f'href="/collections/{waiting.id}"' in page
+    assert "Lake &amp; bay" in page
+    assert "30 images" in page
+
+
+def test_searches_are_cards_with_what_was_found_and_others_stay_unseen(client):
+    state = client.app.state
+    with state.database.session() as session:
+        collection = make_collection(session, name="Drawn", notice="synthetic")
+        images = make_images(session, collection, 40)
+        make_index(session, state.settings, images)
+        other = make_person(session, name="other")
+        searches = {
+            name: open_search(
+                session,
+                person=person,
+                collection_id=collection.id,
+                target_name=name,
+                image_ids=[images[0].id, images[1].id],
+                photo_ids=[],
+                indexes=state.indexes,
+                embedders=state.embedders,
+                settings=state.settings,
+            )
+            for name, person in (
+                ("Heron <young>", get_local_person(session)),
+                ("Of somebody else", other),
+            )
+        }
+    page = client.get("/").text
+    assert html.escape("Heron <young>") in page
+    assert "Of somebody else" not in page
+    assert f'href="/searches/{searches["Heron <young>"].id}"' in page
+    assert "<strong>2</strong> found" in page
+    for image in images[:2]:
+        assert f'src="/images/{image.id}/small"' in page
+    assert '<span class="chip">synthetic</span>' in page
