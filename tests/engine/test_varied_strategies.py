@@ -70,6 +70,11 @@ def test_coreset_goes_farthest_first(make_index):
     assert set(choice.reasons) == {"exploration"}
 
 
+def test_coreset_keeps_away_from_what_it_has_just_chosen(make_index):
+    index = make_index(circle([0, 170, 175, 60]))
+    assert diversity.coreset(state_of(index, yes=[0], size=2)).rows.tolist() == [2, 3]
+
+
 def test_coreset_starts_from_every_answer(make_index):
     index = make_index(circle([0, 10, 170, 100, 60, 250]))
     # From 0 and 170 degrees: 250 is 80 from the nearest, 100 is 70.
