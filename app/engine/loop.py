@@ -86,6 +86,10 @@ def propose_round(
     chosen = get_strategy(strategy)
     now = clock or (lambda: float("nan"))
     started = now()
+    # A live search and a replay know their answers in different orders: one order for all, since
+    # sums and draws depend on it.
+    order = np.argsort(answers.rows)
+    answers = Answers(answers.rows[order], answers.values[order])
     unanswered = _unanswered(index, answers, pool_rows)
     size = min(size, len(unanswered))
     head, scores = None, index.similarities(opening.vector)

@@ -184,7 +184,7 @@ def test_time_is_told_by_the_clock_given(clustered):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_never_an_answered_row_never_twice(clustered, strategy, data):
     index, _ = clustered
@@ -254,6 +254,16 @@ def test_same_seed_same_round(clustered, strategy):
     one, other = (propose(index, answers, strategy=strategy, seed=5) for _ in range(2))
     assert one.rows.tolist() == other.rows.tolist()
     np.testing.assert_array_equal(one.scores, other.scores)
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "anchoral:badge"])
+def test_order_of_answers_does_not_matter(clustered, strategy):
+    index, target_rows = clustered
+    yes, no = target_rows[:9].tolist(), np.setdiff1d(np.arange(60), target_rows)[:20].tolist()
+    plain = propose(index, make_answers(yes=yes, no=no), strategy=strategy)
+    turned = propose(index, make_answers(no=no[::-1], yes=yes[::-1]), strategy=strategy)
+    assert turned.rows.tolist() == plain.rows.tolist()
+    np.testing.assert_array_equal(turned.scores, plain.scores)
 
 
 @pytest.mark.parametrize("strategy", ["pf-ma", "most-positive", "most-ambiguous", "opening-only"])
