@@ -39,6 +39,7 @@ from app.importing import (
 from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index
 from app.main import create_app
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
+from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
 from app.replay_report import find_thumbnails, write_report
 from app.searching import get_search
 from app.security import (
@@ -222,12 +223,20 @@ def replay(
         float, typer.Option(help="Share of the images kept out of the search, to measure F1 on.")
     ] = 0.2,
     workers: Annotated[int, typer.Option(min=1, help="Processes that play at a time.")] = 1,
+    server: Annotated[
+        str | None, typer.Option(help="Play through the API of this server, http://host:port.")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(help="For --server: what “rarefind token add” printed.")
+    ] = None,
 ) -> None:
     """Replay searches against known labels, to compare strategies; writes a report to --out."""
     if (collection is None) == (index is None):
         raise typer.BadParameter("Name a collection, or give the folder of an index with --index.")
     if index is not None and labels is None:
         raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
+    if server is not None and (collection is None or labels is None or token is None):
+        raise typer.BadParameter("With --server, give COLLECTION, --labels and --token too.")
 
     def plan(oracle: Oracle) -> ReplaySettings:
         return ReplaySettings(
@@ -239,10 +248,18 @@ def replay(
             seeds=seeds,
             oracle_error=oracle_error,
             oracle_unsure=oracle_unsure,
-            holdout=holdout,
+            holdout=0.0 if server is not None else holdout,
         )
 
-    if index is not None and labels is not None:
+    if server is not None and collection is not None and labels is not None and token is not None:
+        with explained(), connect(server, token) as client:
+            oracle, collection_id = read_oracle_on_server(client, collection, labels)
+            with progress_of("Replaying") as advance:
+                run_replays_on_server(
+                    client, collection_id, oracle, plan(oracle), out, progress=advance
+                )
+            report = write_report(out, names=oracle.name_of, find_pictures=lambda _: {})
+    elif index is not None and labels is not None:
         with explained():
             oracle = read_oracle(index, labels, group=group)
             play(oracle, index, plan(oracle), out, workers)

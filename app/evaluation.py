@@ -30,7 +30,7 @@ from app.engine.index import VectorIndex, open_index, read_manifest
 from app.engine.loop import STRATEGIES, UnknownStrategy, Value
 from app.engine.metrics import average_precision, f1, recall
 from app.engine.replay import ReplayRound, hold_out, replay
-from app.engine.strategies import get_strategy
+from app.engine.strategies import ANCHORAL, get_strategy
 from app.errors import BadInput, NotFound, RarefindError
 from app.oracle import Oracle, count_of, name_some
 from app.searching import DEFAULT_STRATEGY
@@ -161,7 +161,7 @@ def choose_targets(
 def choose_strategies(strategies: Iterable[str]) -> tuple[str, ...]:
     """The strategies named, each once; `all` is every one, none is pf-ma and the usual one."""
     named = tuple(dict.fromkeys(strategies)) or tuple(dict.fromkeys((RIVAL, DEFAULT_STRATEGY)))
-    return tuple(STRATEGIES) if named == (ALL_STRATEGIES,) else named
+    return (*STRATEGIES, f"{ANCHORAL}{RIVAL}") if named == (ALL_STRATEGIES,) else named
 
 
 def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:

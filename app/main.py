@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from app.api import health
+from app.api import searches as api_searches
 from app.database import PROJECT, open_database
 from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError
 from app.indexing import LoadedEmbedders, OpenIndexes
@@ -48,12 +50,19 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.database.close()
 
     app = FastAPI(
-        title="Rarefind", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+        title="Rarefind",
+        version=version("rarefind"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
     )
     app.state.settings = settings
     app.state.templates = make_templates(PROJECT)
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
-    for room in (home, sign_in, collections, browse, images, searches, health):
+    for room in (home, sign_in, collections, browse, images, searches):
+        app.include_router(room.router, include_in_schema=False)
+    for room in (health, api_searches):
         app.include_router(room.router)
     app.middleware("http")(guard)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)

@@ -66,7 +66,7 @@ def read_oracle(folder: Path, labels: Path, *, group: str | None = None) -> Orac
     named = _read_names(folder, image_ids)
     known = {name: image_id for image_id, name in named.items()}
     names = [named[image_id] for image_id in image_ids.tolist()]
-    labelled, groups = _read_labels(labels, known, group)
+    labelled, groups = read_labels_file(labels, known, group)
     return make_oracle(folder.resolve().name, image_ids, names, labelled, groups)
 
 
@@ -89,7 +89,7 @@ def read_oracle_of(
     names = [named[image_id] for image_id in image_ids.tolist()]
     groups: dict[int, str] = {}
     if labels is None:
-        labelled = defaultdict(set)
+        labelled: dict[int, set[str]] = defaultdict(set)
         for image_id, label in session.execute(
             select(OracleLabel.image_id, OracleLabel.label)
             .join(Image, Image.id == OracleLabel.image_id)
@@ -100,7 +100,7 @@ def read_oracle_of(
         paths = select(ImagePath.path, ImagePath.image_id).filter_by(collection_id=collection.id)
         known = {found.path: found.image_id for found in session.execute(paths)}
         known |= {path: image_id for image_id, path in named.items()}
-        labelled, groups = _read_labels(labels, known, group)
+        labelled, groups = read_labels_file(labels, known, group)
     return make_oracle(collection.name, image_ids, names, labelled, groups), folder
 
 
@@ -133,6 +133,45 @@ def make_oracle(
         {label: np.array(rows_of[label], dtype=np.int64) for label in sorted(rows_of)},
         numbers,
     )
+
+
+def read_labels_file(
+    file: Path, known: Mapping[str, int], group: str | None
+) -> tuple[dict[int, set[str]], dict[int, str]]:
+    """Labels (and groups) by image id; refuses lines about images that nobody knows, by name."""
+    header, lines = _read_table(file)
+    label_column = _find(LABEL_COLUMNS, header)
+    file_column = _find((*FILE_COLUMNS, "image_id"), header)
+    if label_column is None or file_column is None:
+        raise LabelsNotUsable(
+            f"{file.name} needs a column file (or image_id) and a column label. "
+            f"Its columns are: {', '.join(header)}."
+        )
+    if group is not None and group not in header:
+        raise LabelsNotUsable(
+            f"{file.name} has no column {group}. Its columns are: {', '.join(header)}."
+        )
+    written: dict[str, set[str]] = {}
+    groups_written: dict[str, set[str]] = {}
+    for line in lines:
+        written.setdefault(line[file_column], set()).update({line[label_column]} - {""})
+        groups_written.setdefault(line[file_column], set()).add(line[group] if group else "")
+    if file_column == "image_id":
+        known = {str(image_id): image_id for image_id in known.values()}
+    by_name, unknown = match_labels(written, list(known))
+    if unknown:
+        raise LabelsNotUsable(
+            f"{file.name} names {count_of(unknown, 'image')} that the collection does not hold "
+            f"(or not under a unique name): {name_some(unknown)}."
+        )
+    labelled: dict[int, set[str]] = defaultdict(set)
+    for name, labels in by_name.items():
+        labelled[known[name]] |= labels
+    groups: dict[int, str] = {}
+    if group:
+        for name, own in match_labels(groups_written, list(known))[0].items():
+            groups[known[name]] = min(own)
+    return dict(labelled), groups
 
 
 def index_vectors(file: Path, ids: Path, out: Path) -> VectorIndex:
@@ -214,45 +253,6 @@ def _read_ids(file: Path, count: int) -> tuple[Integers, list[str]]:
         raise BadInput(f"{file.name}: image {np.unique(image_ids)[doubled[0]]} stands twice.")
     column = _find(FILE_COLUMNS, header) or "image_id"
     return image_ids, [line[column] for line in lines]
-
-
-def _read_labels(
-    file: Path, known: Mapping[str, int], group: str | None
-) -> tuple[dict[int, set[str]], dict[int, str]]:
-    """Labels (and groups) by image id; refuses lines about images that nobody knows, by name."""
-    header, lines = _read_table(file)
-    label_column = _find(LABEL_COLUMNS, header)
-    file_column = _find((*FILE_COLUMNS, "image_id"), header)
-    if label_column is None or file_column is None:
-        raise LabelsNotUsable(
-            f"{file.name} needs a column file (or image_id) and a column label. "
-            f"Its columns are: {', '.join(header)}."
-        )
-    if group is not None and group not in header:
-        raise LabelsNotUsable(
-            f"{file.name} has no column {group}. Its columns are: {', '.join(header)}."
-        )
-    written: dict[str, set[str]] = {}
-    groups_written: dict[str, set[str]] = {}
-    for line in lines:
-        written.setdefault(line[file_column], set()).update({line[label_column]} - {""})
-        groups_written.setdefault(line[file_column], set()).add(line[group] if group else "")
-    if file_column == "image_id":
-        known = {str(image_id): image_id for image_id in known.values()}
-    by_name, unknown = match_labels(written, list(known))
-    if unknown:
-        raise LabelsNotUsable(
-            f"{file.name} names {count_of(unknown, 'image')} that the collection does not hold "
-            f"(or not under a unique name): {name_some(unknown)}."
-        )
-    labelled: dict[int, set[str]] = defaultdict(set)
-    for name, labels in by_name.items():
-        labelled[known[name]] |= labels
-    groups: dict[int, str] = {}
-    if group:
-        for name, own in match_labels(groups_written, list(known))[0].items():
-            groups[known[name]] = min(own)
-    return dict(labelled), groups
 
 
 def _read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -23,7 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database import PROJECT
-from app.engine.loop import STRATEGIES
+from app.engine.strategies import get_strategy
 from app.errors import NotFound
 from app.evaluation import RIVAL, PlayedRun, ReplaySettings, read_replay, write_atomically
 from app.importing import get_thumbnail
@@ -192,7 +192,7 @@ def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str
         "run_count": len(runs),
         "rival": RIVAL if RIVAL in settings.strategies else None,
         "measures": measures,
-        "titles": {name: title_of(name) for name in strategies},
+        "titles": {name: get_strategy(name).title for name in strategies},
         "bands": [
             {
                 "name": band,
@@ -239,7 +239,7 @@ def compare_replays(
         "sides": [settings for settings, _ in sides],
         "other_settings": _list_differences(left[0], right[0]),
         "strategies": strategies,
-        "titles": {name: title_of(name) for name in strategies},
+        "titles": {name: get_strategy(name).title for name in strategies},
         "measures": measures,
         "figures": {
             name: [
@@ -290,7 +290,7 @@ def draw_panels(
     }
     behind = lines.get(RIVAL)
     return [
-        Panel(name, title_of(name), line, None if name == RIVAL else behind)
+        Panel(name, get_strategy(name).title, line, None if name == RIVAL else behind)
         for name, line in lines.items()
     ]
 
@@ -324,11 +324,6 @@ def sort_strategies(summary: list[SummaryRow], settings: ReplaySettings) -> list
         return -leading.value.mean
 
     return sorted(settings.strategies, key=rank)
-
-
-def title_of(strategy: str) -> str:
-    """A strategy in words; a wrapped one has only its name."""
-    return STRATEGIES[strategy].title if strategy in STRATEGIES else ""
 
 
 def _describe_figure(figure: Figure, measure: Measure) -> Cell:
@@ -365,11 +360,14 @@ def _list_intervals(
 ) -> list[Interval]:
     own = [r for r in runs if r.strategy == strategy and band in (ALL, r.rows[0].band)]
     targets = list(dict.fromkeys(run.target for run in own))
-    curves = {id(run): curve(run, column, rounds) for run in own}
-    return [
-        interval(mean_by_target(own, strategy, targets, lambda run, n=n: float(curves[id(run)][n])))
-        for n in range(rounds)
-    ]
+
+    def after(number: int) -> Interval:
+        def of_run(run: PlayedRun) -> float:
+            return float(curve(run, column, number)[-1])
+
+        return interval(mean_by_target(own, strategy, targets, of_run))
+
+    return [after(number) for number in range(1, rounds + 1)]
 
 
 def _draw_both(
@@ -382,7 +380,7 @@ def _draw_both(
             draw_line(_list_intervals(runs, name, ALL, column, settings.rounds), rounds)
             for settings, runs in sides
         )
-        panels.append(Panel(name, title_of(name), front, behind))
+        panels.append(Panel(name, get_strategy(name).title, front, behind))
     return panels
 
 
@@ -392,12 +390,16 @@ def _list_differences(
     pairs = [(name, value, right["settings"][name]) for name, value in left["settings"].items()]
     pairs.append(("engine", left["engine_sha256"][:8], right["engine_sha256"][:8]))
     pairs.append(("labels", left["oracle_sha256"][:8], right["oracle_sha256"][:8]))
-    checksums = [((one["index"] or {}).get("vectors_sha256") or "")[:8] for one in (left, right)]
-    pairs.append(("index", *checksums))
+    one, other = (((m["index"] or {}).get("vectors_sha256") or "")[:8] for m in (left, right))
+    pairs.append(("index", one, other))
+
+    def tell(value: object) -> object:
+        return ", ".join(value) if isinstance(value, list) else value
+
     return [
-        (name.replace("_", " "), *(", ".join(v) if isinstance(v, list) else v for v in values))
-        for name, *values in pairs
-        if values[0] != values[1]
+        (name.replace("_", " "), tell(one), tell(other))
+        for name, one, other in pairs
+        if one != other
     ]
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, joinedload
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.loop import Answers, Value, nearest_positives, propose_round, rank_likely, round_rng
-from app.engine.strategies import STRATEGIES
+from app.engine.strategies import get_strategy
 from app.errors import NotFound
 from app.indexing import OpenIndexes
 from app.searching import (
@@ -103,6 +103,7 @@ class Grid:
     can_redo: bool
     has_head: bool
     strategy_title: str
+    proposing_ms: float
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,8 @@ def current_grid(session: Session, search: Search) -> Grid:
         can_undo=bool(done),
         can_redo=bool(undone),
         has_head=made.head_bias is not None,
-        strategy_title=STRATEGIES[made.strategy].title,
+        strategy_title=get_strategy(made.strategy).title,
+        proposing_ms=made.proposing_ms,
     )
 
 

@@ -27,7 +27,7 @@ from app.engine.loop import (
     propose_round,
     round_rng,
 )
-from app.engine.strategies import STRATEGIES
+from app.engine.strategies import STRATEGIES, UnknownStrategy, get_strategy
 from app.errors import BadInput, NotFound, NothingToUndo
 from app.indexing import LoadedEmbedders, OpenIndexes, embed_photo, get_current_index
 from app.settings import Settings
@@ -116,10 +116,12 @@ def open_search(
     indexes: OpenIndexes,
     embedders: LoadedEmbedders,
     settings: Settings,
+    seed: int | None = None,
 ) -> Search:
     """Open a search from example images and photos, and propose its first round.
 
     Example images of the collection are positives from the start. The person's tray is emptied.
+    A given `seed` makes a search repeatable, as an evaluator's replay needs it; else it is drawn.
     """
     if session.get(Collection, collection_id) is None:
         raise NotFound("There is no such collection.")
@@ -135,7 +137,7 @@ def open_search(
         embedder=index_row.embedder,
         strategy=check_strategy(strategy),
         round_size=check_round_size(round_size),
-        seed=secrets.randbelow(2**31),
+        seed=secrets.randbelow(2**31) if seed is None else seed,
     )
     session.add(search)
     session.flush()
@@ -405,8 +407,12 @@ def check_text(what: str, text: str, longest: int, *, required: bool = False) ->
 
 def check_strategy(strategy: str) -> str:
     """`strategy`, if it is a known one."""
-    if strategy not in STRATEGIES:
-        raise BadInput(f"There is no strategy “{strategy}”. Known are: {', '.join(STRATEGIES)}.")
+    try:
+        get_strategy(strategy)
+    except UnknownStrategy as error:
+        raise BadInput(
+            f"There is no strategy “{strategy}”. Known are: {', '.join(STRATEGIES)}."
+        ) from error
     return strategy
 
 

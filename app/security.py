@@ -16,11 +16,20 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.database import DbSession
-from app.errors import CrossSiteRequest, NotAllowed, NotSignedIn, SignInLinkSpent
+from app.errors import (
+    BadInput,
+    CrossSiteRequest,
+    NameTaken,
+    NotAllowed,
+    NotFound,
+    NotSignedIn,
+    SignInLinkSpent,
+)
 from app.settings import Settings
-from app.tables import LoginSession, Person, SignInLink
+from app.tables import ApiToken, LoginSession, Person, SignInLink
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+MAX_TOKEN_NAME_LENGTH = 80
 
 
 def get_local_person(session: Session) -> Person:
@@ -104,8 +113,43 @@ def sign_out(session: Session, request: Request, response: Response) -> None:
     response.delete_cookie(cookie_name(request))
 
 
+def add_token(session: Session, person: Person, name: str) -> str:
+    """A new API token for `person`; it can't be shown again."""
+    name = name.strip()
+    if not name or len(name) > MAX_TOKEN_NAME_LENGTH:
+        raise BadInput(f"Give the token a name of 1 to {MAX_TOKEN_NAME_LENGTH} characters.")
+    if any(token.name == name for token in list_tokens(session, person)):
+        raise NameTaken(
+            f"A token is called “{name}” already. Revoke it first, or take another name."
+        )
+    token = secrets.token_urlsafe(32)
+    session.add(ApiToken(person_id=person.id, name=name, token_sha256=sha256(token)))
+    session.flush()
+    return token
+
+
+def list_tokens(session: Session, person: Person) -> list[ApiToken]:
+    """The person's tokens that work, by name."""
+    query = select(ApiToken).filter_by(person_id=person.id, revoked_at=None)
+    return list(session.scalars(query.order_by(ApiToken.name)))
+
+
+def revoke_token(session: Session, person: Person, name: str) -> None:
+    """Make a token work no longer, from its next request on."""
+    for token in list_tokens(session, person):
+        if token.name == name:
+            token.revoked_at = datetime.now(UTC)
+            session.flush()
+            return
+    raise NotFound(f"No token is called “{name}”.")
+
+
 def find_person(request: Request, session: DbSession) -> Person | None:
-    """Who is signed in, or nobody."""
+    """Who is signed in, or nobody. A request with a token is its owner's, whatever its cookies."""
+    if (bearer := read_bearer_token(request)) is not None:
+        known = select(ApiToken).filter_by(token_sha256=sha256(bearer), revoked_at=None)
+        api_token = session.scalar(known)
+        return api_token.person if api_token else None
     token = request.cookies.get(cookie_name(request))
     if not token:
         return None
@@ -115,8 +159,13 @@ def find_person(request: Request, session: DbSession) -> Person | None:
     return login.person
 
 
-def get_person(person: Annotated[Person | None, Depends(find_person)]) -> Person:
+def get_person(request: Request, person: Annotated[Person | None, Depends(find_person)]) -> Person:
     """Who is signed in; an error page says how to sign in otherwise."""
+    if person is None and request.url.path.startswith("/api/"):
+        raise NotSignedIn(
+            "Send a token that works, as “Authorization: Bearer TOKEN”. "
+            "Run “rarefind token add NAME” where the server runs to make one."
+        )
     if person is None:
         raise NotSignedIn(
             "Open the link that the server printed when it started, "
@@ -132,9 +181,17 @@ def get_admin(person: Annotated[Person, Depends(get_person)]) -> Person:
     return person
 
 
+def get_evaluator(person: Annotated[Person, Depends(get_person)]) -> Person:
+    """The person signed in, if they may see known labels."""
+    if person.role not in ("admin", "evaluator"):
+        raise NotAllowed("Only an evaluator can replay searches on known labels.")
+    return person
+
+
 MaybeSignedIn = Annotated[Person | None, Depends(find_person)]
 SignedIn = Annotated[Person, Depends(get_person)]
 Admin = Annotated[Person, Depends(get_admin)]
+Evaluator = Annotated[Person, Depends(get_evaluator)]
 
 
 def refuse_cross_site(request: Request) -> None:
@@ -143,8 +200,8 @@ def refuse_cross_site(request: Request) -> None:
     Browsers say where a request comes from in Sec-Fetch-Site, older ones in Origin; a program
     that sends neither holds no browser's cookie by accident.
     """
-    if request.method in SAFE_METHODS:
-        return
+    if request.method in SAFE_METHODS or read_bearer_token(request) is not None:
+        return  # no browser adds a token by itself, and with one the cookie does not count
     fetch_site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
     if fetch_site is not None:
@@ -153,6 +210,12 @@ def refuse_cross_site(request: Request) -> None:
         own = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if not own:
         raise CrossSiteRequest("Nothing was changed. Go back to Rarefind and do it from there.")
+
+
+def read_bearer_token(request: Request) -> str | None:
+    """The API token a program sent, if it sent one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def cookie_name(request: Request) -> str:

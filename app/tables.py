@@ -1,6 +1,7 @@
 """All tables, in the order of the glossary. Answers and actions are only ever added to."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -15,12 +16,14 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 ROLES = ("admin", "ecologist", "evaluator", "viewer")
 IMPORT_STATES = ("running", "done", "interrupted", "failed")
 INDEX_STATES = ("building", "ready", "failed")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
+REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo")
 
 
@@ -40,6 +43,7 @@ class Table(DeclarativeBase):
         int: BigInteger,
         datetime: DateTime(timezone=True),
         bytes: LargeBinary,
+        dict[str, Any]: JSONB,
     }
 
 
@@ -81,6 +85,31 @@ class LoginSession(Table):
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+    person: Mapped[Person] = relationship()
+
+
+class ApiToken(Table):
+    """Lets a program act for a person; shown once, only its hash is kept."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (
+        # A name is free again once its token is revoked.
+        Index(
+            "uq_api_tokens_person_id_name",
+            "person_id",
+            "name",
+            unique=True,
+            postgresql_where="revoked_at IS NULL",
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    token_sha256: Mapped[bytes] = mapped_column(unique=True)
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
 
     person: Mapped[Person] = relationship()
@@ -386,3 +415,27 @@ class Answer(Table):
     action_id: Mapped[int] = mapped_column(ForeignKey("actions.id", ondelete="CASCADE"), index=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
     value: Mapped[str] = mapped_column(String(8))
+
+
+class Replay(Table):
+    """One replay started in the browser; its runs and rounds are files of the data folder."""
+
+    __tablename__ = "replays"
+    __table_args__ = (CheckConstraint(one_of("state", REPLAY_STATES), name="state"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    settings: Mapped[dict[str, Any]]  # targets, strategies, rounds, …: what the manifest says too
+    state: Mapped[str] = mapped_column(String(16))
+    run_count: Mapped[int]
+    done_count: Mapped[int] = mapped_column(server_default="0")
+    problem: Mapped[str | None]  # why it failed, as a sentence
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]  # of the process that plays it now
+    started_count: Mapped[int] = mapped_column(server_default="0")  # runs done when that started
+    ended_at: Mapped[datetime | None]
+
+    person: Mapped[Person] = relationship()

@@ -69,13 +69,32 @@ def replay(
         )
         if len(proposal.rows) == 0:
             break
-        oracle_rng = np.random.default_rng([seed, round_number, ORACLE_STREAM])
-        values = _ask_oracle(is_target[proposal.rows], oracle_error, oracle_unsure, oracle_rng)
+        values = ask_oracle(
+            is_target[proposal.rows],
+            error=oracle_error,
+            unsure=oracle_unsure,
+            seed=seed,
+            round_number=round_number,
+        )
         answers = Answers(
             np.concatenate([answers.rows, proposal.rows]), np.concatenate([answers.values, values])
         )
         played.append(ReplayRound(proposal, values, answers))
     return played
+
+
+def ask_oracle(
+    is_target: NDArray[np.bool_], *, error: float, unsure: float, seed: int, round_number: int
+) -> NDArray[np.int8]:
+    """The oracle's answers to the images of one round, with its mistakes drawn from the seed.
+
+    Parameters: `is_target` (k,) in display order; the others as in `replay`. Returns (k,) of Value.
+    """
+    chances = np.random.default_rng([seed, round_number, ORACLE_STREAM]).random((2, len(is_target)))
+    says_yes = is_target ^ (chances[0] < error)
+    values = np.where(says_yes, Value.YES, Value.NO).astype(np.int8)
+    values[chances[1] < unsure] = Value.UNSURE
+    return values
 
 
 def hold_out(
@@ -92,13 +111,3 @@ def hold_out(
     test_groups = order[np.cumsum(sizes) <= share * count]
     is_test = np.isin(own_groups, test_groups)
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
-
-
-def _ask_oracle(
-    is_target: NDArray[np.bool_], error: float, unsure: float, rng: np.random.Generator
-) -> NDArray[np.int8]:
-    chances = rng.random((2, len(is_target)))
-    says_yes = is_target ^ (chances[0] < error)
-    values = np.where(says_yes, Value.YES, Value.NO).astype(np.int8)
-    values[chances[1] < unsure] = Value.UNSURE
-    return values

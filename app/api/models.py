@@ -1,0 +1,177 @@
+"""What the JSON API takes and gives. Numbers of things are ids; shares are from 0 to 1."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field
+
+LARGEST_ID = 2**63 - 1  # of PostgreSQL's bigint
+
+Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+IdInBody = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+AnswerValue = Literal["yes", "no", "unsure"]
+GestureKey = Annotated[
+    str | None,
+    Field(
+        pattern=r"^[\w-]{1,64}$",
+        description="Any name of your own for this one request: sent again, it changes nothing.",
+    ),
+]
+
+
+class Taken(BaseModel):
+    """A body: a field that nobody knows is a mistake, and said to be one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(BaseModel):
+    """What every error looks like."""
+
+    error: str = Field(description="The kind of situation, e.g. RoundAlreadyAnswered.")
+    title: str
+    detail: str = Field(description="What happened and what to do, as a sentence.")
+
+
+class CollectionModel(BaseModel):
+    """A collection of images."""
+
+    collection_id: int
+    name: str
+    notice: str | None = Field(description="Must be shown with its images, e.g. “synthetic”.")
+    image_count: int
+
+
+class ImageModel(BaseModel):
+    """One image; its pixels are at /images/{image_id}/small, /large and /original."""
+
+    image_id: int
+    path: str
+    sha256: str
+    width: int
+    height: int
+    captured_at: datetime | None = Field(description="Camera-local: no time zone is known.")
+
+
+class OpenSearch(Taken):
+    """What opens a search."""
+
+    target_name: str
+    counts_as_yes: str = ""
+    image_ids: list[IdInBody] = Field(min_length=1, description="Examples; answered yes at once.")
+    strategy: str | None = Field(None, description="Without it, the recommended one.")
+    round_size: int | None = Field(None, description="Images a round, 6 to 48; without it 12.")
+    seed: int | None = Field(
+        None, ge=0, lt=2**31, description="For searches that must repeat; drawn without it."
+    )
+
+
+class CardModel(BaseModel):
+    """One image of a round."""
+
+    image_id: int
+    position: int
+    path: str
+    width: int
+    height: int
+    answer: AnswerValue | None
+    reason: str
+    score: float
+    probability: float | None
+
+
+class RoundModel(BaseModel):
+    """The round to answer now."""
+
+    round_id: int
+    number: int
+    images: list[CardModel]
+    found: int = Field(description="Images answered yes, examples included.")
+    answered: int
+    can_undo: bool
+    can_redo: bool
+    proposing_ms: float = Field(description="What choosing this round took on the server.")
+
+
+class SearchModel(BaseModel):
+    """A search, without its round."""
+
+    search_id: int
+    collection_id: int
+    target_name: str
+    counts_as_yes: str
+    strategy: str
+    round_size: int
+    seed: int
+
+
+class OpenedSearch(SearchModel):
+    """A search that was just opened."""
+
+    round: RoundModel
+
+
+class GiveAnswers(Taken):
+    """Answers to images of a round; null takes one back."""
+
+    round_id: IdInBody
+    answers: dict[IdInBody, AnswerValue | None] = {}
+    gesture_key: GestureKey = None
+
+
+class SubmitAnswers(GiveAnswers):
+    """The last answers of a round."""
+
+    rest_are_no: bool = Field(False, description="Answer no for every image without an answer.")
+
+
+class GivenAnswers(BaseModel):
+    """What stands now for the images named."""
+
+    answers: dict[int, AnswerValue | None]
+    stale: bool = Field(description="The round had been submitted: kept as corrections.")
+
+
+class SubmittedRound(BaseModel):
+    """What a submit led to."""
+
+    already: bool = Field(description="It had been submitted before; nothing was doubled.")
+    round: RoundModel
+
+
+class Gesture(Taken):
+    """A request that changes something."""
+
+    gesture_key: GestureKey = None
+
+
+class StepModel(BaseModel):
+    """One step taken back or done again; no sentence when the gesture is a repeated one."""
+
+    sentence: str | None
+    round: RoundModel
+
+
+class ResultModel(BaseModel):
+    """One image of the results."""
+
+    image_id: int
+    path: str
+    answer: AnswerValue | None
+    answered_by: str | None
+    answered_at: datetime | None
+    round_number: int | None
+    score: float | None
+    probability: float | None
+
+
+class ResultsModel(BaseModel):
+    """A page of results."""
+
+    show: str
+    images: list[ResultModel]
+    total: int
+    page: int
+    pages: int
+    counts: dict[str, int]

@@ -1,0 +1,278 @@
+"""Collections and searches for programs: the same verbs as the pages, as JSON."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPBearer
+from sqlalchemy.orm import Session
+
+from app.api.models import (
+    LARGEST_ID,
+    CardModel,
+    CollectionModel,
+    Gesture,
+    GiveAnswers,
+    GivenAnswers,
+    Id,
+    ImageModel,
+    OpenedSearch,
+    OpenSearch,
+    Problem,
+    ResultModel,
+    ResultsModel,
+    RoundModel,
+    SearchModel,
+    StepModel,
+    SubmitAnswers,
+    SubmittedRound,
+)
+from app.browsing import list_images_after
+from app.collecting import get_collection, list_collections
+from app.database import DbSession
+from app.exports import Format, write_export
+from app.reporting import current_grid, list_results, list_searches
+from app.searching import (
+    DEFAULT_ROUND_SIZE,
+    DEFAULT_STRATEGY,
+    Step,
+    get_search,
+    open_search,
+    record_answers,
+    redo,
+    submit_answers,
+    undo,
+)
+from app.security import SignedIn
+from app.tables import Search
+
+MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+
+token = HTTPBearer(
+    auto_error=False,  # who is asking is found by app.security; this documents the header
+    description="A token of “rarefind token add NAME”.",
+)
+router = APIRouter(
+    prefix="/api/v1",
+    dependencies=[Depends(token)],
+    responses={status: {"model": Problem} for status in (401, 404, 409, 422)},
+)
+
+
+@router.get("/collections", tags=["collections"])
+def read_collections(session: DbSession, person: SignedIn) -> list[CollectionModel]:  # noqa: ARG001
+    """Every collection."""
+    return [
+        CollectionModel(
+            collection_id=one.collection.id,
+            name=one.collection.name,
+            notice=one.collection.notice,
+            image_count=one.image_count,
+        )
+        for one in list_collections(session, now=datetime.now(UTC))
+    ]
+
+
+@router.get("/collections/{collection_id}/images", tags=["collections"])
+def read_images(
+    session: DbSession,
+    person: SignedIn,  # noqa: ARG001
+    collection_id: Id,
+    after: Annotated[int, Query(ge=0, le=LARGEST_ID, description="The last id you have.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
+) -> list[ImageModel]:
+    """The images of a collection by id; ask again from the last one until the list is empty."""
+    get_collection(session, collection_id)
+    return [
+        ImageModel(
+            image_id=image.id,
+            path=image.path,
+            sha256=image.sha256,
+            width=image.width,
+            height=image.height,
+            captured_at=image.captured_at,
+        )
+        for image in list_images_after(session, collection_id, image_id=after, at_most=limit)
+    ]
+
+
+@router.post("/collections/{collection_id}/searches", status_code=201, tags=["searches"])
+def post_search(
+    request: Request, session: DbSession, person: SignedIn, collection_id: Id, body: OpenSearch
+) -> OpenedSearch:
+    """Open a search from example images; gives its first round."""
+    state = request.app.state
+    search = open_search(
+        session,
+        person=person,
+        collection_id=collection_id,
+        target_name=body.target_name,
+        counts_as_yes=body.counts_as_yes,
+        strategy=DEFAULT_STRATEGY if body.strategy is None else body.strategy,
+        round_size=DEFAULT_ROUND_SIZE if body.round_size is None else body.round_size,
+        image_ids=body.image_ids,
+        photo_ids=[],
+        indexes=state.indexes,
+        embedders=state.embedders,
+        settings=state.settings,
+        seed=body.seed,
+    )
+    return OpenedSearch(**describe_search(search), round=describe_round(session, search))
+
+
+@router.get("/searches", tags=["searches"])
+def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
+    """Your searches, the one touched last first."""
+    return [SearchModel(**describe_search(one.search)) for one in list_searches(session, person)]
+
+
+@router.get("/searches/{search_id}", tags=["searches"])
+def read_search(session: DbSession, person: SignedIn, search_id: Id) -> SearchModel:
+    """One of your searches."""
+    return SearchModel(**describe_search(get_search(session, person, search_id)))
+
+
+@router.get("/searches/{search_id}/round", tags=["searches"])
+def read_round(session: DbSession, person: SignedIn, search_id: Id) -> RoundModel:
+    """The round to answer now, with the answers given so far."""
+    return describe_round(session, get_search(session, person, search_id))
+
+
+@router.post("/searches/{search_id}/answers", tags=["searches"])
+def post_answers(
+    session: DbSession, person: SignedIn, search_id: Id, body: GiveAnswers
+) -> GivenAnswers:
+    """Save answers without submitting the round."""
+    search = get_search(session, person, search_id)
+    recorded = record_answers(
+        session,
+        search,
+        person=person,
+        round_id=body.round_id,
+        values=dict(body.answers),
+        gesture_key=body.gesture_key,
+    )
+    return GivenAnswers.model_validate({"answers": recorded.answers, "stale": recorded.stale})
+
+
+@router.post("/searches/{search_id}/submit", tags=["searches"])
+def post_submit(
+    request: Request, session: DbSession, person: SignedIn, search_id: Id, body: SubmitAnswers
+) -> SubmittedRound:
+    """Submit a round with its last answers; gives the next one."""
+    search = get_search(session, person, search_id)
+    submitted = submit_answers(
+        session,
+        search,
+        person=person,
+        round_id=body.round_id,
+        values=dict(body.answers),
+        rest_are_no=body.rest_are_no,
+        gesture_key=body.gesture_key,
+        indexes=request.app.state.indexes,
+    )
+    return SubmittedRound(already=submitted.already, round=describe_round(session, search))
+
+
+@router.post("/searches/{search_id}/undo", tags=["searches"])
+def post_undo(session: DbSession, person: SignedIn, search_id: Id, body: Gesture) -> StepModel:
+    """Take back the newest step: an answer, or a whole submit."""
+    search = get_search(session, person, search_id)
+    step = undo(session, search, person=person, gesture_key=body.gesture_key)
+    return describe_step(session, search, step)
+
+
+@router.post("/searches/{search_id}/redo", tags=["searches"])
+def post_redo(session: DbSession, person: SignedIn, search_id: Id, body: Gesture) -> StepModel:
+    """Do again the step that was taken back last."""
+    search = get_search(session, person, search_id)
+    step = redo(session, search, person=person, gesture_key=body.gesture_key)
+    return describe_step(session, search, step)
+
+
+@router.get("/searches/{search_id}/results", tags=["searches"])
+def read_results(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    search_id: Id,
+    show: Literal["yes", "likely", "unsure", "no", "open"] = "yes",
+    page: Annotated[int, Query(ge=1, le=1_000_000_000)] = 1,
+) -> ResultsModel:
+    """Images answered so, left open, or likely and not yet seen; a page of them."""
+    search = get_search(session, person, search_id)
+    results = list_results(session, search, show=show, page=page, indexes=request.app.state.indexes)
+    images = [
+        ResultModel.model_validate(
+            {
+                "image_id": card.image_id,
+                "path": card.path,
+                "answer": card.answer,
+                "answered_by": card.who,
+                "answered_at": card.at,
+                "round_number": card.round_number,
+                "score": card.score,
+                "probability": card.probability,
+            }
+        )
+        for card in results.cards
+    ]
+    return ResultsModel(
+        show=results.show,
+        images=images,
+        total=results.total,
+        page=results.page,
+        pages=results.pages,
+        counts=results.counts,
+    )
+
+
+@router.get("/searches/{search_id}/export", tags=["searches"], response_class=StreamingResponse)
+def read_export(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    search_id: Id,
+    file_format: Annotated[Format, Query(alias="format")] = "csv",
+) -> StreamingResponse:
+    """Every answered image, as CSV or JSON Lines."""
+    search = get_search(session, person, search_id)
+    lines = write_export(session, search, request.app.state.indexes, file_format=file_format)
+    # Gathered first: the session ends with this function, and an error must not cut a file short.
+    return StreamingResponse(iter(list(lines)), media_type=MEDIA_TYPES[file_format])
+
+
+def describe_search(search: Search) -> dict[str, Any]:
+    """The fields of SearchModel."""
+    return {
+        "search_id": search.id,
+        "collection_id": search.collection_id,
+        "target_name": search.target_name,
+        "counts_as_yes": search.counts_as_yes,
+        "strategy": search.strategy,
+        "round_size": search.round_size,
+        "seed": search.seed,
+    }
+
+
+def describe_round(session: Session, search: Search) -> RoundModel:
+    """The round to answer now."""
+    grid = current_grid(session, search)
+    return RoundModel(
+        round_id=grid.round_id,
+        number=grid.number,
+        images=[CardModel.model_validate(card, from_attributes=True) for card in grid.cards],
+        found=grid.found,
+        answered=grid.answered,
+        can_undo=grid.can_undo,
+        can_redo=grid.can_redo,
+        proposing_ms=grid.proposing_ms,
+    )
+
+
+def describe_step(session: Session, search: Search, step: Step | None) -> StepModel:
+    """What an undo or redo did, and the round that is current now."""
+    return StepModel(
+        sentence=step.sentence if step else None, round=describe_round(session, search)
+    )

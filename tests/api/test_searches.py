@@ -1,0 +1,234 @@
+"""The JSON API: a program finds, answers, takes back and exports as a person does."""
+
+import csv
+import io
+
+import pytest
+from sqlalchemy import select
+
+from app.engine.index import open_index
+from app.evaluation import ReplaySettings, choose_strategies, read_replay, run_replays
+from app.oracle import read_oracle_of
+from app.replay_client import ServerRefused, read_oracle_on_server, run_replays_on_server
+from app.security import add_token, get_local_person, revoke_token
+from app.tables import Collection, OracleLabel, Person, Search
+from tests.factories import make_collection, make_images, make_index
+
+COUNT, ALIKE = 100, 10
+
+
+@pytest.fixture
+def api(web):
+    """The application with a collection, asked with a token; `collection_id`, `image_ids` on it."""
+    state = web.app.state
+    with state.database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, COUNT)
+        make_index(session, state.settings, images)
+        session.add_all(
+            OracleLabel(image_id=image.id, label="heron" if n < ALIKE else "empty")
+            for n, image in enumerate(images)
+        )
+        token = add_token(session, get_local_person(session), "tests")
+        web.collection_id, web.image_ids = collection.id, [image.id for image in images]
+        web.paths = [image.path for image in images]
+    web.headers["Authorization"] = f"Bearer {token}"
+    return web
+
+
+def open_search(api, **body):
+    given = {"target_name": "Grey heron", "image_ids": [api.image_ids[0]], "round_size": 6}
+    response = api.post(f"/api/v1/collections/{api.collection_id}/searches", json=given | body)
+    assert response.status_code == 201, response.text
+    return response.json()
+
+
+def submit(api, search, grid, answers=None, **more):
+    body = {"round_id": grid["round_id"], "answers": answers or {}, "rest_are_no": True, **more}
+    response = api.post(f"/api/v1/searches/{search['search_id']}/submit", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_program_does_a_whole_search(api):
+    assert api.get("/api/v1/collections").json() == [
+        {"collection_id": api.collection_id, "name": "Pond", "notice": None, "image_count": COUNT}
+    ]
+    search = open_search(api)
+    address = f"/api/v1/searches/{search['search_id']}"
+    first = search["round"]
+    assert first["number"] == 1 and len(first["images"]) == 6 and first["found"] == 1
+    shown = [image["image_id"] for image in first["images"]]
+    assert set(shown) <= set(api.image_ids[1:ALIKE])
+
+    half = {"round_id": first["round_id"], "answers": {shown[0]: "yes"}}
+    assert api.post(f"{address}/answers", json=half).json()["answers"] == {str(shown[0]): "yes"}
+    assert api.get(f"{address}/round").json()["images"][0]["answer"] == "yes"
+
+    second = submit(api, search, first, dict.fromkeys(shown, "yes"))
+    assert second["already"] is False
+    assert second["round"]["number"] == 2 and second["round"]["found"] == 7
+    assert not {image["image_id"] for image in second["round"]["images"]} & set(shown)
+
+    taken_back = api.post(f"{address}/undo", json={}).json()
+    assert "round 1" in taken_back["sentence"]
+    assert taken_back["round"]["round_id"] == first["round_id"]
+    assert api.post(f"{address}/redo", json={}).json()["round"] == second["round"]
+
+    results = api.get(f"{address}/results", params={"show": "yes"}).json()
+    assert {image["image_id"] for image in results["images"]} == {api.image_ids[0], *shown}
+    exported = csv.DictReader(io.StringIO(api.get(f"{address}/export").text))
+    found = [api.image_ids[0], *shown]
+    assert {row["path"] for row in exported} == {api.paths[api.image_ids.index(i)] for i in found}
+    assert len(api.get(f"{address}/export", params={"format": "jsonl"}).text.splitlines()) == 7
+
+
+def test_repeated_submit_doubles_nothing(api):
+    search = open_search(api)
+    once = submit(api, search, search["round"], gesture_key="one")
+    again = submit(api, search, search["round"], gesture_key="one")
+    other = submit(api, search, search["round"], gesture_key="two")
+    assert again["already"] and other["already"]
+    assert again["round"] == other["round"] == once["round"]
+
+
+def test_same_seed_gives_the_same_rounds(api):
+    searches = [open_search(api, strategy="random", seed=5) for _ in range(2)]
+    searches.append(open_search(api, strategy="random", seed=6))
+    shown = [[image["image_id"] for image in one["round"]["images"]] for one in searches]
+    assert shown[0] == shown[1] != shown[2]
+    assert [one["seed"] for one in searches] == [5, 5, 6]
+
+
+def test_images_are_read_in_parts(api):
+    address = f"/api/v1/collections/{api.collection_id}/images"
+    first = api.get(address, params={"limit": 60}).json()
+    rest = api.get(address, params={"after": first[-1]["image_id"]}).json()
+    assert [image["image_id"] for image in first + rest] == api.image_ids
+    assert api.get(address, params={"after": api.image_ids[-1]}).json() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"strategy": "best"}, "best"),
+        ({"round_size": 5}, "from 6 to 48"),
+        ({"image_ids": []}, "image_ids"),
+        ({"image_ids": [2**63]}, "image_ids|less than"),
+        ({"image_ids": [987654321]}, "not among the prepared"),
+        ({"seed": -1}, "seed"),
+        ({"target_name": " "}, "empty"),
+        ({"seeds": 1}, "seeds"),
+    ],
+)
+def test_wrong_openings_are_told_as_json(api, change, detail):
+    body = {"target_name": "x", "image_ids": [api.image_ids[0]]} | change
+    response = api.post(f"/api/v1/collections/{api.collection_id}/searches", json=body)
+    assert response.status_code == 422
+    assert set(response.json()) == {"error", "title", "detail"}
+    assert any(part in response.json()["detail"] for part in detail.split("|"))
+
+
+def test_other_peoples_searches_are_not_found(api):
+    search = open_search(api)
+    with api.app.state.database.session() as session:
+        other = Person(name="other", role="ecologist")
+        session.add(other)
+        session.flush()
+        token = add_token(session, other, "theirs")
+    theirs = {"Authorization": f"Bearer {token}"}
+    for address in ("", "/round", "/results", "/export"):
+        answer = api.get(f"/api/v1/searches/{search['search_id']}{address}", headers=theirs)
+        assert (answer.status_code, answer.json()["error"]) == (404, "NotFound")
+    assert api.get("/api/v1/searches", headers=theirs).json() == []
+    assert [one["search_id"] for one in api.get("/api/v1/searches").json()] == [search["search_id"]]
+
+
+def test_token_is_needed_kept_as_a_hash_and_can_be_revoked(api):
+    state = api.app.state
+    for header in ("Bearer wrong", "Bearer ", "Basic abc"):
+        refused = api.get("/api/v1/collections", headers={"Authorization": header})
+        assert (refused.status_code, refused.json()["error"]) == (401, "NotSignedIn")
+        assert "rarefind token add" in refused.json()["detail"]
+    with state.database.session() as session:
+        person = get_local_person(session)
+        text = str(session.connection().exec_driver_sql("SELECT * FROM api_tokens").all())
+        assert api.headers["Authorization"].split()[1] not in text
+        revoke_token(session, person, "tests")
+    assert api.get("/api/v1/collections").status_code == 401
+
+
+def test_other_sites_can_use_no_cookie_but_programs_may_call_from_anywhere(client):
+    """A signed-in browser led here by another site is refused; with a token its cookie is void."""
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        token = add_token(session, get_local_person(session), "tests")
+    foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.example"}
+    address = f"/api/v1/collections/{collection.id}/searches"
+    body = {"target_name": "x", "image_ids": [1]}
+    refused = client.post(address, json=body, headers=foreign)
+    assert (refused.status_code, refused.json()["error"]) == (403, "CrossSiteRequest")
+    wrong = client.post(address, json=body, headers=foreign | {"Authorization": "Bearer wrong"})
+    assert wrong.status_code == 401
+    passed = client.post(address, json=body, headers=foreign | {"Authorization": f"Bearer {token}"})
+    assert (passed.status_code, passed.json()["error"]) == (409, "NoIndexYet")
+
+
+def test_openapi_describes_the_api_and_no_page(api):
+    described = api.get("/api/v1/openapi.json", headers={"Authorization": ""}).json()
+    assert all(path.startswith("/api/v1/") for path in described["paths"])
+    assert "/api/v1/searches/{search_id}/submit" in described["paths"]
+    assert described["components"]["securitySchemes"]
+    answers = described["paths"]["/api/v1/searches/{search_id}/round"]["get"]["responses"]
+    assert answers["404"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+    assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/RoundModel")
+
+
+@pytest.fixture
+def labels(api, tmp_path):
+    lines = [f"{path},{'heron' if n < ALIKE else ''}" for n, path in enumerate(api.paths)]
+    file = tmp_path / "labels.csv"
+    file.write_text("\n".join(["file,label", *lines]))
+    return file
+
+
+def test_replay_on_a_server_shows_the_images_of_the_offline_one(api, labels, tmp_path):
+    """Every strategy: the live search and the replay are one loop."""
+    state = api.app.state
+    settings = ReplaySettings(
+        targets=("heron",),
+        strategies=choose_strategies(["all"]),
+        rounds=3,
+        size=6,
+        open_with=2,
+        seeds=1,
+        oracle_error=0.1,
+        oracle_unsure=0.1,
+        holdout=0.0,
+    )
+    oracle, collection_id = read_oracle_on_server(api, "Pond", labels)
+    served = run_replays_on_server(api, collection_id, oracle, settings, tmp_path / "served")
+    with state.database.session() as session:
+        collection = session.get_one(Collection, api.collection_id)
+        own, folder = read_oracle_of(session, collection, settings=state.settings)
+        assert len(session.scalars(select(Search)).all()) == len(settings.strategies)
+    offline = run_replays(own, folder, settings, tmp_path / "offline")
+    for one, other in zip(served, offline, strict=True):
+        assert (one.strategy, one.opening) == (other.strategy, other.opening)
+        assert (one.strategy, one.shown) == (other.strategy, other.shown)
+        assert one.values == other.values
+        assert [row.recall for row in one.rows] == pytest.approx(
+            [row.recall for row in other.rows], abs=1e-6
+        )
+        assert all(row.wait_ms > row.proposing_ms > 0 for row in one.rows)
+    assert {len(run.shown) for run in served} == {3}
+    header = (tmp_path / "served" / "rounds.csv").read_text().splitlines()[0]
+    assert header.endswith("proposing_ms,wait_ms")
+    assert open_index(folder).count == COUNT
+    assert read_replay(tmp_path / "served")[0]["server"] == str(api.base_url)
+
+
+def test_server_that_refuses_is_a_sentence(api, labels):
+    api.headers["Authorization"] = "Bearer wrong"
+    with pytest.raises(ServerRefused, match="rarefind token add"):
+        read_oracle_on_server(api, "Pond", labels)
