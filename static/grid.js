@@ -306,6 +306,11 @@
     give([card], answerOf(card) in turn ? turn[answerOf(card)] : "yes");
   });
 
+  // A click with shift takes a range from the card in focus: it must not move the focus first.
+  document.addEventListener("mousedown", (event) => {
+    if (event.shiftKey && event.target.closest?.(".cards")) event.preventDefault();
+  });
+
   // Clicking the answer that holds takes it away; radio buttons alone can't do that.
   let held = null;
 
@@ -396,7 +401,7 @@
   function ask() {
     form().classList.add("asking");
     form().querySelector(".ask-rest").hidden = false;
-    form().querySelector("[data-remembered]").focus();
+    form().querySelector('.ask-rest [value="later"]').focus(); // enter again: nothing is assumed
     say(`${open().length} of ${cards().length} images are not answered.`);
   }
 

@@ -1,0 +1,461 @@
+"""The grid and the results by keys, mouse and touch, in several tabs, with and without scripts."""
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.server import Server
+
+pytestmark = pytest.mark.browser
+
+ANSWERS = re.compile("/answers$")
+
+
+def open_search(page: Page, server: Server, *, round_size: int = 12) -> str:
+    """A fresh search for the striped kind; the address of its grid, which the page shows."""
+    server.sign_in(page)
+    browse = f"{server.address}/collections/1/browse?page=2"
+    found = re.findall(
+        r'/collections/1/images/(\d+)"\s+title="striped/', page.request.get(browse).text()
+    )
+    reply = page.request.post(
+        f"{server.address}/collections/1/searches",
+        form={
+            "target_name": "Sergeant",
+            "round_size": str(round_size),
+            "strategy": "pf-ma",
+            "image_ids": found[0],
+        },
+        headers={"Sec-Fetch-Site": "same-origin"},
+    )
+    page.goto(reply.url)
+    expect(page.locator(".picture-card.current")).to_be_focused()
+    return reply.url
+
+
+def card(page: Page, place: int) -> Locator:
+    return page.locator(".cards .picture-card").nth(place)
+
+
+def press(page: Page, *keys: str) -> None:
+    """Press keys that answer, each saved before the next."""
+    for key in keys:
+        with page.expect_response(ANSWERS):
+            page.keyboard.press(key)
+
+
+def states(page: Page) -> str:
+    """One letter for each image: y, n, u, or a dot."""
+    return page.locator(".cards").evaluate(
+        "cards => [...cards.children].map((card) =>"
+        " card.querySelector('input:checked')?.value[0] ?? '.').join('')"
+    )
+
+
+def after_reload(page: Page) -> str:
+    page.reload()
+    return states(page)
+
+
+def image_names(page: Page) -> list[str]:
+    return page.locator(".cards .picture-card").evaluate_all(
+        "all => all.map((c) => c.dataset.name)"
+    )
+
+
+def test_twelve_images_fit_the_window_and_nothing_jumps(page, drawn_server):
+    open_search(page, drawn_server)
+    page.wait_for_load_state("networkidle")
+
+    def overflows() -> int:
+        return page.evaluate(
+            "Math.max(document.documentElement.scrollHeight - innerHeight,"
+            " document.querySelector('.cards').scrollHeight"
+            " - document.querySelector('.cards').clientHeight)"
+        )
+
+    assert overflows() <= 0
+    narrowest = min(card(page, place).bounding_box()["width"] for place in range(12))
+    assert narrowest > 220
+    press(page, "y", "n", "u")
+    page.keyboard.press("w")
+    expect(card(page, 0).locator(".why")).to_be_visible()
+    assert overflows() <= 0
+    page.keyboard.press("w")
+    press(page, "n")
+    shifts = page.evaluate(
+        """new Promise((resolve) => {
+          const watch = new PerformanceObserver((list) => resolve(list.getEntries()));
+          watch.observe({type: "layout-shift", buffered: true});
+          setTimeout(() => resolve([]), 500);
+        }).then((all) => all.map((one) => one.value))"""
+    )
+    assert sum(shifts) < 0.01
+
+
+def test_mouse_answers_with_one_click_and_takes_it_back_with_another(page, drawn_server):
+    open_search(page, drawn_server)
+    for place, word in enumerate(("Yes", "No", "Unsure")):
+        with page.expect_response(ANSWERS):
+            card(page, place).locator(f'label[title^="{word}"]').click()
+    assert states(page) == "ynu........."
+    with page.expect_response(ANSWERS):
+        card(page, 1).locator('label[title^="No"]').click()
+    with page.expect_response(ANSWERS):
+        card(page, 2).locator('label[title^="Yes"]').click()
+    expect(page.locator("[data-answered]")).to_have_text("2")
+    assert after_reload(page) == "y.y........."
+
+
+def test_moving_does_not_answer_and_space_toggles(page, drawn_server):
+    open_search(page, drawn_server)
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "End", "ArrowRight"):
+        page.keyboard.press(key)
+    expect(card(page, 11)).to_be_focused()
+    assert states(page) == "............"
+    page.keyboard.press("Home")
+    press(page, " ")
+    assert states(page)[0] == "y"
+    press(page, " ")
+    expect(card(page, 0)).to_be_focused()
+    assert after_reload(page) == "............"
+
+
+def test_range_and_all_are_answered_as_one_step(page, drawn_server):
+    open_search(page, drawn_server)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    press(page, "u")
+    assert states(page) == ".uuuuu......"
+    card(page, 7).locator(".picture").click(modifiers=["Shift"])
+    card(page, 9).locator(".picture").click(modifiers=["Shift"])
+    press(page, "y")
+    assert states(page) == ".uuuuuyyyy.."  # from the card that had the focus
+    page.keyboard.press("Control+a")
+    press(page, "n")
+    assert states(page) == "nnnnnnnnnnnn"
+    for before in (".uuuuuyyyy..", ".uuuuu......", "............"):
+        page.keyboard.press("z")
+        expect(page.locator("[data-answered]")).to_have_text(str(12 - before.count(".")))
+        assert states(page) == before
+
+
+def test_browser_keys_and_keys_elsewhere_are_left_alone(page, drawn_server):
+    open_search(page, drawn_server)
+    left_alone = page.locator(".picture-card.current").evaluate(
+        """(card) => {
+          const pressed = (target, key, more) => target.dispatchEvent(
+            new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true, ...more}));
+          const link = document.querySelector(".rail-links a");
+          const button = document.querySelector("[form=undo]");
+          return {
+            find: pressed(card, "f", {ctrlKey: true}),
+            new: pressed(card, "n", {metaKey: true}),
+            undo: pressed(card, "z", {ctrlKey: true}),
+            back: pressed(card, "ArrowLeft", {altKey: true}),
+            reload: pressed(card, "F5"),
+            all: pressed(link, "a", {ctrlKey: true}),
+            follow: pressed(link, "Enter"),
+            press: pressed(button, " "),
+          };
+        }"""
+    )
+    assert set(left_alone.values()) == {True}, left_alone
+    assert states(page) == "............"
+    expect(page.locator("dialog[open]")).to_have_count(0)
+
+
+def test_keys_are_listed_behind_the_question_mark(page, drawn_server):
+    open_search(page, drawn_server)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("y")  # behind the dialog nothing is answered
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    assert states(page) == "............"
+
+
+def test_large_view_zooms_pans_lights_and_answers(page, drawn_server):
+    open_search(page, drawn_server)
+    card(page, 1).locator(".picture").click()
+    large, zoom = page.locator("#large"), page.locator("[data-large-zoom]")
+    expect(large).to_be_visible()
+    expect(page.locator("#large-details")).to_contain_text("Among the images most like")
+    expect(page.locator("#large-details .nearest img")).to_have_count(1)  # the example
+
+    whole = zoom.inner_text()
+    page.keyboard.press("1")
+    expect(zoom).to_have_text("100 %" if int(whole.split()[0]) < 100 else whole)
+    page.mouse.move(500, 400)
+    page.mouse.wheel(0, -600)
+    page.keyboard.press("+")
+    closer = zoom.inner_text()
+    assert int(closer.split()[0]) > 2 * int(whole.split()[0])
+    picture = page.locator(".large-picture")
+    before = picture.bounding_box()
+    page.mouse.down()
+    page.mouse.move(440, 360)
+    page.mouse.up()
+    after = picture.bounding_box()
+    assert (after["x"] - before["x"], after["y"] - before["y"]) == pytest.approx((-60, -40), abs=1)
+    page.keyboard.press("0")
+    expect(zoom).to_have_text(whole)
+    page.locator("[name=brightness]").fill("200")
+    assert "brightness(200%)" in picture.evaluate("(one) => getComputedStyle(one).filter") or (
+        picture.evaluate("(one) => one.style.filter").startswith("brightness(200%)")
+    )
+
+    page.locator(".large-stage").focus()
+    press(page, "y")
+    expect(page.locator("[data-large-place]")).to_have_text("3 of 12")
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("button", name="Yes", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    page.keyboard.press("Escape")
+    expect(card(page, 1)).to_be_focused()
+    assert after_reload(page) == ".y.........."
+
+
+def test_last_answer_in_the_large_view_leads_on(page, drawn_server):
+    open_search(page, drawn_server, round_size=6)
+    page.keyboard.press("End")
+    page.keyboard.press("f")
+    press(page, "n")
+    expect(page.locator("#large")).to_be_hidden()
+    expect(page.get_by_role("button", name="Next images")).to_be_focused()
+
+
+def test_double_click_submits_once(page, drawn_server):
+    address = open_search(page, drawn_server)
+    page.get_by_label("The rest count as no").check()
+    page.get_by_role("button", name="Next images").dblclick()
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    page.goto(address)
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+
+
+def test_two_tabs_lose_nothing(page, drawn_server):
+    address = open_search(page, drawn_server)
+    other = page.context.new_page()
+    other.goto(address)
+    press(page, "y")
+    other.keyboard.press("ArrowRight")
+    press(other, "n")
+    other.get_by_label("The rest count as no").check()
+    other.get_by_role("button", name="Next images").click()
+    expect(other.locator(".search-round")).to_have_text("Round 2")
+
+    # The first tab still shows round 1; its answer is kept, and it moves on.
+    page.keyboard.press("ArrowRight")
+    press(page, "u")
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    expect(page.locator("[data-notice]")).to_contain_text("submitted already")
+    assert image_names(page) == image_names(other)
+    page.goto(address + "/results?show=unsure")
+    expect(page.locator(".result-card")).to_have_count(1)
+    expect(page.locator('[data-count="yes"]')).to_have_text("2")  # with the example
+    expect(page.locator('[data-count="no"]')).to_have_text("10")
+
+
+def test_back_button_shows_the_grid_as_it_is_now(page, drawn_server):
+    address = open_search(page, drawn_server)
+    page.locator(".search-found").click()
+    other = page.context.new_page()
+    other.goto(address)
+    press(other, "y")
+    page.go_back()
+    expect(page.locator("[data-answered]")).to_have_text("1")
+    assert states(page)[0] == "y"
+
+
+def test_answers_not_saved_yet_outlive_a_reload(page, drawn_server):
+    open_search(page, drawn_server)
+    page.route("**/answers", lambda route: route.abort())
+    page.keyboard.press("y")
+    page.keyboard.press("n")
+    expect(page.locator("#unsaved")).to_contain_text("Not saved yet: trying again.")
+    page.on("dialog", lambda dialog: dialog.accept())  # "leave this page?"
+    page.unroute("**/answers")
+    page.reload()
+    assert states(page) == "yn.........."
+    expect(page.locator("#unsaved")).to_be_hidden()
+    page.wait_for_load_state("networkidle")
+    assert after_reload(page) == "yn.........."
+    assert page.evaluate("Object.keys(sessionStorage).join()").count("unsaved") == 0
+
+
+def test_submit_waits_for_answers_on_their_way(page, drawn_server):
+    open_search(page, drawn_server, round_size=6)
+    page.route("**/answers", lambda route: route.abort())
+    for key in "ynnnnn":
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    expect(page.locator("#unsaved")).to_be_visible()
+    expect(page.locator(".search-round")).to_have_text("Round 1")
+    page.unroute("**/answers")
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    expect(page.locator(".search-found strong")).to_have_text("2")
+
+
+def test_choice_about_the_rest_is_remembered(page, drawn_server):
+    open_search(page, drawn_server)
+    press(page, "y")
+    page.keyboard.press("Enter")
+    expect(page.locator(".ask-rest p")).to_have_text("11 of 12 not answered")
+    page.keyboard.press("Escape")
+    expect(card(page, 1)).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # leaves them for later
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Count the rest as no").click()
+    expect(page.locator(".search-round")).to_have_text("Round 3")
+    page.keyboard.press("Enter")  # not asked again
+    expect(page.locator(".search-round")).to_have_text("Round 4")
+    page.get_by_label("The rest count as no").uncheck()
+    card(page, 0).focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Leave them for later")).to_be_focused()
+
+
+def test_next_images_are_fetched_before_they_are_asked_for(page, drawn_server):
+    asked: set[str] = set()
+    open_search(page, drawn_server, round_size=6)
+    page.on("request", lambda request: asked.add(request.url))
+    with page.expect_response(re.compile("/upcoming$"), timeout=20_000):
+        press(page, "y", "n", "n", "n", "n", "n")
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(1_500)  # the last answer asks once more when nothing else goes on
+    early = set(asked)
+    page.keyboard.press("Enter")
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    shown = page.locator(".cards img").evaluate_all("all => all.map((image) => image.src)")
+    assert set(shown) <= early
+
+
+def test_new_grid_is_announced(page, drawn_server):
+    open_search(page, drawn_server, round_size=6)
+    press(page, "y", "y", "n", "n", "n", "n")
+    page.keyboard.press("Enter")
+    expect(page.locator("#announce")).to_have_text("Round 2: 6 images, 2 found last round.")
+    expect(page.locator(".strip g")).to_have_count(1)
+
+
+def test_panel_and_reasons_are_remembered(page, drawn_server):
+    open_search(page, drawn_server)
+    page.keyboard.press("w")
+    expect(card(page, 0).locator(".why")).to_have_text("Like your examples")
+    page.get_by_role("button", name="Target and rounds").click()
+    expect(page.locator("#rail")).to_be_hidden()
+    page.reload()
+    expect(card(page, 0).locator(".why")).to_be_visible()
+    expect(page.locator("#rail")).to_be_hidden()
+
+
+def touch(page: Page, *points: tuple[float, float], hold_ms: int = 0) -> None:
+    """A finger put down on the first point, moved over the others, and lifted."""
+    finger = page.context.new_cdp_session(page)
+    for place, (x, y) in enumerate(points):
+        kind = "touchMove" if place else "touchStart"
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    page.wait_for_timeout(hold_ms)
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_touch_taps_presses_and_swipes(phone, drawn_server):
+    page = phone
+    open_search(page, drawn_server, round_size=6)
+    for after in "ynu.y":
+        with page.expect_response(ANSWERS):
+            card(page, 0).locator(".picture").tap()
+        assert states(page)[0] == after
+
+    box = card(page, 1).bounding_box()
+    touch(page, (box["x"] + 60, box["y"] + 60), hold_ms=700)
+    expect(page.locator("#large")).to_be_visible()
+    expect(page.locator("[data-large-place]")).to_have_text("2 of 6")
+    for path in ([(100, 300), (180, 303), (260, 305)], [(260, 300), (180, 300), (90, 300)]):
+        with page.expect_response(ANSWERS):
+            touch(page, *path)
+    with page.expect_response(ANSWERS):
+        touch(page, (200, 500), (202, 440), (204, 380))
+    page.get_by_role("button", name="Back", exact=True).tap()
+    assert states(page) == "yynu.."
+
+
+def test_everything_works_without_scripts(page_without_scripts, drawn_server):
+    page = page_without_scripts
+    drawn_server.sign_in(page)
+    page.goto(drawn_server.address + "/collections/1/browse?page=2")
+    page.goto(
+        drawn_server.address
+        + page.locator('.tiles a[title^="striped"]').first.get_attribute("href")
+    )
+    page.get_by_role("link", name="Start a search with this").click()
+    page.get_by_label("What are you looking for?").fill("Sergeant by hand")
+    page.get_by_label("Images per round").fill("6")
+    page.get_by_role("button", name="Start the search").click()
+
+    first = image_names(page)
+    card(page, 0).get_by_role("radio", name="Yes").check(force=True)
+    card(page, 1).get_by_role("radio", name="Unsure").check(force=True)
+    page.get_by_label("The rest count as no").check()
+    page.get_by_role("button", name="Next images").click()
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".search-round")).to_have_text("Round 1")
+    assert image_names(page) == first
+    page.get_by_role("button", name="Redo").click()
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+
+    card(page, 2).locator(".picture").click()
+    page.get_by_role("button", name="No", exact=True).click()
+    page.get_by_role("link", name="Back to the grid").click()
+    assert states(page) == "..n..."
+
+    page.locator(".search-found").click()
+    expect(page.locator(".result-card")).to_have_count(2)
+    page.locator(".result-card .tick input").first.check()
+    page.locator(".picked-bar").get_by_role("button", name="No", exact=True).click()
+    expect(page.locator(".result-card")).to_have_count(1)
+    page.get_by_role("button", name="Undo").first.click()
+    expect(page.locator(".result-card")).to_have_count(2)
+
+
+def test_results_change_by_keys_one_and_many(page, drawn_server):
+    address = open_search(page, drawn_server, round_size=6)
+    page.keyboard.press("Control+a")
+    press(page, "y")
+    page.goto(address + "/results")
+    cards = page.locator(".result-card")
+    expect(cards).to_have_count(7)
+    corrections = re.compile("/corrections$")
+    cards.first.focus()
+    with page.expect_response(corrections):
+        page.keyboard.press("n")
+    expect(cards.nth(1)).to_be_focused()
+    expect(page.locator('[data-count="yes"]')).to_have_text("6")
+    expect(page.locator('[data-count="no"]')).to_have_text("1")
+
+    page.keyboard.press(" ")
+    cards.nth(4).locator(".tick input").click(modifiers=["Shift"])
+    expect(page.locator("[data-picked]")).to_have_text("4")
+    with page.expect_response(corrections):
+        page.locator(".picked-bar").get_by_role("button", name="Unsure").click()
+    expect(page.locator("#changed")).to_contain_text("4 images are now: unsure.")
+    page.reload()
+    expect(page.locator('[data-count="yes"]')).to_have_text("2")
+    expect(page.locator('[data-count="unsure"]')).to_have_text("4")
+    page.keyboard.press("z")
+    expect(page.locator('[data-count="yes"]')).to_have_text("6")
+
+
+def test_empty_galleries_say_what_to_do(page, drawn_server):
+    address = open_search(page, drawn_server)
+    page.goto(address + "/results?show=likely")
+    expect(page.get_by_role("heading", name="Nothing to rank by yet")).to_be_visible()
+    page.goto(address + "/results?show=no")
+    page.get_by_role("link", name="Back to the grid").click()
+    expect(page.locator(".search-round")).to_have_text("Round 1")
