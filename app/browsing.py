@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import PurePosixPath
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
@@ -99,17 +99,23 @@ def find_by_name(session: Session, collection_id: int, name: str) -> NameMatches
     name = name.strip().strip("/")
     if not name or "\x00" in name:
         return NameMatches("none", [], 0)
-    for kind, condition in (("exact", _is_named(name)), ("part", _has_in_name(name))):
-        found = _match(collection_id, condition)
-        total = session.scalar(select(func.count()).select_from(found.subquery())) or 0
-        if total:
-            query = (
-                select(Image)
-                .where(Image.id.in_(found))
-                .order_by(Image.path, Image.id)
-                .limit(IMAGES_PER_PAGE)
-            )
-            return NameMatches(kind, list(session.scalars(query)), total)
+    conditions = (
+        ("exact", ImagePath.path == name),  # as suggestions give it; has an index
+        ("exact", _is_named(name)),
+        ("part", _has_in_name(name)),
+    )
+    for kind, condition in conditions:
+        found = select(ImagePath.image_id).where(
+            ImagePath.collection_id == collection_id, condition
+        )
+        rows = session.execute(
+            select(Image, func.count().over())
+            .where(Image.id.in_(found))
+            .order_by(Image.path, Image.id)
+            .limit(IMAGES_PER_PAGE)
+        ).all()
+        if rows:
+            return NameMatches(kind, [image for image, _ in rows], rows[0][1])
     nearest = _find_nearest_name(session, collection_id, name)
     return NameMatches("nearest", [nearest], 1) if nearest else NameMatches("none", [], 0)
 
@@ -264,14 +270,6 @@ def get_photo(session: Session, person: Person, photo_id: int) -> Photo:
 def _count_images(session: Session, collection_id: int) -> int:
     query = select(func.count()).select_from(Image).filter_by(collection_id=collection_id)
     return session.scalar(query) or 0
-
-
-def _match(collection_id: int, condition: ColumnElement[bool]) -> Select[int]:
-    return (
-        select(ImagePath.image_id)
-        .where(ImagePath.collection_id == collection_id, condition)
-        .distinct()
-    )
 
 
 def _file_name() -> ColumnElement[str]:
