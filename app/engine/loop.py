@@ -92,11 +92,12 @@ def propose_round(
     answers = Answers(answers.rows[order], answers.values[order])
     unanswered = _unanswered(index, answers, pool_rows)
     size = min(size, len(unanswered))
-    head, scores = None, index.similarities(opening.vector)
-    if round_number > 1 and size:
+    if round_number > 1:
         head, scores = score_all(
             index, answers, opening=opening, strategy=strategy, rng=rng, unanswered=unanswered
         )
+    else:
+        head, scores = None, index.similarities(opening.vector)
     fitted = now()
     if size == 0:
         choice = Choice(np.empty(0, np.int64), ())
