@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from app.engine.embedders import Floats, Pixels, Preparation
 
-# Above about four 224-pixel pictures the memory of each layer is more than the C library keeps
-# for reuse (32 MiB): every layer would fetch fresh pages, which costs up to a third more time.
-CPU_BATCH_SIZE = 4
+# Of larger batches the C library gives each layer's memory back at once, in threads from four
+# 224-pixel pictures on: fetching fresh pages for every layer would cost a sixth more time.
+CPU_BATCH_SIZE = 2
 GPU_BATCH_SIZE = 256
 
 

