@@ -1,5 +1,6 @@
 """The web application: `create_app(settings)` puts rooms, error pages and headers together."""
 
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from app.database import PROJECT, open_database
 from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import Jobs
-from app.pages import browse, collections, home, images, searches, sign_in
+from app.pages import browse, collections, home, images, replays, searches, sign_in
 from app.pages.rendering import make_templates, render_error
 from app.security import refuse_cross_site
 from app.settings import Settings
@@ -45,6 +46,10 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.embedders = LoadedEmbedders(settings)
         app.state.jobs = Jobs(app.state.database, settings)
         app.state.jobs.start()
+        # Models and tables stay for good: looking through them for garbage would hold up a round
+        # by a tenth of a second now and then.
+        gc.collect()
+        gc.freeze()
         yield
         app.state.jobs.close()
         app.state.database.close()
@@ -60,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.templates = make_templates(PROJECT)
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
-    for room in (home, sign_in, collections, browse, images, searches):
+    for room in (home, sign_in, collections, replays, browse, images, searches):
         app.include_router(room.router, include_in_schema=False)
     for room in (health, api_searches):
         app.include_router(room.router)
