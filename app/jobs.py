@@ -1,7 +1,7 @@
-"""Long work in the server's background: importing a source, then indexing its collection.
+"""Long work in the server's background: importing a source, indexing its collection, replays.
 
-One thread does one job after the other; progress stands in the tables `imports` and `indexes`,
-so that any page can show it and a restart goes on where a kill left off.
+One thread does one job after the other; progress stands in the tables `imports`, `indexes` and
+`replays`, so that any page can show it and a restart goes on where a kill left off.
 """
 
 import logging
@@ -13,6 +13,7 @@ from app.database import Database
 from app.errors import RarefindError
 from app.importing import ImportProgress, import_images, mark_interrupted_imports
 from app.indexing import build_index, list_unfinished_builds
+from app.replays import list_unfinished_replays, play_replay
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class Jobs:
         mark_interrupted_imports(self._database)
         for collection_id, embedder in list_unfinished_builds(self._database):
             self._thread.submit(self._run, self._index, collection_id, embedder)
+        for replay_id in list_unfinished_replays(self._database):
+            self.replay(replay_id)
 
     def prepare(
         self, collection_id: int, source: Path, *, labels: str | None, copy: bool, embedder: str
@@ -43,6 +46,10 @@ class Jobs:
         """Import `source` into the collection, then index it."""
         self._thread.submit(self._run, self._import, collection_id, source, labels, copy)
         self._thread.submit(self._run, self._index, collection_id, embedder)
+
+    def replay(self, replay_id: int) -> None:
+        """Play a replay that waits."""
+        self._thread.submit(self._run, self._replay, replay_id)
 
     def close(self) -> None:
         """Stop at the next file or chunk; everything before it is kept."""
@@ -78,6 +85,9 @@ class Jobs:
             embedder=embedder,
             progress=self._go_on,
         )
+
+    def _replay(self, replay_id: int) -> None:
+        play_replay(self._database, replay_id, settings=self._settings, go_on=self._go_on)
 
     def _go_on(self, *_progress: ImportProgress | int) -> None:
         if self._stopping.is_set():

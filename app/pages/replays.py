@@ -1,0 +1,241 @@
+"""Replays: starting one, how it goes, its report, and two side by side. For evaluators."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import FileResponse
+from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
+
+from app.collecting import get_collection
+from app.database import DbSession
+from app.errors import BadInput, NotFound
+from app.evaluation import RIVAL, ReplaySettings
+from app.pages.addresses import LARGEST_ID, Id, see_other
+from app.pages.rendering import render, wants_fragment
+from app.replay_report import compare_replays, describe_report, find_film
+from app.replays import (
+    get_replay,
+    list_replays,
+    list_target_choices,
+    name_images,
+    read_played,
+    replay_folder,
+    resume_replay,
+    start_replay,
+    stop_replay,
+    time_left_s,
+)
+from app.searching import DEFAULT_STRATEGY, list_strategies
+from app.security import Evaluator
+from app.tables import Collection, Person, Replay
+
+MOST_ROUNDS, MOST_SEEDS = 200, 20
+USUAL = {"rounds": 25, "size": 10, "seeds": 3}
+
+Number = Annotated[int, Form()]
+Names = Annotated[list[str], Form()]
+OtherId = Annotated[int, Query(ge=1, le=LARGEST_ID)]
+
+router = APIRouter(prefix="/collections/{collection_id}/replays")
+
+
+@router.get("")
+def replays_page(
+    request: Request, session: DbSession, person: Evaluator, collection_id: Id
+) -> Response:
+    """Past replays of a collection, and the form that starts one."""
+    collection = get_collection(session, collection_id)
+    form: dict[str, Any] = {
+        **USUAL,
+        "targets": [one.name for one in list_target_choices(session, collection_id) if one.usual],
+        "strategies": [RIVAL, DEFAULT_STRATEGY],
+    }
+    return render_replays(request, session, person, collection, form)
+
+
+@router.post("")
+def start(
+    request: Request,
+    session: DbSession,
+    person: Evaluator,
+    collection_id: Id,
+    targets: Names = [],  # noqa: B006 - FastAPI copies it
+    strategies: Names = [],  # noqa: B006
+    rounds: Number = USUAL["rounds"],
+    size: Number = USUAL["size"],
+    seeds: Number = USUAL["seeds"],
+) -> Response:
+    """Start a replay, or show what is wrong with the form."""
+    collection = get_collection(session, collection_id)
+    state = request.app.state
+    form = {
+        "targets": targets,
+        "strategies": strategies,
+        "rounds": rounds,
+        "size": size,
+        "seeds": seeds,
+    }
+    plan = ReplaySettings(
+        targets=tuple(dict.fromkeys(targets)),
+        strategies=tuple(dict.fromkeys(strategies)),
+        rounds=rounds,
+        size=size,
+        seeds=seeds,
+    )
+    try:
+        if rounds > MOST_ROUNDS or seeds > MOST_SEEDS or size > 100:
+            raise BadInput(
+                f"At most {MOST_ROUNDS} rounds of 100 images and {MOST_SEEDS} seeds are played."
+            )
+        made = start_replay(session, collection, person, plan, settings=state.settings)
+    except BadInput as error:
+        return render_replays(request, session, person, collection, form, problem=str(error))
+    return go_play(request, collection_id, made.id)
+
+
+@router.get("/compare")
+def compare(
+    request: Request,
+    session: DbSession,
+    person: Evaluator,
+    collection_id: Id,
+    of: Annotated[list[OtherId], Query()] = [],  # noqa: B006
+) -> Response:
+    """Two replays side by side."""
+    collection = get_collection(session, collection_id)
+    if len(of) != 2:
+        sentence = "Tick two replays to compare them."
+        return render_replays(request, session, person, collection, None, problem=sentence)
+    settings = request.app.state.settings
+    # The older one is the one to compare with.
+    pair = [get_replay(session, collection_id, replay_id) for replay_id in sorted(of)]
+    return render(
+        request,
+        "replay_compare.html",
+        person=person,
+        collection=collection,
+        pair=pair,
+        **compare_replays(*(read_played(settings, one) for one in pair)),
+    )
+
+
+@router.get("/{replay_id}")
+def replay_page(
+    request: Request,
+    session: DbSession,
+    person: Evaluator,
+    collection_id: Id,
+    replay_id: Id,
+    target: str | None = None,
+    strategy: str | None = None,
+    seed: Annotated[int | None, Query(ge=0, le=LARGEST_ID)] = None,
+) -> Response:
+    """How a replay goes, or its report with the filmstrip of one run."""
+    context = describe(session, person, collection_id, replay_id)
+    replay: Replay = context["replay"]
+    if replay.state == "done":
+        manifest, runs = read_played(request.app.state.settings, replay)
+        film = find_film(runs, target, strategy, seed)
+        seen = {shot.image_id for shots in film.rounds for shot in shots} | set(film.opening)
+        names = name_images(session, seen)
+        context |= describe_report(manifest, runs) | {"film": film, "names": names}
+    return render(request, "replay.html", **context)
+
+
+@router.get("/{replay_id}/progress")
+def progress(
+    request: Request, session: DbSession, person: Evaluator, collection_id: Id, replay_id: Id
+) -> Response:
+    """How far a replay is; when it has ended, the page is loaded again as a whole."""
+    context = describe(session, person, collection_id, replay_id)
+    if not wants_fragment(request):
+        return see_other(f"/collections/{collection_id}/replays/{replay_id}")
+    goes_on = context["replay"].state in ("waiting", "running")
+    headers = None if goes_on else {"HX-Refresh": "true"}
+    return render(request, "_replay_progress.html", headers=headers, **context)
+
+
+@router.post("/{replay_id}/stop")
+def stop(session: DbSession, person: Evaluator, collection_id: Id, replay_id: Id) -> Response:  # noqa: ARG001
+    """Stop after the run that is played now."""
+    stop_replay(session, get_replay(session, collection_id, replay_id))
+    return see_other(f"/collections/{collection_id}/replays/{replay_id}")
+
+
+@router.post("/{replay_id}/resume")
+def resume(
+    request: Request,
+    session: DbSession,
+    person: Evaluator,  # noqa: ARG001
+    collection_id: Id,
+    replay_id: Id,
+) -> Response:
+    """Go on with what was stopped or failed."""
+    if resume_replay(session, get_replay(session, collection_id, replay_id)):
+        return go_play(request, collection_id, replay_id)
+    return see_other(f"/collections/{collection_id}/replays/{replay_id}")
+
+
+@router.get("/{replay_id}/{name}")
+def download(
+    request: Request,
+    session: DbSession,
+    person: Evaluator,  # noqa: ARG001
+    collection_id: Id,
+    replay_id: Id,
+    name: Literal["report.html", "rounds.csv", "summary.csv", "manifest.json"],
+) -> Response:
+    """One of a replay's files, to keep."""
+    replay = get_replay(session, collection_id, replay_id)
+    file = replay_folder(request.app.state.settings, replay.id) / name
+    if replay.state != "done" or not file.exists():
+        raise NotFound("This replay has not ended, so there is no such file yet.")
+    return FileResponse(file, filename=f"replay-{replay.id}-{name}")
+
+
+def describe(
+    session: Session, person: Person, collection_id: int, replay_id: int
+) -> dict[str, Any]:
+    """What every page of one replay shows."""
+    replay = get_replay(session, collection_id, replay_id)
+    return {
+        "person": person,
+        "collection": get_collection(session, collection_id),
+        "replay": replay,
+        "left_s": time_left_s(replay, now=datetime.now(UTC)),
+    }
+
+
+def render_replays(
+    request: Request,
+    session: Session,
+    person: Person,
+    collection: Collection,
+    form: dict[str, Any] | None,
+    *,
+    problem: str | None = None,
+) -> Response:
+    """The list and the form, as it was filled in."""
+    return render(
+        request,
+        "replays.html",
+        status=422 if problem else 200,
+        person=person,
+        collection=collection,
+        replays=list_replays(session, collection.id),
+        choices=list_target_choices(session, collection.id),
+        strategies=list_strategies(),
+        form=form or {**USUAL, "targets": [], "strategies": [RIVAL, DEFAULT_STRATEGY]},
+        most_rounds=MOST_ROUNDS,
+        most_seeds=MOST_SEEDS,
+        problem=problem,
+    )
+
+
+def go_play(request: Request, collection_id: int, replay_id: int) -> Response:
+    """Hand a replay to the background, once this request's transaction is committed."""
+    answer = see_other(f"/collections/{collection_id}/replays/{replay_id}")
+    answer.background = BackgroundTask(request.app.state.jobs.replay, replay_id)
+    return answer

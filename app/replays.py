@@ -1,0 +1,216 @@
+"""Replays that are started in the browser: their rows, and playing them in the background.
+
+Runs, rounds and the report are files of the data folder, as `rarefind replay` writes them; a replay
+that was stopped, or cut off with the server, goes on with the runs that are not finished.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.database import Database
+from app.errors import BadInput, NotFound, RarefindError
+from app.evaluation import (
+    USUAL_SIZES,
+    PlayedRun,
+    ReplaySettings,
+    band_of,
+    check_replay,
+    list_runs,
+    read_replay,
+    run_replays,
+)
+from app.oracle import read_oracle_of
+from app.replay_report import find_thumbnails, write_report
+from app.settings import Settings
+from app.tables import Collection, Image, OracleLabel, Person, Replay
+
+MOST_RUNS = 5_000  # hours in the one background thread; the command line plays on many processes
+
+logger = logging.getLogger(__name__)
+
+
+class ReplayStopped(Exception):
+    """Somebody pressed “Stop”; finished runs are kept."""
+
+
+@dataclass(frozen=True)
+class TargetChoice:
+    """A label that can be replayed."""
+
+    name: str
+    image_count: int
+    band: str
+    usual: bool  # neither too small nor too common
+
+
+def list_target_choices(session: Session, collection_id: int) -> list[TargetChoice]:
+    """The labels of a collection with at least two images, the rarest first."""
+    rows = session.execute(
+        select(OracleLabel.label, func.count())
+        .join(Image, Image.id == OracleLabel.image_id)
+        .where(Image.collection_id == collection_id)
+        .group_by(OracleLabel.label)
+        .having(func.count() >= 2)
+        .order_by(func.count(), OracleLabel.label)
+    )
+    return [
+        TargetChoice(label, count, band_of(count), USUAL_SIZES[0] <= count <= USUAL_SIZES[1])
+        for label, count in rows
+    ]
+
+
+def start_replay(
+    session: Session,
+    collection: Collection,
+    person: Person,
+    plan: ReplaySettings,
+    *,
+    settings: Settings,
+) -> Replay:
+    """Check a replay, refusing by name what can't be played, and put it in line."""
+    run_count = len(list(list_runs(plan)))
+    if run_count > MOST_RUNS:
+        raise BadInput(
+            f"That would be {run_count} runs; at most {MOST_RUNS} are played here. Choose fewer "
+            "targets or strategies, or use “rarefind replay”, which plays several at a time."
+        )
+    oracle, _ = read_oracle_of(session, collection, settings=settings)
+    check_replay(oracle, plan)
+    made = Replay(
+        collection_id=collection.id,
+        person_id=person.id,
+        settings=asdict(plan),
+        state="waiting",
+        run_count=run_count,
+    )
+    session.add(made)
+    session.flush()
+    return made
+
+
+def list_replays(session: Session, collection_id: int) -> list[Replay]:
+    """The replays of a collection, newest first."""
+    query = select(Replay).filter_by(collection_id=collection_id).order_by(Replay.id.desc())
+    return list(session.scalars(query))
+
+
+def get_replay(session: Session, collection_id: int, replay_id: int) -> Replay:
+    """One replay of a collection."""
+    found = session.get(Replay, replay_id)
+    if found is None or found.collection_id != collection_id:
+        raise NotFound("There is no such replay.")
+    return found
+
+
+def stop_replay(session: Session, replay: Replay) -> None:
+    """Have a replay stop after the run it plays now."""
+    if replay.state in ("waiting", "running"):
+        replay.state = "stopped"
+        session.flush()
+
+
+def resume_replay(session: Session, replay: Replay) -> bool:
+    """Put a replay that did not end back in line; False for one that is there, or done."""
+    if replay.state not in ("stopped", "failed"):
+        return False
+    replay.state, replay.problem = "waiting", None
+    session.flush()
+    return True
+
+
+def list_unfinished_replays(database: Database) -> list[int]:
+    """Replays that an earlier server left in line or unfinished; they wait again."""
+    with database.session() as session:
+        session.execute(update(Replay).filter_by(state="running").values(state="waiting"))
+        return list(session.scalars(select(Replay.id).filter_by(state="waiting").order_by("id")))
+
+
+def play_replay(
+    database: Database, replay_id: int, *, settings: Settings, go_on: Callable[[], None]
+) -> None:
+    """Play the runs of a replay that are not finished, and write its report.
+
+    `go_on` is called after each run; what it raises leaves the replay to be taken up again.
+    """
+    with database.session() as session:
+        made = session.get(Replay, replay_id)
+        if made is None or made.state != "waiting":  # stopped or deleted while it waited
+            return
+        made.state, made.started_at, made.started_count = "running", func.now(), made.done_count
+        collection = session.get_one(Collection, made.collection_id)
+        plan = ReplaySettings(**made.settings)
+    try:
+        with database.session() as session:
+            oracle, folder = read_oracle_of(session, collection, settings=settings)
+        out = replay_folder(settings, replay_id)
+        tell = partial(_tell, database, replay_id, go_on)
+        run_replays(oracle, folder, plan, out, progress=tell)
+        with database.session() as session:
+            write_report(
+                out,
+                names=oracle.name_of,
+                find_pictures=partial(find_thumbnails, session, settings=settings),
+            )
+        _end(database, replay_id, "done", None)
+    except ReplayStopped:
+        logger.info("Replay %s was stopped.", replay_id)
+    except RarefindError as error:
+        _end(database, replay_id, "failed", str(error))
+    except OSError as error:
+        _end(database, replay_id, "failed", f"A file could not be written: {error}.")
+
+
+def replay_folder(settings: Settings, replay_id: int) -> Path:
+    """Where the files of a replay are."""
+    return settings.home / "replays" / str(replay_id)
+
+
+def read_played(settings: Settings, replay: Replay) -> tuple[dict[str, Any], list[PlayedRun]]:
+    """Manifest and runs of a replay that is done."""
+    if replay.state != "done":
+        raise NotFound("This replay has not ended, so there is no report yet.")
+    return read_replay(replay_folder(settings, replay.id))
+
+
+def name_images(session: Session, image_ids: set[int]) -> dict[int, str]:
+    """Paths by image id."""
+    rows = session.execute(select(Image.id, Image.path).where(Image.id.in_(image_ids)))
+    return {image.id: image.path for image in rows}
+
+
+def time_left_s(replay: Replay, *, now: datetime) -> float | None:
+    """How long the rest will take at the speed so far; None before the first run."""
+    played = replay.done_count - replay.started_count
+    if replay.state != "running" or replay.started_at is None or played < 1:
+        return None
+    return (
+        (now - replay.started_at).total_seconds() / played * (replay.run_count - replay.done_count)
+    )
+
+
+def _tell(
+    database: Database, replay_id: int, go_on: Callable[[], None], done: int, _total: int
+) -> None:
+    go_on()
+    with database.session() as session:
+        made = session.get(Replay, replay_id)
+        if made is None or made.state != "running":
+            raise ReplayStopped
+        made.done_count = done
+
+
+def _end(database: Database, replay_id: int, state: str, problem: str | None) -> None:
+    with database.session() as session:
+        session.execute(
+            update(Replay)
+            .filter_by(id=replay_id, state="running")
+            .values(state=state, problem=problem, ended_at=func.now())
+        )

@@ -1,0 +1,134 @@
+"""Replays in the browser: started, watched, read, stopped, gone on with, compared."""
+
+import re
+import time
+
+import pytest
+
+from app.evaluation import ReplaySettings
+from app.replays import list_unfinished_replays, resume_replay, start_replay, stop_replay
+from app.security import get_local_person
+from app.tables import Collection, OracleLabel, Person, Replay
+from tests.factories import make_collection, make_images, make_index
+
+PLAN = {"targets": ["heron"], "strategies": ["pf-ma", "random"], "rounds": 2, "size": 6, "seeds": 1}
+
+
+@pytest.fixture
+def pond(client):
+    """Signed in, with a labelled collection; `client.here` is the address of its replays."""
+    state = client.app.state
+    with state.database.session() as session:
+        collection = make_collection(session, notice="synthetic")
+        images = make_images(session, collection, 100)
+        make_index(session, state.settings, images)
+        session.add_all(
+            OracleLabel(image_id=image.id, label="heron" if n < 10 else "empty")
+            for n, image in enumerate(images)
+        )
+        client.collection_id = collection.id
+    client.here = f"/collections/{collection.id}/replays"
+    return client
+
+
+def play(pond, **change) -> str:
+    """Start a replay and wait for its end; its address."""
+    answer = pond.post(pond.here, data=PLAN | change, follow_redirects=False)
+    assert answer.status_code == 303, answer.text
+    address = answer.headers["location"]
+    for _ in range(600):
+        page = pond.get(f"{address}/progress", headers={"HX-Request": "true"})
+        if "HX-Refresh" in page.headers:
+            return address
+        time.sleep(0.1)
+    raise AssertionError(page.text)
+
+
+def test_replay_is_played_reported_kept_and_compared(pond):
+    page = pond.get(pond.here).text
+    assert "No past" not in page and 'value="heron" checked' in page and "synthetic" in page
+    first = play(pond)
+    report = pond.get(first).text
+    assert "held out" in report and "Round 2" in report and "Round 3" not in report
+    assert "Any one run" in report and "<svg" in report
+    chosen = pond.get(first, params={"target": "heron", "strategy": "random", "seed": 0}).text
+    assert re.search(r"<option selected>random</option>", chosen)
+    assert len(re.findall(r'class="shot (?:yes|no)"', chosen)) == 1 + 2 * 6
+    assert 'style="' not in report  # the content security policy would drop it
+    rounds = pond.get(f"{first}/rounds.csv")
+    assert rounds.headers["content-disposition"].startswith("attachment")
+    assert len(rounds.text.splitlines()) == 1 + 2 * 2
+    assert pond.get(f"{first}/report.html").status_code == 200
+
+    second = play(pond, rounds=3)
+    listed = pond.get(pond.here).text
+    ids = [address.rsplit("/", 1)[1] for address in (first, second)]
+    assert [listed.count(f'value="{one}"') for one in ids] == [1, 1]
+    both = pond.get(f"{pond.here}/compare", params={"of": ids}).text
+    assert "rounds" in both and "Round by round" in both
+    alone = pond.get(f"{pond.here}/compare", params={"of": ids[:1]})
+    assert alone.status_code == 422 and "two replays" in alone.text
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"targets": []}, "no target"),
+        ({"targets": ["osprey"]}, "osprey"),
+        ({"strategies": ["best"]}, "best"),
+        ({"rounds": 0}, "rounds"),
+        ({"rounds": 10**9}, "At most"),
+    ],
+)
+def test_wrong_forms_are_shown_again_with_a_sentence(pond, change, sentence):
+    answer = pond.post(pond.here, data=PLAN | change)
+    assert answer.status_code == 422
+    assert sentence in answer.text
+    with pond.app.state.database.session() as session:
+        assert session.query(Replay).count() == 0
+
+
+def test_collection_without_labels_says_how_to_add_them(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+    page = client.get(f"/collections/{collection.id}/replays")
+    assert page.status_code == 200 and "no known labels" in page.text
+
+
+def test_only_evaluators_see_replays(pond):
+    with pond.app.state.database.session() as session:
+        get_local_person(session).role = "ecologist"
+    assert pond.get(pond.here).status_code == 403
+    with pond.app.state.database.session() as session:
+        get_local_person(session).role = "evaluator"
+    assert pond.get(pond.here).status_code == 200
+
+
+def test_replay_of_another_collection_is_not_found(pond):
+    address = play(pond, strategies=["random"], rounds=1)
+    replay_id = address.rsplit("/", 1)[1]
+    with pond.app.state.database.session() as session:
+        other = make_collection(session, name="Lake")
+    assert pond.get(f"/collections/{other.id}/replays/{replay_id}").status_code == 404
+
+
+def test_stopped_replay_goes_on_and_an_unfinished_one_is_taken_up(session, database, settings):
+    person = Person(name="me", role="admin")
+    collection = Collection(name="Pond", source="/photos")
+    session.add_all([person, collection])
+    session.flush()
+    images = make_images(session, collection, 30)
+    make_index(session, settings, images)
+    session.add_all(OracleLabel(image_id=image.id, label="heron") for image in images)
+    session.flush()
+    plan = ReplaySettings(("heron",), ("random",), rounds=1, seeds=1)
+    waiting, stopped, running = (
+        start_replay(session, collection, person, plan, settings=settings) for _ in range(3)
+    )
+    stop_replay(session, stopped)
+    running.state = "running"
+    session.flush()
+    assert list_unfinished_replays(database) == [waiting.id, running.id]
+    assert stopped.state == "stopped"
+    assert resume_replay(session, stopped)
+    assert not resume_replay(session, stopped)
