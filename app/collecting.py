@@ -130,14 +130,14 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
     if run is not None and run.state == "running":
         # Files known from an earlier run cost no time, so speed is told from the others.
         read_count = run.imported_count + run.duplicate_count + run.refused_count
-        per_second = _speed(read_count, run.started_at, now)
+        per_second = _speed(read_count, run.started_at, run.updated_at)
         return Preparation(
             "importing",
             source=run.source,
             done=run.done_count,
             total=run.found_count,
             per_second=per_second,
-            left_s=_time_left(run.found_count - run.done_count, per_second),
+            left_s=_time_left(run.found_count - run.done_count, per_second, run.updated_at, now),
             stalled=_is_stalled(run.updated_at, now),
             imported=run.imported_count,
             duplicates=run.duplicate_count,
@@ -145,14 +145,16 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
         )
     source = run.source if run else collection.source
     if newest is not None and newest.state == "building":
-        per_second = _speed(newest.done_count, newest.started_at, now)
+        per_second = _speed(newest.done_count, newest.started_at, newest.updated_at)
         return Preparation(
             "indexing",
             source=source,
             done=newest.done_count,
             total=newest.image_count,
             per_second=per_second,
-            left_s=_time_left(newest.image_count - newest.done_count, per_second),
+            left_s=_time_left(
+                newest.image_count - newest.done_count, per_second, newest.updated_at, now
+            ),
             stalled=_is_stalled(newest.updated_at, now),
         )
     problem = None
@@ -247,14 +249,18 @@ def list_refused(session: Session, collection_id: int, *, reason: str, page: int
     return RefusedPage(list(files), page, pages, total)
 
 
-def _speed(done: int, started_at: datetime, now: datetime) -> float | None:
-    """Files a second, as soon as it can be told."""
-    elapsed_s = (now - started_at).total_seconds()
+def _speed(done: int, started_at: datetime, updated_at: datetime) -> float | None:
+    """Files a second up to the last report, as soon as it can be told."""
+    elapsed_s = (updated_at - started_at).total_seconds()
     return done / elapsed_s if done and elapsed_s >= 3 else None
 
 
-def _time_left(to_do: int, per_second: float | None) -> float | None:
-    return max(0, to_do) / per_second if per_second else None
+def _time_left(
+    to_do: int, per_second: float | None, updated_at: datetime, now: datetime
+) -> float | None:
+    if not per_second:
+        return None
+    return max(0.0, to_do / per_second - (now - updated_at).total_seconds())
 
 
 def _is_stalled(updated_at: datetime, now: datetime) -> bool:

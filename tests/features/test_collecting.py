@@ -74,11 +74,13 @@ def test_running_import_tells_speed_and_time_left_from_files_it_has_read(session
         imported_count=90,
         duplicate_count=20,
         refused_count=10,
+        started_at=NOW - timedelta(seconds=70),
+        updated_at=NOW - timedelta(seconds=10),
     )
     found = prepare(session, collection)
     assert (found.stage, found.done, found.total) == ("importing", 700, 1_000)
     assert found.per_second == pytest.approx(2.0)
-    assert found.left_s == pytest.approx(150.0)
+    assert found.left_s == pytest.approx(140.0)
     assert (found.imported, found.duplicates, found.refused) == (90, 20, 10)
 
 
@@ -100,7 +102,8 @@ def test_after_the_import_the_index_is_awaited_then_shown(session, collection):
     make_images(session, collection, 4)
     add_import(session, collection, imported_count=4)
     assert prepare(session, collection).stage == "loading"
-    row = add_index(session, collection, state="building", image_count=4, done_count=1)
+    counts = {"image_count": 4, "done_count": 1, "updated_at": NOW}
+    row = add_index(session, collection, state="building", **counts)
     found = prepare(session, collection)
     assert (found.stage, found.done, found.total) == ("indexing", 1, 4)
     assert found.left_s == pytest.approx(30.0)
