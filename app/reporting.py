@@ -304,7 +304,12 @@ def explain_image(
         (row,) = index.rows_of([image_id])
         rows, similarities = nearest_positives(index, row, answers, NEAREST_POSITIVES)
         nearest = list(zip(index.image_ids[rows].tolist(), similarities.tolist(), strict=True))
-    sentence = "This search has not shown this image in a grid yet."
+    examples = select(Example.image_id).filter_by(search_id=search.id, image_id=image_id)
+    sentence = (
+        "One of the examples that opened this search."
+        if session.scalar(examples) is not None
+        else "No grid of this search has shown this image yet."
+    )
     return Explanation(
         image=image,
         answer=read_current_answers(session, search, image_ids=[image_id]).get(image_id),

@@ -9,8 +9,9 @@ import numpy as np
 from rich.console import Console
 from sqlalchemy import select
 
+from app.browsing import add_photo_to_tray
 from app.database import Database, open_database
-from app.demo.drawing import IMAGES, LABELS, PLATES, draw_collection
+from app.demo.drawing import EXAMPLE, IMAGES, LABELS, PLATES, draw_collection
 from app.demo.species import LOOKALIKE, RARE, SPECIES
 from app.engine.answers import Value
 from app.engine.coverage import class_radius, coverage
@@ -99,6 +100,8 @@ def _prepare(
     with progress_of("Preparing") as advance:
         row = build_index(database, collection_id, settings=settings, progress=advance)
     if images is None:
+        if summary.imported:
+            _lay_out_example(database, settings, collection_id, folder / EXAMPLE)
         plates = " and ".join(str(folder / plate) for plate in PLATES)
         console.print(
             f"All of it is drawn. One species is rare: “{SPECIES[RARE].name}”, which the common "
@@ -107,6 +110,21 @@ def _prepare(
             soft_wrap=True,
         )
     return row
+
+
+def _lay_out_example(
+    database: Database, settings: Settings, collection_id: int, plate: Path
+) -> None:
+    """Put the rare species' plate among the examples, so that a first search can start at once."""
+    with database.session() as session:
+        add_photo_to_tray(
+            session,
+            get_local_person(session),
+            collection_id,
+            name=plate.name,
+            data=plate.read_bytes(),
+            settings=settings,
+        )
 
 
 def _replay(database: Database, settings: Settings, row: ImageIndex, console: Console) -> None:
