@@ -1,5 +1,6 @@
 """Indexing: every image its own vector, whatever stops, breaks, comes or goes."""
 
+import io
 import os
 import shutil
 import signal
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageCms
+import PIL.ImageOps
 import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app.database import PROJECT, Database
-from app.engine.embedders import Pixels, Preparation
+from app.engine.embedders import Pixels, Preparation, load_embedder
 from app.engine.index import MANIFEST, VECTORS, VectorIndex, read_manifest
 from app.errors import (
     BadInput,
@@ -862,3 +865,24 @@ def test_large_jpegs_are_prepared_nearly_as_if_decoded_in_full(tmp_path: Path) -
         full = preparation(picture.convert("RGB")).astype(int)
     difference = prepare(tmp_path / "1.jpg", preparation) - full
     assert 0 < np.abs(difference).mean() < 1  # of 255; 0 would mean that nothing was saved
+
+
+def test_real_photos_get_the_vectors_that_timm_gives_them(shared_data: Path) -> None:
+    embedder = load_embedder("efficientnet-lite0", device="cpu")
+    photos = sorted((shared_data / "exif").glob("*.jpg"))
+    large = sorted((shared_data / "camtrap_dp" / "media").glob("*.JPG"))
+    by_us = np.stack([prepare(file, embedder.prepare) for file in photos + large])
+    in_full = []
+    for file in photos + large:
+        with PIL.Image.open(file) as picture:
+            upright = PIL.ImageOps.exif_transpose(picture)
+            profile = picture.info.get("icc_profile")
+        if profile:  # the colours that people see
+            own = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            upright = PIL.ImageCms.profileToProfile(
+                upright, own, PIL.ImageCms.createProfile("sRGB")
+            )
+        in_full.append(embedder.prepare(upright))
+    cosines = (embedder.embed_images(by_us) * embedder.embed_images(np.stack(in_full))).sum(axis=1)
+    assert cosines[: len(photos)].min() > 1 - 1e-5
+    assert 0.997 < cosines[len(photos) :].min() < 0.9999  # decoded at half their size
