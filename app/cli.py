@@ -220,14 +220,18 @@ def replay(
     oracle_error: Annotated[float, typer.Option(help="Chance of a wrong answer.")] = 0.0,
     oracle_unsure: Annotated[float, typer.Option(help="Chance of “unsure”.")] = 0.0,
     holdout: Annotated[
-        float, typer.Option(help="Share of the images kept out of the search, to measure F1 on.")
-    ] = 0.2,
+        float | None,
+        typer.Option(help="Share of the images kept out of the search, to measure F1 on: 0.2."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that play at a time.")] = 1,
     server: Annotated[
         str | None, typer.Option(help="Play through the API of this server, http://host:port.")
     ] = None,
     token: Annotated[
-        str | None, typer.Option(help="For --server: what “rarefind token add” printed.")
+        str | None,
+        typer.Option(
+            envvar="RAREFIND_TOKEN", help="For --server: what “rarefind token add” printed."
+        ),
     ] = None,
 ) -> None:
     """Replay searches against known labels, to compare strategies; writes a report to --out."""
@@ -237,6 +241,8 @@ def replay(
         raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
     if server is not None and (collection is None or labels is None or token is None):
         raise typer.BadParameter("With --server, give COLLECTION, --labels and --token too.")
+
+    usual_holdout = 0.2 if server is None else 0.0  # a server's searches show every image
 
     def plan(oracle: Oracle) -> ReplaySettings:
         return ReplaySettings(
@@ -248,7 +254,7 @@ def replay(
             seeds=seeds,
             oracle_error=oracle_error,
             oracle_unsure=oracle_unsure,
-            holdout=0.0 if server is not None else holdout,
+            holdout=usual_holdout if holdout is None else holdout,
         )
 
     if server is not None and collection is not None and labels is not None and token is not None:
