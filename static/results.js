@@ -16,6 +16,9 @@
   const box = (card) => card.querySelector(".tick input");
   const picked = () => cards.filter((card) => box(card).checked);
   const answerOf = (card) => card.dataset.answer || null;
+  // The tab that counts images without an answer, if it is the one shown.
+  const tab = document.querySelector(".tabs [aria-current] [data-count]").dataset.count;
+  const unanswered = ["likely", "open"].includes(tab) ? tab : null;
 
   const outbox = openOutbox({
     url: `${search}/corrections`,
@@ -40,8 +43,8 @@
     const differing = which.filter((card) => answerOf(card) !== value);
     if (!differing.length) return;
     for (const card of differing) {
-      recount(answerOf(card), -1);
-      recount(value, 1);
+      recount(answerOf(card) ?? unanswered, -1);
+      recount(value ?? unanswered, 1);
       card.dataset.answer = value || "";
       for (const button of card.querySelectorAll('[name="change"]')) {
         const own = button.value.split(":")[1];

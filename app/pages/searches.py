@@ -1,6 +1,7 @@
 """The screens of a search: the grid, the large view, results, history, settings, exports."""
 
 import json
+import math
 import re
 import uuid
 from collections.abc import Mapping
@@ -181,7 +182,7 @@ def take_back(
     search = get_search(session, person, search_id)
     step = undo(session, search, person=person, gesture_key=posted.gesture_key)
     if wants_fragment(request):
-        return render_grid(request, session, search, person, notice=step and step.sentence)
+        return render_grid(request, session, search, person, notice=step.sentence if step else None)
     return see(search, after="undo", back=posted.fields)
 
 
@@ -193,7 +194,7 @@ def do_again(
     search = get_search(session, person, search_id)
     step = redo(session, search, person=person, gesture_key=posted.gesture_key)
     if wants_fragment(request):
-        return render_grid(request, session, search, person, notice=step and step.sentence)
+        return render_grid(request, session, search, person, notice=step.sentence if step else None)
     return see(search, after="redo", back=posted.fields)
 
 
@@ -402,7 +403,7 @@ def render_settings(
     request: Request,
     search: Search,
     person: Person,
-    given: Mapping[str, str | int],
+    given: Mapping[str, object],
     problem: str | None = None,
 ) -> Response:
     """The settings form, with what was given and what is wrong with it."""
@@ -421,7 +422,7 @@ def render_settings(
 
 def count_columns(grid: Grid) -> int:
     """Columns that make a wide window's images largest: three rows for twelve images."""
-    return max(3, min(MOST_COLUMNS, round((len(grid.cards) * 4 / 3) ** 0.5)))
+    return max(3, min(MOST_COLUMNS, round(math.sqrt(len(grid.cards) * 4 / 3))))
 
 
 def see(
