@@ -211,20 +211,26 @@ def test_decern_shows_the_best_of_each_kind_of_uncertain_image(cloud):
     order = state.unanswered[np.argsort(-expected[state.unanswered])]
     assert decern.decern(state).rows.tolist() == order.tolist()
 
-    # One cluster: of the candidates the best trade between its centre and distance to the anchors.
-    one = decern.decern(
-        state_of(cloud, yes=[1, 2, 9], no=[3, 4], size=1, weights=WEIGHTS, bias=-0.4)
-    )
-    own = expected[state.unanswered]
+
+@pytest.mark.parametrize("seed", range(6))
+def test_decern_shows_the_best_trade_of_typical_and_far_from_the_anchors(make_index, seed):
+    rng = np.random.default_rng(seed)
+    index = make_index(rng.standard_normal((60, 6)))
+    weights = rng.standard_normal(6) * 4
+    yes, no = [1, 2, 9], [3, 4]
+    state = state_of(index, yes=yes, no=no, size=1, weights=weights, bias=-0.4)
+    uncertainty = naive_confusion(index.vectors.astype(float), weights, -0.4, yes, no)
+
+    own = uncertainty[state.unanswered]
     skew = (((own - own.mean()) / own.std()) ** 3).mean()
     rows = state.unanswered[own > own.mean() + np.tanh(max(skew, 0)) * own.std()]
-    weights = expected[rows, None]
-    centre = unit((weights * cloud.vectors[rows]).sum(axis=0))
-    anchors = unit(np.stack([cloud.vectors[[1, 2, 9]].mean(axis=0), cloud.vectors[[3, 4]].mean(0)]))
-    quality = -0.8 * (1 - cloud.vectors[rows] @ centre) + 0.2 * (
-        1 - cloud.vectors[rows] @ anchors.T
+    # With one image wanted there is one cluster; its centre is weighted by uncertainty.
+    centre = unit((uncertainty[rows, None] * index.vectors[rows]).sum(axis=0))
+    anchors = unit(np.stack([index.vectors[yes].mean(axis=0), index.vectors[no].mean(axis=0)]))
+    quality = -0.8 * (1 - index.vectors[rows] @ centre) + 0.2 * (
+        1 - index.vectors[rows] @ anchors.T
     ).min(axis=1)
-    assert one.rows.tolist() == [rows[np.argmax(quality)]]
+    assert decern.decern(state).rows.tolist() == [rows[np.argmax(quality)]]
 
 
 # Neighbours of the positives
@@ -269,12 +275,13 @@ def naive_active_search(vectors, labels, unanswered):
     return values
 
 
-def test_active_search_looks_one_step_ahead(make_index):
-    index = make_index(np.random.default_rng(3).standard_normal((34, 5)))
+@pytest.mark.parametrize("seed", range(4))
+def test_active_search_looks_one_step_ahead(make_index, seed):
+    index = make_index(np.random.default_rng(seed).standard_normal((34, 5)))
     labels = {0: 1, 1: 1, 2: 0, 3: 0}
-    state = state_of(index, yes=[0, 1], no=[2, 3], size=6)
+    state = state_of(index, yes=[0, 1], no=[2, 3], size=15)
     values = naive_active_search(index.vectors.astype(float), labels, state.unanswered.tolist())
-    expected = sorted(values, key=lambda row: -values[row])[:6]
+    expected = sorted(values, key=lambda row: -values[row])[:15]
     assert neighbours.active_search(state).rows.tolist() == expected
 
 
