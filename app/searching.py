@@ -307,8 +307,7 @@ def correct_answers(
     _lock(session, search)
     if _is_repeated(session, search, gesture_key):
         return
-    index_row = get_current_index(session, search.collection_id, embedder=search.embedder)
-    _check_images(session, index_row.collection_id, values)
+    _check_images(session, search.collection_id, values)
     _add_changes(session, search, person, "correct", search.current_round_id, values, gesture_key)
     search.touched_at = func.now()
     session.flush()

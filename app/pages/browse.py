@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from app.browsing import (
@@ -52,6 +53,7 @@ from app.tables import Collection, Image, Person, Photo, TrayItem
 SEEDS = 1_000_000
 
 FormId = Annotated[int | None, Form(ge=1, le=LARGEST_ID)]
+FormIds = Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_ID)]] | None, Form()]
 Photos = Annotated[list[UploadFile], File()]
 
 router = APIRouter(prefix="/collections/{collection_id}")
@@ -155,8 +157,8 @@ def add_to_tray(
     photo: Photos = [],  # noqa: B006 - FastAPI copies it
     return_to: Annotated[str, Form()] = "",
     part: str = "tray",
-    image_ids: Annotated[list[int] | None, Form()] = None,
-    photo_ids: Annotated[list[int] | None, Form()] = None,
+    image_ids: FormIds = None,
+    photo_ids: FormIds = None,
 ) -> Response:
     """Pick an image, or keep photos from disk, as examples. Answers with the tray.
 
@@ -236,8 +238,8 @@ def add_search(
     counts_as_yes: Annotated[str, Form()] = "",
     round_size: Annotated[str, Form()] = "",
     strategy: Annotated[str, Form()] = DEFAULT_STRATEGY,
-    image_ids: Annotated[list[int] | None, Form()] = None,
-    photo_ids: Annotated[list[int] | None, Form()] = None,
+    image_ids: FormIds = None,
+    photo_ids: FormIds = None,
     photo: Photos = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
     """Open the search, or show the form again with what was typed and what is wrong with it."""
@@ -254,7 +256,7 @@ def add_search(
         wrong["target_name"] = "Give it a name, so that you find this search again."
     if not (image_ids or photo_ids or wrong):
         wrong["examples"] = "Tick or add at least one example: a search begins with one."
-    if not (round_size.isdecimal() and int(round_size) in ROUND_SIZES):
+    if not (round_size.isdecimal() and int(round_size[:9]) in ROUND_SIZES):
         wrong["round_size"] = f"A whole number from {ROUND_SIZES[0]} to {ROUND_SIZES[-1]}."
     if not wrong:
         try:

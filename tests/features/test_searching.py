@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 import pytest
-from app.indexing import LoadedEmbedders, OpenIndexes
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import searching
 from app.errors import BadInput, NotFound, NothingToUndo
+from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid, list_history, list_results, list_searches, upcoming_images
 from app.settings import Settings
-from app.tables import Answer, Image, Person, Round, RoundImage, Search
+from app.tables import Answer, Image, ImageIndex, Person, Round, RoundImage, Search
 from tests.factories import make_collection, make_images, make_index, make_person
 
 
@@ -289,6 +289,16 @@ def test_results_and_summary_count_what_stands(hunt):
     assert not {card.image_id for card in likely.cards} & set(hunt.answers())
     (summary,) = list_searches(hunt.session, hunt.person)
     assert (summary.found, summary.answered, summary.rounds) == (2, 7, 1)
+
+
+def test_answers_can_be_corrected_while_the_index_is_prepared_anew(hunt):
+    first, *_ = hunt.shown()
+    for row in hunt.session.scalars(select(ImageIndex)):
+        row.state = "failed"
+    searching.correct_answers(
+        hunt.session, hunt.search, person=hunt.person, values={first: "yes"}, gesture_key=None
+    )
+    assert hunt.answers()[first] == "yes"
 
 
 def test_what_cannot_be_used_is_refused_by_name(hunt):

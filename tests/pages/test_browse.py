@@ -301,6 +301,7 @@ def test_search_opens_with_what_the_form_says(client, pond):
         ({"round_size": "5"}, "A whole number from 6 to 48."),
         ({"round_size": "49"}, "A whole number from 6 to 48."),
         ({"round_size": "twelve"}, "A whole number from 6 to 48."),
+        ({"round_size": "9" * 5_000}, "A whole number from 6 to 48."),
         ({"strategy": "magic"}, "There is no strategy “magic”."),
         ({"target_name": "x" * 201}, "longer than 200"),
     ],
@@ -322,6 +323,15 @@ def test_wrong_search_keeps_what_was_typed_and_opens_nothing(client, pond, chang
     assert ticked(page) == [("image_ids", str(images[1].id))]
     with client.app.state.database.session() as session:
         assert session.scalars(select(Search)).all() == []
+
+
+@pytest.mark.parametrize("field", ["image_ids", "photo_ids"])
+def test_example_that_no_table_could_hold_is_refused(client, pond, field):
+    collection, _ = pond
+    form = {"target_name": "Heron", "round_size": "12", field: [2**63]}
+    page = client.post(f"/collections/{collection.id}/searches", data=form)
+    assert page.status_code == 422
+    assert "can&#39;t be used" in page.text
 
 
 def test_photo_sent_with_a_wrong_form_is_not_lost(client, pond):
