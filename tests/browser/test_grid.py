@@ -259,6 +259,19 @@ def test_two_tabs_lose_nothing(page, drawn_server):
     expect(page.locator('[data-count="no"]')).to_have_text("10")
 
 
+def test_submit_does_not_bring_an_older_answer_back(page, drawn_server):
+    address = open_search(page, drawn_server)
+    press(page, "y")
+    other = page.context.new_page()
+    other.goto(address)
+    other.keyboard.press("ArrowLeft")
+    press(other, "n")
+    page.get_by_label("The rest count as no").check()
+    page.get_by_role("button", name="Next images").click()
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    expect(page.locator(".search-found strong")).to_have_text("1")  # the example alone
+
+
 def test_back_button_shows_the_grid_as_it_is_now(page, drawn_server):
     address = open_search(page, drawn_server)
     page.locator(".search-found").click()
@@ -284,6 +297,25 @@ def test_answers_not_saved_yet_outlive_a_reload(page, drawn_server):
     page.wait_for_load_state("networkidle")
     assert after_reload(page) == "yn.........."
     assert page.evaluate("Object.keys(sessionStorage).join()").count("unsaved") == 0
+
+
+def test_answer_that_is_refused_takes_no_other_with_it(page, drawn_server):
+    open_search(page, drawn_server)
+    page.route("**/answers", lambda route: route.abort())
+    for key in "ynu":
+        page.keyboard.press(key)
+    first, last = (f'"{card(page, place).get_attribute("data-image")}"' for place in (0, 2))
+
+    def refuse_first(route):
+        if first in route.request.post_data:
+            route.fulfill(status=422, json={"detail": "That can't be."})
+        else:
+            route.continue_()
+
+    with page.expect_response(lambda reply: last in (reply.request.post_data or "")):
+        page.unroute("**/answers")
+        page.route("**/answers", refuse_first)
+    assert after_reload(page) == ".nu........."
 
 
 def test_submit_waits_for_answers_on_their_way(page, drawn_server):
