@@ -38,7 +38,7 @@
           onTrouble(null);
           onSaved(gesture, reply.body);
         } else if (reply.final) {
-          queue.length = 0;
+          queue.shift(); // this one alone: what was answered after it may well do
           keep();
           onTrouble(null);
           onRefused(reply.sentence);

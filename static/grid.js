@@ -22,6 +22,7 @@
   const outbox = openOutbox({
     url: `${search}/answers`,
     onSaved: (gesture, reply) => {
+      noteSaved(reply.answers);
       if (reply.stale) return replaceGrid("get", `${search}?after=already`);
       button("undo").disabled = !reply.can_undo;
       button("redo").disabled = !reply.can_redo;
@@ -46,6 +47,7 @@
   const taken = () => cards().filter((card) => card.classList.contains("taken"));
   const open = () => cards().filter((card) => !answerOf(card));
   const answerOf = (card) => card.querySelector("input:checked")?.value || null;
+  const was = (card) => card.querySelector("[type=hidden]"); // what the server knows
 
   function startGrid() {
     busy = false;
@@ -60,6 +62,7 @@
       }
     }
     for (const card of cards()) {
+      card.dataset.drawn ??= was(card).value;
       card.tabIndex = -1;
       for (const input of card.querySelectorAll("input, a")) input.tabIndex = -1;
       label(card);
@@ -99,10 +102,10 @@
   // Figures follow what is answered since the page was drawn.
   function count() {
     const left = open().length;
-    const was = cards().map((card) => card.querySelector("[type=hidden]").value);
+    const drawn = cards().map((card) => card.dataset.drawn);
     const yes = cards().filter((card) => answerOf(card) === "yes").length;
-    addTo("[data-found]", "found", yes - was.filter((value) => value === "yes").length);
-    addTo("[data-given]", "given", cards().length - left - was.filter(Boolean).length);
+    addTo("[data-found]", "found", yes - drawn.filter((value) => value === "yes").length);
+    addTo("[data-given]", "given", cards().length - left - drawn.filter(Boolean).length);
     if (!form()) return;
     form().querySelector("[data-answered]").textContent = cards().length - left;
     form().querySelector("[data-unanswered]").textContent = `${left} of ${cards().length}`;
@@ -138,6 +141,14 @@
       values: Object.fromEntries(which.map((card) => [card.dataset.image, answerOf(card)])),
     });
     if (!open().length) fetchUpcoming();
+  }
+
+  // The form sends what differs from this: sent again, an answer would undo what another tab gave.
+  function noteSaved(answers) {
+    for (const [image, value] of Object.entries(answers)) {
+      const card = document.getElementById(`card-${image}`);
+      if (card) was(card).value = value ?? "";
+    }
   }
 
   // A key answers the range if there is one, else the current card, and moves on.
@@ -488,6 +499,7 @@
   });
 
   function retry({ detail: { elt, requestConfig } }) {
+    problem.replaceChildren(); // every page's word for this is that something may be lost
     unsaved.textContent = "The server does not answer. Your answers are safe; trying again.";
     unsaved.hidden = false;
     const submitter = requestConfig.triggeringEvent?.submitter;

@@ -272,6 +272,20 @@ def test_submit_does_not_bring_an_older_answer_back(page, drawn_server):
     expect(page.locator(".search-found strong")).to_have_text("1")  # the example alone
 
 
+def test_submit_does_not_bring_back_an_answer_that_another_tab_changed(page, drawn_server):
+    address = open_search(page, drawn_server, round_size=6)
+    other = page.context.new_page()
+    other.goto(address)
+    press(page, "y", "u")
+    press(other, "n")  # newer, on the same image
+    page.get_by_label("The rest count as no").check()
+    page.get_by_role("button", name="Next images").click()
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    page.keyboard.press("z")
+    expect(page.locator(".search-round")).to_have_text("Round 1")
+    assert states(page) == "nu...."
+
+
 def test_back_button_shows_the_grid_as_it_is_now(page, drawn_server):
     address = open_search(page, drawn_server)
     page.locator(".search-found").click()
