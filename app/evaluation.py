@@ -33,6 +33,7 @@ from app.engine.replay import ReplayRound, hold_out, replay
 from app.engine.strategies import ANCHORAL, get_strategy
 from app.errors import BadInput, NotFound, RarefindError
 from app.oracle import Oracle, count_of, name_some
+from app.reading import start_worker
 from app.searching import DEFAULT_STRATEGY
 
 RIVAL = "pf-ma"
@@ -259,7 +260,7 @@ def run_replays(
     if progress:
         progress(len(runs) - len(to_play), len(runs))
     # Spawned, because a process that already runs threads must not be forked.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker) as pool:
         try:
             futures = [pool.submit(play_run, run) for run in to_play]
             for done, future in enumerate(as_completed(futures), len(runs) - len(to_play) + 1):
