@@ -470,7 +470,8 @@
       current = null;
       startGrid();
       // The same round again: where an answer was taken back, or where one was.
-      const changed = cards().find((card) => before.has(card.id) && before.get(card.id) !== answerOf(card));
+      const isChanged = ({ id }, answer) => before.has(id) && before.get(id) !== answer;
+      const changed = cards().find((card) => isChanged(card, answerOf(card)));
       const same = changed ?? document.getElementById(place);
       if (same) focusOn(same);
       say(grid().dataset.announce);
