@@ -12,6 +12,7 @@ RarefindError
 ├── NoIndexYet                     409  the collection is still being prepared
 ├── EmbedderMismatch               409  vectors of another model
 ├── IndexNotUsable                 500  its files are damaged
+├── RequestTooLarge                413  more bytes than any form of ours sends
 ├── BadInput                       422  a value that cannot be used, saying which
 │   ├── SourceNotUsable            422  a folder or zip that cannot be read
 │   ├── LabelsNotUsable            422  a labels file that cannot be read
@@ -101,6 +102,13 @@ class IndexNotUsable(RarefindError):
     """The files of an index are damaged, missing or another index's."""
 
     title = "The prepared images can't be opened"
+
+
+class RequestTooLarge(RarefindError):
+    """A request with more bytes than any form of ours sends, or that does not say how many."""
+
+    status = 413
+    title = "That is too much at once"
 
 
 class BadInput(RarefindError):

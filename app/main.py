@@ -17,7 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from app.api import health
 from app.api import searches as api_searches
 from app.database import PROJECT, open_database
-from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError
+from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError, RequestTooLarge
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import Jobs
 from app.pages import browse, collections, home, images, replays, searches, sign_in
@@ -26,6 +26,9 @@ from app.security import refuse_cross_site
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# A form is read before it is known who sent it, so there must be an end to it for everybody.
+PHOTOS_AT_ONCE = 10  # of the largest size
 
 # No inline script or style anywhere, so text that people type can never become either.
 SECURITY_HEADERS = {
@@ -76,12 +79,20 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuse what other sites send; put the security headers on every answer."""
+    """Refuse what other sites send and what has no end; put the headers on every answer."""
     try:
         refuse_cross_site(request)
+        refuse_too_large(request)
         response = await call_next(request)
     except RarefindError as error:
         response = answer_error(request, error)
+    except Exception as error:  # here and not as a handler, whose answers would have no headers
+        logger.exception("Unforeseen error", exc_info=error)
+        sentence = (
+            "This is a fault in Rarefind, not something you did. Answers given so far are safe. "
+            "Go back and try again; if it happens again, the server's log says more."
+        )
+        response = answer_error(request, RarefindError(sentence))
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     if request.url.path.startswith("/static/") and request.url.query:  # the address of one content
@@ -89,6 +100,16 @@ async def guard(request: Request, call_next: Callable[[Request], Awaitable[Respo
     if "cache-control" not in response.headers:
         response.headers["Cache-Control"] = "no-store"  # back button: ask again, never a stale grid
     return response
+
+
+def refuse_too_large(request: Request) -> None:
+    """Refuse a body that is larger than any form of ours, or does not say how large it is."""
+    limit_mb = PHOTOS_AT_ONCE * request.app.state.settings.max_photo_mb
+    size_bytes = int(request.headers.get("content-length", "0"))
+    if "transfer-encoding" in request.headers or size_bytes > limit_mb * 1e6:
+        raise RequestTooLarge(
+            f"At most {limit_mb:,.0f} MB can be sent at once. Send fewer photos at a time."
+        )
 
 
 def add_error_pages(app: FastAPI) -> None:
@@ -118,15 +139,6 @@ def add_error_pages(app: FastAPI) -> None:
         logger.error("The database does not answer: %s", error.orig)
         sentence = "The database does not answer. Answers given so far are safe; try again soon."
         return answer_error(request, DatabaseNotUsable(sentence))
-
-    @app.exception_handler(Exception)
-    def unforeseen(request: Request, error: Exception) -> Response:
-        logger.exception("Unforeseen error", exc_info=error)
-        sentence = (
-            "This is a fault in Rarefind, not something you did. Answers given so far are safe. "
-            "Go back and try again; if it happens again, the server's log says more."
-        )
-        return answer_error(request, RarefindError(sentence))
 
 
 def answer_error(request: Request, error: RarefindError) -> Response:

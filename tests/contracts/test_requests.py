@@ -36,6 +36,7 @@ def test_failing_commit_is_not_a_200(client):
     )
     assert response.status_code == 500
     assert "Answers given so far are safe" in response.text
+    assert "default-src 'self'" in response.headers["content-security-policy"]
     with database.session() as session:
         assert session.scalars(select(TrayItem)).all() == []
 
@@ -103,6 +104,18 @@ def test_form_of_this_site_is_accepted(client):
     own = {"Origin": "http://127.0.0.1:8321"}
     assert client.post("/sign-out", headers=own).status_code == 200
     assert client.get("/").status_code == 401
+
+
+@pytest.mark.parametrize("length", [{"Content-Length": "500000001"}, {}])
+def test_body_without_an_end_is_refused_before_it_is_read(web, length):
+    def send():
+        yield b"x"
+        raise AssertionError("the body was read")
+
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    refused = web.post("/collections/1/tray", content=send(), headers=form | length)
+    assert refused.status_code == 413
+    assert "At most 500 MB" in refused.text
 
 
 def test_errors_are_json_where_json_is_asked_for(client):
