@@ -445,8 +445,11 @@ def _measure(
         # The head that chose the next round is the head after this one's answers.
         head = played[number].proposal.head if number < len(played) else None
         judged = test if len(test) else np.setdiff1d(pool, one.answers.rows)
+        # Without a next round there is no newer head: what the last one reached still stands.
         head_f1, head_precision = (row.f1, row.average_precision) if row else (np.nan, np.nan)
-        if head is not None and is_target[judged].any():
+        if not is_target[judged].any():
+            head_f1 = head_precision = np.nan
+        elif head is not None:
             scores = index.vectors[judged] @ head.weights + np.float32(head.bias)
             head_f1 = f1(is_target[judged], scores)
             head_precision = average_precision(is_target[judged], scores)

@@ -301,6 +301,17 @@ def test_f1_is_of_the_head_after_the_round_on_images_held_out(bench, oracle, pla
         assert row.f1 == pytest.approx(expected, abs=1e-6)
 
 
+def test_f1_is_empty_once_no_target_is_left_to_judge_by(bench, oracle, tmp_path):
+    long = replace(SETTINGS, rounds=6, seeds=1, holdout=0.0)
+    plan = replace(long, targets=("newt",), strategies=("most-positive",))
+    (run,) = run_replays(oracle, bench / "index", plan, tmp_path / "out")
+    assert run.rows[-1].recall == 1 and run.rows[0].recall < 1
+    for row in run.rows:
+        assert np.isnan(row.f1) == np.isnan(row.average_precision) == (row.recall == 1)
+    last = read_rounds(tmp_path / "out")[-1]
+    assert (last["f1"], last["average_precision"]) == ("", "")
+
+
 def test_workers_change_nothing_but_milliseconds(bench, oracle, played, tmp_path):
     run_replays(oracle, bench / "index", SETTINGS, tmp_path / "out", workers=2)
     assert read_rounds(tmp_path / "out") == read_rounds(played)
