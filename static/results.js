@@ -39,6 +39,13 @@
     },
   });
 
+  // Undo takes back the newest answer: one that is still on its way goes first.
+  document.getElementById("undo").addEventListener("submit", (event) => {
+    if (!outbox.waiting().length) return;
+    event.preventDefault();
+    outbox.settle().then(() => event.target.requestSubmit());
+  });
+
   function give(which, value) {
     const differing = which.filter((card) => answerOf(card) !== value);
     if (!differing.length) return;

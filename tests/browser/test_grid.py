@@ -498,6 +498,21 @@ def test_results_change_by_keys_one_and_many(page, drawn_server):
     expect(page.locator('[data-count="yes"]')).to_have_text("6")
 
 
+def test_undo_in_the_results_waits_for_the_answer_it_takes_back(page, drawn_server):
+    address = open_search(page, drawn_server, round_size=6)
+    press(page, "y")
+    page.goto(address + "/results")
+    page.route("**/corrections", lambda route: route.abort())
+    page.locator(".result-card").first.focus()
+    page.keyboard.press("n")
+    page.keyboard.press("z")
+    expect(page.locator("#unsaved")).to_contain_text("Not saved yet")
+    page.unroute("**/corrections")
+    expect(page).to_have_url(re.compile("after=undo"))
+    expect(page.locator('[data-count="yes"]')).to_have_text("2")
+    expect(page.locator('[data-count="no"]')).to_have_text("0")
+
+
 def test_empty_galleries_say_what_to_do(page, drawn_server):
     address = open_search(page, drawn_server)
     page.goto(address + "/results?show=likely")
