@@ -28,7 +28,7 @@ from app.engine.loop import (
     round_rng,
 )
 from app.engine.strategies import STRATEGIES, UnknownStrategy, get_strategy
-from app.errors import BadInput, NotFound, NothingToUndo
+from app.errors import BadInput, IndexNotUsable, NotFound, NothingToUndo
 from app.indexing import LoadedEmbedders, OpenIndexes, embed_photo, get_current_index
 from app.settings import Settings
 from app.tables import (
@@ -528,12 +528,18 @@ def read_opening(session: Session, search: Search, index: VectorIndex) -> Openin
         .where(Example.search_id == search.id)
         .order_by(Example.id)
     ).all()
-    image_ids = [image_id for image_id, _ in rows if image_id is not None]
+    image_ids = np.array([image_id for image_id, _ in rows if image_id is not None], dtype=np.int64)
     photos = [from_bytes(vector) for _, vector in rows if vector is not None]
     of_photos = np.array(photos, dtype=np.float32).reshape(-1, index.dimension)
-    of_images = index.vectors[index.rows_of(image_ids)]
-    vector = make_opening(np.concatenate([of_images, of_photos]))
-    return Opening(vector=vector, examples=of_photos)
+    # An index made anew may have had to leave an example out: its original may be gone.
+    of_images = index.vectors[index.rows_of(image_ids[np.isin(image_ids, index.image_ids)])]
+    examples = np.concatenate([of_images, of_photos])
+    if len(examples) == 0:
+        raise IndexNotUsable(
+            "The originals of this search's examples can't be read any more. Put them back where "
+            "they were and add their folder to the collection again; your answers are safe."
+        )
+    return Opening(vector=make_opening(examples), examples=of_photos)
 
 
 def _list_pool(

@@ -7,11 +7,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import searching
-from app.errors import BadInput, NotFound, NothingToUndo
+from app.errors import BadInput, IndexNotUsable, NotFound, NothingToUndo
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid, list_history, list_results, list_searches, upcoming_images
 from app.settings import Settings
-from app.tables import Answer, Image, ImageIndex, Person, Round, RoundImage, Search
+from app.tables import Answer, Example, Image, ImageIndex, Person, Round, RoundImage, Search
 from tests.factories import make_collection, make_images, make_index, make_person
 
 
@@ -256,6 +256,19 @@ def test_every_stored_round_is_proposed_again_image_for_image(hunt):
         assert again.scores.tolist() == pytest.approx([place.score for place in stored], abs=1e-6)
         if made.head_bias is not None:
             assert again.head.bias == pytest.approx(made.head_bias)
+
+
+def test_search_goes_on_when_an_example_is_not_in_the_newest_index(hunt, settings):
+    other = hunt.images[1]
+    hunt.session.add(Example(search_id=hunt.search.id, image_id=other.id))
+    make_index(hunt.session, settings, hunt.images[1:])
+    hunt.submit()
+    assert len(hunt.shown()) == 6
+    assert hunt.images[0].id not in hunt.shown()
+
+    make_index(hunt.session, settings, hunt.images[2:])
+    with pytest.raises(IndexNotUsable, match="your answers are safe"):
+        hunt.submit()
 
 
 def test_grid_is_empty_when_every_image_is_answered(hunt):
