@@ -46,9 +46,10 @@ class TorchEmbedder:
             torch.set_num_threads(1)
         network = network.eval().to(self._device, self._precision)
         self._network: nn.Module = network.to(memory_format=torch.channels_last)
-        # Of pictures with values 0 to 255.
-        self._mean = torch.tensor(mean, device=self._device).view(3, 1, 1) * 255
-        self._std = torch.tensor(std, device=self._device).view(3, 1, 1) * 255
+        # For values 0 to 255, and for a row of pixels: several times as fast as by colour.
+        side = prepare.crop_side
+        self._mean = torch.tensor(mean, device=self._device).repeat(side) * 255
+        self._std = torch.tensor(std, device=self._device).repeat(side) * 255
 
     def embed_images(self, prepared: Pixels) -> Floats:
         """Embed (b, side, side, 3) uint8 prepared pictures: (b, dimension) float32 unit rows."""
@@ -71,9 +72,10 @@ class TorchEmbedder:
 
     def _embed_batch(self, batch: Pixels) -> Floats:
         with torch.inference_mode():
-            pictures = torch.from_numpy(batch).to(self._device).permute(0, 3, 1, 2)
-            normalised = ((pictures - self._mean) / self._std).to(self._precision)
-            features: Tensor = self._network(normalised)
+            pixels = torch.from_numpy(batch).to(self._device)
+            rows = pixels.flatten(start_dim=2).float().sub_(self._mean).div_(self._std)
+            pictures = rows.view(pixels.shape).permute(0, 3, 1, 2)  # channels last already
+            features: Tensor = self._network(pictures.to(self._precision))
             unit: Tensor = nn.functional.normalize(features.float(), dim=1)
             vectors: Floats = unit.cpu().numpy()
             return vectors
