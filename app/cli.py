@@ -36,7 +36,7 @@ from app.importing import (
     get_or_add_collection,
     import_images,
 )
-from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index
+from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index, check_embedder
 from app.main import create_app
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
@@ -146,6 +146,7 @@ def collection_add(
     """Import images into a collection and prepare it for searching."""
     with opened() as (settings, database):
         check_source(source, labels)  # before a collection is made for it
+        check_embedder(embedder)
         with database.session() as session:
             person = get_local_person(session)
             collection = get_or_add_collection(session, name, source=source, person=person)

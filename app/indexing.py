@@ -58,6 +58,12 @@ ImageIds = NDArray[np.int64]
 _Prepared = list[Pixels | Refusal]
 
 
+def check_embedder(name: str) -> None:
+    """Refuse an embedder that there is not, before any work is done for it."""
+    if name not in EMBEDDERS:
+        raise BadInput(f"There is no embedder {name}. There are: {', '.join(EMBEDDERS)}.")
+
+
 def build_index(
     database: Database,
     collection_id: int,
@@ -187,16 +193,17 @@ def embed_photo(photo: Photo, embedder: Embedder, *, settings: Settings) -> Floa
 
 
 def _load(database: Database, collection_id: int, name: str, settings: Settings) -> Embedder:
-    if name in EMBEDDERS:
-        return load_embedder(name, device=settings.device)
-    problem = f"There is no embedder {name}. There are: {', '.join(EMBEDDERS)}."
-    with database.session() as session:
-        session.execute(
-            update(ImageIndex)
-            .filter_by(collection_id=collection_id, embedder=name, state="building")
-            .values(state="failed", problem=problem)
-        )
-    raise BadInput(problem)
+    try:
+        check_embedder(name)
+    except BadInput as error:
+        with database.session() as session:
+            session.execute(
+                update(ImageIndex)
+                .filter_by(collection_id=collection_id, embedder=name, state="building")
+                .values(state="failed", problem=str(error))
+            )
+        raise
+    return load_embedder(name, device=settings.device)
 
 
 @contextmanager

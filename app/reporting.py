@@ -431,16 +431,16 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
     return HistoryPage(events, total, page, pages)
 
 
-def list_searches(session: Session, person: Person) -> list[SearchSummary]:
-    """The person's searches, the one touched last first."""
-    searches = session.scalars(
-        select(Search)
-        .where(Search.owner_id == person.id)
-        .options(joinedload(Search.collection))
-        .order_by(Search.touched_at.desc(), Search.id.desc())
-    ).all()
+def list_searches(
+    session: Session, person: Person, *, collection_id: int | None = None
+) -> list[SearchSummary]:
+    """The person's searches (in one collection, or all), the one touched last first."""
+    query = select(Search).where(Search.owner_id == person.id)
+    if collection_id is not None:
+        query = query.where(Search.collection_id == collection_id)
+    query = query.options(joinedload(Search.collection))
     summaries = []
-    for search in searches:
+    for search in session.scalars(query.order_by(Search.touched_at.desc(), Search.id.desc())).all():
         tally = Counter(read_current_answers(session, search).values())
         tip = session.get(Round, search.current_round_id) if search.current_round_id else None
         summaries.append(

@@ -142,11 +142,6 @@ def render_collection(
 ) -> Response:
     """The collection's page; with `wrong`, its form for more images as it was filled in."""
     facts = describe_collection(session, collection_id)
-    searches = [
-        summary
-        for summary in list_searches(session, person)
-        if summary.search.collection_id == collection_id
-    ]
     return render(
         request,
         "collection.html",
@@ -155,7 +150,7 @@ def render_collection(
         collection=facts.collection,
         facts=facts,
         preparation=describe_preparation(session, facts.collection, now=datetime.now(UTC)),
-        searches=searches,
+        searches=list_searches(session, person, collection_id=collection_id),
         form=form or NEW | {"source": facts.collection.source},
         wrong=wrong or {},
     )

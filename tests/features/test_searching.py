@@ -300,7 +300,10 @@ def test_results_and_summary_count_what_stands(hunt):
     probabilities = [card.probability for card in likely.cards]
     assert probabilities == sorted(probabilities, reverse=True)
     assert not {card.image_id for card in likely.cards} & set(hunt.answers())
-    (summary,) = list_searches(hunt.session, hunt.person)
+    own = hunt.search.collection_id
+    (summary,) = list_searches(hunt.session, hunt.person, collection_id=own)
+    assert list_searches(hunt.session, hunt.person) == [summary]
+    assert list_searches(hunt.session, hunt.person, collection_id=own + 1) == []
     assert (summary.found, summary.answered, summary.rounds) == (2, 7, 1)
 
 
