@@ -47,6 +47,7 @@ def press(page: Page, *keys: str) -> None:
 
 def states(page: Page) -> str:
     """One letter for each image: y, n, u, or a dot."""
+    expect(page.locator(".bar .next")).to_have_count(1)  # it comes after the last image
     return page.locator(".cards").evaluate(
         "cards => [...cards.children].map((card) =>"
         " card.querySelector('input:checked')?.value[0] ?? '.').join('')"

@@ -29,6 +29,7 @@ class Hunter:
     given: dict[str, str] = field(default_factory=dict)  # file name -> answer
 
     def shown(self) -> list[str]:
+        expect(self.page.locator(".bar .next")).to_be_visible()  # comes after the last card
         return self.page.locator(".cards .picture-card").evaluate_all(
             "cards => cards.map((card) => card.dataset.name)"
         )
