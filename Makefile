@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: demo
-demo: install ## draw 3,000 synthetic specimens (or IMAGES=/path/to/photos), open the server, print a link
+demo: install ## draw 3,200 synthetic specimens (or IMAGES=/path/to/photos), open the server, print a link
 	$(BIN)/rarefind demo $(if $(IMAGES),--images "$(IMAGES)")
 
 .PHONY: serve
