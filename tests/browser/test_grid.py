@@ -260,19 +260,6 @@ def test_two_tabs_lose_nothing(page, drawn_server):
     expect(page.locator('[data-count="no"]')).to_have_text("10")
 
 
-def test_submit_does_not_bring_an_older_answer_back(page, drawn_server):
-    address = open_search(page, drawn_server)
-    press(page, "y")
-    other = page.context.new_page()
-    other.goto(address)
-    other.keyboard.press("ArrowLeft")
-    press(other, "n")
-    page.get_by_label("The rest count as no").check()
-    page.get_by_role("button", name="Next images").click()
-    expect(page.locator(".search-round")).to_have_text("Round 2")
-    expect(page.locator(".search-found strong")).to_have_text("1")  # the example alone
-
-
 def test_submit_does_not_bring_back_an_answer_that_another_tab_changed(page, drawn_server):
     address = open_search(page, drawn_server, round_size=6)
     other = page.context.new_page()
