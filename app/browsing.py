@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import PurePosixPath
 
 import numpy as np
-from sqlalchemy import ColumnElement, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, String, delete, func, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
@@ -19,10 +19,12 @@ from app.errors import BadInput, NotFound, RefusedPhoto
 from app.importing import read_photo
 from app.indexing import LoadedEmbedders, OpenIndexes, embed_photo, get_current_index
 from app.settings import Settings
-from app.tables import Image, ImagePath, Person, Photo, TrayItem
+from app.tables import FILE_NAME, Image, ImagePath, Person, Photo, TrayItem
 
 IMAGES_PER_PAGE = 60
 SUGGESTIONS = 8
+# As the index has it: to the letter, or the database reads every path.
+OWN_NAME: ColumnElement[str] = literal_column(FILE_NAME, String)
 
 
 @dataclass(frozen=True)
@@ -121,18 +123,17 @@ def find_by_name(session: Session, collection_id: int, name: str) -> NameMatches
 
 
 def suggest_names(session: Session, collection_id: int, part: str) -> list[str]:
-    """A few paths with `part` in their file name, those that begin with it first."""
+    """A few paths whose file name begins with `part`; without any, those that have it inside."""
     part = part.strip()
     if len(part) < 2 or "\x00" in part:
         return []
-    begins = _file_name().istartswith(part, autoescape=True)
-    query = (
-        select(ImagePath.path)
-        .where(ImagePath.collection_id == collection_id, _has_in_name(part))
-        .order_by(begins.desc(), ImagePath.path)
-        .limit(SUGGESTIONS)
-    )
-    return list(session.scalars(query))
+    paths = select(ImagePath.path).where(ImagePath.collection_id == collection_id)
+    begins = paths.where(OWN_NAME.startswith(part.lower(), autoescape=True)).order_by(OWN_NAME)
+    found = list(session.scalars(begins.limit(SUGGESTIONS)))
+    if found:
+        return found
+    inside = paths.where(_has_in_name(part)).order_by(ImagePath.path)
+    return list(session.scalars(inside.limit(SUGGESTIONS)))
 
 
 def find_page_of(session: Session, image: Image) -> int:
@@ -272,36 +273,34 @@ def _count_images(session: Session, collection_id: int) -> int:
     return session.scalar(query) or 0
 
 
-def _file_name() -> ColumnElement[str]:
-    return func.regexp_replace(ImagePath.path, "^.*/", "")
-
-
 def _is_named(name: str) -> ColumnElement[bool]:
-    """A whole path, or the end of one."""
-    return (func.lower(ImagePath.path) == func.lower(name)) | ImagePath.path.iendswith(
-        f"/{name}", autoescape=True
+    """A file name, or the end of a path with its folders."""
+    own_name = PurePosixPath(name).name.lower() == OWN_NAME
+    if "/" not in name:
+        return own_name
+    return own_name & (
+        (func.lower(ImagePath.path) == func.lower(name))
+        | ImagePath.path.iendswith(f"/{name}", autoescape=True)
     )
 
 
 def _has_in_name(part: str) -> ColumnElement[bool]:
     """In the file name; in the whole path when `part` names a folder too."""
-    where = ImagePath.path if "/" in part else _file_name()
+    where = ImagePath.path if "/" in part else OWN_NAME
     return where.icontains(part, autoescape=True)
 
 
 def _find_nearest_name(session: Session, collection_id: int, name: str) -> Image | None:
     """The file before or after `name` in the alphabet, whichever shares more of its beginning."""
     name = PurePosixPath(name).name.lower()
-    wanted = func.lower(name)
-    own_name = func.lower(_file_name())
     query = (
-        select(ImagePath.image_id, own_name)
+        select(ImagePath.image_id, OWN_NAME)
         .where(ImagePath.collection_id == collection_id)
         .limit(1)
     )
     neighbours = [
-        *session.execute(query.where(own_name < wanted).order_by(own_name.desc())),
-        *session.execute(query.where(own_name > wanted).order_by(own_name)),
+        *session.execute(query.where(name > OWN_NAME).order_by(OWN_NAME.desc())),
+        *session.execute(query.where(name < OWN_NAME).order_by(OWN_NAME)),
     ]
     if not neighbours:
         return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -117,12 +117,22 @@ def open_search(
     embedders: LoadedEmbedders,
     settings: Settings,
     seed: int | None = None,
+    opening_key: str | None = None,
 ) -> Search:
     """Open a search from example images and photos, and propose its first round.
 
-    Example images of the collection are positives from the start. The person's tray is emptied.
+    Example images of the collection are positives from the start. They leave the person's tray.
     A given `seed` makes a search repeatable, as an evaluator's replay needs it; else it is drawn.
+    The same `opening_key` again (a double click) gives the search it opened first.
     """
+    session.refresh(person, with_for_update=True)  # two clicks come one after the other
+    if opening_key is not None:
+        opened = session.scalar(
+            select(Search).filter_by(owner_id=person.id, opening_key=opening_key)
+        )
+        if opened is not None and opened.target_name == target_name.strip():
+            return opened
+        opening_key = None if opened is not None else opening_key  # the form was changed: another
     if session.get(Collection, collection_id) is None:
         raise NotFound("There is no such collection.")
     if not image_ids and not photo_ids:
@@ -138,6 +148,7 @@ def open_search(
         strategy=check_strategy(strategy),
         round_size=check_round_size(round_size),
         seed=secrets.randbelow(2**31) if seed is None else seed,
+        opening_key=opening_key,
     )
     session.add(search)
     session.flush()
@@ -154,18 +165,27 @@ def open_search(
         if photo is None or photo.person_id != person.id:
             raise NotFound("One of the example photos is gone. Add it again.")
         vector = embed_photo(photo, embedders.get(index_row), settings=settings)
-        example = Example(search_id=search.id, photo_id=photo_id, vector=to_bytes(vector))
-        session.add(example)
+        session.add(
+            Example(
+                search_id=search.id,
+                photo_id=photo_id,
+                vector=to_bytes(vector),
+                revision=index_row.revision,
+            )
+        )
     session.flush()
     action = _add_action(session, search, person, kind="example", round_id=None, gesture_key=None)
     _add_answers(session, action, dict.fromkeys(image_ids, "yes"))
     session.flush()
     first = _add_round(session, search, previous=None, indexes=indexes)
     search.current_round_id = first.id
-    for item in session.scalars(
-        select(TrayItem).filter_by(person_id=person.id, collection_id=collection_id)
-    ):
-        session.delete(item)
+    session.execute(
+        delete(TrayItem).where(
+            TrayItem.person_id == person.id,
+            TrayItem.collection_id == collection_id,
+            TrayItem.image_id.in_(image_ids) | TrayItem.photo_id.in_(photo_ids),
+        )
+    )
     session.flush()
     return search
 
@@ -524,12 +544,17 @@ def _propose(
 def read_opening(session: Session, search: Search, index: VectorIndex) -> Opening:
     """What opened the search, as vectors of `index`."""
     rows = session.execute(
-        select(Example.image_id, Example.vector)
+        select(Example.image_id, Example.vector, Example.revision)
         .where(Example.search_id == search.id)
         .order_by(Example.id)
     ).all()
-    image_ids = np.array([image_id for image_id, _ in rows if image_id is not None], dtype=np.int64)
-    photos = [from_bytes(vector) for _, vector in rows if vector is not None]
+    image_ids = np.array([row.image_id for row in rows if row.image_id is not None], dtype=np.int64)
+    # Vectors of another revision of the embedder can't be compared with the index's.
+    photos = [
+        from_bytes(row.vector)
+        for row in rows
+        if row.vector is not None and row.revision == index.manifest.revision
+    ]
     of_photos = np.array(photos, dtype=np.float32).reshape(-1, index.dimension)
     # An index made anew may have had to leave an example out: its original may be gone.
     of_images = index.vectors[index.rows_of(image_ids[np.isin(image_ids, index.image_ids)])]

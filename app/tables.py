@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -25,6 +26,8 @@ INDEX_STATES = ("building", "ready", "failed")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo")
+# A path's last part, small letters, in the order of code points, which an index can follow.
+FILE_NAME = "(lower(regexp_replace(path, '^.*/'::text, ''::text)) COLLATE \"C\")"
 
 
 class Table(DeclarativeBase):
@@ -182,7 +185,11 @@ class ImagePath(Table):
     """Every path under which an image was found: how duplicates and known files are told."""
 
     __tablename__ = "image_paths"
-    __table_args__ = (UniqueConstraint("collection_id", "path"),)
+    __table_args__ = (
+        UniqueConstraint("collection_id", "path"),
+        # People jump to files by name: without it every letter typed reads a million paths.
+        Index("ix_image_paths_file_name", "collection_id", text(FILE_NAME)),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
@@ -293,6 +300,7 @@ class Search(Table):
     """One hunt for one target in one collection."""
 
     __tablename__ = "searches"
+    __table_args__ = (UniqueConstraint("owner_id", "opening_key"),)
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     collection_id: Mapped[int] = mapped_column(
@@ -305,6 +313,8 @@ class Search(Table):
     strategy: Mapped[str]
     round_size: Mapped[int]
     seed: Mapped[int]
+    # Made for each form: a form that is sent twice opens one search.
+    opening_key: Mapped[str | None] = mapped_column(String(64))
     rest_are_no: Mapped[bool] = mapped_column(server_default="false")  # remembered choice
     # The tip of the tree of rounds: undoing a submit moves it back, redoing moves it forward.
     current_round_id: Mapped[int | None] = mapped_column(
@@ -331,7 +341,8 @@ class Example(Table):
     )
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
     photo_id: Mapped[int | None] = mapped_column(ForeignKey("photos.id", ondelete="CASCADE"))
-    vector: Mapped[bytes | None]  # of a photo: float32 little-endian, by the search's embedder
+    vector: Mapped[bytes | None]  # of a photo: float32 little-endian
+    revision: Mapped[str | None]  # of the embedder that made the vector
 
     image: Mapped[Image | None] = relationship()
     photo: Mapped[Photo | None] = relationship()

@@ -1,6 +1,7 @@
 """Browsing a collection, its examples tray, and opening a search with them."""
 
 import secrets
+import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -241,6 +242,7 @@ def add_search(
     image_ids: FormIds = None,
     photo_ids: FormIds = None,
     photo: Photos = [],  # noqa: B006 - FastAPI copies it
+    opening_key: Annotated[str | None, Form(max_length=64)] = None,
 ) -> Response:
     """Open the search, or show the form again with what was typed and what is wrong with it."""
     collection = get_collection(session, collection_id)
@@ -274,6 +276,7 @@ def add_search(
                     indexes=request.app.state.indexes,
                     embedders=request.app.state.embedders,
                     settings=settings,
+                    opening_key=opening_key,
                 )
             return see_other(f"/searches/{search.id}")
         except BadInput as error:
@@ -332,6 +335,7 @@ def render_new_search(
         form=form,
         wrong=wrong or {},
         problem=problem,
+        opening_key=uuid.uuid4(),
     )
 
 

@@ -150,7 +150,8 @@ def test_no_name_finds_nothing(session, collection, name):
 def test_suggestions_begin_with_what_begins_alike(session, collection):
     make_named(session, collection, ["1/blue heron.jpg", "2/heron 2.jpg", "3/heron 1.jpg", "x.jpg"])
     suggested = browsing.suggest_names(session, collection.id, "Her")
-    assert suggested == ["2/heron 2.jpg", "3/heron 1.jpg", "1/blue heron.jpg"]
+    assert suggested == ["3/heron 1.jpg", "2/heron 2.jpg"]
+    assert browsing.suggest_names(session, collection.id, "UE H") == ["1/blue heron.jpg"]
     assert browsing.suggest_names(session, collection.id, "h") == []
 
 

@@ -329,3 +329,25 @@ def test_what_cannot_be_used_is_refused_by_name(hunt):
     with pytest.raises(NotFound):
         searching.get_search(hunt.session, make_person(hunt.session, name="other"), hunt.search.id)
     assert set(hunt.answers()) == {hunt.images[0].id}
+
+
+def test_form_sent_twice_opens_one_search(hunt, settings):
+    def open_again(name: str) -> Search:
+        return searching.open_search(
+            hunt.session,
+            person=hunt.person,
+            collection_id=hunt.search.collection_id,
+            target_name=name,
+            image_ids=[hunt.images[0].id],
+            photo_ids=[],
+            indexes=hunt.indexes,
+            embedders=LoadedEmbedders(settings),
+            settings=settings,
+            opening_key="a-form",
+        )
+
+    first = open_again("Egret")
+    assert open_again("Egret ").id == first.id
+    other = open_again("Bittern")  # the same page, filled in again after going back
+    assert other.id != first.id
+    assert hunt.session.scalar(select(func.count(Search.id))) == 3
