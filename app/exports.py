@@ -17,6 +17,7 @@ from app.tables import Image, ImageIndex, Round, RoundImage, Search
 
 Format = Literal["csv", "jsonl"]
 ROWS_AT_A_TIME = 1_000
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def write_export(
     writer = csv.DictWriter(line, [field.name for field in fields(ExportRow)])
     writer.writeheader()
     for row in rows:
-        writer.writerow(asdict(row))
+        writer.writerow({name: defuse(value) for name, value in asdict(row).items()})
         yield take(line)
     yield take(line)  # the header of an export without answers
 
@@ -103,6 +104,11 @@ def export_rows(session: Session, search: Search, indexes: OpenIndexes) -> Itera
                 score_when_shown=place.score if place else None,
                 probability_when_shown=place.probability if place else None,
             )
+
+
+def defuse(value: object) -> object:
+    """Text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value
 
 
 def take(line: io.StringIO) -> str:

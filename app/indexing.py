@@ -527,6 +527,11 @@ def _write_index(database: Database, row: ImageIndex, settings: Settings) -> Non
         embedder=row.embedder,
         revision=row.revision,
     )
+    # On the disk before the name says it is whole: a power cut must not leave a torn index behind.
+    for path in (*building.iterdir(), building):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
     building.rename(_folder(settings, row.id))
 
 

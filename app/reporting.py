@@ -15,13 +15,14 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
-from app.engine.loop import Answers, Value, nearest_positives, propose_round, rank_likely, round_rng
+from app.engine.loop import nearest_positives, propose_round, rank_likely, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
 from app.indexing import OpenIndexes
 from app.searching import (
     UNDOABLE,
     list_chain,
+    list_pool,
     read_current_answers,
     read_engine_answers,
     read_head,
@@ -262,21 +263,15 @@ def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> l
     made = _get_current_round(session, search)
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
     answers = read_engine_answers(session, search, index)
-    shown = index.rows_of(
-        list(session.scalars(select(RoundImage.image_id).filter_by(round_id=made.id)))
-    )
-    left_open = np.setdiff1d(shown, answers.rows)
     proposal = propose_round(
         index,
-        Answers(
-            rows=np.concatenate([answers.rows, left_open]),
-            values=np.concatenate([answers.values, np.full(len(left_open), Value.UNSURE, np.int8)]),
-        ),
+        answers,
         opening=read_opening(session, search, index),
         strategy=search.strategy,
         size=search.round_size,
         round_number=made.number + 1,
         rng=round_rng(search.seed, made.number + 1),
+        pool_rows=list_pool(session, index, answers, made.id, search.round_size),
     )
     image_ids: list[int] = index.image_ids[proposal.rows].tolist()
     return image_ids

@@ -537,7 +537,7 @@ def _propose(
         size=size,
         round_number=number,
         rng=round_rng(seed, number),
-        pool_rows=_list_pool(session, index, answers, previous_id, size),
+        pool_rows=list_pool(session, index, answers, previous_id, size),
     )
 
 
@@ -567,7 +567,7 @@ def read_opening(session: Session, search: Search, index: VectorIndex) -> Openin
     return Opening(vector=make_opening(examples), examples=of_photos)
 
 
-def _list_pool(
+def list_pool(
     session: Session, index: VectorIndex, answers: Answers, previous_id: int | None, size: int
 ) -> NDArray[np.int64] | None:
     """The rows that may be shown: all but those shown before and left open, asked again at the end.
