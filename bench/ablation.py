@@ -22,17 +22,30 @@ from numpy.typing import NDArray
 
 from app.engine import metrics
 from app.engine.coverage import class_radius, coverage
+from app.engine.head import Head
 from app.engine.index import VectorIndex, open_index
 from app.engine.loop import STRATEGIES
 from app.engine.replay import replay
 from app.engine.strategies import ranking
-from app.engine.strategies.fitting import fit_steadied, fit_with_pseudo_negatives
+from app.engine.strategies.fitting import (
+    LOOSE_C,
+    WITHOUT_A_NO,
+    Lesson,
+    fit_with_pseudo_negatives,
+)
 
 Integers = NDArray[np.int64]
 
+
+def fit_loosely(lesson: Lesson) -> Head:
+    """The head of `rarefind` on the answers alone, as far as they hold both classes."""
+    wanted = 0 if len(lesson.negatives) else WITHOUT_A_NO
+    return fit_with_pseudo_negatives(lesson, wanted, C=LOOSE_C)
+
+
 WITHOUT_A_PART = {
     "rarefind, C = 10": {"fit": partial(fit_with_pseudo_negatives, wanted=100)},
-    "rarefind, no pseudo-negatives": {"fit": partial(fit_steadied, wanted=0)},
+    "rarefind, no pseudo-negatives": {"fit": fit_loosely},
     "rarefind, order of pf-ma": {"choose": ranking.pf_ma},
     "rarefind, half ambiguous": {"choose": ranking.adaptive},
     "pf-ma with pseudo-negatives": {

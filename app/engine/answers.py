@@ -35,18 +35,13 @@ class Answers:
 
     @property
     def positives(self) -> Integers:
-        """Rows answered yes."""
+        """Rows answered yes, (p,) int64, in the order of `rows`."""
         return self._rows_with(Value.YES)
 
     @property
     def negatives(self) -> Integers:
-        """Rows answered no."""
+        """Rows answered no, (m,) int64, in the order of `rows`."""
         return self._rows_with(Value.NO)
-
-    @property
-    def unsure(self) -> Integers:
-        """Rows answered unsure."""
-        return self._rows_with(Value.UNSURE)
 
     def _rows_with(self, value: Value) -> Integers:
         chosen: NDArray[np.bool_] = self.values == value
@@ -67,9 +62,12 @@ class Opening:
 
 
 def make_opening(vectors: Floats) -> Floats:
-    """The opening vector of examples (m, d): their mean, brought back to unit length.
+    """The opening vector of examples: their mean, brought back to unit length.
 
-    Source: reference.md, section 1. Opposite examples that cancel out give the first of them.
+    Parameters: `vectors` (m, d) float32 unit rows, m >= 1. Returns (d,) float32, unit. Opposite
+    examples that cancel out give the first of them.
+    Source: the first query of J. J. Rocchio, "Relevance feedback in information retrieval", 1971,
+    without its negatives.
     """
     mean: NDArray[np.float64] = np.mean(vectors, axis=0, dtype=np.float64)
     length = float(np.linalg.norm(mean))

@@ -1,7 +1,8 @@
 """How much of a target's visual variety the positives span: with known labels, and estimated.
 
-Source of all definitions: reference.md, section 3; the idea is the class coverage of K. Zaher,
-O. Buisson, A. Joly, "Positive-First Most Ambiguous", arXiv 2603.24480, 2026.
+The idea is the class coverage of K. Zaher, O. Buisson, A. Joly, "Positive-First Most Ambiguous",
+arXiv 2603.24480, 2026: how well the positives span the visual variety of a target. The definitions
+are ours, so figures cannot be compared with the paper's: docs/algorithms.md, "Coverage".
 """
 
 import math
@@ -18,14 +19,16 @@ Booleans = NDArray[np.bool_]
 CHUNK_ROWS = 2_048
 ROUNDING = 1e-5  # an image found is within any radius of itself, whatever float32 makes of 1.0
 MODES_SEED = 0
+REDRAWS = 200  # of the target, for the interval of an estimate
 
 
 def class_radius(targets: Floats) -> float:
     """The cosine at which two images of a target count as alike.
 
     The median over all its images of the similarity to the k-th nearest classmate,
-    k = max(1, round(0.05 t)). Parameters: `targets` (t, d) unit rows, t >= 1. A target of one image
-    has radius 1.
+    k = max(1, round(0.05 t)). Parameters: `targets` (t, d) float32 unit rows, t >= 1. Returns a
+    cosine in -1..1; a target of one image has radius 1.
+    Source: docs/algorithms.md, "Coverage".
     """
     t = len(targets)
     if t == 1:
@@ -43,8 +46,10 @@ def class_radius(targets: Floats) -> float:
 def coverage(targets: Floats, found: Booleans, radius: float) -> float:
     """Share of a target's images within `radius` of one that was found.
 
-    Parameters: `targets` (t, d) unit rows; `found` (t,) which of them are positives; `radius`, a
-    cosine, from `class_radius`. 0 with none found, 1 with all, never less when more are found.
+    Parameters: `targets` (t, d) float32 unit rows, t >= 1; `found` (t,) bool, which of them are
+    positives; `radius`, a cosine, from `class_radius`. Returns 0..1: 0 with none found, 1 with all,
+    never less when more are found.
+    Source: docs/algorithms.md, "Coverage", after Zaher, Buisson, Joly 2026.
     """
     if not found.any():
         return 0.0
@@ -58,7 +63,9 @@ def coverage(targets: Floats, found: Booleans, radius: float) -> float:
 def find_modes(targets: Floats) -> Integers:
     """The looks of a target: k-means into min(10, ceil(t / 5)) modes, with a fixed seed.
 
-    Parameters: `targets` (t, d) unit rows. Returns the mode of each, (t,) int64.
+    Parameters: `targets` (t, d) float32 unit rows, t >= 1. Returns the mode of each, (t,) int64
+    from 0; fewer modes when fewer rows differ.
+    Source: docs/algorithms.md, "Coverage"; k-means as in scikit-learn, the best of 10 starts.
     """
     distinct = len(np.unique(targets, axis=0))
     modes = min(10, math.ceil(len(targets) / 5), distinct)
@@ -67,7 +74,11 @@ def find_modes(targets: Floats) -> Integers:
 
 
 def mode_coverage(modes: Integers, found: Booleans) -> float:
-    """Share of the modes (from `find_modes`) with at least one image found."""
+    """Share of a target's modes with at least one image found.
+
+    Parameters: `modes` (t,) int64 from `find_modes`, t >= 1; `found` (t,) bool. Returns 0..1.
+    Source: docs/algorithms.md, "Coverage".
+    """
     return len(np.unique(modes[found])) / len(np.unique(modes))
 
 
@@ -75,8 +86,8 @@ def mode_coverage(modes: Integers, found: Booleans) -> float:
 class CoverageEstimate:
     """Coverage of a live search, where the target's images are not known.
 
-    `coverage` with its 90 % interval `low`..`high`, and `target_count`, the images that the target
-    is thought to have, positives included.
+    `coverage` in 0..1 with its 90 % interval `low`..`high`, and `target_count`, the images that the
+    target is thought to have, positives included.
     """
 
     coverage: float
@@ -91,7 +102,6 @@ def estimate_coverage(
     chances: NDArray[np.floating],
     *,
     rng: np.random.Generator,
-    draws: int = 200,
 ) -> CoverageEstimate:
     """Coverage by the positives of what the target is likely to be.
 
@@ -100,9 +110,11 @@ def estimate_coverage(
     target: it says how sure the count is if the chances are right, not whether they are. What the
     head cannot see (a look that resembles no positive) is in neither.
 
-    Parameters: `positives` (p, d), p >= 1, and `candidates` (c, d), unit rows: unanswered images,
-    all or the most likely; `chances` (c,), calibrated probabilities that they are of the target.
-    Source: reference.md, section 3.
+    Parameters: `positives` (p, d), p >= 1, and `candidates` (c, d), c >= 0, float32 unit rows:
+    unanswered images, all or the most likely; `chances` (c,) in 0..1, calibrated probabilities that
+    they are of the target; `rng` redraws.
+    Source: docs/algorithms.md, "Coverage"; the interval is a parametric bootstrap, B. Efron,
+    R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6.
     """
     radius = class_radius(positives)
     is_near = np.zeros(len(candidates), dtype=bool)
@@ -111,7 +123,7 @@ def estimate_coverage(
         is_near[start : start + CHUNK_ROWS] = similarities.max(axis=1) >= radius - ROUNDING
     found = len(positives)
     total = found + float(chances.sum())
-    drawn = rng.random((draws, len(candidates))) < chances
+    drawn = rng.random((REDRAWS, len(candidates))) < chances
     shares = (found + drawn[:, is_near].sum(axis=1)) / (found + drawn.sum(axis=1))
     low, high = np.quantile(shares, [0.05, 0.95])
     return CoverageEstimate(

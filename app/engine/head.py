@@ -42,9 +42,12 @@ def fit_head(
     """Class-balanced, L2-regularised logistic regression on centred vectors.
 
     Parameters: `positives` (p, d) and `negatives` (m, d), float32 unit rows; `pseudo_negatives`
-    (q, d) train as negatives do; `centre` (d,) is subtracted from every vector. p >= 1 and
-    m + q >= 1. Both classes weigh the same in total, however many vectors they have.
-    Source: reference.md, sections 1 and 2; C = 10 as issue 3 settles for PF-MA.
+    (q, d) train as negatives do; `centre` (d,) is subtracted from every vector; `C` > 0, the
+    inverse strength of the regularisation. p >= 1 and m + q >= 1, otherwise ValueError.
+    Both classes weigh the same in total, however many vectors they have.
+    Source: a light classifier on frozen features as K. Zaher, O. Buisson, A. Joly, arXiv
+    2603.24480, 2026, use with PF-MA. Centring, class weights and C = 10 are our settings:
+    docs/algorithms.md, "The head".
     """
     vectors = np.concatenate([positives, negatives, pseudo_negatives]).astype(np.float64) - centre
     is_positive = np.arange(len(vectors)) < len(positives)
@@ -57,5 +60,10 @@ def fit_head(
 
 
 def probabilities(scores: Floats) -> Floats:
-    """Sigmoid of scores (n,), without overflow at either end. Returns (n,) float32 in 0..1."""
+    """Sigmoid of scores, without overflow at either end.
+
+    Parameters: `scores` (n,), any finite numbers, 0 being the boundary. Returns (n,) float32 in
+    0..1: the head's own probabilities, not calibrated.
+    Source: the inverse of the logit link that `fit_head` fits.
+    """
     return (0.5 * (1.0 + np.tanh(0.5 * np.asarray(scores, dtype=np.float64)))).astype(np.float32)

@@ -50,18 +50,17 @@ class IndexDamaged(EngineError):
 
 
 class UnknownImages(EngineError):
-    """Image ids that this index does not hold; `image_ids` lists them."""
-
-    def __init__(self, image_ids: list[int]) -> None:
-        shown = ", ".join(str(image_id) for image_id in image_ids[:10])
-        more = f" and {len(image_ids) - 10} more" if len(image_ids) > 10 else ""
-        super().__init__(f"not in this index: image {shown}{more}")
-        self.image_ids = image_ids
+    """Image ids that this index does not hold."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an index holds and how to tell that it is whole."""
+    """What an index holds and how to tell that it is whole.
+
+    `embedder` and its `revision` made the vectors; `count` of them have `dimension` numbers each;
+    `faiss` is the kind of FAISS file; then the checksums (hex) of two files, and `made_by`, the
+    version of Rarefind that wrote them.
+    """
 
     embedder: str
     revision: str
@@ -114,6 +113,8 @@ class VectorIndex:
         number of allowed rows if that is smaller.
         Similarities are exact. An image can be missed only when more than k + 100 others lie within
         the rounding of 8 bits (about 0.002 in cosine) of the k-th.
+        Source: candidates by the scalar quantizer of M. Douze et al., "The Faiss library", arXiv
+        2401.08281.
         """
         queries = np.ascontiguousarray(vectors, dtype=np.float32)
         allowed = self.count if rows is None else len(rows)
@@ -138,7 +139,8 @@ class VectorIndex:
     def rows_of(self, image_ids: Integers | list[int]) -> Integers:
         """Rows of images, in the order given: the one place that turns image ids into rows.
 
-        Raises UnknownImages with every id that is not here.
+        Parameters: `image_ids` (k,), repeats allowed. Returns (k,) int64. Raises UnknownImages,
+        which names those that are not here (the first ten, and how many more).
         """
         wanted = np.asarray(image_ids, dtype=np.int64)
         order = self._rows_by_image_id
@@ -146,7 +148,9 @@ class VectorIndex:
         rows = order[np.minimum(places, self.count - 1)]
         unknown = wanted[self.image_ids[rows] != wanted]
         if len(unknown):
-            raise UnknownImages(unknown.tolist())
+            shown = ", ".join(map(str, unknown[:10]))
+            more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+            raise UnknownImages(f"not in this index: image {shown}{more}")
         return rows
 
     @cached_property
@@ -224,7 +228,10 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of an index. Raises IndexIncomplete or IndexDamaged."""
+    """The manifest of the index in `folder`.
+
+    Raises IndexIncomplete when there is none, IndexDamaged when it cannot be read.
+    """
     path = folder / MANIFEST
     if not path.exists():
         raise IndexIncomplete(f"index {folder.name} has no manifest: its building has not ended")

@@ -39,7 +39,6 @@ __all__ = [
     "propose_round",
     "rank_likely",
     "round_rng",
-    "score_all",
 ]
 
 Floats = NDArray[np.float32]
@@ -82,6 +81,8 @@ def propose_round(
     are given when fewer are left); `round_number` from 1; `rng`, best from `round_rng`; `pool_rows`
     (m,) the only rows that may be shown, None for all; `clock`, seconds, to time the two parts.
     Never gives a row that has an answer. Raises UnknownStrategy.
+    Source: the loop of K. Zaher, O. Buisson, A. Joly, arXiv 2603.24480, 2026, in the reading of
+    docs/algorithms.md, "The loop".
     """
     chosen = get_strategy(strategy)
     now = clock or (lambda: float("nan"))
@@ -93,9 +94,7 @@ def propose_round(
     unanswered = _unanswered(index, answers, pool_rows)
     size = min(size, len(unanswered))
     if round_number > 1:
-        head, scores = score_all(
-            index, answers, opening=opening, strategy=strategy, rng=rng, unanswered=unanswered
-        )
+        head, scores = _fit_and_score(index, answers, opening, strategy, rng, unanswered)
     else:
         head, scores = None, index.similarities(opening.vector)
     fitted = now()
@@ -117,33 +116,14 @@ def propose_round(
 
 
 def round_rng(seed: int, round_number: int) -> np.random.Generator:
-    """The random numbers of one round, live and in replay: undo and redo give the same grid."""
-    return np.random.default_rng([seed, round_number])
+    """The random numbers of one round, live and in replay: undo and redo give the same grid.
 
-
-def score_all(
-    index: VectorIndex,
-    answers: Answers,
-    *,
-    opening: Opening,
-    strategy: str,
-    rng: np.random.Generator,
-    unanswered: Integers | None = None,
-) -> tuple[Head | None, Floats]:
-    """Fit the head of a strategy on the answers and score every image with it.
-
-    `unanswered` (u,) rows that pseudo-negatives may come from, None for all without an answer.
-    Returns the head and scores (n,) float32; with nothing to learn from, None and the similarities
-    to the opening vector.
+    Parameters: `seed` >= 0 of the search or the run; `round_number` >= 0, live rounds count from 1.
+    Returns a fresh generator; the streams of different pairs do not overlap. Raises ValueError for
+    a negative number.
+    Source: numpy's SeedSequence, which mixes both numbers into one state.
     """
-    if unanswered is None:
-        unanswered = _unanswered(index, answers, None)
-    positives = np.concatenate([index.vectors[answers.positives], opening.examples])
-    negatives = index.vectors[answers.negatives]
-    if len(positives) == 0 or len(negatives) + len(unanswered) == 0:
-        return None, index.similarities(opening.vector)
-    head = get_strategy(strategy).fit(Lesson(index, positives, negatives, unanswered, rng))
-    return head, index.scores(head.weights, head.bias)
+    return np.random.default_rng([seed, round_number])
 
 
 def rank_likely(
@@ -151,7 +131,11 @@ def rank_likely(
 ) -> tuple[Integers, Floats, Floats]:
     """The `k` images without an answer that a stored head holds most likely, best first.
 
-    Returns rows, scores and probabilities, each (k',) with k' <= k.
+    Parameters: `answers` so far; `head` (d,), fitted on vectors of this embedder; `k` >= 0.
+    Returns rows int64, scores float32 and probabilities float32 in 0..1, each (k',), ties by row
+    number; k' is `k` or the number of unanswered images if that is smaller.
+    Source: ranking by probability, S. E. Robertson, "The probability ranking principle in IR",
+    Journal of Documentation 33, 1977.
     """
     unanswered = _unanswered(index, answers, None)
     scores = index.scores(head.weights, head.bias)
@@ -162,13 +146,36 @@ def rank_likely(
 def nearest_positives(
     index: VectorIndex, row: int, answers: Answers, k: int
 ) -> tuple[Integers, Floats]:
-    """The `k` positives most similar to one image, itself left out: rows and similarities."""
+    """The `k` positives most similar to one image, itself left out, most similar first.
+
+    Parameters: `row` of the image, 0..n-1, answered or not; `k` >= 0. Returns rows (k',) int64 and
+    similarities (k',) float32, cosines in -1..1; k' is `k` or the number of other positives if that
+    is smaller. Source: exact nearest neighbours by cosine, from `VectorIndex.nearest`.
+    """
     others = answers.positives[answers.positives != row]
     similarities, rows = index.nearest(index.vectors[row : row + 1], k, rows=others)
     return rows[0], similarities[0]
 
 
+def _fit_and_score(
+    index: VectorIndex,
+    answers: Answers,
+    opening: Opening,
+    strategy: str,
+    rng: np.random.Generator,
+    unanswered: Integers,
+) -> tuple[Head | None, Floats]:
+    """The head and the score of every image (n,); with nothing to learn from, the similarities."""
+    positives = np.concatenate([index.vectors[answers.positives], opening.examples])
+    negatives = index.vectors[answers.negatives]
+    if len(positives) == 0 or len(negatives) + len(unanswered) == 0:
+        return None, index.similarities(opening.vector)
+    head = get_strategy(strategy).fit(Lesson(index, positives, negatives, unanswered, rng))
+    return head, index.scores(head.weights, head.bias)
+
+
 def _unanswered(index: VectorIndex, answers: Answers, pool_rows: Integers | None) -> Integers:
+    """Rows without an answer among `pool_rows` (None for all), ascending."""
     is_open = np.full(index.count, pool_rows is None)
     if pool_rows is not None:
         is_open[pool_rows] = True

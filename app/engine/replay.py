@@ -40,11 +40,14 @@ def replay(
     """Run a search against the oracle; ends early when no image is left.
 
     Parameters: `truth_rows` (t,) rows of the target's images; `opening_rows` (e,), e >= 1, example
-    images of the collection, answered yes before round 1 (`answers` hold them too); `size` images
-    a round; `oracle_unsure` and `oracle_error`, the chances that an image is answered unsure or, if
-    not, wrongly; `pool_rows` and `clock` as in `propose_round`.
+    images of the collection, answered yes before round 1 (`answers` hold them too); `strategy`, a
+    name of STRATEGIES; `rounds` >= 0, at most; `size` >= 1 images a round; `seed` >= 0;
+    `oracle_unsure` and `oracle_error` in 0..1, the chances that an image is answered unsure or, if
+    not, wrongly; `pool_rows` and `clock` as in `propose_round`. Raises UnknownStrategy.
     The same arguments give the same rounds, and a live search with the same seed and answers the
     same images: both call `propose_round` with `round_rng`.
+    Source: the simulated oracle of B. Settles, "Active Learning Literature Survey", University of
+    Wisconsin-Madison, 2009.
     """
     is_target = np.zeros(index.count, dtype=bool)
     is_target[truth_rows] = True
@@ -88,7 +91,9 @@ def ask_oracle(
 ) -> NDArray[np.int8]:
     """The oracle's answers to the images of one round, with its mistakes drawn from the seed.
 
-    Parameters: `is_target` (k,) in display order; the others as in `replay`. Returns (k,) of Value.
+    Parameters: `is_target` (k,) bool, in display order; `error` and `unsure` in 0..1, chances as in
+    `replay`; `seed` >= 0; `round_number` from 1. Returns (k,) int8 of Value.
+    Source: the noisy oracle of B. Settles, "Active Learning Literature Survey", 2009, section 6.2.
     """
     chances = np.random.default_rng([seed, round_number, ORACLE_STREAM]).random((2, len(is_target)))
     says_yes = is_target ^ (chances[0] < error)
@@ -100,10 +105,14 @@ def ask_oracle(
 def hold_out(
     count: int, share: float, *, seed: int, groups: Integers | None = None
 ) -> tuple[Integers, Integers]:
-    """Split rows 0..count-1 into a pool and a test part of about `share` of them.
+    """Split rows 0..count-1 into a pool and a test part of at most `share` of them.
 
-    `groups` (count,): rows of one group (frames of one animal track, one burst) stay together.
-    Returns pool rows and test rows, both ascending.
+    Parameters: `count` >= 1; `share` in 0..1; `seed` >= 0, which alone decides the draw; `groups`
+    (count,) int64, any numbers: rows of one group (frames of one animal track, one burst) stay
+    together, None when each is its own. Whole groups are drawn until the next one is too large.
+    Returns pool rows and test rows, int64, both ascending, together 0..count-1.
+    Source: D. R. Roberts et al., "Cross-validation strategies for data with temporal, spatial,
+    hierarchical, or phylogenetic structure", Ecography 40, 2017.
     """
     own_groups = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
     order = np.random.default_rng(seed).permutation(int(own_groups.max()) + 1)

@@ -98,9 +98,8 @@ def test_rows_of_finds_every_image_whatever_the_order_of_ids(make_index, image_i
 @pytest.mark.parametrize("unknown", [-1, 55, 1000])
 def test_rows_of_names_every_unknown_image(make_index, unknown):
     index = make_index(np.eye(3), [50, 60, 10])
-    with pytest.raises(UnknownImages, match=f"image {unknown}, 11") as raised:
+    with pytest.raises(UnknownImages, match=f"image {unknown}, 11$"):
         index.rows_of([60, unknown, 10, 11])
-    assert raised.value.image_ids == [unknown, 11]
 
 
 def test_reopened_index_is_the_one_built(tmp_path):

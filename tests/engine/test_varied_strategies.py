@@ -165,7 +165,7 @@ def test_alfa_mix_spreads_over_the_kinds_that_flip(make_index):
 
 
 def naive_confusion(vectors, weights, bias, yes, no):
-    """The formulas of reference.md for one image at a time, with whole class distributions."""
+    """The formulas of the paper for one image at a time, with whole class distributions."""
     R = 0.1
 
     def predict(z):

@@ -38,7 +38,10 @@ class Preparation:
     crop_side: int
 
     def __call__(self, picture: PIL.Image.Image) -> Pixels:
-        """Prepare an upright RGB picture: (crop_side, crop_side, 3) uint8."""
+        """Prepare an upright RGB picture of any size from 1 x 1 pixel on.
+
+        Returns (crop_side, crop_side, 3) uint8. Source: torchvision's transforms of these names.
+        """
         shorter = min(picture.size)
         width, height = (int(self.resize_side * side / shorter) for side in picture.size)
         left, top = (round((side - self.crop_side) / 2) for side in (width, height))
@@ -62,7 +65,10 @@ class Embedder(Protocol):
     embed_text: Callable[[list[str]], Floats] | None  # None when the model knows no words
 
     def embed_images(self, prepared: Pixels) -> Floats:
-        """Embed (b, side, side, 3) prepared pictures: (b, dimension) unit rows."""
+        """Embed (b, side, side, 3) uint8 prepared pictures, b >= 0, in any number at once.
+
+        Returns (b, dimension) float32 unit rows.
+        """
         ...
 
 
@@ -77,7 +83,8 @@ class RegisteredEmbedder:
 def load_embedder(name: str, *, device: str = "auto") -> Embedder:
     """Load the embedder `name` onto `device`: auto, cpu, mps, cuda or cuda:N.
 
-    Raises UnknownEmbedder with the names there are.
+    Raises UnknownEmbedder with the names there are, WeightsNotUsable when its weights are not the
+    ones it was made for, and torch's RuntimeError for a device that is not there.
     """
     if name not in EMBEDDERS:
         raise UnknownEmbedder(f"there is no embedder {name!r}; there are: {', '.join(EMBEDDERS)}")

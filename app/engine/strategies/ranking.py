@@ -17,8 +17,9 @@ def pf_ma(state: RoundState) -> Choice:
     """Positive-first, most ambiguous: predicted positives nearest the boundary, then the rest.
 
     Those with score >= 0 by ascending score, then those below 0 by descending score.
-    Source: K. Zaher, O. Buisson, A. Joly, "Positive-First Most Ambiguous", arXiv 2603.24480, 2026,
-    in the reading of reference.md, section 1.
+    Source: K. Zaher, O. Buisson, A. Joly, "Positive-First Most Ambiguous: A Simple Active Learning
+    Criterion for Interactive Retrieval of Rare Categories", arXiv 2603.24480, 2026, in the reading
+    of docs/algorithms.md, "Strategies".
     """
     scores = state.scores[state.unanswered]
     above = np.flatnonzero(scores >= 0)
@@ -42,14 +43,19 @@ def most_positive(state: RoundState) -> Choice:
     """Highest score first.
 
     Source: relevance feedback by certainty, as in G. V. Cormack, M. R. Grossman, "Evaluation of
-    machine-learning protocols for technology-assisted review", SIGIR 2014.
+    machine-learning protocols for technology-assisted review", SIGIR 2014. The same order under
+    the name `tropel`: G. Patterson et al., "Tropel: Crowdsourcing Detectors with Minimal Training",
+    HCOMP 2015, with a classifier on frozen features in place of their detector.
     """
     order = smallest(-state.scores[state.unanswered], state.size)
     return Choice.of(state.unanswered[order], LIKELY)
 
 
 def random(state: RoundState) -> Choice:
-    """Drawn uniformly: the baseline that every strategy must beat."""
+    """Drawn uniformly: the baseline that every strategy must beat.
+
+    Source: simple random sampling, W. G. Cochran, "Sampling Techniques", 1977, chapter 2.
+    """
     return Choice.of(state.rng.permutation(state.unanswered)[: state.size], EXPLORATION)
 
 

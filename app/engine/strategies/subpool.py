@@ -18,7 +18,9 @@ def within_anchors(choose: Chooser) -> Chooser:
     """Make a strategy choose among the unanswered images nearest to varied answered ones.
 
     Up to 10 anchors of the positives and 10 of the negatives by k-means++; the pool is what is
-    nearest to any of them, 1,000 images in all. New anchors are drawn every round.
+    nearest to any of them, about 1,000 images in all. New anchors are drawn every round. While
+    nothing is answered yes or no the pool is everything. When it holds less than a round, the
+    first rows outside fill up.
     Source: P. Lesci, A. Vlachos, "AnchorAL: Computationally Efficient Active Learning for Large and
     Imbalanced Datasets", NAACL 2024.
     """
@@ -43,7 +45,6 @@ def within_anchors(choose: Chooser) -> Chooser:
             choice.reasons + choice.reasons[-1:] * (state.size - len(choice.rows)),
         )
 
-    choose_within.__doc__ = within_anchors.__doc__
     return choose_within
 
 
