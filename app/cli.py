@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import typer
 import uvicorn
@@ -104,6 +105,14 @@ def link() -> None:
     with opened() as (settings, database), database.session() as session:
         running = settings.home / ADDRESS_FILE
         address = running.read_text() if running.exists() else base_url(settings)
+        if not answers(address):
+            errors.print(
+                f"No server answers at {address} now. Start one with “rarefind serve”; "
+                "this link works once it runs.",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
         url = issue_sign_in_link(
             session, get_local_person(session), base_url=address, settings=settings
         )
@@ -145,7 +154,7 @@ def collection_add(
 ) -> None:
     """Import images into a collection and prepare it for searching."""
     with opened() as (settings, database):
-        check_source(source, labels)  # before a collection is made for it
+        check_source(source, settings, labels)  # before a collection is made for it
         check_embedder(embedder)
         with database.session() as session:
             person = get_local_person(session)
@@ -351,7 +360,11 @@ def run_server(settings: Settings) -> None:
                 console.print(f"    {url}\n", soft_wrap=True, highlight=False)
                 console.print("Stop with Ctrl-C. A new link: rarefind link", highlight=False)
 
-    server = Announcing(uvicorn.Config(web, log_level="warning", timeout_graceful_shutdown=5))
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            console.print("\nStopping; every answer is kept.", highlight=False)
+            await super().shutdown(sockets)
+
+    server = Announcing(uvicorn.Config(web, log_level="warning", timeout_graceful_shutdown=2))
     server.run(sockets=[listening])
     if not server.started:
         raise typer.Exit(1)
@@ -381,12 +394,23 @@ def listen(settings: Settings) -> socket.socket:
     try:
         listening.bind((settings.host, settings.port))
     except OSError as error:
+        listening.close()
         raise AddressNotFree(
             f"Can't listen on {settings.host}:{settings.port} ({os.strerror(error.errno or 0)}). "
             "If Rarefind runs already, “rarefind link” prints a link to it; "
             "else take another port with --port."
         ) from error
     return listening
+
+
+def answers(address: str) -> bool:
+    """Whether something listens at the address."""
+    parts = urlsplit(address)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 80), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def base_url(settings: Settings) -> str:
@@ -414,8 +438,20 @@ def explained() -> Iterator[None]:
     try:
         yield
     except RarefindError as error:
-        errors.print(f"{error.title}: {error}", style="red", highlight=False, soft_wrap=True)
+        print_error(f"{error.title}: {error}")
         raise typer.Exit(1) from error
+    except BrokenPipeError:
+        raise  # whoever read our output has had enough: typer ends quietly
+    except OSError as error:
+        print_error(
+            f"Can't go on: {error.filename or 'the system says'}: {error.strerror or error}."
+        )
+        raise typer.Exit(1) from error
+
+
+def print_error(sentence: str) -> None:
+    """A sentence on standard error."""
+    errors.print(sentence, style="red", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

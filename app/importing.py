@@ -195,8 +195,8 @@ def import_images(
     with _claim(database, collection_id):
         tally = _Tally(_start(database, collection_id, source), collection_id)
         try:
-            check_source(source)
-            given = read_labels(labels, source)
+            check_source(source, settings)
+            given = read_labels(labels, source, settings)
             listing = list_source(source, settings, given)
             _read_and_record(database, source, listing, tally, settings, copy, progress)
             labelled, unmatched = _record_labels(database, tally.collection_id, listing, given)

@@ -19,8 +19,8 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-class Stopping(Exception):
-    """The server is being stopped; what is done so far is kept."""
+class Stopping(BaseException):
+    """The server is being stopped; what is done so far is kept. No job may take it for a fault."""
 
 
 class Jobs:

@@ -5,14 +5,16 @@ that was stopped, or cut off with the server, goes on with the runs that are not
 """
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Cast, Integer, cast, func, select, update
 from sqlalchemy.orm import Session
 
 from app.database import Database
@@ -33,6 +35,7 @@ from app.settings import Settings
 from app.tables import Collection, Image, OracleLabel, Person, Replay
 
 MOST_RUNS = 5_000  # hours in the one background thread; the command line plays on many processes
+REPLAY_LOCK = 7_273_004  # any number: the first half of the advisory lock of a played replay
 
 logger = logging.getLogger(__name__)
 
@@ -127,9 +130,15 @@ def resume_replay(session: Session, replay: Replay) -> bool:
 
 
 def list_unfinished_replays(database: Database) -> list[int]:
-    """Replays that an earlier server left in line or unfinished; they wait again."""
+    """Replays that an earlier server left in line or unfinished; they wait again.
+
+    What another server plays at this moment is left to it.
+    """
     with database.session() as session:
-        session.execute(update(Replay).filter_by(state="running").values(state="waiting"))
+        for made in session.scalars(select(Replay).filter_by(state="running")):
+            if session.scalar(select(func.pg_try_advisory_xact_lock(*_lock_key(made.id)))):
+                made.state = "waiting"
+        session.flush()
         return list(session.scalars(select(Replay.id).filter_by(state="waiting").order_by("id")))
 
 
@@ -138,34 +147,18 @@ def play_replay(
 ) -> None:
     """Play the runs of a replay that are not finished, and write its report.
 
-    `go_on` is called after each run; what it raises leaves the replay to be taken up again.
+    `go_on` is called after each run. What it raises and is no Exception, as KeyboardInterrupt,
+    leaves the replay to be taken up again; any Exception is a fault, and ends it as failed.
     """
-    with database.session() as session:
-        made = session.get(Replay, replay_id)
-        if made is None or made.state != "waiting":  # stopped or deleted while it waited
+    with _claim(database, replay_id, go_on) as claimed:
+        if not claimed:
             return
-        made.state, made.started_at, made.started_count = "running", func.now(), made.done_count
-        collection = session.get_one(Collection, made.collection_id)
-        plan = ReplaySettings(**made.settings)
-    try:
         with database.session() as session:
-            oracle, folder = read_oracle_of(session, collection, settings=settings)
-        out = replay_folder(settings, replay_id)
-        tell = partial(_tell, database, replay_id, go_on)
-        run_replays(oracle, folder, plan, out, progress=tell)
-        with database.session() as session:
-            write_report(
-                out,
-                names=oracle.name_of,
-                find_pictures=partial(find_thumbnails, session, settings=settings),
-            )
-        _end(database, replay_id, "done", None)
-    except ReplayStopped:
-        logger.info("Replay %s was stopped.", replay_id)
-    except RarefindError as error:
-        _end(database, replay_id, "failed", str(error))
-    except OSError as error:
-        _end(database, replay_id, "failed", f"A file could not be written: {error}.")
+            made = session.get_one(Replay, replay_id)
+            made.state, made.started_at, made.started_count = "running", func.now(), made.done_count
+            collection = session.get_one(Collection, made.collection_id)
+            plan = ReplaySettings(**made.settings)
+        _play(database, replay_id, collection, plan, settings, go_on)
 
 
 def replay_folder(settings: Settings, replay_id: int) -> Path:
@@ -194,6 +187,72 @@ def time_left_s(replay: Replay, *, now: datetime) -> float | None:
     return (
         (now - replay.started_at).total_seconds() / played * (replay.run_count - replay.done_count)
     )
+
+
+@contextmanager
+def _claim(database: Database, replay_id: int, go_on: Callable[[], None]) -> Iterator[bool]:
+    """Hold a replay that waits, for one server; the database lets go when its process dies.
+
+    False if it does not wait any more: stopped, deleted, or taken by another server. While it does
+    and is held all the same, another server is about to leave it: somebody stopped and resumed it.
+    """
+
+    def waits() -> bool:
+        with database.session() as session:
+            return bool(session.scalar(select(Replay.state).filter_by(id=replay_id)) == "waiting")
+
+    key = _lock_key(replay_id)
+    engine = database.bind.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        while not connection.scalar(select(func.pg_try_advisory_lock(*key))):
+            if not waits():
+                yield False
+                return
+            go_on()
+            time.sleep(1)
+        try:
+            yield waits()
+        finally:
+            connection.execute(select(func.pg_advisory_unlock(*key)))
+
+
+def _lock_key(replay_id: int) -> tuple[Cast[int], Cast[int]]:
+    return cast(REPLAY_LOCK, Integer), cast(replay_id, Integer)
+
+
+def _play(
+    database: Database,
+    replay_id: int,
+    collection: Collection,
+    plan: ReplaySettings,
+    settings: Settings,
+    go_on: Callable[[], None],
+) -> None:
+    try:
+        with database.session() as session:
+            oracle, folder = read_oracle_of(session, collection, settings=settings)
+        out = replay_folder(settings, replay_id)
+        tell = partial(_tell, database, replay_id, go_on)
+        run_replays(oracle, folder, plan, out, progress=tell)
+        with database.session() as session:
+            write_report(
+                out,
+                names=oracle.name_of,
+                find_pictures=partial(find_thumbnails, session, settings=settings),
+            )
+        _end(database, replay_id, "done", None)
+    except ReplayStopped:
+        logger.info("Replay %s was stopped.", replay_id)
+    except RarefindError as error:
+        _end(database, replay_id, "failed", str(error))
+    except OSError as error:
+        _end(database, replay_id, "failed", f"A file could not be written: {error}.")
+    except Exception:
+        logger.exception("Replay %s failed", replay_id)
+        sentence = (
+            "This is a fault in Rarefind; the server's log says more. Finished runs are kept."
+        )
+        _end(database, replay_id, "failed", sentence)
 
 
 def _tell(

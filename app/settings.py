@@ -47,7 +47,8 @@ class Settings(BaseSettings):
     max_zip_entry_mb: float = Field(
         default=500.0,
         gt=0,
-        description="Largest unpacked file taken from a zip, in megabytes: far above any photo.",
+        description="Largest unpacked file taken from a zip, and largest labels file, in megabytes "
+        "(10^6 bytes): far above any photo.",
     )
     max_zip_total_gb: float = Field(
         default=200.0,

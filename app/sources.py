@@ -10,6 +10,7 @@ import os
 import stat
 import unicodedata
 import zipfile
+import zlib
 from collections import Counter, defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -50,7 +51,7 @@ class Listing:
     skipped: int = 0
 
 
-def check_source(source: Path, labels: str | Path | None = None) -> None:
+def check_source(source: Path, settings: Settings, labels: str | Path | None = None) -> None:
     """Refuse at once what can't be imported: SourceNotUsable, or LabelsNotUsable for the labels."""
     source = source.expanduser().absolute()
     try:
@@ -72,16 +73,16 @@ def check_source(source: Path, labels: str | Path | None = None) -> None:
         raise SourceNotUsable(
             f"{source} is neither a folder nor a zip file that can be read ({error})."
         ) from error
-    read_labels(labels, source)
+    read_labels(labels, source, settings)
 
 
-def read_labels(labels: str | Path | None, source: Path) -> Labels | None:
+def read_labels(labels: str | Path | None, source: Path, settings: Settings) -> Labels | None:
     """Labels as they are given: None, "folders", or a CSV file on the disk or in the source."""
     if labels is None:
         return None
     if labels == "folders":
         return Labels(rows=None)
-    file, data = _read_labels_file(Path(labels).expanduser(), source)
+    file, data = _read_labels_file(Path(labels).expanduser(), source, settings)
     name = PurePosixPath(file).name
     text, notes = _decode_text(data, name)
     first_line = text.split("\n", 1)[0]
@@ -274,20 +275,30 @@ def _put_in_order(listing: Listing) -> Listing:
     return listing
 
 
-def _read_labels_file(labels: Path, source: Path) -> tuple[str, bytes]:
-    """The labels file on the disk, or else of that name inside the source."""
+def _read_labels_file(labels: Path, source: Path, settings: Settings) -> tuple[str, bytes]:
+    """The labels file, on the disk or else of that name in the source, within a zip's limits."""
     inside = labels.as_posix()
     try:
-        if labels.is_file():
-            return str(labels.absolute()), labels.read_bytes()
-        if source.is_dir() and (source / inside).is_file():
-            return str(source / inside), (source / inside).read_bytes()
+        file = labels.absolute() if labels.is_file() else source / inside
+        if file.is_file():
+            size_bytes = file.stat().st_size
+            if size_bytes > settings.max_zip_entry_mb * 1e6:
+                raise LabelsNotUsable(
+                    f"{labels} has {size_bytes / 1e6:,.0f} MB; the limit is "
+                    f"{settings.max_zip_entry_mb:,.0f} MB (setting RAREFIND_MAX_ZIP_ENTRY_MB)."
+                )
+            return str(file), file.read_bytes()
         if source.is_file():
             with zipfile.ZipFile(source) as archive:
-                return inside, archive.read(inside)
+                entry = archive.getinfo(inside)
+                if (danger := _find_danger(entry, settings, 0)) is not None:
+                    raise LabelsNotUsable(f"{inside} in the zip can't be read. {danger.detail}")
+                return inside, archive.read(entry)
     except OSError as error:
         raise LabelsNotUsable(f"{labels} can't be read: {error.strerror}.") from error
-    except (KeyError, RuntimeError, zipfile.BadZipFile):
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise LabelsNotUsable(f"{inside} in the zip is damaged ({error}).") from error
+    except KeyError:
         pass
     raise LabelsNotUsable(
         f"There is no labels file {labels}, neither on the disk nor in the source. Give a CSV "

@@ -8,7 +8,8 @@
   Object.assign(window.rarefind, { openOutbox, postJson, newGestureKey });
 
   // `url` takes gestures as JSON; `onSaved(gesture, reply)` hears of each one saved,
-  // `onTrouble(sentence or null)` of waiting and its end, `onRefused(sentence)` of what can't be.
+  // `onRefused(sentence, gesture)` of each that can't be, and `onTrouble(sentence or null)` of
+  // waiting and its end.
   function openOutbox({ url, onSaved, onTrouble, onRefused }) {
     const storageKey = `rarefind unsaved ${url}`;
     const queue = JSON.parse(sessionStorage.getItem(storageKey) || "[]");
@@ -41,7 +42,7 @@
           queue.shift(); // this one alone: what was answered after it may well do
           keep();
           onTrouble(null);
-          onRefused(reply.sentence);
+          onRefused(reply.sentence, gesture);
         } else {
           onTrouble(`Not saved yet: trying again. ${reply.sentence}`);
           await pause(wait);

@@ -16,6 +16,7 @@
   const box = (card) => card.querySelector(".tick input");
   const picked = () => cards.filter((card) => box(card).checked);
   const answerOf = (card) => card.dataset.answer || null;
+  const saved = new Map(cards.map((card) => [card.dataset.image, answerOf(card)]));
   // The tab that counts images without an answer, if it is the one shown.
   const tab = document.querySelector(".tabs [aria-current] [data-count]").dataset.count;
   const unanswered = ["likely", "open"].includes(tab) ? tab : null;
@@ -23,6 +24,7 @@
   const outbox = openOutbox({
     url: `${search}/corrections`,
     onSaved: ({ values }) => {
+      for (const [image, value] of Object.entries(values)) saved.set(image, value);
       const given = Object.values(values);
       const word = given[0] || "no answer";
       changed.querySelector("[data-changed]").textContent =
@@ -33,7 +35,13 @@
       unsaved.textContent = sentence || "";
       unsaved.hidden = !sentence;
     },
-    onRefused: (sentence) => {
+    onRefused: (sentence, { values }) => {
+      const waiting = Object.assign({}, ...outbox.waiting().map((gesture) => gesture.values));
+      for (const card of cards.filter((one) => one.dataset.image in values)) {
+        const { image } = card.dataset;
+        show(card, image in waiting ? waiting[image] : saved.get(image));
+      }
+      refreshLarge();
       unsaved.textContent = `${sentence} Nothing was changed.`;
       unsaved.hidden = false;
     },
@@ -49,18 +57,20 @@
   function give(which, value) {
     const differing = which.filter((card) => answerOf(card) !== value);
     if (!differing.length) return;
-    for (const card of differing) {
-      recount(answerOf(card) ?? unanswered, -1);
-      recount(value ?? unanswered, 1);
-      card.dataset.answer = value || "";
-      for (const button of card.querySelectorAll('[name="change"]')) {
-        const own = button.value.split(":")[1];
-        button.setAttribute("aria-pressed", String(own === value));
-      }
-    }
+    for (const card of differing) show(card, value);
     const values = Object.fromEntries(differing.map((card) => [card.dataset.image, value]));
     outbox.add({ values });
     refreshLarge();
+  }
+
+  function show(card, value) {
+    recount(answerOf(card) ?? unanswered, -1);
+    recount(value ?? unanswered, 1);
+    card.dataset.answer = value || "";
+    for (const button of card.querySelectorAll('[name="change"]')) {
+      const own = button.value.split(":")[1];
+      button.setAttribute("aria-pressed", String(own === value));
+    }
   }
 
   function recount(value, by) {
@@ -68,6 +78,10 @@
     if (!figure) return;
     const count = Number(figure.textContent.replace(/\D/g, "")) + by;
     figure.textContent = count.toLocaleString("en").replaceAll(",", "\u202f");
+    if (value === "yes") {
+      const found = document.querySelector("[data-found]");
+      found.textContent = `${figure.textContent} ${count === 1 ? "image" : "images"}`;
+    }
   }
 
   function focusOn(card) {

@@ -21,6 +21,7 @@ from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render, wants_fragment
 from app.reporting import list_searches
 from app.security import Admin, SignedIn
+from app.settings import Settings
 from app.sources import check_source
 
 Text = Annotated[str, Form()]
@@ -50,7 +51,7 @@ def add(
     """Add a collection and begin to prepare it, or show what is wrong with the form."""
     form = {"name": name, "source": source, "keep_copy": keep_copy, "labels": labels}
     form["labels_file"] = labels_file
-    wrong = find_wrong_sources(form)
+    wrong = find_wrong_sources(form, request.app.state.settings)
     if len(name) > MAX_NAME_LENGTH:
         wrong["name"] = f"The name is longer than {MAX_NAME_LENGTH} characters."
     if not wrong:
@@ -104,7 +105,7 @@ def add_images(
     """Import what is new in a folder or zip, or go on with an import that stopped."""
     get_collection(session, collection_id)
     form = {"source": source, "keep_copy": keep_copy, "labels": labels, "labels_file": labels_file}
-    wrong = find_wrong_sources(form)
+    wrong = find_wrong_sources(form, request.app.state.settings)
     if not wrong:
         return begin_preparing(request, collection_id, form)
     return render_collection(request, session, admin, collection_id, form=form, wrong=wrong)
@@ -156,13 +157,13 @@ def render_collection(
     )
 
 
-def find_wrong_sources(form: dict[str, Any]) -> dict[str, str]:
+def find_wrong_sources(form: dict[str, Any], settings: Settings) -> dict[str, str]:
     """What is wrong with the source and the labels, by field."""
     if not form["source"].strip():
         return {"source": "Type the path of a folder or of a zip file."}
     try:
         labels = read_labels_choice(form)
-        check_source(read_path(form["source"]), labels)
+        check_source(read_path(form["source"]), settings, labels)
     except LabelsNotUsable as error:
         return {"labels_file": str(error)}
     except SourceNotUsable as error:

@@ -132,7 +132,7 @@ def test_a_source_without_files_is_an_error_that_names_it(
     elif kind == "text file":
         source = write(source / "notes.txt", b"no zip")
     with pytest.raises(SourceNotUsable, match=source.name):
-        check_source(source)
+        check_source(source, settings)
         list_source(source, settings, None)
 
 
@@ -268,16 +268,20 @@ def test_a_name_that_a_zip_repeats_is_numbered(tmp_path: Path, settings: Setting
         b'"file","label"\n"a/1.jpg","newt"\n"b.jpg"," toad "\nc.jpg,\n',
     ],
 )
-def test_labels_are_read_in_many_spellings(source: Path, tmp_path: Path, content: bytes) -> None:
-    labels = read_labels(write(tmp_path / "labels.csv", content), source)
+def test_labels_are_read_in_many_spellings(
+    source: Path, tmp_path: Path, settings: Settings, content: bytes
+) -> None:
+    labels = read_labels(write(tmp_path / "labels.csv", content), source, settings)
     assert labels is not None
     assert labels.rows == {"a/1.jpg": {"newt"}, "b.jpg": {"toad"}}
     assert labels.notes == ()
 
 
-def test_labels_that_are_not_utf8_are_read_and_said(source: Path, tmp_path: Path) -> None:
+def test_labels_that_are_not_utf8_are_read_and_said(
+    source: Path, tmp_path: Path, settings: Settings
+) -> None:
     content = "file,label\n1.jpg,Kröte\n".encode("cp1252")
-    labels = read_labels(write(tmp_path / "labels.csv", content), source)
+    labels = read_labels(write(tmp_path / "labels.csv", content), source, settings)
     assert labels is not None
     assert labels.rows == {"1.jpg": {"Kröte"}}
     assert "labels.csv is not UTF-8" in labels.notes[0]
@@ -295,12 +299,12 @@ def test_labels_that_are_not_utf8_are_read_and_said(source: Path, tmp_path: Path
     ],
 )
 def test_unusable_labels_say_why(
-    source: Path, tmp_path: Path, content: bytes | None, words: str
+    source: Path, tmp_path: Path, settings: Settings, content: bytes | None, words: str
 ) -> None:
     if content is not None:
         write(tmp_path / "labels.csv", content)
     with pytest.raises(LabelsNotUsable, match=words):
-        check_source(source, tmp_path / "labels.csv")
+        check_source(source, settings, tmp_path / "labels.csv")
 
 
 def test_labels_may_be_inside_the_source(source: Path, tmp_path: Path, settings: Settings) -> None:
@@ -309,11 +313,50 @@ def test_labels_may_be_inside_the_source(source: Path, tmp_path: Path, settings:
     write(source / "sub/labels.csv", content)
     archive = make_zip(tmp_path / "photos.zip", ("a.jpg", b"x"), ("sub/labels.csv", content))
     for place in (source, archive):
-        labels = read_labels("sub/labels.csv", place)
+        labels = read_labels("sub/labels.csv", place, settings)
         assert labels is not None
         assert labels.rows == {"a.jpg": {"newt"}}
         assert paths(list_source(place, settings, labels)) == ["a.jpg"]
         assert paths(list_source(place, settings, None)) == ["a.jpg", "sub/labels.csv"]
+
+
+def test_labels_obey_the_limits_of_zip_entries(tmp_path: Path, settings: Settings) -> None:
+    limits = settings.model_copy(update={"max_zip_entry_mb": 3.0})
+    header = b"file,label\n"
+    archive = make_zip(
+        tmp_path / "photos.zip",
+        ("bomb.csv", header + b"\n" * 2_000_000),  # packs to a thousandth
+        ("large.csv", header + os.urandom(1_500_000).hex().encode()),
+        ("damaged.csv", header + b"a.jpg,newt\n"),
+        ("lying.csv", header + b"a.jpg,toad\n" + b"\n" * 2_000_000),
+    )
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"damaged.csv") + len("damaged.csv") + 4] ^= 0xFF  # of its packed bytes
+    entry = data.rindex(b"lying.csv") - 46  # in the directory: it says to unpack to little
+    data[entry + 24 : entry + 28] = struct.pack("<I", 100)
+    archive.write_bytes(data)
+    for name, words in (
+        ("bomb.csv", "may be a zip bomb"),
+        ("large.csv", "unpacks to 3 MB; the limit is 3 MB"),
+        ("damaged.csv", "is damaged"),
+        ("lying.csv", "is damaged"),
+        ("none.csv", "no labels file"),
+    ):
+        with pytest.raises(LabelsNotUsable, match=words):
+            read_labels(name, archive, limits)
+
+
+def test_labels_on_the_disk_have_a_limit_too(
+    source: Path, tmp_path: Path, settings: Settings
+) -> None:
+    limits = settings.model_copy(update={"max_zip_entry_mb": 3.0})
+    for folder in (tmp_path, source):
+        with (folder / "labels.csv").open("wb") as file:
+            file.write(b"file,label\n")
+            file.truncate(3_000_001)  # a hole: takes no space
+    for labels in (tmp_path / "labels.csv", "labels.csv"):
+        with pytest.raises(LabelsNotUsable, match="3 MB; the limit is 3 MB"):
+            read_labels(labels, source, limits)
 
 
 def test_rows_match_by_path_else_by_a_unique_name() -> None:

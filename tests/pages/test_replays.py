@@ -1,12 +1,22 @@
 """Replays in the browser: started, watched, read, stopped, gone on with, compared."""
 
 import re
+import threading
 import time
+from functools import partial
 
 import pytest
 
+from app import replays
 from app.evaluation import ReplaySettings
-from app.replays import list_unfinished_replays, resume_replay, start_replay, stop_replay
+from app.jobs import Stopping
+from app.replays import (
+    list_unfinished_replays,
+    play_replay,
+    resume_replay,
+    start_replay,
+    stop_replay,
+)
 from app.security import get_local_person
 from app.tables import Collection, OracleLabel, Person, Replay
 from tests.factories import make_collection, make_images, make_index
@@ -132,3 +142,91 @@ def test_stopped_replay_goes_on_and_an_unfinished_one_is_taken_up(session, datab
     assert stopped.state == "stopped"
     assert resume_replay(session, stopped)
     assert not resume_replay(session, stopped)
+
+
+@pytest.fixture
+def in_line(own_database, settings):
+    """A replay of two runs that waits, in a database that several servers can share."""
+    with own_database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, 30)
+        make_index(session, settings, images)
+        session.add_all(
+            OracleLabel(image_id=image.id, label="heron" if n < 10 else "empty")
+            for n, image in enumerate(images)
+        )
+        session.flush()
+        plan = ReplaySettings(("heron",), ("random",), rounds=1, size=4, seeds=2)
+        person = get_local_person(session)
+        return start_replay(session, collection, person, plan, settings=settings).id
+
+
+def state_of(database, replay_id) -> tuple[str, str | None]:
+    with database.session() as session:
+        made = session.get_one(Replay, replay_id)
+        return made.state, made.problem
+
+
+def test_unforeseen_fault_ends_a_replay_with_a_sentence(
+    own_database, settings, in_line, monkeypatch
+):
+    def fail(*_given, **_more):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replays, "write_report", fail)
+        play_replay(own_database, in_line, settings=settings, go_on=lambda: None)
+    state, problem = state_of(own_database, in_line)
+    assert state == "failed" and "fault in Rarefind" in problem
+    with own_database.session() as session:
+        assert resume_replay(session, session.get_one(Replay, in_line))
+    play_replay(own_database, in_line, settings=settings, go_on=lambda: None)
+    assert state_of(own_database, in_line) == ("done", None)
+
+
+def test_replay_cut_off_with_its_server_is_taken_up_again(own_database, settings, in_line):
+    def stop():
+        raise Stopping
+
+    with pytest.raises(Stopping):
+        play_replay(own_database, in_line, settings=settings, go_on=stop)
+    assert state_of(own_database, in_line) == ("running", None)
+    assert list_unfinished_replays(own_database) == [in_line]
+    assert state_of(own_database, in_line) == ("waiting", None)
+
+
+def test_two_servers_do_not_play_one_replay(own_database, settings, in_line):
+    played = []
+
+    def look_from_another_server():
+        played.append("first")
+        assert list_unfinished_replays(own_database) == []
+        play_replay(own_database, in_line, settings=settings, go_on=partial(played.append, "other"))
+        assert state_of(own_database, in_line) == ("running", None)
+
+    play_replay(own_database, in_line, settings=settings, go_on=look_from_another_server)
+    assert set(played) == {"first"}
+    assert state_of(own_database, in_line) == ("done", None)
+
+
+def test_replay_resumed_on_another_server_is_played_once_the_first_lets_go(
+    own_database, settings, in_line
+):
+    other_waits = threading.Event()
+    other = threading.Thread(
+        target=play_replay,
+        args=(own_database, in_line),
+        kwargs={"settings": settings, "go_on": other_waits.set},
+    )
+
+    def stop_and_resume():
+        with own_database.session() as session:
+            made = session.get_one(Replay, in_line)
+            stop_replay(session, made)
+            resume_replay(session, made)
+        other.start()
+        assert other_waits.wait(30)
+
+    play_replay(own_database, in_line, settings=settings, go_on=stop_and_resume)
+    other.join(60)
+    assert state_of(own_database, in_line) == ("done", None)

@@ -1,0 +1,257 @@
+"""The `rarefind` commands as a person types them: what they print, what they end with."""
+
+import csv
+import io
+import json
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import select
+from typer.testing import CliRunner, Result
+
+from app import searching
+from app.cli import app
+from app.indexing import LoadedEmbedders, OpenIndexes
+from app.security import get_local_person
+from app.tables import ApiToken, Collection, OracleLabel
+from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
+from tests.stand_ins import HashEmbedder, register
+
+
+@pytest.fixture
+def rarefind(monkeypatch, settings, own_database_url):
+    """Runs `rarefind …` on a data folder and a database of the test's own."""
+    monkeypatch.setenv("RAREFIND_HOME", str(settings.home))
+    monkeypatch.setenv("DATABASE_URL", own_database_url)
+    monkeypatch.setenv("RAREFIND_WORKERS", "1")
+    register(monkeypatch, HashEmbedder())
+
+    def run(*arguments: object) -> Result:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert "Traceback" not in result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three photos of newts and toads, one of them twice, and a file that is no image."""
+    folder = tmp_path / "photos"
+    make_image_file(folder / "newt" / "1.jpg", 1)
+    make_image_file(folder / "newt" / "2.jpg", 2)
+    make_image_file(folder / "toad" / "3.jpg", 3)
+    make_image_file(folder / "toad" / "copy.jpg", 3)
+    (folder / "notes.txt").write_text("rain")
+    return folder
+
+
+def table_of(result: Result) -> dict[str, str]:
+    """The lines that end in a number, by what stands before it."""
+    rows = (line.rsplit(maxsplit=1) for line in result.stdout.splitlines() if line.strip())
+    return {row[0].strip(): row[1] for row in rows if len(row) == 2}
+
+
+def add(rarefind, *arguments: object) -> Result:
+    return rarefind("collection", "add", *arguments, "--embedder", "hash")
+
+
+# --- collection add -----------------------------------------------------------------------------
+
+
+def test_images_are_added_once(rarefind, photos, own_database):
+    first = add(rarefind, "Pond", photos, "--labels", "folders")
+    assert first.exit_code == 0, first.output
+    counts = table_of(first)
+    assert (counts["imported"], counts["known already"], counts["duplicates"]) == ("3", "0", "1")
+    assert counts["refused: not an image"] == "1"
+    assert "refused notes.txt: " in first.stdout
+    assert counts["labelled (for evaluators)"] == "3"
+    with own_database.session() as session:
+        (collection,) = session.scalars(select(Collection))
+        assert sorted(session.scalars(select(OracleLabel.label))) == ["newt", "newt", "toad"]
+        assert collection.name == "Pond"
+
+    again = add(rarefind, "Pond", photos)
+    assert again.exit_code == 1
+    counts = table_of(again)
+    assert (counts["imported"], counts["duplicates"]) == ("0", "0")
+    assert counts["known already"] == "4"
+
+    make_image_file(photos / "newt" / "4.jpg", 4)
+    more = add(rarefind, "Pond", photos)
+    assert more.exit_code == 0
+    assert table_of(more)["imported"] == "1"
+
+
+def test_missing_source_makes_no_collection(rarefind, tmp_path, own_database):
+    result = add(rarefind, "Pond", tmp_path / "[/nowhere]")
+    assert result.exit_code == 1
+    assert f"There is no folder or zip file at {tmp_path}/[/nowhere]." in result.stderr
+    assert result.stdout == ""
+    with own_database.session() as session:
+        assert session.scalar(select(Collection)) is None
+
+
+def test_unknown_embedder_is_refused_before_anything_is_imported(rarefind, photos, own_database):
+    result = rarefind("collection", "add", "Pond", photos, "--embedder", "eagle-eye")
+    assert result.exit_code == 1
+    assert "There is no embedder eagle-eye. There are: " in result.stderr
+    with own_database.session() as session:
+        assert session.scalar(select(Collection)) is None
+
+
+def test_folder_of_bad_files_alone_ends_as_a_failure(rarefind, tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.txt").write_text("rain")
+    (tmp_path / "bad" / "b.jpg").touch()
+    result = add(rarefind, "Pond", tmp_path / "bad")
+    assert result.exit_code == 1
+    counts = table_of(result)
+    assert counts["imported"] == "0"
+    assert sum(int(n) for what, n in counts.items() if what.startswith("refused: ")) == 2
+
+
+# --- export -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def searched(own_database, settings):
+    """Two searches, one of the local person and one of somebody else; the answers of the first."""
+    with own_database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, 20)
+        make_index(session, settings, images)
+        mine, theirs = (
+            searching.open_search(
+                session,
+                person=person,
+                collection_id=collection.id,
+                target_name="Grey heron",
+                round_size=6,
+                image_ids=[images[0].id],
+                photo_ids=[],
+                indexes=OpenIndexes(settings),
+                embedders=LoadedEmbedders(settings),
+                settings=settings,
+            )
+            for person in (
+                get_local_person(session),
+                make_person(session, name="somebody else", role="ecologist"),
+            )
+        )
+        values = {images[1].id: "no", images[2].id: "unsure"}
+        searching.correct_answers(session, mine, person=mine.owner, values=values, gesture_key=None)
+        answers = {images[0].path: "yes", images[1].path: "no", images[2].path: "unsure"}
+        return mine.id, theirs.id, answers
+
+
+def test_export_writes_every_answer(rarefind, searched, tmp_path):
+    mine, _, answers = searched
+    as_csv = rarefind("export", mine)
+    assert as_csv.exit_code == 0, as_csv.output
+    rows = list(csv.DictReader(io.StringIO(as_csv.stdout)))
+    assert {row["path"]: row["answer"] for row in rows} == answers
+    assert len(rows) == 3
+    as_lines = rarefind("export", mine, "--format", "jsonl")
+    rows = [json.loads(line) for line in as_lines.stdout.splitlines()]
+    assert [(row["path"], row["answer"]) for row in rows] == sorted(answers.items())
+    assert {row["target"] for row in rows} == {"Grey heron"}
+
+    for file_format, expected in (("csv", as_csv.stdout_bytes), ("jsonl", as_lines.stdout_bytes)):
+        out = tmp_path / f"answers.{file_format}"
+        written = rarefind("export", mine, "--format", file_format, "--out", out)
+        assert (written.exit_code, written.output) == (0, "")
+        assert out.read_bytes() == expected
+
+
+def test_export_of_no_search_of_mine_is_refused(rarefind, searched, tmp_path):
+    mine, theirs, _ = searched
+    for search_id in (theirs, mine + theirs):
+        result = rarefind("export", search_id, "--out", tmp_path / "answers.csv")
+        assert result.exit_code == 1
+        assert "There is no such search" in result.stderr
+        assert not (tmp_path / "answers.csv").exists()
+
+
+def test_export_to_a_place_that_cannot_be_written_says_so(rarefind, searched, tmp_path):
+    mine, _, _ = searched
+    for out, reason in (
+        (tmp_path / "gone" / "answers.csv", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        result = rarefind("export", mine, "--out", out)
+        assert result.exit_code == 1
+        assert result.stderr.strip() == f"Can't go on: {out}: {reason}."
+
+
+# --- Signing in ---------------------------------------------------------------------------------
+
+
+def test_link_signs_in_once(rarefind, web):
+    result = rarefind("link")
+    assert result.exit_code == 0, result.output
+    link = urlsplit(result.stdout.strip())
+    assert (link.scheme, link.netloc) == ("http", "127.0.0.1:8321")
+    assert web.get("/collections/1", headers={"Accept": "text/html"}).status_code == 401
+    assert web.get(result.stdout.strip()).status_code == 200
+    assert web.get("/collections/1").status_code == 404  # signed in: it is only not there
+    web.cookies.clear()
+    assert web.get(result.stdout.strip()).status_code == 403
+
+
+def test_link_leads_to_where_the_server_listens(rarefind, settings):
+    settings.home.mkdir()
+    (settings.home / "address.txt").write_text("http://127.0.0.1:4567")
+    assert rarefind("link").stdout.startswith("http://127.0.0.1:4567/sign-in?token=")
+
+
+def test_tokens_are_added_listed_and_revoked(rarefind, own_database):
+    assert rarefind("token", "list").stdout == ""
+    made = rarefind("token", "add", "camera trap")
+    assert made.exit_code == 0
+    assert len(made.stdout.strip()) == 43  # 32 bytes, shown this once
+    with own_database.session() as session:
+        assert session.scalar(select(ApiToken.name)) == "camera trap"
+    listed = rarefind("token", "list").stdout
+    assert listed.startswith("camera trap  ") and made.stdout.strip() not in listed
+
+    twice = rarefind("token", "add", "camera trap")
+    assert twice.exit_code == 1 and "called “camera trap” already" in twice.stderr
+    assert rarefind("token", "revoke", "camera trap").exit_code == 0
+    assert rarefind("token", "list").stdout == ""
+    gone = rarefind("token", "revoke", "camera trap")
+    assert gone.exit_code == 1 and "No token is called “camera trap”" in gone.stderr
+
+
+# --- What stands in the way of a start ----------------------------------------------------------
+
+
+def test_port_that_is_taken_is_said(rarefind):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = rarefind("serve", "--port", port)
+    assert result.exit_code == 1
+    assert f"Can't listen on 127.0.0.1:{port} (Address already in use)" in result.stderr
+    assert "rarefind link" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("serve",), ("link",), ("export", "1")])
+def test_setting_that_cannot_be_used_is_said(rarefind, monkeypatch, command):
+    monkeypatch.setenv("RAREFIND_PORT", "harbour")
+    result = rarefind(*command)
+    assert result.exit_code == 1
+    assert "A setting can't be used: port: " in result.stderr
+    assert "docs/operations.md" in result.stderr
+
+
+def test_database_that_does_not_answer_is_said(rarefind, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://me:secret@127.0.0.1:{port}/none")
+    result = rarefind("token", "list")
+    assert result.exit_code == 1
+    assert "Check DATABASE_URL" in result.stderr
+    assert "secret" not in result.output
