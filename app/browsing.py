@@ -275,7 +275,7 @@ def _count_images(session: Session, collection_id: int) -> int:
 
 def _is_named(name: str) -> ColumnElement[bool]:
     """A file name, or the end of a path with its folders."""
-    own_name = PurePosixPath(name).name.lower() == OWN_NAME
+    own_name = OWN_NAME.in_([PurePosixPath(name).name.lower()])
     if "/" not in name:
         return own_name
     return own_name & (

@@ -54,8 +54,8 @@ class Database:
 
 def open_database(settings: Settings) -> Database:
     """Connect (starting the embedded server if need be) and bring the tables up to date."""
-    # Photos are nobody else's business on a shared machine. Entering is allowed, for started by root
-    # the embedded server runs as a user of its own; listing is not.
+    # Photos are nobody else's business on a shared machine. Others may enter, not list: started by
+    # root, the embedded server runs as a user of its own.
     settings.home.mkdir(mode=0o711, parents=True, exist_ok=True)
     if settings.database_url is None:
         url, stop = start_embedded_server(settings.home)

@@ -329,7 +329,7 @@ def list_results(
     head = read_head(made)
     answers = read_current_answers(session, search)
     left_open = _list_left_open(session, made, answers)
-    likely = [] if head is None else _list_likely(session, search, head, index)
+    likely = [] if head is None else _list_likely(session, search, made, head, index)
     if show == "likely":
         image_ids = likely
     elif show == "open":
@@ -508,12 +508,15 @@ def _list_left_open(session: Session, made: Round, answers: dict[int, str]) -> l
     return [image_id for image_id in dict.fromkeys(shown) if image_id not in answers]
 
 
-def _list_likely(session: Session, search: Search, head: Head, index: VectorIndex) -> list[int]:
-    """Images without an answer that the head takes for positives, the likeliest first."""
+def _list_likely(
+    session: Session, search: Search, made: Round, head: Head, index: VectorIndex
+) -> list[int]:
+    """Images outside the grid, without an answer, that the head takes for positives; best first."""
     answers = read_engine_answers(session, search, index)
     rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY)
+    in_grid = set(session.scalars(select(RoundImage.image_id).filter_by(round_id=made.id)))
     image_ids: list[int] = index.image_ids[rows[scores > 0]].tolist()
-    return image_ids
+    return [image_id for image_id in image_ids if image_id not in in_grid]
 
 
 def _list_answer_events(session: Session, search: Search, image_id: int) -> list[AnswerEvent]:
@@ -533,7 +536,8 @@ def _tell(action: Action, number: int | None, images: list[tuple[int, str]]) -> 
         filled = f", answering {plural(len(images), 'more image')}" if images else ""
         return f"Submitted round {number}{filled}"
     if action.kind == "example":
-        return f"Opened the search with {plural(len(images), 'example')} of the collection"
+        examples = f"{plural(len(images), 'image')} of the collection" if images else "a photo"
+        return f"Opened the search with {examples}"
     if action.kind == "undo":
         return f"Took back a step of round {number}"
     if action.kind == "redo":

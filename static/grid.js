@@ -10,6 +10,7 @@
   const LONG_PRESS_SLACK_PX = 10;
   const DECODE_AT_MOST_MS = 400; // then the grid is shown, with images still to come
   const NOTICE_MS = 6000;
+  const DOUBLE_PRESS_MS = 500;
   const RETRY_MS = 3000;
   const IDLE_MS = 700;
   const YEAR_S = 31_536_000;
@@ -206,7 +207,7 @@
     if (!isPlain(event)) return;
     if (form()?.classList.contains("asking")) return keyWhileAsking(event);
     const act = {
-      z: () => step(event.shiftKey ? "redo" : "undo"),
+      z: () => event.repeat || step(event.shiftKey ? "redo" : "undo"), // held down it ran on for rounds
       w: switchWhy,
       ...(onCard && {
         y: () => answerByKey("yes"),
@@ -296,6 +297,8 @@
     if (control) return doControl(control.dataset.do);
     const rest = event.target.closest?.('.ask-rest [name="rest"]');
     if (rest) form().elements.rest_are_no.checked = rest.value === "no";
+    // Back to the images, so that the keys go on; who ticks it by keyboard stays where they are.
+    if (event.target.name === "rest_are_no" && event.detail > 0 && current) focusOn(current);
     const card = event.target.closest?.(".cards .picture-card");
     if (!card || busy) return;
     const picture = event.target.closest(".picture");
@@ -393,6 +396,11 @@
 
   // ---- Submit, undo, redo ----------------------------------------------------------------------
 
+  let shownAt = 0; // when this grid replaced another
+  document.addEventListener("rarefind:grid", () => {
+    shownAt = performance.now();
+  });
+
   // htmx asks before each request: answers still on their way go first.
   document.addEventListener("htmx:confirm", (event) => {
     const { elt, triggeringEvent, issueRequest } = event.detail;
@@ -400,19 +408,30 @@
     event.preventDefault();
     if (busy) return;
     const submitter = triggeringEvent?.submitter;
-    if (elt.id === "answers" && submitter?.name !== "rest" && mustAsk()) return ask();
+    if (elt.id === "answers" && submitter?.name !== "rest") {
+      // The second half of a double press on the grid before is not about this one.
+      if (isUntouched() && performance.now() - shownAt < DOUBLE_PRESS_MS) return;
+      if (mustAsk()) return ask();
+    }
     begin();
     outbox.settle().then(() => issueRequest(true));
   });
 
+  // Even when the rest count as no, a grid without a single answer may not have been looked at.
   function mustAsk() {
-    return open().length > 0 && !form().elements.rest_are_no.checked;
+    return open().length > 0 && (isUntouched() || !form().elements.rest_are_no.checked);
+  }
+
+  function isUntouched() {
+    return open().length === cards().length;
   }
 
   function ask() {
     form().classList.add("asking");
     form().querySelector(".ask-rest").hidden = false;
-    form().querySelector('.ask-rest [value="later"]').focus(); // enter again: nothing is assumed
+    // Enter again: what was chosen before; else nothing is assumed.
+    const choice = form().elements.rest_are_no.checked ? "no" : "later";
+    form().querySelector(`.ask-rest [value="${choice}"]`).focus();
     say(`${open().length} of ${cards().length} images are not answered.`);
   }
 

@@ -24,8 +24,7 @@ from app.demo.specimens import draw_image, draw_plate
 from app.reading import start_worker
 
 IMAGES = "images"  # the folder to import
-EXAMPLE = "ringed-amber.jpg"
-PLATES = {EXAMPLE: RARE, "banded-amber.jpg": LOOKALIKE}  # what to look for, and not
+PLATES = {"ringed-amber.jpg": RARE, "banded-amber.jpg": LOOKALIKE}  # what to look for, and not
 LABELS = "labels.csv"  # written last: a folder that has it is complete
 RARE_COUNT = 28  # of the usual 3,200; never more than an eighth of the collection
 SPREAD = 30  # the commonest species has about so many times as many images as the rarest

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
-from app.browsing import add_photo_to_tray
+from app.browsing import add_image_to_tray
 from app.database import Database, open_database
-from app.demo.drawing import EXAMPLE, IMAGES, LABELS, PLATES, draw_collection
+from app.demo.drawing import IMAGES, LABELS, PLATES, draw_collection
 from app.demo.species import LOOKALIKE, RARE, SPECIES
 from app.engine.answers import Value
 from app.engine.coverage import class_radius, coverage
@@ -23,9 +23,10 @@ from app.indexing import OpenIndexes, build_index
 from app.searching import DEFAULT_ROUND_SIZE, DEFAULT_STRATEGY
 from app.security import get_local_person
 from app.settings import Settings
+from app.sources import check_source
 from app.tables import Image, ImageIndex, OracleLabel
 
-COLLECTION = "Synthetic butterflies"
+COLLECTION = "Synthetic butterflies: find the ringed amber"
 NOTICE = "synthetic"
 SEED = 1  # of the drawing, and of the replay's opening and rounds
 ROUNDS = 15
@@ -74,6 +75,7 @@ def _prepare(
         name, notice, source, labels = COLLECTION, NOTICE, folder / IMAGES, folder / LABELS
     else:
         images = images.expanduser().absolute()
+        check_source(images, settings=settings)  # before a collection is made for it
         name, notice, source, labels = images.stem or str(images), None, images, None
     with database.session() as session:
         collection_id = get_or_add_collection(
@@ -101,7 +103,7 @@ def _prepare(
         row = build_index(database, collection_id, settings=settings, progress=advance)
     if images is None:
         if summary.imported:
-            _lay_out_example(database, settings, collection_id, folder / EXAMPLE)
+            _lay_out_example(database, collection_id)
         plates = " and ".join(str(folder / plate) for plate in PLATES)
         console.print(
             f"All of it is drawn. One species is rare: “{SPECIES[RARE].name}”, which the common "
@@ -112,35 +114,36 @@ def _prepare(
     return row
 
 
-def _lay_out_example(
-    database: Database, settings: Settings, collection_id: int, plate: Path
-) -> None:
-    """Put the rare species' plate among the examples, so that a first search can start at once."""
+def _lay_out_example(database: Database, collection_id: int) -> None:
+    """Put one image of the rare species among the examples, so that a search can start at once."""
     with database.session() as session:
-        add_photo_to_tray(
-            session,
-            get_local_person(session),
-            collection_id,
-            name=plate.name,
-            data=plate.read_bytes(),
-            settings=settings,
+        images = list(session.scalars(_rare_images(collection_id)))
+        add_image_to_tray(
+            session, get_local_person(session), collection_id, images[_choose_example(len(images))]
         )
+
+
+def _rare_images(collection_id: int) -> Select[int]:
+    return (
+        select(Image.id)
+        .join(OracleLabel, OracleLabel.image_id == Image.id)
+        .where(Image.collection_id == collection_id, OracleLabel.label == SPECIES[RARE].name)
+        .order_by(Image.path)
+    )
+
+
+def _choose_example(count: int) -> int:
+    """The example's place among the rare images, the same in the browser and in the replay."""
+    return int(np.random.default_rng(SEED).integers(count))
 
 
 def _replay(database: Database, settings: Settings, row: ImageIndex, console: Console) -> None:
     index = OpenIndexes(settings).get(row)
     with database.session() as session:
-        of_target = (
-            select(Image.id, Image.path)
-            .join(OracleLabel, OracleLabel.image_id == Image.id)
-            .where(
-                Image.collection_id == row.collection_id, OracleLabel.label == SPECIES[RARE].name
-            )
-            .order_by(Image.path)
-        )
+        of_target = _rare_images(row.collection_id).add_columns(Image.path)
         paths = {image_id: path for image_id, path in session.execute(of_target)}  # noqa: C416
     truth_rows = index.rows_of(np.array(list(paths)))
-    example = int(np.random.default_rng(SEED).integers(len(truth_rows)))
+    example = _choose_example(len(truth_rows))
     console.print(
         f"\nLooking for the {len(paths)} images of “{SPECIES[RARE].name}” among {index.count:,}, "
         f"starting from {list(paths.values())[example]}; strategy {DEFAULT_STRATEGY}.\n",

@@ -47,7 +47,8 @@ GESTURE_KEY = re.compile(r"[\w-]{1,64}")
 
 # What a page says after a form without scripts was sent; named in the address it leads back to.
 NOTICES = {
-    "already": "That grid had been submitted already. This is the current one; no answer was lost.",
+    "already": "That grid had been submitted already. What you answered there was kept as a "
+    "correction; this is the current grid.",
     "undo": "Took back the last step.",
     "redo": "Did the step again.",
     "changed": "Changed. The next images will know.",

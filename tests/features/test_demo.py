@@ -15,7 +15,7 @@ from rich.console import Console
 from sqlalchemy import create_engine, select
 
 from app.database import Database, psycopg_url
-from app.demo.drawing import EXAMPLE, IMAGES, LABELS, draw_collection, plan_shots, species_sizes
+from app.demo.drawing import IMAGES, LABELS, draw_collection, plan_shots, species_sizes
 from app.demo.showing import COLLECTION, prepare_demo, replay_demo
 from app.demo.species import LOOKALIKE, RARE, SPECIES
 from app.demo.specimens import draw_image, draw_plate
@@ -172,7 +172,9 @@ def test_replay_tells_every_round_and_what_was_found(
         collection = session.scalars(select(Collection)).one()
         assert (collection.name, collection.notice) == (COLLECTION, "synthetic")
         (example,) = session.scalars(select(TrayItem)).all()
-        assert example.photo.name == EXAMPLE  # laid out, so that a first search can start at once
+        # Laid out, so that a first search can start at once.
+        label = session.get(OracleLabel, (example.image_id, SPECIES[RARE].name))
+        assert label is not None
         labels = Counter(session.scalars(select(OracleLabel.label)))
     assert labels[SPECIES[RARE].name] == 9
     assert labels.total() == COUNT
