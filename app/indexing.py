@@ -397,24 +397,23 @@ def _embed_missing(
     yield done
     if done == len(image_ids):
         return
-    vectors = open_memmap(building / VECTORS, mode="r+")
     originals = _read_originals(database, image_ids[done:])
+    nothing = np.zeros(row.dimension, np.float32)
+    chunk: list[Floats] = []
     refused: dict[int, Refusal] = {}
-    recorded, recorded_at = done, time.monotonic()
+    recorded_at = time.monotonic()
     with closing(_embed_all(originals, model, settings)) as tasks:
         for embedded in tasks:
             for outcome in embedded:
                 if isinstance(outcome, Refusal):
-                    refused[int(image_ids[done])] = outcome
-                else:
-                    vectors[done] = outcome
-                done += 1
-            is_due = time.monotonic() - recorded_at > CHUNK_S
-            if done - recorded >= CHUNK_IMAGES or is_due or done == len(image_ids):
-                vectors.flush()
+                    refused[int(image_ids[done + len(chunk)])] = outcome
+                chunk.append(nothing if isinstance(outcome, Refusal) else outcome)
+            is_due = len(chunk) >= CHUNK_IMAGES or time.monotonic() - recorded_at > CHUNK_S
+            if is_due or done + len(chunk) == len(image_ids):
+                _write_rows(building / VECTORS, done, np.stack(chunk))
+                done += len(chunk)
                 _record(database, row, done, refused)
-                refused = {}
-                recorded, recorded_at = done, time.monotonic()
+                chunk, refused, recorded_at = [], {}, time.monotonic()
                 yield done
 
 
@@ -452,20 +451,34 @@ def _lay_out(database: Database, row: ImageIndex, model: Embedder, settings: Set
     rows = np.flatnonzero(np.isin(earlier, wanted))
     image_ids = np.concatenate([earlier[rows], wanted[~np.isin(wanted, earlier)]])
     np.save(building / PLAN, image_ids)
-    shape = (len(image_ids), model.dimension)
-    vectors = open_memmap(building / VECTORS, mode="w+", dtype=np.float32, shape=shape)
+    _make_vectors(building / VECTORS, len(image_ids), model.dimension)
     if previous is not None:
-        _copy_rows(previous[1].vectors, rows, vectors)
+        _copy_rows(previous[1].vectors, rows, building / VECTORS)
     _update_row(database, row, image_count=len(image_ids), done_count=len(rows))
     return image_ids
 
 
-def _copy_rows(source: Floats, rows: NDArray[np.int64], target: np.memmap) -> None:
-    """Copy `rows` of `source` to the beginning of `target`, a piece at a time."""
+def _make_vectors(path: Path, count: int, dimension: int) -> None:
+    open_memmap(path, mode="w+", dtype=np.float32, shape=(count, dimension))
+
+
+def _copy_rows(source: Floats, rows: NDArray[np.int64], path: Path) -> None:
+    """Copy `rows` of `source` to the beginning of a file of vectors, a piece at a time."""
     for start in range(0, len(rows), COPY_ROWS):
-        some = rows[start : start + COPY_ROWS]
-        target[start : start + len(some)] = source[some]
-    target.flush()
+        _write_rows(path, start, source[rows[start : start + COPY_ROWS]])
+
+
+def _write_rows(path: Path, start: int, vectors: Floats) -> None:
+    """Write rows into a file of vectors, down to the disk.
+
+    Not through a memory map: while one is flushed, all threads of the process stand still.
+    """
+    mapped = np.load(path, mmap_mode="r")
+    with path.open("r+b") as file:
+        file.seek(mapped.offset + start * mapped.strides[0])
+        file.write(np.ascontiguousarray(vectors).data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read_originals(database: Database, image_ids: ImageIds) -> Iterator[Original]:
@@ -515,9 +528,9 @@ def _write_index(database: Database, row: ImageIndex, settings: Settings) -> Non
         )
     vectors = np.load(building / VECTORS, mmap_mode="r")
     if len(vectors) > len(rows):
-        shape = (len(rows), row.dimension)
         closed_up = building / "closed_up.npy"
-        _copy_rows(vectors, rows, open_memmap(closed_up, "w+", dtype=np.float32, shape=shape))
+        _make_vectors(closed_up, len(rows), row.dimension)
+        _copy_rows(vectors, rows, closed_up)
         closed_up.replace(building / VECTORS)
         vectors = np.load(building / VECTORS, mmap_mode="r")
     engine_index.build_index(
