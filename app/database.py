@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import psutil
 from alembic import command
@@ -18,14 +18,25 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from fastapi import Depends, Request
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Engine,
+    any_,
+    bindparam,
+    create_engine,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
 from app.errors import DatabaseNotUsable
 from app.settings import Settings
 
 PROJECT = Path(__file__).parent.parent
+Value = TypeVar("Value")
 MIGRATION_LOCK = 7_273_001  # any number, so that two starts don't migrate at the same time
 
 
@@ -136,6 +147,11 @@ def alembic_config() -> Config:
 def psycopg_url(url: str) -> str:
     """`url` with psycopg 3 named as its driver."""
     return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def is_among(column: InstrumentedAttribute[Value], values: list[Value]) -> ColumnElement[bool]:
+    """`column.in_(values)` with the values handed over as one array: quicker for hundreds."""
+    return column == any_(bindparam(None, values, ARRAY(column.type)))
 
 
 def get_session(request: Request) -> Iterator[Session]:

@@ -16,12 +16,12 @@ from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from sqlalchemy import Cast, Integer, cast, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_or_update
+from sqlalchemy import Cast, Integer, bindparam, cast, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.database import Database
+from app.database import Database, is_among
 from app.errors import (
     BadInput,
     NameTaken,
@@ -63,11 +63,13 @@ from app.tables import (
     Person,
     Photo,
     RefusedFile,
+    Table,
 )
 
 CHUNK_FILES = 200  # recorded in one transaction: what a kill can lose
 CHUNK_S = 2.0  # or sooner, so that progress moves with large photographs too
 BATCH_FILES = 16  # handed to a worker at a time: keeps hand-over far below a millisecond a file
+SPARE_BATCHES = -(-CHUNK_FILES // BATCH_FILES)  # for workers to read while a chunk is recorded
 CRASHED = "crashed the decoder"
 # Nothing about these can change while the file does not: they are not read again.
 FINAL_REASONS = (NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY, DAMAGED)
@@ -316,6 +318,8 @@ def _read_and_record(
 
     def record(chunk: list[_Outcome]) -> None:
         with database.session() as session:
+            # A cut that loses the newest chunks makes the next run read their files again.
+            session.execute(text("SET LOCAL synchronous_commit TO off"))
             _record(session, chunk, tally)
         if progress is not None:
             progress(tally.progress())
@@ -383,7 +387,7 @@ def _read_all(files: list[SourceFile], reading: Reading, workers: int) -> Genera
         pool = _open_pool(workers)
         try:
             while batches or running:
-                while batches and len(running) < 2 * workers:
+                while batches and len(running) < 2 * workers + SPARE_BATCHES:
                     running.append((batches[0], pool.submit(read_files, batches[0], reading)))
                     batches.popleft()
                 batch, future = running[0]
@@ -494,7 +498,7 @@ def _add_images(
         for row in session.execute(
             select(Image.id, Image.sha256, Image.path, Image.file).where(
                 Image.collection_id == tally.collection_id,
-                Image.sha256.in_([read.sha256 for _, read in images]),
+                is_among(Image.sha256, [read.sha256 for _, read in images]),
             )
         )
     }
@@ -517,9 +521,8 @@ def _add_images(
         session.execute(update(Image).filter_by(id=image_id).values(file=original))
     image_ids = {sha256: row.id for sha256, row in stored.items()}
     if added:
-        statement = insert(Image).returning(Image.id, sort_by_parameter_order=True)
-        new_ids = session.scalars(statement, list(added.values()))
-        image_ids.update(zip(added, new_ids, strict=True))
+        statement = _insert(Image, list(added.values())).returning(Image.sha256, Image.id)
+        image_ids.update(session.execute(statement).all())
     return image_ids
 
 
@@ -545,12 +548,26 @@ def _insert_or_replace(
     session: Session, table: type[ImagePath] | type[RefusedFile], rows: list[dict[str, object]]
 ) -> None:
     """Insert rows, replacing those of the same path: a file may have changed since."""
-    statement = insert_or_update(table)
+    by_path = {row["path"]: row for row in rows}  # a zip may hold a name twice: the last counts
+    statement = _insert(table, list(by_path.values()))
     changed = {name: statement.excluded[name] for name in rows[0] if name != "collection_id"}
     session.execute(
-        statement.on_conflict_do_update(index_elements=["collection_id", "path"], set_=changed),
-        rows,
+        statement.on_conflict_do_update(index_elements=["collection_id", "path"], set_=changed)
     )
+
+
+def _insert(table: type[Table], rows: list[dict[str, object]]) -> Insert:
+    """Insert rows, of one set of columns, that are handed over as one array a column.
+
+    As values of a statement of their own, a chunk's rows took longer than decoding its images.
+    """
+    columns = [table.__table__.c[name] for name in rows[0]]
+    arrays = [
+        bindparam(column.name, [row[column.name] for row in rows], ARRAY(column.type))
+        for column in columns
+    ]
+    unnested = func.unnest(*arrays).table_valued(*rows[0]).render_derived()
+    return insert(table).from_select(list(rows[0]), select(unnested))
 
 
 # --- Labels -------------------------------------------------------------------------------------
@@ -576,10 +593,10 @@ def _record_labels(
         for path, known in by_path.items():
             by_image[image_ids[path]] |= known
         for some in _chunks(list(by_image)):
-            session.execute(delete(OracleLabel).where(OracleLabel.image_id.in_(some)))
+            session.execute(delete(OracleLabel).where(is_among(OracleLabel.image_id, some)))
             rows = [{"image_id": i, "label": label} for i in some for label in sorted(by_image[i])]
             if rows:
-                session.execute(insert(OracleLabel), rows)
+                session.execute(_insert(OracleLabel, rows))
     return sum(1 for known in by_image.values() if known), unmatched
 
 
@@ -587,7 +604,7 @@ def _find_images(session: Session, collection_id: int, paths: list[str]) -> dict
     found: dict[str, int] = {}
     for some in _chunks(paths):
         query = select(ImagePath.path, ImagePath.image_id).where(
-            ImagePath.collection_id == collection_id, ImagePath.path.in_(some)
+            ImagePath.collection_id == collection_id, is_among(ImagePath.path, some)
         )
         found.update(session.execute(query).all())
     return found

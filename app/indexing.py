@@ -25,8 +25,9 @@ from sqlalchemy import Cast, Integer, Select, cast, delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.database import Database
+from app.database import Database, is_among
 from app.engine import EngineError
+from app.engine import combined as engine_combined
 from app.engine import index as engine_index
 from app.engine.embedders import EMBEDDERS, Embedder, Floats, Pixels, load_embedder
 from app.engine.index import VECTORS, VectorIndex, open_index, read_manifest
@@ -89,6 +90,44 @@ def build_index(
                         tell(done, row.image_count)
     with database.session() as session:
         return get_current_index(session, collection_id, embedder=embedder)
+
+
+def combine_indexes(
+    database: Database, collection_id: int, first: str, second: str, *, settings: Settings
+) -> ImageIndex:
+    """Make one index of the collection's newest ones by two embedders; returns its row.
+
+    Nothing is embedded. If it is there already, and its parts are the newest, nothing is done.
+    """
+    with _claim(database, collection_id, lambda _done, _total: None):
+        with database.session() as session:
+            row, parts = _plan_combined(session, collection_id, first, second)
+            if row.state == "ready":
+                return row
+            vectors = [_open_ready(part, settings) for part in parts]
+        try:
+            folder = _folder(settings, row.id)
+            if not folder.exists():  # else a kill came between its name and its row
+                building = _building_folder(settings, row.id)
+                shutil.rmtree(building, ignore_errors=True)
+                building.mkdir(parents=True)
+                engine_combined.combine_indexes(
+                    building, *vectors, embedder=row.embedder, revision=row.revision
+                )
+                _give_final_name(row, settings)
+            count = read_manifest(folder).count
+            _update_row(
+                database,
+                row,
+                state="ready",
+                ready_at=func.clock_timestamp(),
+                image_count=count,
+                done_count=count,
+            )
+        except Exception as error:
+            _update_row(database, row, state="failed", problem=str(error))
+            raise
+    return row
 
 
 def list_unfinished_builds(database: Database) -> list[tuple[int, str]]:
@@ -280,6 +319,7 @@ def _plan_next(
             embedder=model.name,
             revision=model.revision,
             dimension=model.dimension,
+            knows_words=model.embed_text is not None,
             state="building",
             image_count=image_count,
             done_count=0,
@@ -287,6 +327,34 @@ def _plan_next(
         session.add(row)
         session.flush()
         return row
+
+
+def _plan_combined(
+    session: Session, collection_id: int, first: str, second: str
+) -> tuple[ImageIndex, list[ImageIndex]]:
+    """The row of the combined index, ready or to be built, and those of its parts."""
+    parts = [get_current_index(session, collection_id, embedder=name) for name in (first, second)]
+    if first == second or any(part.first_part_id is not None for part in parts):
+        raise BadInput("Name two different embedders, each with an index of its own.")
+    own = select(ImageIndex).filter_by(
+        collection_id=collection_id, first_part_id=parts[0].id, second_part_id=parts[1].id
+    )
+    row = session.scalar(own.order_by(ImageIndex.id.desc()).limit(1))
+    if row is None or row.state == "failed":
+        row = ImageIndex(
+            collection_id=collection_id,
+            embedder=f"{first} + {second}",
+            revision=f"{parts[0].revision} + {parts[1].revision}",
+            dimension=parts[0].dimension + parts[1].dimension,
+            knows_words=any(part.knows_words for part in parts),
+            state="building",
+            image_count=min(part.image_count for part in parts),
+            first_part_id=parts[0].id,
+            second_part_id=parts[1].id,
+        )
+        session.add(row)
+        session.flush()
+    return row, parts
 
 
 def _is_complete(session: Session, collection_id: int, model: Embedder, settings: Settings) -> bool:
@@ -486,7 +554,7 @@ def _read_originals(database: Database, image_ids: ImageIds) -> Iterator[Origina
     for start in range(0, len(image_ids), 1_000):
         some = image_ids[start : start + 1_000].tolist()
         with database.session() as session:
-            query = select(Image.id, Image.file, Image.size_bytes).where(Image.id.in_(some))
+            query = select(Image.id, Image.file, Image.size_bytes).where(is_among(Image.id, some))
             found = {
                 image_id: Original(file, size_bytes)
                 for image_id, file, size_bytes in session.execute(query)
@@ -540,7 +608,12 @@ def _write_index(database: Database, row: ImageIndex, settings: Settings) -> Non
         embedder=row.embedder,
         revision=row.revision,
     )
-    # On the disk before the name says it is whole: a power cut must not leave a torn index behind.
+    _give_final_name(row, settings)
+
+
+def _give_final_name(row: ImageIndex, settings: Settings) -> None:
+    """On the disk before the name says it is whole: a power cut must not leave it torn."""
+    building = _building_folder(settings, row.id)
     for path in (*building.iterdir(), building):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
