@@ -16,7 +16,8 @@ RarefindError
 ├── BadInput                       422  a value that cannot be used, saying which
 │   ├── SourceNotUsable            422  a folder or zip that cannot be read
 │   ├── LabelsNotUsable            422  a labels file that cannot be read
-│   └── RefusedPhoto               422  an uploaded example that is not a usable photo
+│   ├── RefusedPhoto               422  an uploaded example that is not a usable photo
+│   └── NoWords                    422  the images were prepared by a model that knows no words
 └── DatabaseNotUsable              503  not reachable, or newer than this code
 """
 
@@ -130,6 +131,12 @@ class RefusedPhoto(BadInput):
     """An uploaded example that is not a usable photo."""
 
     title = "That photo can't be used"
+
+
+class NoWords(BadInput):
+    """Words for an index whose embedder can't read them."""
+
+    title = "Words can't be used here"
 
 
 class DatabaseNotUsable(RarefindError):

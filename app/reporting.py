@@ -266,7 +266,7 @@ def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> l
     proposal = propose_round(
         index,
         answers,
-        opening=read_opening(session, search, index),
+        opening=read_opening(session, search, index, answers),
         strategy=search.strategy,
         size=search.round_size,
         round_number=made.number + 1,

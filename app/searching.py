@@ -8,6 +8,7 @@ and double clicks come one after the other.
 
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,19 +24,30 @@ from app.engine.loop import (
     Opening,
     Proposal,
     Value,
+    join_openings,
     make_opening,
     propose_round,
     round_rng,
 )
 from app.engine.strategies import STRATEGIES, UnknownStrategy, get_strategy
-from app.errors import BadInput, IndexNotUsable, NotFound, NothingToUndo
-from app.indexing import LoadedEmbedders, OpenIndexes, embed_photo, get_current_index
+from app.errors import (
+    BadInput,
+    EmbedderMismatch,
+    IndexNotUsable,
+    NotFound,
+    NothingToUndo,
+    NoWords,
+    RefusedPhoto,
+)
+from app.indexes import MAX_WORDS_LENGTH, choose_index, embed_example_photo, embed_words
+from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.settings import Settings
 from app.tables import (
     Action,
     Answer,
     Collection,
     Example,
+    ExampleVector,
     Image,
     ImageIndex,
     Person,
@@ -50,7 +62,7 @@ ROUND_SIZES = range(6, 49)
 DEFAULT_ROUND_SIZE = 12
 DEFAULT_STRATEGY = "pf-ma"
 MAX_NAME_LENGTH = 200
-MAX_WORDS_LENGTH = 2_000
+MAX_COUNTS_LENGTH = 2_000
 VALUES = {"yes": Value.YES, "no": Value.NO, "unsure": Value.UNSURE}
 UNDOABLE = ("answer", "submit", "correct")
 
@@ -111,17 +123,20 @@ def open_search(
     counts_as_yes: str = "",
     strategy: str = DEFAULT_STRATEGY,
     round_size: int = DEFAULT_ROUND_SIZE,
+    words: str = "",
     image_ids: list[int],
     photo_ids: list[int],
+    embedder: str | None = None,
     indexes: OpenIndexes,
     embedders: LoadedEmbedders,
     settings: Settings,
     seed: int | None = None,
     opening_key: str | None = None,
 ) -> Search:
-    """Open a search from example images and photos, and propose its first round.
+    """Open a search from words, example images and photos, and propose its first round.
 
     Example images of the collection are positives from the start. They leave the person's tray.
+    The index is the one by `embedder`; without it the newest, or the newest that knows words.
     A given `seed` makes a search repeatable, as an evaluator's replay needs it; else it is drawn.
     The same `opening_key` again (a double click) gives the search it opened first.
     """
@@ -135,15 +150,19 @@ def open_search(
         opening_key = None if opened is not None else opening_key  # the form was changed: another
     if session.get(Collection, collection_id) is None:
         raise NotFound("There is no such collection.")
-    if not image_ids and not photo_ids:
-        raise BadInput("Pick at least one example: an image of the collection, or a photo.")
-    index_row = get_current_index(session, collection_id)
+    words = check_text("The description", words, MAX_WORDS_LENGTH)
+    if not image_ids and not photo_ids and not words:
+        raise BadInput(
+            "Pick at least one example, an image of the collection or a photo, or describe in "
+            "words what you are looking for."
+        )
+    index_row = choose_index(session, collection_id, embedder=embedder, words=words)
     vectors = indexes.get(index_row)
     search = Search(
         collection_id=collection_id,
         owner_id=person.id,
         target_name=check_text("The name", target_name, MAX_NAME_LENGTH, required=True),
-        counts_as_yes=check_text("What counts as yes", counts_as_yes, MAX_WORDS_LENGTH),
+        counts_as_yes=check_text("What counts as yes", counts_as_yes, MAX_COUNTS_LENGTH),
         embedder=index_row.embedder,
         strategy=check_strategy(strategy),
         round_size=check_round_size(round_size),
@@ -159,21 +178,18 @@ def open_search(
             "One of the example images is not among the prepared images of this collection. "
             "Take it out of the examples and pick another."
         )
-    session.add_all(Example(search_id=search.id, image_id=image_id) for image_id in image_ids)
+    examples = [Example(search_id=search.id, image_id=image_id) for image_id in image_ids]
     for photo_id in photo_ids:
         photo = session.get(Photo, photo_id)
         if photo is None or photo.person_id != person.id:
             raise NotFound("One of the example photos is gone. Add it again.")
-        vector = embed_photo(photo, embedders.get(index_row), settings=settings)
-        session.add(
-            Example(
-                search_id=search.id,
-                photo_id=photo_id,
-                vector=to_bytes(vector),
-                revision=index_row.revision,
-            )
-        )
+        examples.append(Example(search_id=search.id, photo_id=photo_id))
+    if words:
+        examples.append(Example(search_id=search.id, words=words))
+    session.add_all(examples)
     session.flush()
+    for example in examples:
+        _embed_example(session, example, index_row, embedders=embedders, settings=settings)
     action = _add_action(session, search, person, kind="example", round_id=None, gesture_key=None)
     _add_answers(session, action, dict.fromkeys(image_ids, "yes"))
     session.flush()
@@ -344,9 +360,40 @@ def change_search(
 ) -> None:
     """Change a search's settings; strategy and size take effect with the next round."""
     search.target_name = check_text("The name", target_name, MAX_NAME_LENGTH, required=True)
-    search.counts_as_yes = check_text("What counts as yes", counts_as_yes, MAX_WORDS_LENGTH)
+    search.counts_as_yes = check_text("What counts as yes", counts_as_yes, MAX_COUNTS_LENGTH)
     search.strategy = check_strategy(strategy)
     search.round_size = check_round_size(round_size)
+    session.flush()
+
+
+def move_search(
+    session: Session,
+    search: Search,
+    *,
+    embedder: str,
+    indexes: OpenIndexes,
+    embedders: LoadedEmbedders,
+    settings: Settings,
+) -> None:
+    """Let the next round come from the collection's index by `embedder`; answers stay.
+
+    What opened the search gets its vectors there, as far as it can: words only where they are
+    known. To name the embedder of before makes good what another version of it left behind.
+    """
+    _lock(session, search)
+    index_row = choose_index(session, search.collection_id, embedder=embedder)
+    for example in session.scalars(select(Example).filter_by(search_id=search.id)):
+        with suppress(NoWords, RefusedPhoto, EmbedderMismatch):
+            _embed_example(session, example, index_row, embedders=embedders, settings=settings)
+    index = indexes.get(index_row)
+    try:
+        read_opening(session, search, index, read_engine_answers(session, search, index))
+    except IndexNotUsable as error:
+        raise BadInput(
+            f"This search can't go on with {embedder} yet, which knows none of what opened it. "
+            "Answer yes to an image first: then there is something to go by."
+        ) from error
+    search.embedder = embedder
     session.flush()
 
 
@@ -455,6 +502,31 @@ def from_bytes(stored: bytes) -> NDArray[np.float32]:
     return np.frombuffer(stored, dtype="<f4").astype(np.float32)
 
 
+def _embed_example(
+    session: Session,
+    example: Example,
+    index_row: ImageIndex,
+    *,
+    embedders: LoadedEmbedders,
+    settings: Settings,
+) -> None:
+    """Keep the vector of a photo or of words among those of an index, if it is not kept yet."""
+    key = (example.id, index_row.revision)
+    if example.image_id is not None or session.get(ExampleVector, key) is not None:
+        return
+    if example.words is not None:
+        vector = embed_words(session, example.words, index_row, embedders=embedders)
+    else:
+        photo = session.get_one(Photo, example.photo_id)
+        vector = embed_example_photo(
+            session, photo, index_row, embedders=embedders, settings=settings
+        )
+    session.add(
+        ExampleVector(example_id=example.id, revision=index_row.revision, vector=to_bytes(vector))
+    )
+    session.flush()
+
+
 def _add_round(
     session: Session, search: Search, *, previous: Round | None, indexes: OpenIndexes
 ) -> Round:
@@ -532,7 +604,7 @@ def _propose(
     return propose_round(
         index,
         answers,
-        opening=read_opening(session, search, index),
+        opening=read_opening(session, search, index, answers),
         strategy=strategy,
         size=size,
         round_number=number,
@@ -541,30 +613,42 @@ def _propose(
     )
 
 
-def read_opening(session: Session, search: Search, index: VectorIndex) -> Opening:
-    """What opened the search, as vectors of `index`."""
+def read_opening(session: Session, search: Search, index: VectorIndex, answers: Answers) -> Opening:
+    """What opened the search, as vectors of `index`; the positives where nothing else is left."""
+    # Vectors of another revision of the embedder can't be compared with the index's.
+    own = (ExampleVector.example_id == Example.id) & (
+        ExampleVector.revision == index.manifest.revision
+    )
     rows = session.execute(
-        select(Example.image_id, Example.vector, Example.revision)
+        select(Example.image_id, Example.photo_id, ExampleVector.vector)
+        .outerjoin(ExampleVector, own)
         .where(Example.search_id == search.id)
         .order_by(Example.id)
     ).all()
     image_ids = np.array([row.image_id for row in rows if row.image_id is not None], dtype=np.int64)
-    # Vectors of another revision of the embedder can't be compared with the index's.
-    photos = [
-        from_bytes(row.vector)
-        for row in rows
-        if row.vector is not None and row.revision == index.manifest.revision
-    ]
+    vectors = [(row.photo_id, from_bytes(row.vector)) for row in rows if row.vector is not None]
+    photos = [vector for photo_id, vector in vectors if photo_id is not None]
     of_photos = np.array(photos, dtype=np.float32).reshape(-1, index.dimension)
     # An index made anew may have had to leave an example out: its original may be gone.
     of_images = index.vectors[index.rows_of(image_ids[np.isin(image_ids, index.image_ids)])]
     examples = np.concatenate([of_images, of_photos])
-    if len(examples) == 0:
+    words = next((vector for photo_id, vector in vectors if photo_id is None), None)
+    if len(examples) == 0 and words is None:
+        examples = index.vectors[answers.positives]
+    if len(examples) == 0 and words is None:
         raise IndexNotUsable(
-            "The originals of this search's examples can't be read any more. Put them back where "
-            "they were and add their folder to the collection again; your answers are safe."
+            "What opened this search can't be read any more: its examples' originals are away, or "
+            "its words were read by another version of the embedder. Put the originals back where "
+            "they were and add their folder to the collection again, or open the search's settings "
+            "and save them; your answers are safe."
         )
-    return Opening(vector=make_opening(examples), examples=of_photos)
+    if words is None:
+        opening = make_opening(examples)
+    elif len(examples) == 0:
+        opening = words
+    else:
+        opening = join_openings(make_opening(examples), words, index.vectors)
+    return Opening(vector=opening, examples=of_photos)
 
 
 def list_pool(

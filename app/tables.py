@@ -239,10 +239,14 @@ class ImageIndex(Table):
     embedder: Mapped[str]
     revision: Mapped[str]
     dimension: Mapped[int]
+    knows_words: Mapped[bool] = mapped_column(server_default="false")  # its embedder embeds texts
     state: Mapped[str] = mapped_column(String(16))
     image_count: Mapped[int]  # images to embed
     done_count: Mapped[int] = mapped_column(server_default="0")
     problem: Mapped[str | None]
+    # Of a combined index: the two whose vectors stand side by side in it.
+    first_part_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
+    second_part_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ready_at: Mapped[datetime | None]
@@ -328,11 +332,11 @@ class Search(Table):
 
 
 class Example(Table):
-    """An image or uploaded photo that opened a search."""
+    """What opened a search: an image of the collection, an uploaded photo, or words."""
 
     __tablename__ = "examples"
     __table_args__ = (
-        CheckConstraint("(image_id IS NULL) <> (photo_id IS NULL)", name="image_or_photo"),
+        CheckConstraint("num_nonnulls(image_id, photo_id, words) = 1", name="image_photo_or_words"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -341,11 +345,22 @@ class Example(Table):
     )
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
     photo_id: Mapped[int | None] = mapped_column(ForeignKey("photos.id", ondelete="CASCADE"))
-    vector: Mapped[bytes | None]  # of a photo: float32 little-endian
-    revision: Mapped[str | None]  # of the embedder that made the vector
+    words: Mapped[str | None]
 
     image: Mapped[Image | None] = relationship()
     photo: Mapped[Photo | None] = relationship()
+
+
+class ExampleVector(Table):
+    """The vector of a photo or of words, by each embedder that a search has used."""
+
+    __tablename__ = "example_vectors"
+
+    example_id: Mapped[int] = mapped_column(
+        ForeignKey("examples.id", ondelete="CASCADE"), primary_key=True
+    )
+    revision: Mapped[str] = mapped_column(primary_key=True)  # of the embedder
+    vector: Mapped[bytes]  # float32 little-endian
 
 
 class Round(Table):

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
+SPREAD_ROWS = 4_096  # images from which the spread of similarities is told
+
 
 class Value(IntEnum):
     """One answer on one image."""
@@ -52,9 +54,9 @@ class Answers:
 class Opening:
     """How a search was opened.
 
-    `vector` (d,) float32, unit. `examples` (e, d) float32 unit rows: only the examples that are not
-    images of the collection (uploaded photos); they train the head as positives. Example images of
-    the collection are yes-answers.
+    `vector` (d,) float32, unit: of examples, of words, or of both. `examples` (e, d) float32 unit
+    rows: only the examples that are not images of the collection (uploaded photos); they train the
+    head as positives. Example images of the collection are yes-answers; words never train it.
     """
 
     vector: Floats
@@ -74,3 +76,24 @@ def make_opening(vectors: Floats) -> Floats:
     if length < 1e-6:
         return np.asarray(vectors[0], dtype=np.float32)
     return (mean / length).astype(np.float32)
+
+
+def join_openings(examples: Floats, words: Floats, vectors: Floats) -> Floats:
+    """One opening vector of examples and words, in which both say as much about the order.
+
+    Parameters: `examples` (d,) float32 unit, the opening vector of the examples; `words` (d,)
+    float32 unit; `vectors` (n, d) float32 unit rows of the collection, n >= 1, of which an evenly
+    spaced part is read. Returns (d,) float32, unit.
+    Each is divided by the spread (standard deviation) of its similarities to the collection before
+    the sum. Pictures and words lie in two cones some way apart, so similarities to words are all
+    low and close together, and in a plain mean they would hardly be heard: docs/algorithms.md.
+    Source: the sum of z-scores, A. Jain, K. Nandakumar, A. Ross, "Score normalization in multimodal
+    biometric systems", Pattern Recognition 38, 2005; the cones, W. Liang et al., "Mind the Gap",
+    NeurIPS 2022.
+    """
+    step = -(-len(vectors) // SPREAD_ROWS)
+    both = np.stack([examples, words])
+    spreads = np.std(vectors[::step] @ both.T, axis=0, dtype=np.float64)
+    if spreads.min() < 1e-6:  # one image, or all alike: nothing to weigh by
+        return make_opening(both)
+    return make_opening((both / spreads[:, np.newaxis]).astype(np.float32))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.answers import Answers, Opening, Value, make_opening
+from app.engine.answers import Answers, Opening, Value, join_openings, make_opening
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.strategies import STRATEGIES, UnknownStrategy, get_strategy
@@ -34,6 +34,7 @@ __all__ = [
     "Proposal",
     "UnknownStrategy",
     "Value",
+    "join_openings",
     "make_opening",
     "nearest_positives",
     "propose_round",

@@ -41,8 +41,8 @@ from app.pages.rendering import file_name, render, wants_fragment
 from app.searching import (
     DEFAULT_ROUND_SIZE,
     DEFAULT_STRATEGY,
+    MAX_COUNTS_LENGTH,
     MAX_NAME_LENGTH,
-    MAX_WORDS_LENGTH,
     ROUND_SIZES,
     list_strategies,
     open_search,
@@ -331,7 +331,7 @@ def render_new_search(
         default_strategy=DEFAULT_STRATEGY,
         round_sizes=ROUND_SIZES,
         max_name_length=MAX_NAME_LENGTH,
-        max_words_length=MAX_WORDS_LENGTH,
+        max_counts_length=MAX_COUNTS_LENGTH,
         form=form,
         wrong=wrong or {},
         problem=problem,
