@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from app.engine.index import (
     CHUNK_ROWS,
+    EXHAUSTIVE_ROWS,
+    LEAST_RECALL,
     IndexDamaged,
     IndexIncomplete,
     UnknownImages,
@@ -77,6 +79,62 @@ def test_nearest_agrees_with_a_naive_search(tmp_path, share_allowed):
     np.testing.assert_allclose(
         similarities, np.take_along_axis(queries @ vectors.T, found, axis=1), rtol=1e-5
     )
+
+
+@pytest.fixture(scope="module")
+def large_index(tmp_path_factory) -> VectorIndex:
+    """More images than are looked at one by one, in clusters as real ones are."""
+    count = EXHAUSTIVE_ROWS + 1
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((500, 8))[np.arange(count) % 500]
+    vectors += 0.4 * rng.standard_normal((count, 8))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    folder = tmp_path_factory.mktemp("large")
+    ids = np.arange(count)
+    return build_index(folder, vectors=vectors, image_ids=ids, embedder="drawn", revision="1")
+
+
+def test_a_large_index_looks_into_some_lists_and_says_what_that_misses(large_index):
+    manifest = large_index.manifest
+    queries = unit_rows(40, 8, seed=3)
+
+    similarities, found = large_index.nearest(queries, 50)
+
+    exact = np.sort(queries @ large_index.vectors.T, axis=1)[:, ::-1][:, :50]
+    recall = (similarities >= exact[:, -1:] - 1e-6).mean()
+    assert manifest.faiss == "ivf1095-sq8-ip"
+    assert 0 < manifest.faiss_probes < 1095
+    assert "1,095 lists" in manifest.faiss_why
+    assert LEAST_RECALL <= manifest.faiss_recall <= 1
+    assert recall > LEAST_RECALL - 0.03  # other queries than it was tuned on
+    assert len(np.unique(found[0])) == 50
+
+
+@pytest.mark.parametrize("step", [2, 20])
+def test_a_large_index_gives_allowed_rows_only_and_never_too_few(large_index, step):
+    rows = np.arange(7, large_index.count, step)
+    queries = unit_rows(5, 8, seed=4)
+
+    similarities, found = large_index.nearest(queries, 120, rows=rows)
+
+    exact = np.sort(queries @ large_index.vectors[rows].T, axis=1)[:, ::-1][:, :120]
+    assert (found % step == 7 % step).all()
+    assert (similarities >= exact[:, -1:] - 1e-6).mean() > 0.9
+
+
+def test_rows_far_from_the_query_are_found_when_only_they_are_allowed(large_index):
+    query = large_index.vectors[:1]
+    far = np.argsort(large_index.similarities(query[0]), kind="stable")[:20_000]
+
+    _, found = large_index.nearest(query, 60, rows=np.sort(far))
+
+    assert np.isin(found, far[-200:]).all()
+
+
+def test_a_small_index_says_that_it_looks_at_every_image(tmp_path):
+    manifest = build(tmp_path, n=400).manifest
+    assert (manifest.faiss, manifest.faiss_probes, manifest.faiss_recall) == ("sq8-ip", 0, 1.0)
+    assert "400 images" in manifest.faiss_why
 
 
 @pytest.mark.parametrize(("k", "rows"), [(0, None), (3, [])])
