@@ -45,7 +45,7 @@ def run() -> list[dict[str, Any]]:
         folder = Path(name)
         with zipfile.ZipFile(SOURCE) as archive:
             archive.extractall(folder / "fish")
-        measure_verbs(folder)
+        measure_verbs(folder / "fish", folder / "home")
         settings = Settings(home=folder / "home", database_url=None)
         positives, scoring_ms = read_collection(settings)
         rounds_ms, weight_kb, upcoming_ms = hunt(settings, positives)
