@@ -11,6 +11,7 @@ RarefindError
 ├── NothingToUndo                  409
 ├── NoIndexYet                     409  the collection is still being prepared
 ├── EmbedderMismatch               409  vectors of another model
+├── EmbedderNotUsable              409  its weights are missing, or another model's
 ├── IndexNotUsable                 500  its files are damaged
 ├── RequestTooLarge                413  more bytes than any form of ours sends
 ├── BadInput                       422  a value that cannot be used, saying which
@@ -97,6 +98,13 @@ class EmbedderMismatch(RarefindError):
 
     status = 409
     title = "The images were prepared with another model"
+
+
+class EmbedderNotUsable(RarefindError):
+    """The weights of an embedder are not on this machine, or are not its own."""
+
+    status = 409
+    title = "That embedder can't be used"
 
 
 class IndexNotUsable(RarefindError):

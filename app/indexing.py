@@ -21,7 +21,7 @@ from threading import Lock
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from sqlalchemy import Cast, Integer, Select, cast, delete, func, select, update
+from sqlalchemy import Cast, Integer, Select, cast, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -29,11 +29,13 @@ from app.database import Database, is_among
 from app.engine import EngineError
 from app.engine import combined as engine_combined
 from app.engine import index as engine_index
-from app.engine.embedders import EMBEDDERS, Embedder, Floats, Pixels, load_embedder
+from app.engine.embedders import Embedder, Floats, Pixels, gather_files, load_embedder
+from app.engine.embedders.weights import UnknownEmbedder, WeightsMissing
 from app.engine.index import VECTORS, VectorIndex, open_index, read_manifest
 from app.errors import (
     BadInput,
     EmbedderMismatch,
+    EmbedderNotUsable,
     IndexNotUsable,
     NoIndexYet,
     RarefindError,
@@ -61,8 +63,22 @@ _Prepared = list[Pixels | Refusal]
 
 def check_embedder(name: str) -> None:
     """Refuse an embedder that there is not, before any work is done for it."""
-    if name not in EMBEDDERS:
-        raise BadInput(f"There is no embedder {name}. There are: {', '.join(EMBEDDERS)}.")
+    try:
+        gather_files(name)
+    except WeightsMissing:
+        pass  # they may be fetched when they are needed
+    except EngineError as error:
+        raise BadInput(str(error)) from error
+
+
+def fetch_embedder(name: str, settings: Settings) -> None:
+    """Have the weights of an embedder on this machine: with a progress bar, if it takes a while."""
+    try:
+        gather_files(name, weights_folder=settings.weights_folder, may_fetch=True)
+    except UnknownEmbedder as error:
+        raise BadInput(str(error)) from error
+    except EngineError as error:
+        raise EmbedderNotUsable(str(error)) from error
 
 
 def build_index(
@@ -198,13 +214,13 @@ class LoadedEmbedders:
         """The embedder whose vectors fit the index, or EmbedderMismatch."""
         with self._lock:
             if row.embedder not in self._loaded:
-                if row.embedder not in EMBEDDERS:
+                try:
+                    self._loaded[row.embedder] = _load_embedder(row.embedder, self._settings)
+                except (BadInput, EmbedderNotUsable) as error:
                     raise EmbedderMismatch(
-                        f"The images were prepared with {row.embedder}, which this version of "
-                        f"Rarefind does not have. It has {', '.join(EMBEDDERS)}."
-                    )
-                device = self._settings.device
-                self._loaded[row.embedder] = load_embedder(row.embedder, device=device)
+                        f"The images were prepared with {row.embedder}, which can't be used now. "
+                        f"{error}"
+                    ) from error
             embedder = self._loaded[row.embedder]
         if embedder.revision != row.revision:
             raise EmbedderMismatch(
@@ -233,16 +249,42 @@ def embed_photo(photo: Photo, embedder: Embedder, *, settings: Settings) -> Floa
 
 def _load(database: Database, collection_id: int, name: str, settings: Settings) -> Embedder:
     try:
-        check_embedder(name)
-    except BadInput as error:
-        with database.session() as session:
-            session.execute(
-                update(ImageIndex)
-                .filter_by(collection_id=collection_id, embedder=name, state="building")
-                .values(state="failed", problem=str(error))
-            )
+        fetch_embedder(name, settings)
+        return _load_embedder(name, settings)
+    except (BadInput, EmbedderNotUsable) as error:
+        _fail(database, collection_id, name, problem=str(error))
         raise
-    return load_embedder(name, device=settings.device)
+
+
+def _fail(database: Database, collection_id: int, embedder: str, *, problem: str) -> None:
+    """Keep why nothing can be built, where the collection's page shows it."""
+    with database.session() as session:
+        under_way = session.scalars(
+            select(ImageIndex).filter_by(
+                collection_id=collection_id, embedder=embedder, state="building"
+            )
+        ).all()
+        for row in under_way or [
+            ImageIndex(
+                collection_id=collection_id,
+                embedder=embedder,
+                revision="",
+                dimension=0,
+                image_count=0,
+            )
+        ]:
+            row.state = "failed"
+            row.problem = problem
+            session.add(row)
+
+
+def _load_embedder(name: str, settings: Settings) -> Embedder:
+    try:
+        return load_embedder(name, device=settings.device, weights_folder=settings.weights_folder)
+    except UnknownEmbedder as error:
+        raise BadInput(str(error)) from error
+    except EngineError as error:
+        raise EmbedderNotUsable(str(error)) from error
 
 
 @contextmanager

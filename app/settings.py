@@ -71,6 +71,11 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="Where models run: auto takes a GPU when there is one.",
     )
+    weights: Path | None = Field(
+        default=None,
+        description="Folder of embedders' weights, laid out as OWNER/NAME/FILE like on the hub; "
+        "without it `weights` in the data folder. Looked at first, so that no network is needed.",
+    )
     sign_in_link_hours: float = Field(
         default=24.0,
         gt=0,
@@ -87,3 +92,8 @@ class Settings(BaseSettings):
         gt=0,
         description="Vectors kept open at once, in gigabytes; the least recently used are closed.",
     )
+
+    @property
+    def weights_folder(self) -> Path:
+        """Where weights are looked for first."""
+        return self.weights or self.home / "weights"

@@ -1,7 +1,9 @@
 """What stands in at the edge, named by how it fakes."""
 
 import hashlib
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,18 @@ from app.engine.embedders import (
     Preparation,
     RegisteredEmbedder,
 )
+
+TINY_CLIP = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+    },
+}
 
 
 class HashEmbedder:
@@ -41,5 +55,29 @@ class HashEmbedder:
 
 def register(monkeypatch: pytest.MonkeyPatch, embedder: HashEmbedder) -> None:
     """Let `embedder` be loaded by its name."""
-    entry = RegisteredEmbedder(load=lambda _device: embedder, summary="Draws by the hash.")
+    entry = RegisteredEmbedder(
+        load=lambda _name, _loading: embedder,
+        summary="Draws by the hash.",
+        dimension=embedder.dimension,
+        knows_words=embedder.embed_text is not None,
+    )
     monkeypatch.setitem(EMBEDDERS, embedder.name, entry)
+
+
+def make_tiny_clip(folder: Path, *, seed: int = 0, **preprocessing: object) -> str:
+    """A drawn CLIP of two layers, 24 dimensions and 32-pixel pictures, laid out as on the hub.
+
+    Returns the name by which it is loaded, in any process: it knows words, but means nothing.
+    """
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(**TINY_CLIP)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    config = {"model_cfg": TINY_CLIP, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return f"open_clip:local-dir:{folder}"

@@ -4,7 +4,6 @@ Source: M. Tan, Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutio
 Networks", ICML 2019; the Lite variant and its weights by Google, architecture by timm.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -13,15 +12,16 @@ from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from app.engine.embedders import Embedder, Preparation, WeightsNotUsable
+from app.engine.embedders import Embedder, Preparation
 from app.engine.embedders.running import TorchEmbedder
+from app.engine.embedders.weights import WeightsNotUsable, make_revision
 
 DIMENSION = 1280
 PREPARATION = Preparation(resize_side=256, crop_side=224)  # timm's data config for this model
 HALF = (0.5, 0.5, 0.5)  # its mean and its deviation, of values 0 to 1
 
 
-def load_efficientnet_lite0(device: str) -> Embedder:
+def load_efficientnet_lite0(name: str, device: str) -> Embedder:
     """The pooled features of EfficientNet-Lite0, 1280 numbers a picture.
 
     Parameters: `device` as in `load_embedder`. Raises WeightsNotUsable.
@@ -31,8 +31,8 @@ def load_efficientnet_lite0(device: str) -> Embedder:
     fold_normalisations(network)
     return TorchEmbedder(
         network,
-        name="efficientnet-lite0",
-        revision=f"efficientnet-lite0:{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}",
+        name=name,
+        revision=make_revision(name, path),
         dimension=DIMENSION,
         prepare=PREPARATION,
         mean=HALF,

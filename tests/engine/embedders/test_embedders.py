@@ -16,15 +16,10 @@ from torch import nn
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from app.engine.embedders import (
-    Embedder,
-    Preparation,
-    UnknownEmbedder,
-    WeightsNotUsable,
-    load_embedder,
-)
+from app.engine.embedders import Embedder, Preparation, load_embedder
 from app.engine.embedders.efficientnet import make_network
 from app.engine.embedders.running import TorchEmbedder
+from app.engine.embedders.weights import UnknownEmbedder, WeightsNotUsable
 
 SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
 
