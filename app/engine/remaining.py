@@ -226,7 +226,8 @@ def calibrated_sum(scores: Floats, calibration: Calibration, *, level: float = L
     spread = chances * (1 - chances)
     gradient = np.array([spread @ np.asarray(scores, np.float64), spread.sum()])
     variance = float(spread.sum() + gradient @ calibration.covariance @ gradient)
-    factor = math.exp(_normal(level) * math.sqrt(variance) / value) if value else 1.0
+    spread_of_log = _normal(level) * math.sqrt(variance) / value if value else 0.0
+    factor = math.exp(min(spread_of_log, 700.0))  # the largest that a float holds
     return Statement(
         "calibrated-sum",
         "Sum of chances",

@@ -87,14 +87,23 @@ class TakenSample:
 class Look:
     """A second look that was taken: images chosen by something else than the search's own order.
 
-    `shown` images, of which `seen_again` were positives before and `new` became positives;
-    `found` positives of the search after it.
+    It ranked `seen_again` images that were positives before, and of the others that it showed,
+    `new` became positives; `found` positives of the search after it. `answers_before` >= 0: answers
+    in `Standing.values` when it was taken.
     """
 
-    shown: int
     seen_again: int
     new: int
     found: int
+    answers_before: int
+
+
+@dataclass(frozen=True, eq=False)
+class LookPlan:
+    """Images of a second look: `rows` (k,) int64 to show, and the positives it came upon before."""
+
+    rows: Integers
+    seen_again: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,12 +193,7 @@ def advise(name: str, standing: Standing, goal: Goal) -> Advice:
     if not advice.met:
         return advice
     if rule.needs_look and not is_look_clean(standing):
-        return replace(
-            advice,
-            missing="A second look, by something else than the search itself.",
-            ask="second-look",
-            cost=LOOK_SIZE,
-        )
+        return _ask_for_look(advice, standing)
     if rule.risk > 1 - goal.confidence:
         return replace(
             advice,
@@ -230,25 +234,29 @@ def is_look_clean(standing: Standing) -> bool:
 
 
 def plan_look(
-    index: VectorIndex, answers: Answers, size: int, *, rng: np.random.Generator
-) -> Integers:
+    index: VectorIndex,
+    answers: Answers,
+    unanswered: Integers,
+    size: int,
+    *,
+    rng: np.random.Generator,
+) -> LookPlan:
     """A second look within one index: half beside each positive, half far from every answer.
 
-    The first half goes round the positives and takes from each its nearest unanswered image, which
-    a head with one boundary may have given up; the second is farthest first among 2,000 unanswered
-    images drawn by lot. Another embedder, where the collection has one, sees more.
-    Parameters: `answers` so far; `size` >= 0 images, fewer where fewer are left; `rng` draws.
-    Returns different rows, int64, none answered.
+    The first half goes round the positives, and round again, and takes the image nearest to each,
+    which a head with one boundary may have given up. The second is farthest first among 2,000
+    unanswered images drawn by lot. Another embedder, where the collection has one, sees more.
+    Parameters: `answers` so far; `unanswered` (u,) int64 rows that may be shown; `size` >= 0
+    images, fewer where fewer are left; `rng` draws. Gives different rows of `unanswered`;
+    `seen_again` counts the positives that stood between the nearest.
     Source: nearest neighbours, T. Cover, P. Hart, 1967; farthest first, T. F. Gonzalez, 1985.
     """
-    is_open = np.ones(index.count, dtype=bool)
-    is_open[answers.rows] = False
-    beside = _list_beside(index, answers.positives, is_open, (size + 1) // 2)
-    is_open[beside] = False
-    open_rows = np.flatnonzero(is_open)
-    drawn = np.sort(rng.permutation(open_rows)[:EXPLORED])
+    beside, seen_again = _list_beside(index, answers.positives, unanswered, (size + 1) // 2)
+    others = np.setdiff1d(unanswered, beside)
+    drawn = np.sort(rng.permutation(others)[:EXPLORED])
     seen = index.vectors[np.concatenate([answers.rows, beside])]
-    return np.concatenate([beside, _list_farthest(index, drawn, seen, size - len(beside))])
+    explored = _list_farthest(index, drawn, seen, size - len(beside))
+    return LookPlan(np.concatenate([beside, explored]), seen_again)
 
 
 # --- The rules ----------------------------------------------------------------------------------
@@ -318,7 +326,9 @@ def _judge_sample(standing: Standing, goal: Goal) -> Advice:
         advice = _judge_left(left, standing, goal)
         if advice.met or len(standing.values) - taken.answers_before < SAMPLE_HOLDS:
             return advice
-    return _ask_for_sample(standing, "estimate", SAMPLE_SIZE)
+    if not len(standing.scores):
+        return _more_answers(False, "A head: answers of yes.", math.nan)
+    return _ask_for_sample(standing, "estimate", min(SAMPLE_SIZE, standing.unanswered_count))
 
 
 def _judge_control(standing: Standing, goal: Goal) -> Advice:
@@ -519,21 +529,33 @@ def _two_sided(goal: Goal) -> float:
     return 2 * goal.confidence - 1
 
 
+def _ask_for_look(advice: Advice, standing: Standing) -> Advice:
+    """A second look that found something is followed up before the next one."""
+    look = standing.looks[-1] if standing.looks else None
+    if look and look.new:
+        short = SHORT_RUN + look.answers_before - len(standing.values)
+        if short > 0:
+            missing = f"The second look found {look.new} more; {short} answers to follow them up."
+            return replace(advice, missing=missing, ask="answers", cost=short)
+    missing = "A second look, by something else than the search itself."
+    return replace(advice, missing=missing, ask="second-look", cost=LOOK_SIZE)
+
+
 def _list_beside(
-    index: VectorIndex, positives: Integers, is_open: NDArray[np.bool_], size: int
-) -> Integers:
-    """For each positive in turn its nearest open row, and round again, until there are `size`."""
-    is_open = is_open.copy()
-    chosen: list[int] = []
-    while len(positives) and len(chosen) < size and is_open.any():
-        for positive in positives[: size - len(chosen)].tolist():
-            if not is_open.any():
-                break
-            similarities = index.similarities(index.vectors[positive])
-            nearest = int(np.argmax(np.where(is_open, similarities, -np.inf)))
-            chosen.append(nearest)
-            is_open[nearest] = False
-    return np.array(chosen, dtype=np.int64)
+    index: VectorIndex, positives: Integers, unanswered: Integers, size: int
+) -> tuple[Integers, int]:
+    """Unanswered rows nearest to each positive in turn, and the positives that stood between."""
+    allowed = np.sort(np.concatenate([positives, unanswered]))
+    _, nearest = index.nearest(index.vectors[positives], size + len(positives), rows=allowed)
+    ranked = nearest.T[positives != nearest.T]  # nobody is beside themselves
+    rows, places = np.unique(ranked, return_index=True)
+    rows = rows[np.argsort(places)]
+    is_known = np.isin(rows, positives)
+    beside = rows[~is_known][:size]
+    if not len(beside):
+        return beside, int(is_known.sum())
+    last = int(np.flatnonzero(rows == beside[-1])[0])
+    return beside, int(is_known[:last].sum())
 
 
 def _list_farthest(index: VectorIndex, rows: Integers, seen: Floats, size: int) -> Integers:
