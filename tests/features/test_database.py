@@ -86,6 +86,14 @@ def test_server_and_data_outlive_a_kill_and_end_with_the_next_user(home):
     assert not is_running(pid)
 
 
+@pytest.mark.parametrize("name", ["Application Support", "50% of “it” & 'more', #1?"])
+def test_data_folder_may_have_any_name(home, name):
+    first, second = start_user(home / name), start_user(home / name)
+    end(first)
+    end(second)
+    assert (home / name / "postgres" / "PG_VERSION").exists()
+
+
 def test_database_that_does_not_answer_is_named_with_a_way_on(tmp_path):
     settings = Settings(home=tmp_path, database_url="postgresql://me:secret@127.0.0.1:1/nothing")
     with pytest.raises(DatabaseNotUsable, match="DATABASE_URL") as refused:
