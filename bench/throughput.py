@@ -1,14 +1,17 @@
-"""Images a second from files to a searchable index, against what model and decoder need alone.
+"""Images a second from files to a searchable index, against what model and codecs need alone.
 
     python -m bench throughput
 
-Imports and indexes the fish collection (8,725 JPEGs) by the real verbs, with the embedded database.
-The floor is cores / (core-seconds an image of the model's forward pass on ready tensors + of
-decoding the JPEGs), each measured with every core at it. The speed of a shared machine drifts by a
-fifth within minutes, so the whole way is run a few times, each between two measurements of the
-floor, and the run with the median ratio is shown. Wall time counts: nothing else should run.
+Imports and indexes by the real verbs, with the embedded database: the fish collection (8,725 small
+JPEGs), and 500 JPEGs of 2,000 x 1,500 pixels cut from the camera-trap frames. The floor is cores /
+(core-seconds an image of the model's forward pass on ready tensors + of decoding the JPEGs as small
+as the large thumbnail allows + of encoding the thumbnails), each measured with every core at it.
+The speed of a shared machine drifts by a fifth within minutes, so the whole way is run a few
+times, each between two measurements of the floor, and the run with the median ratio is shown. Wall
+time counts: nothing else should run.
 """
 
+import io
 import itertools
 import os
 import statistics
@@ -21,53 +24,84 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-SOURCE = Path(__file__).parent.parent.parent / "shared" / "data" / "fish.zip"
+DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+SOURCE = DATA / "fish.zip"
+FRAMES = DATA / "camtrap_dp" / "media"
 REPEATS = 4
 RUNS = 3
+LARGE_COUNT, LARGE_SIZE = 500, (2_000, 1_500)
 
 
 def run() -> list[dict[str, Any]]:
-    """Measure forward pass and decoding, and between two such measurements the way through both."""
+    """Measure small and large images."""
     if not SOURCE.exists():
-        print("throughput needs the real images in ../shared/data/fish.zip", file=sys.stderr)
+        print("throughput needs the real images in ../shared/data", file=sys.stderr)
         return []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with zipfile.ZipFile(SOURCE) as archive:
             archive.extractall(folder / "fish")
-        files = sorted((folder / "fish").rglob("*.jpg"))
-        floors = [measure_floor(files)]
-        runs = []
-        for number in range(RUNS):
-            runs.append(measure_verbs(folder / "fish", folder / f"home{number}"))
-            floors.append(measure_floor(files))
+        make_large(folder / "large")
+        return [
+            *measure_set("fish", folder / "fish", folder),
+            *measure_set("2,000 px", folder / "large", folder),
+        ]
+
+
+def make_large(folder: Path) -> None:
+    """Cut pieces out of the camera-trap frames, each at places of its own."""
+    import PIL.Image
+
+    folder.mkdir()
+    frames = [PIL.Image.open(path).convert("RGB") for path in sorted(FRAMES.iterdir())]
+    for number in range(LARGE_COUNT):
+        frame = frames[number % len(frames)]
+        scale = max(wanted / side for wanted, side in zip(LARGE_SIZE, frame.size, strict=True))
+        left = number // len(frames) % 40 * 0.5
+        box = (left, 0, left + LARGE_SIZE[0] / scale * 0.98, LARGE_SIZE[1] / scale * 0.98)
+        frame.resize(LARGE_SIZE, box=box).save(folder / f"{number}.jpg", quality=90)
+
+
+def measure_set(what: str, source: Path, folder: Path) -> list[dict[str, Any]]:
+    """Measure the parts of the floor, and between two such measurements the way through all."""
+    files = sorted(source.rglob("*.jpg"))
+    floors = [measure_floor(files)]
+    runs = []
+    for number in range(RUNS):
+        runs.append(measure_verbs(source, folder / f"{what} {number}"))
+        floors.append(measure_floor(files))
     around = [
-        ((before[0] + after[0]) / 2, (before[1] + after[1]) / 2)
+        [(one + other) / 2 for one, other in zip(before, after, strict=True)]
         for before, after in itertools.pairwise(floors)
     ]
     cores = os.cpu_count() or 1
+    count = len(files)
     ratios = [
-        len(files) * sum(floor) / cores / (import_s + index_s)
+        count * sum(floor) / cores / (import_s + index_s)
         for (import_s, index_s, _), floor in zip(runs, around, strict=True)
     ]
-    print("all of it over the floor, run by run:", ", ".join(f"{ratio:.3f}" for ratio in ratios))
+    print(f"{what}: over the floor, run by run:", ", ".join(f"{ratio:.3f}" for ratio in ratios))
     median = ratios.index(sorted(ratios)[RUNS // 2])
-    (import_s, index_s, cpu_s), (forward_s, decode_s) = runs[median], around[median]
-    floor = cores / (forward_s + decode_s)
-    count = len(files)
+    (import_s, index_s, cpu_s), (forward_s, decode_s, encode_s) = runs[median], around[median]
+    floor = cores / (forward_s + decode_s + encode_s)
+    strict = cores / (forward_s + decode_s)
+    all_s = import_s + index_s
     return [
-        result("forward pass", 1_000 * forward_s, "core-ms/image", 1_000 * forward_s),
-        result("scaled JPEG decoding", 1_000 * decode_s, "core-ms/image", 1_000 * decode_s),
-        result("import", count / import_s, "images/s", floor),
-        result("embedding and index", count / index_s, "images/s", floor),
-        result("import, embedding and index", count / (import_s + index_s), "images/s", floor),
-        result("the same, if no core had waited", cores * count / cpu_s, "images/s", floor),
+        result(f"{what}: forward pass", 1_000 * forward_s, "core-ms/image", 1_000 * forward_s),
+        result(f"{what}: decoding JPEG", 1_000 * decode_s, "core-ms/image", 1_000 * decode_s),
+        result(f"{what}: encoding thumbnails", 1_000 * encode_s, "core-ms/image", 1_000 * encode_s),
+        result(f"{what}: import", count / import_s, "images/s", floor),
+        result(f"{what}: embedding and index", count / index_s, "images/s", floor),
+        result(f"{what}: all of it", count / all_s, "images/s", floor),
+        result(f"{what}: all, of a floor without thumbnails", count / all_s, "images/s", strict),
+        result(f"{what}: all, if no core had waited", cores * count / cpu_s, "images/s", floor),
     ]
 
 
-def measure_floor(files: list[Path]) -> tuple[float, float]:
-    """Core-seconds an image of the forward pass, and of decoding."""
-    return measure_forward(files[:: len(files) // 64][:64]), measure_decode(files)
+def measure_floor(files: list[Path]) -> tuple[float, float, float]:
+    """Core-seconds an image of the forward pass, of decoding, and of encoding thumbnails."""
+    some = files[:: len(files) // 64][:64]
+    return (measure_forward(some), *measure_codecs(files))
 
 
 def measure_forward(files: list[Path]) -> float:
@@ -95,12 +129,39 @@ def measure_forward(files: list[Path]) -> float:
     return min(core_s(lambda size=size: forward(size)) for size in (1, 2, 4, 16)) / len(files)
 
 
-def measure_decode(files: list[Path]) -> float:
-    """Core-seconds an image of decoding the JPEGs from memory."""
+def measure_codecs(files: list[Path]) -> tuple[float, float]:
+    """Core-seconds an image of decoding JPEGs from memory, and of encoding both thumbnails."""
+    import PIL.Image
     import simplejpeg
 
-    jpegs = [file.read_bytes() for file in files[::4]]
-    return core_s(lambda: [simplejpeg.decode_jpeg(jpeg, "RGB") for jpeg in jpegs]) / len(jpegs)
+    from app.reading import THUMBNAIL_QUALITY, THUMBNAIL_SIDES
+
+    small, large = THUMBNAIL_SIDES
+    jpegs = [file.read_bytes() for file in files[:: max(4, len(files) // 100)]]
+    sizes = []
+    for jpeg in jpegs:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+        scale = min(1.0, large / max(width, height))
+        sizes.append((round(height * scale), round(width * scale)))
+
+    def decode() -> list[Any]:
+        return [
+            simplejpeg.decode_jpeg(jpeg, "RGB", min_height=height, min_width=width)
+            for jpeg, (height, width) in zip(jpegs, sizes, strict=True)
+        ]
+
+    thumbnails = []
+    for pixels in decode():
+        picture = PIL.Image.fromarray(pixels)
+        for side in (large, small) if max(picture.size) > small else (small,):
+            picture.thumbnail((side, side))
+            thumbnails.append((picture.copy(), 0 if max(picture.size) < small else 2))
+
+    def encode() -> None:
+        for thumbnail, subsampling in thumbnails:
+            thumbnail.save(io.BytesIO(), "JPEG", quality=THUMBNAIL_QUALITY, subsampling=subsampling)
+
+    return core_s(decode) / len(jpegs), core_s(encode) / len(jpegs)
 
 
 def measure_verbs(source: Path, home: Path) -> tuple[float, float, float]:
