@@ -17,12 +17,14 @@ from sqlalchemy.orm import Session, joinedload
 
 from app.errors import BadInput, NotFound, RefusedPhoto
 from app.importing import read_photo
-from app.indexing import LoadedEmbedders, OpenIndexes, embed_photo, get_current_index
+from app.indexes import choose_index, embed_example_photo, embed_words
+from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.settings import Settings
 from app.tables import FILE_NAME, Image, ImagePath, Person, Photo, TrayItem
 
 IMAGES_PER_PAGE = 60
 SUGGESTIONS = 8
+MOST_BY_WORDS = 6_000  # a hundred pages: whoever looks further says it in other words
 # As the index has it: to the letter, or the database reads every path.
 OWN_NAME: ColumnElement[str] = literal_column(FILE_NAME, String)
 
@@ -44,6 +46,17 @@ class NameMatches:
     kind: str
     images: list[Image]
     total: int
+
+
+@dataclass(frozen=True)
+class WordMatches:
+    """One page of the images that fit words, the best first, by their similarity."""
+
+    images: list[Image]
+    similarities: list[float]
+    page: int
+    pages: int
+    embedder: str
 
 
 @dataclass(frozen=True)
@@ -188,7 +201,9 @@ def find_similar(
     index_row = get_current_index(session, collection_id)
     index = indexes.get(index_row)
     if isinstance(like, Photo):
-        vector = embed_photo(like, embedders.get(index_row), settings=settings)
+        vector = embed_example_photo(
+            session, like, index_row, embedders=embedders, settings=settings
+        )
         own_id = None
     else:
         if like.id not in index.image_ids:
@@ -208,6 +223,36 @@ def find_similar(
     by_id = {image.id: image for image in images}
     nearest = list(similar.items())[:IMAGES_PER_PAGE]
     return [(by_id[image_id], similarity) for image_id, similarity in nearest]
+
+
+def find_by_words(
+    session: Session,
+    collection_id: int,
+    words: str,
+    *,
+    page: int,
+    indexes: OpenIndexes,
+    embedders: LoadedEmbedders,
+) -> WordMatches:
+    """The images that fit words best, a page of them with their similarity, or NoWords."""
+    index_row = choose_index(session, collection_id, words=words)
+    vector = embed_words(session, words, index_row, embedders=embedders)
+    index = indexes.get(index_row)
+    total = min(index.count, MOST_BY_WORDS)
+    pages = max(1, ceil(total / IMAGES_PER_PAGE))
+    page = min(max(1, page), pages)
+    similarities, rows = index.nearest(vector[np.newaxis], min(total, page * IMAGES_PER_PAGE))
+    start = (page - 1) * IMAGES_PER_PAGE
+    image_ids = index.image_ids[rows[0, start:]].tolist()
+    known = session.scalars(select(Image).where(Image.id.in_(image_ids)))
+    by_id = {image.id: image for image in known}
+    return WordMatches(
+        images=[by_id[image_id] for image_id in image_ids],
+        similarities=similarities[0, start:].tolist(),
+        page=page,
+        pages=pages,
+        embedder=index_row.embedder,
+    )
 
 
 def list_tray(session: Session, person: Person, collection_id: int) -> list[TrayItem]:

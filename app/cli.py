@@ -25,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from sqlalchemy.orm import Session
 
 from app.database import Database, open_database
 from app.demo.showing import prepare_demo, replay_demo
@@ -37,7 +38,14 @@ from app.importing import (
     get_or_add_collection,
     import_images,
 )
-from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index, check_embedder
+from app.indexes import update_indexes
+from app.indexing import (
+    DEFAULT_EMBEDDER,
+    OpenIndexes,
+    build_index,
+    check_embedder,
+    combine_indexes,
+)
 from app.main import create_app
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
@@ -52,6 +60,7 @@ from app.security import (
 )
 from app.settings import Settings
 from app.sources import check_source
+from app.tables import Collection
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -148,14 +157,19 @@ def collection_add(
         typer.Option(help="Known labels for evaluators: 'folders', or a CSV of file and label."),
     ] = None,
     embedder: Annotated[
-        str, typer.Option(help="The model that makes images comparable.")
-    ] = DEFAULT_EMBEDDER,
+        str | None,
+        typer.Option(
+            help="The model that makes images comparable; without it those the collection has, "
+            f"or {DEFAULT_EMBEDDER} for a new one."
+        ),
+    ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy originals to the data folder")] = False,
 ) -> None:
     """Import images into a collection and prepare it for searching."""
     with opened() as (settings, database):
         check_source(source, settings, labels)  # before a collection is made for it
-        check_embedder(embedder)
+        if embedder is not None:
+            check_embedder(embedder)
         with database.session() as session:
             person = get_local_person(session)
             collection = get_or_add_collection(session, name, source=source, person=person)
@@ -173,7 +187,7 @@ def collection_add(
         print_summary(summary)
         if summary.imported or summary.known:
             with progress_of("Preparing") as advance:
-                build_index(
+                update_indexes(
                     database, collection_id, settings=settings, embedder=embedder, progress=advance
                 )
         if not summary.imported:
@@ -283,9 +297,7 @@ def replay(
     else:
         with opened() as (settings, database):
             with database.session() as session:
-                found = find_collection(session, collection or "")
-                if found is None:
-                    raise NotFound(f"There is no collection “{collection}”.")
+                found = get_collection_named(session, collection or "")
                 oracle, folder = read_oracle_of(
                     session, found, settings=settings, labels=labels, group=group
                 )
@@ -297,6 +309,35 @@ def replay(
                     find_pictures=partial(find_thumbnails, session, settings=settings),
                 )
     console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+
+
+@index_app.command("build")
+def index_build(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    embedder: Annotated[str, typer.Option(help="A name of “rarefind embedders”.")],
+) -> None:
+    """Prepare a collection with one more embedder, beside those it has, or go on with that."""
+    with opened() as (settings, database):
+        check_embedder(embedder)
+        collection_id = get_collection_id(database, collection)
+        with progress_of("Preparing") as advance:
+            made = build_index(
+                database, collection_id, settings=settings, embedder=embedder, progress=advance
+            )
+    console.print(f"{made.embedder}: {made.image_count:,} images", highlight=False)
+
+
+@index_app.command("combine")
+def index_combine(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="An embedder it is prepared with.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+) -> None:
+    """Make one index of two: likeness is the mean of both. Nothing is embedded again."""
+    with opened() as (settings, database):
+        collection_id = get_collection_id(database, collection)
+        made = combine_indexes(database, collection_id, first, second, settings=settings)
+    console.print(f"{made.embedder}: {made.image_count:,} images", highlight=False)
 
 
 @index_app.command("from-vectors")
@@ -338,6 +379,20 @@ def token_revoke(name: Annotated[str, typer.Argument(help="As it was added.")]) 
     """Make a token work no longer."""
     with opened() as (_, database), database.session() as session:
         revoke_token(session, get_local_person(session), name)
+
+
+def get_collection_id(database: Database, name: str) -> int:
+    """The collection's number."""
+    with database.session() as session:
+        return get_collection_named(session, name).id
+
+
+def get_collection_named(session: Session, name: str) -> Collection:
+    """The collection, or a sentence that there is none."""
+    found = find_collection(session, name)
+    if found is None:
+        raise NotFound(f"There is no collection “{name}”.")
+    return found
 
 
 def run_server(settings: Settings) -> None:

@@ -124,9 +124,13 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
         select(Import).filter_by(collection_id=collection.id).order_by(Import.id.desc()).limit(1)
     )
     builds = session.scalars(
-        select(ImageIndex).filter_by(collection_id=collection.id).order_by(ImageIndex.id.desc())
+        select(ImageIndex)
+        .filter_by(collection_id=collection.id, first_part_id=None)
+        .order_by(ImageIndex.id.desc())
     ).all()
-    newest = builds[0] if builds else None
+    ready = {build.embedder for build in builds if build.state == "ready"}
+    # The first index by another embedder is made beside those that searches use: it stops nobody.
+    newest = next((build for build in builds if not ready or build.embedder in ready), None)
     if run is not None and run.state == "running":
         # Files known from an earlier run cost no time, so speed is told from the others.
         read_count = run.imported_count + run.duplicate_count + run.refused_count
@@ -168,8 +172,7 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
         return Preparation("loading", source=source, stalled=_is_stalled(run.updated_at, now))
     elif newest is None:
         problem = f"There is no image in {source}. Run again when there is one."
-    is_ready = any(build.state == "ready" for build in builds)
-    return Preparation("ready" if is_ready else "stopped", problem=problem, source=source)
+    return Preparation("ready" if ready else "stopped", problem=problem, source=source)
 
 
 def describe_collection(session: Session, collection_id: int) -> CollectionFacts:

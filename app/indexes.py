@@ -46,6 +46,15 @@ class IndexChoice:
 
 
 @dataclass(frozen=True)
+class EmbedderChoice:
+    """An embedder that a collection could be prepared with."""
+
+    name: str
+    summary: str
+    knows_words: bool
+
+
+@dataclass(frozen=True)
 class Build:
     """The newest build by an embedder that has not ended well yet, for its place on the page."""
 
@@ -83,6 +92,16 @@ def list_builds(session: Session, collection_id: int) -> list[Build]:
         Build(row.embedder, row.state, row.done_count, row.image_count, row.problem)
         for row in _list_newest(session, collection_id, "building", "failed")
         if row.id > ready.get(row.embedder, 0)
+    ]
+
+
+def list_more_embedders(session: Session, collection_id: int) -> list[EmbedderChoice]:
+    """The embedders that the collection has no index by yet, as the register orders them."""
+    known = {row.embedder for row in _list_newest(session, collection_id, "ready")}
+    return [
+        EmbedderChoice(name, entry.summary, entry.knows_words)
+        for name, entry in EMBEDDERS.items()
+        if name not in known
     ]
 
 

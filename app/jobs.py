@@ -6,13 +6,16 @@ One thread does one job after the other; progress stands in the tables `imports`
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
 from app.database import Database
+from app.engine import EngineError
 from app.errors import RarefindError
 from app.importing import ImportProgress, import_images, mark_interrupted_imports
-from app.indexing import build_index, list_unfinished_builds
+from app.indexes import prepare_index, update_indexes
+from app.indexing import combine_indexes, list_unfinished_builds
 from app.replays import list_unfinished_replays, play_replay
 from app.settings import Settings
 
@@ -23,6 +26,14 @@ class Stopping(BaseException):
     """The server is being stopped; what is done so far is kept. No job may take it for a fault."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """An index somebody asked for; a model that can't be loaded leaves no other trace."""
+
+    embedder: str
+    problem: str | None = None
+
+
 class Jobs:
     """The background thread of one server."""
 
@@ -30,6 +41,7 @@ class Jobs:
         self._database = database
         self._settings = settings
         self._stopping = Event()
+        self._asked: dict[tuple[int, str], Asked] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
 
     def start(self) -> None:
@@ -41,11 +53,30 @@ class Jobs:
             self.replay(replay_id)
 
     def prepare(
-        self, collection_id: int, source: Path, *, labels: str | None, copy: bool, embedder: str
+        self,
+        collection_id: int,
+        source: Path,
+        *,
+        labels: str | None,
+        copy: bool,
+        embedder: str | None = None,
     ) -> None:
-        """Import `source` into the collection, then index it."""
+        """Import `source` into the collection, then bring its indexes up to date."""
         self._thread.submit(self._run, self._import, collection_id, source, labels, copy)
-        self._thread.submit(self._run, self._index, collection_id, embedder)
+        self._thread.submit(self._run, self._update, collection_id, embedder)
+
+    def index(self, collection_id: int, embedder: str) -> None:
+        """Make an index of the collection by an embedder."""
+        self._ask(collection_id, embedder, self._index, collection_id, embedder)
+
+    def combine(self, collection_id: int, first: str, second: str) -> None:
+        """Make one index of those by two embedders."""
+        name = f"{first} + {second}"
+        self._ask(collection_id, name, self._combine, collection_id, first, second)
+
+    def list_asked(self, collection_id: int) -> list[Asked]:
+        """The indexes that were asked for and are not there: waiting, under way, or failed."""
+        return [asked for (own_id, _), asked in self._asked.items() if own_id == collection_id]
 
     def replay(self, replay_id: int) -> None:
         """Play a replay that waits."""
@@ -55,6 +86,23 @@ class Jobs:
         """Stop at the next file or chunk; everything before it is kept."""
         self._stopping.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _ask(self, collection_id: int, embedder: str, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
+        """Have an index made, and remember that it was asked for until it is there."""
+        key = collection_id, embedder
+        self._asked[key] = Asked(embedder)
+
+        def make() -> None:
+            try:
+                job(*arguments)
+            except Exception as error:
+                known = isinstance(error, (RarefindError, EngineError))
+                sentence = str(error) if known else "Something went wrong; the log says more."
+                self._asked[key] = Asked(embedder, sentence)
+                raise
+            del self._asked[key]
+
+        self._thread.submit(self._run, make)
 
     def _run(self, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
         try:
@@ -78,13 +126,25 @@ class Jobs:
         )
 
     def _index(self, collection_id: int, embedder: str) -> None:
-        build_index(
+        prepare_index(
             self._database,
             collection_id,
             settings=self._settings,
             embedder=embedder,
             progress=self._go_on,
         )
+
+    def _update(self, collection_id: int, embedder: str | None) -> None:
+        update_indexes(
+            self._database,
+            collection_id,
+            settings=self._settings,
+            embedder=embedder,
+            progress=self._go_on,
+        )
+
+    def _combine(self, collection_id: int, first: str, second: str) -> None:
+        combine_indexes(self._database, collection_id, first, second, settings=self._settings)
 
     def _replay(self, replay_id: int) -> None:
         play_replay(self._database, replay_id, settings=self._settings, go_on=self._go_on)

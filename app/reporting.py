@@ -50,8 +50,8 @@ MOST_LIKELY = 600  # ten pages of results: who needs more answers some first
 RESULT_KINDS = ("yes", "likely", "unsure", "no", "open")
 
 REASON_SENTENCES = {
-    "opening": "Among the images most like your examples.",
-    "close-to-line": "Close to the line between yes and no: your answer teaches most here.",
+    "opening": "Among the images that fit best what you opened this search with.",
+    "close-to-line": "Not sure yet whether yes or no: your answer teaches most here.",
     "likely": "Among the likeliest images not yet seen.",
     "exploration": "A look somewhere new, to find what your answers don't cover yet.",
 }

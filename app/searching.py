@@ -389,6 +389,8 @@ def move_search(
     try:
         read_opening(session, search, index, read_engine_answers(session, search, index))
     except IndexNotUsable as error:
+        if embedder == search.embedder:
+            return  # it stands no worse than before
         raise BadInput(
             f"This search can't go on with {embedder} yet, which knows none of what opened it. "
             "Answer yes to an image first: then there is something to go by."

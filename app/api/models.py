@@ -59,12 +59,31 @@ class OpenSearch(Taken):
 
     target_name: str
     counts_as_yes: str = ""
-    image_ids: list[IdInBody] = Field(min_length=1, description="Examples; answered yes at once.")
+    words: str = Field("", description="What it looks like; with them, examples may be left out.")
+    image_ids: list[IdInBody] = Field([], description="Examples; answered yes at once.")
+    embedder: str | None = Field(
+        None, description="Names the index; without it the newest that can do what is asked."
+    )
     strategy: str | None = Field(None, description="Without it, the recommended one.")
     round_size: int | None = Field(None, description="Images a round, 6 to 48; without it 12.")
     seed: int | None = Field(
         None, ge=0, lt=2**31, description="For searches that must repeat; drawn without it."
     )
+
+
+class IndexModel(BaseModel):
+    """A ready index of a collection; its embedder names it."""
+
+    embedder: str
+    knows_words: bool = Field(description="Whether a search can be opened by words on it.")
+    image_count: int
+    dimension: int
+
+
+class MoveSearch(Taken):
+    """Where the next rounds of a search come from."""
+
+    embedder: str
 
 
 class CardModel(BaseModel):
@@ -100,6 +119,8 @@ class SearchModel(BaseModel):
     search_id: int
     collection_id: int
     target_name: str
+    words: str = Field(description="That opened it; empty without any.")
+    embedder: str = Field(description="Of the index that its next round comes from.")
     counts_as_yes: str
     strategy: str
     round_size: int

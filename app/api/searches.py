@@ -17,6 +17,8 @@ from app.api.models import (
     GivenAnswers,
     Id,
     ImageModel,
+    IndexModel,
+    MoveSearch,
     OpenedSearch,
     OpenSearch,
     Problem,
@@ -32,12 +34,14 @@ from app.browsing import list_images_after
 from app.collecting import get_collection, list_collections
 from app.database import DbSession
 from app.exports import Format, write_export
-from app.reporting import current_grid, list_results, list_searches
+from app.indexes import list_indexes
+from app.reporting import current_grid, list_examples, list_results, list_searches
 from app.searching import (
     DEFAULT_ROUND_SIZE,
     DEFAULT_STRATEGY,
     Step,
     get_search,
+    move_search,
     open_search,
     record_answers,
     redo,
@@ -97,11 +101,25 @@ def read_images(
     ]
 
 
+@router.get("/collections/{collection_id}/indexes", tags=["collections"])
+def read_indexes(
+    session: DbSession,
+    person: SignedIn,  # noqa: ARG001
+    collection_id: Id,
+) -> list[IndexModel]:
+    """The indexes of a collection side by side, the newest first."""
+    get_collection(session, collection_id)
+    return [
+        IndexModel.model_validate(one, from_attributes=True)
+        for one in list_indexes(session, collection_id)
+    ]
+
+
 @router.post("/collections/{collection_id}/searches", status_code=201, tags=["searches"])
 def post_search(
     request: Request, session: DbSession, person: SignedIn, collection_id: Id, body: OpenSearch
 ) -> OpenedSearch:
-    """Open a search from example images; gives its first round."""
+    """Open a search from words, example images or both; gives its first round."""
     state = request.app.state
     search = open_search(
         session,
@@ -111,26 +129,49 @@ def post_search(
         counts_as_yes=body.counts_as_yes,
         strategy=DEFAULT_STRATEGY if body.strategy is None else body.strategy,
         round_size=DEFAULT_ROUND_SIZE if body.round_size is None else body.round_size,
+        words=body.words,
         image_ids=body.image_ids,
         photo_ids=[],
+        embedder=body.embedder,
         indexes=state.indexes,
         embedders=state.embedders,
         settings=state.settings,
         seed=body.seed,
     )
-    return OpenedSearch(**describe_search(search), round=describe_round(session, search))
+    return OpenedSearch(**describe_search(session, search), round=describe_round(session, search))
 
 
 @router.get("/searches", tags=["searches"])
 def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
     """Your searches, the one touched last first."""
-    return [SearchModel(**describe_search(one.search)) for one in list_searches(session, person)]
+    return [
+        SearchModel(**describe_search(session, one.search))
+        for one in list_searches(session, person)
+    ]
 
 
 @router.get("/searches/{search_id}", tags=["searches"])
 def read_search(session: DbSession, person: SignedIn, search_id: Id) -> SearchModel:
     """One of your searches."""
-    return SearchModel(**describe_search(get_search(session, person, search_id)))
+    return SearchModel(**describe_search(session, get_search(session, person, search_id)))
+
+
+@router.post("/searches/{search_id}/move", tags=["searches"])
+def post_move(
+    request: Request, session: DbSession, person: SignedIn, search_id: Id, body: MoveSearch
+) -> SearchModel:
+    """Let the next rounds come from another index of the collection; answers stay."""
+    search = get_search(session, person, search_id)
+    state = request.app.state
+    move_search(
+        session,
+        search,
+        embedder=body.embedder,
+        indexes=state.indexes,
+        embedders=state.embedders,
+        settings=state.settings,
+    )
+    return SearchModel(**describe_search(session, search))
 
 
 @router.get("/searches/{search_id}/round", tags=["searches"])
@@ -243,9 +284,12 @@ def read_export(
     return StreamingResponse(iter(list(lines)), media_type=MEDIA_TYPES[file_format])
 
 
-def describe_search(search: Search) -> dict[str, Any]:
+def describe_search(session: Session, search: Search) -> dict[str, Any]:
     """The fields of SearchModel."""
+    words = (example.words for example in list_examples(session, search) if example.words)
     return {
+        "words": next(words, ""),
+        "embedder": search.embedder,
         "search_id": search.id,
         "collection_id": search.collection_id,
         "target_name": search.target_name,

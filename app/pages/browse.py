@@ -4,6 +4,7 @@ import secrets
 import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
@@ -15,6 +16,7 @@ from app.browsing import (
     add_photo_to_tray,
     describe_image,
     find_by_name,
+    find_by_words,
     find_page_of,
     find_similar,
     get_image,
@@ -27,7 +29,8 @@ from app.browsing import (
 )
 from app.collecting import describe_preparation, get_collection
 from app.database import DbSession
-from app.errors import BadInput, RefusedPhoto
+from app.errors import BadInput, NoWords, RefusedPhoto
+from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
 from app.pages.addresses import (
     LARGEST_ID,
     Id,
@@ -37,6 +40,7 @@ from app.pages.addresses import (
     own_path,
     see_other,
 )
+from app.pages.indexes import describe_indexes
 from app.pages.rendering import file_name, render, wants_fragment
 from app.searching import (
     DEFAULT_ROUND_SIZE,
@@ -71,8 +75,10 @@ def browse(
     name: str | None = None,
     like: OptionalId = None,
     photo: OptionalId = None,
+    words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
 ) -> Response:
-    """A page of images: in order, at random, by name, or by likeness."""
+    """A page of images: in order, at random, by name, by likeness, or by words."""
+    words = words.strip()
     collection = get_collection(session, collection_id)
     listing = list_images(session, collection_id, page=page)
     context: dict[str, Any] = {"mode": "pages", "images": listing.images}
@@ -104,6 +110,22 @@ def browse(
         context["heading"] = f"File name: {name}"
         if matches.kind == "nearest":
             context["nearest_page"] = find_page_of(session, matches.images[0])
+    elif words:
+        context |= {"mode": "words", "heading": f"Images that fit “{words}”", "images": []}
+        try:
+            fitting = find_by_words(
+                session,
+                collection_id,
+                words,
+                page=page,
+                indexes=request.app.state.indexes,
+                embedders=request.app.state.embedders,
+            )
+        except NoWords as error:
+            context["no_words"] = str(error)
+        else:
+            context |= {"fitting": fitting, "images": fitting.images}
+            context["similarities"] = fitting.similarities
     elif sample is not None:
         images = sample_images(session, collection_id, seed=sample)
         context |= {"mode": "sample", "images": images, "heading": "Images at random"}
@@ -116,6 +138,10 @@ def browse(
         image_count=listing.total,
         per_page=IMAGES_PER_PAGE,
         name=name or "",
+        words=words,
+        words_query=urlencode({"words": words}),
+        knows_words=any(one.knows_words for one in list_indexes(session, collection_id)),
+        max_words_length=MAX_WORDS_LENGTH,
         next_seed=secrets.randbelow(SEEDS),
         preparation=describe_preparation(session, collection, now=datetime.now(UTC)),
         **({"similarities": []} | context),
@@ -213,18 +239,21 @@ def new_search(
     person: SignedIn,
     collection_id: Id,
     image: OptionalId = None,
+    words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
 ) -> Response:
-    """The page that opens a search: with this image, or with everything in the tray."""
+    """The page that opens a search: with this image, these words, or all that is in the tray."""
     collection = get_collection(session, collection_id)
     ticked = None
     if image is not None:
         get_image(session, image, collection_id=collection_id)
         ticked = {("image", image)}
     form = {
-        "target_name": "",
+        "target_name": words,
+        "words": words,
         "counts_as_yes": "",
         "round_size": DEFAULT_ROUND_SIZE,
         "strategy": DEFAULT_STRATEGY,
+        "embedder": "",
     }
     return render_new_search(request, session, person, collection, ticked=ticked, form=form)
 
@@ -236,9 +265,11 @@ def add_search(
     person: SignedIn,
     collection_id: Id,
     target_name: Annotated[str, Form()] = "",
+    words: Annotated[str, Form()] = "",
     counts_as_yes: Annotated[str, Form()] = "",
     round_size: Annotated[str, Form()] = "",
     strategy: Annotated[str, Form()] = DEFAULT_STRATEGY,
+    embedder: Annotated[str, Form()] = "",
     image_ids: FormIds = None,
     photo_ids: FormIds = None,
     photo: Photos = [],  # noqa: B006 - FastAPI copies it
@@ -256,8 +287,11 @@ def add_search(
         wrong["examples"] = str(error)
     if not target_name.strip():
         wrong["target_name"] = "Give it a name, so that you find this search again."
-    if not (image_ids or photo_ids or wrong):
-        wrong["examples"] = "Tick or add at least one example: a search begins with one."
+    if not (image_ids or photo_ids or words.strip() or wrong):
+        wrong["examples"] = (
+            "Tick or add at least one example: a search begins with one. Where the collection "
+            "knows words, they do as well."
+        )
     if not (round_size.isdecimal() and int(round_size[:9]) in ROUND_SIZES):
         wrong["round_size"] = f"A whole number from {ROUND_SIZES[0]} to {ROUND_SIZES[-1]}."
     if not wrong:
@@ -271,21 +305,27 @@ def add_search(
                     counts_as_yes=counts_as_yes,
                     strategy=strategy,
                     round_size=int(round_size),
+                    words=words,
                     image_ids=image_ids or [],
                     photo_ids=photo_ids,
+                    embedder=embedder or None,
                     indexes=request.app.state.indexes,
                     embedders=request.app.state.embedders,
                     settings=settings,
                     opening_key=opening_key,
                 )
             return see_other(f"/searches/{search.id}")
+        except NoWords as error:
+            wrong["words"] = str(error)
         except BadInput as error:
             problem = str(error)
     form = {
         "target_name": target_name,
+        "words": words,
         "counts_as_yes": counts_as_yes,
         "round_size": round_size,
         "strategy": strategy,
+        "embedder": embedder,
     }
     ticked = {("image", one) for one in image_ids or []} | {("photo", one) for one in photo_ids}
     return render_new_search(
@@ -316,6 +356,9 @@ def render_new_search(
     """The form as it was filled in, with what is wrong beside each field."""
     strategies = list_strategies()
     others = [choice for choice in strategies if choice.name != DEFAULT_STRATEGY]
+    known = describe_indexes(session, collection, request.app.state.jobs)
+    able = [choice for choice in known["indexes"] if choice.knows_words]
+    usual = (able or known["indexes"])[:1]
     return render(
         request,
         "search_new.html",
@@ -332,7 +375,11 @@ def render_new_search(
         round_sizes=ROUND_SIZES,
         max_name_length=MAX_NAME_LENGTH,
         max_counts_length=MAX_COUNTS_LENGTH,
-        form=form,
+        max_words_length=MAX_WORDS_LENGTH,
+        form=form | {"embedder": form["embedder"] or "".join(one.embedder for one in usual)},
+        knows_words=bool(able),
+        collections_with_words=[] if able else list_collections_with_words(session),
+        **known,
         wrong=wrong or {},
         problem=problem,
         opening_key=uuid.uuid4(),

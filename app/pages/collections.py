@@ -16,8 +16,8 @@ from app.collecting import (
 from app.database import DbSession
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.importing import add_collection
-from app.indexing import DEFAULT_EMBEDDER
 from app.pages.addresses import Id, PageNumber, see_other
+from app.pages.indexes import describe_indexes
 from app.pages.rendering import render, wants_fragment
 from app.reporting import list_searches
 from app.security import Admin, SignedIn
@@ -152,6 +152,7 @@ def render_collection(
         facts=facts,
         preparation=describe_preparation(session, facts.collection, now=datetime.now(UTC)),
         searches=list_searches(session, person, collection_id=collection_id),
+        **describe_indexes(session, facts.collection, request.app.state.jobs),
         form=form or NEW | {"source": facts.collection.source},
         wrong=wrong or {},
     )
@@ -194,6 +195,5 @@ def begin_preparing(request: Request, collection_id: int, form: dict[str, Any]) 
         read_path(form["source"]),
         labels=read_labels_choice(form),
         copy=bool(form["keep_copy"]),
-        embedder=DEFAULT_EMBEDDER,
     )
     return answer

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from app.database import DbSession
 from app.errors import BadInput, NotFound
 from app.exports import Format, write_export
+from app.indexes import list_indexes
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render, wants_fragment
 from app.reporting import (
@@ -34,6 +35,7 @@ from app.searching import (
     correct_answers,
     get_search,
     list_strategies,
+    move_search,
     record_answers,
     redo,
     submit_answers,
@@ -313,8 +315,9 @@ def show_settings(
         "counts_as_yes": search.counts_as_yes,
         "strategy": search.strategy,
         "round_size": search.round_size,
+        "embedder": search.embedder,
     }
-    return render_settings(request, search, person, given)
+    return render_settings(request, session, search, person, given)
 
 
 @router.post("/settings")
@@ -327,20 +330,33 @@ def save_settings(
     counts_as_yes: Annotated[str, Form()] = "",
     strategy: Annotated[str, Form()] = "",
     round_size: Annotated[str, Form()] = "",
+    embedder: Annotated[str, Form()] = "",
 ) -> Response:
     """Change the settings; what can't be used is said beside what was typed."""
     search = get_search(session, person, search_id)
+    state = request.app.state
     try:
         if not round_size.isdecimal():
             raise BadInput("Images per round must be a whole number.")
-        change_search(
-            session,
-            search,
-            target_name=target_name,
-            counts_as_yes=counts_as_yes,
-            strategy=strategy,
-            round_size=int(round_size[:9]),
-        )
+        with session.begin_nested():  # all of it or nothing
+            change_search(
+                session,
+                search,
+                target_name=target_name,
+                counts_as_yes=counts_as_yes,
+                strategy=strategy,
+                round_size=int(round_size[:9]),
+            )
+            known = {one.embedder for one in list_indexes(session, search.collection_id)}
+            if embedder or search.embedder in known:
+                move_search(
+                    session,
+                    search,
+                    embedder=embedder or search.embedder,
+                    indexes=state.indexes,
+                    embedders=state.embedders,
+                    settings=state.settings,
+                )
     except BadInput as error:
         session.expire(search)  # lets go of what was changed before the error
         given = {
@@ -348,8 +364,9 @@ def save_settings(
             "counts_as_yes": counts_as_yes,
             "strategy": strategy,
             "round_size": round_size,
+            "embedder": embedder or search.embedder,
         }
-        return render_settings(request, search, person, given, problem=str(error))
+        return render_settings(request, session, search, person, given, problem=str(error))
     return see(search)
 
 
@@ -402,6 +419,7 @@ def render_grid(
 
 def render_settings(
     request: Request,
+    session: Session,
     search: Search,
     person: Person,
     given: Mapping[str, object],
@@ -417,6 +435,7 @@ def render_settings(
         given=given,
         problem=problem,
         strategies=list_strategies(),
+        indexes=list_indexes(session, search.collection_id),
         sizes=ROUND_SIZES,
     )
 

@@ -113,7 +113,7 @@ def test_images_are_read_in_parts(api):
     [
         ({"strategy": "best"}, "best"),
         ({"round_size": 5}, "from 6 to 48"),
-        ({"image_ids": []}, "image_ids"),
+        ({"image_ids": []}, "describe in words"),
         ({"image_ids": [2**63]}, "image_ids|less than"),
         ({"image_ids": [987654321]}, "not among the prepared"),
         ({"seed": -1}, "seed"),

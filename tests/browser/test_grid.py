@@ -398,7 +398,7 @@ def test_new_grid_is_announced(page, drawn_server):
 def test_panel_and_reasons_are_remembered(page, drawn_server):
     open_search(page, drawn_server)
     page.keyboard.press("w")
-    expect(card(page, 0).locator(".why")).to_have_text("Like your examples")
+    expect(card(page, 0).locator(".why")).to_have_text("As you asked")
     page.get_by_role("button", name="Target and rounds").click()
     expect(page.locator("#rail")).to_be_hidden()
     page.reload()

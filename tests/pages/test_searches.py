@@ -318,7 +318,7 @@ def test_large_view_is_a_page_and_a_fragment(browser):
 
     fragment = browser.get(f"/images/{second}", headers=HTMX).text
     assert "<html" not in fragment
-    assert "Among the images most like your examples." in fragment
+    assert "Among the images that fit best what you opened this search with." in fragment
 
     whole = browser.get(f"/images/{second}").text
     assert f'href="{browser.here}/images/{first}"' in whole

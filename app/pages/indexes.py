@@ -1,0 +1,77 @@
+"""The indexes of a collection side by side: how each stands, one more of them, two as one."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request, Response
+from sqlalchemy.orm import Session
+
+from app.collecting import get_collection
+from app.database import DbSession
+from app.indexes import list_builds, list_indexes, list_more_embedders
+from app.indexing import check_embedder
+from app.jobs import Jobs
+from app.pages.addresses import Id, see_other
+from app.pages.rendering import render, wants_fragment
+from app.security import Admin, SignedIn
+from app.tables import Collection
+
+Text = Annotated[str, Form()]
+
+router = APIRouter(prefix="/collections/{collection_id}/indexes")
+
+
+@router.get("")
+def show_indexes(
+    request: Request, session: DbSession, person: SignedIn, collection_id: Id
+) -> Response:
+    """How the indexes stand: the part of the collection's page that looks again by itself."""
+    collection = get_collection(session, collection_id)
+    if not wants_fragment(request):
+        return see_other(f"/collections/{collection_id}#indexes")
+    context = describe_indexes(session, collection, request.app.state.jobs)
+    return render(request, "_indexes.html", person=person, collection=collection, **context)
+
+
+@router.post("")
+def add_index(
+    request: Request, session: DbSession, _admin: Admin, collection_id: Id, embedder: Text = ""
+) -> Response:
+    """Prepare the collection with one more embedder, in the background."""
+    get_collection(session, collection_id)
+    check_embedder(embedder)
+    request.app.state.jobs.index(collection_id, embedder)
+    return see_other(f"/collections/{collection_id}#indexes")
+
+
+@router.post("/combined")
+def add_combined(
+    request: Request,
+    session: DbSession,
+    _admin: Admin,
+    collection_id: Id,
+    first: Text = "",
+    second: Text = "",
+) -> Response:
+    """Make one index of two, in the background."""
+    get_collection(session, collection_id)
+    request.app.state.jobs.combine(collection_id, first, second)
+    return see_other(f"/collections/{collection_id}#indexes")
+
+
+def describe_indexes(session: Session, collection: Collection, jobs: Jobs) -> dict[str, Any]:
+    """What the section about indexes needs, on whatever page it stands."""
+    indexes, builds = list_indexes(session, collection.id), list_builds(session, collection.id)
+    told = {one.embedder for one in indexes} | {build.embedder for build in builds}
+    asked = [one for one in jobs.list_asked(collection.id) if one.embedder not in told]
+    begun = {build.embedder for build in builds if build.state == "building"}
+    return {
+        "indexes": indexes,
+        "builds": builds,
+        "asked": asked,
+        "more_embedders": [
+            choice
+            for choice in list_more_embedders(session, collection.id)
+            if choice.name not in begun
+        ],
+        "is_building": bool(begun) or any(one.problem is None for one in asked),
+    }
