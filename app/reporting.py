@@ -411,6 +411,7 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
     ):
         given[answer.action_id].append((answer.image_id, answer.value))
     standing = {step.id for step in read_steps(session, search)[0]}
+    opened_with = _name_opening(list_examples(session, search))
     events = [
         HistoryEvent(
             at=action.at,
@@ -418,7 +419,7 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
             kind=action.kind,
             round_number=number,
             images=given[action.id],
-            sentence=_tell(action, number, given[action.id]),
+            sentence=_tell(action, number, given[action.id], opened_with),
             taken_back=action.kind in UNDOABLE and action.id not in standing,
         )
         for action, name, number in rows
@@ -531,13 +532,23 @@ def _list_answer_events(session: Session, search: Search, image_id: int) -> list
     return [AnswerEvent(value, name, at, number) for value, name, at, number in rows]
 
 
-def _tell(action: Action, number: int | None, images: list[tuple[int, str]]) -> str:
+def _name_opening(examples: list[Example]) -> str:
+    image_count = sum(example.image_id is not None for example in examples)
+    photo_count = sum(example.photo_id is not None for example in examples)
+    named = [f"{plural(image_count, 'image')} of the collection"] if image_count else []
+    named += [plural(photo_count, "photo")] if photo_count else []
+    named += [f"the words “{example.words}”" for example in examples if example.words]
+    return " and ".join(named)
+
+
+def _tell(
+    action: Action, number: int | None, images: list[tuple[int, str]], opened_with: str
+) -> str:
     if action.kind == "submit":
         filled = f", answering {plural(len(images), 'more image')}" if images else ""
         return f"Submitted round {number}{filled}"
     if action.kind == "example":
-        examples = f"{plural(len(images), 'image')} of the collection" if images else "a photo"
-        return f"Opened the search with {examples}"
+        return f"Opened the search with {opened_with}"
     if action.kind == "undo":
         return f"Took back a step of round {number}"
     if action.kind == "redo":
