@@ -61,14 +61,17 @@ def make_index(
     vectors: np.ndarray | None = None,
     *,
     embedder: str = "hand-made",
+    revision: str = "1",
+    knows_words: bool = False,
 ) -> ImageIndex:
     """A ready index over `images`, on disk where the app looks for it."""
     vectors = make_vectors(len(images)) if vectors is None else vectors
     row = ImageIndex(
         collection_id=images[0].collection_id,
         embedder=embedder,
-        revision="1",
+        revision=revision,
         dimension=vectors.shape[1],
+        knows_words=knows_words,
         state="ready",
         image_count=len(images),
         done_count=len(images),
@@ -78,7 +81,7 @@ def make_index(
     folder: Path = settings.home / "indexes" / str(row.id)
     folder.mkdir(parents=True)
     image_ids = np.array([image.id for image in images])
-    build_index(folder, vectors=vectors, image_ids=image_ids, embedder=embedder, revision="1")
+    build_index(folder, vectors=vectors, image_ids=image_ids, embedder=embedder, revision=revision)
     return row
 
 

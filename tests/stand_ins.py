@@ -53,6 +53,26 @@ class HashEmbedder:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
+class DirectionEmbedder(HashEmbedder):
+    """Knows the words it is given, each as a direction, and nudges them by what stands around."""
+
+    def __init__(self, name: str, meanings: dict[str, Floats]) -> None:
+        super().__init__(f"{name}:1")
+        self.name = name
+        self.meanings = meanings
+        self.dimension = len(next(iter(meanings.values())))
+        self.embed_text = self.embed_by_direction
+
+    def embed_by_direction(self, texts: list[str]) -> Floats:
+        return np.stack([self.embed_one(text) for text in texts])
+
+    def embed_one(self, text: str) -> Floats:
+        meaning = next(vector for word, vector in self.meanings.items() if word in text)
+        rng = np.random.default_rng(len(text))
+        vector = meaning + rng.normal(scale=0.01, size=self.dimension)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
 def register(monkeypatch: pytest.MonkeyPatch, embedder: HashEmbedder) -> None:
     """Let `embedder` be loaded by its name."""
     entry = RegisteredEmbedder(
