@@ -4,8 +4,8 @@
 
 LABELS.csv has the columns image_id and label. Targets with one look are the labels, cut to 40
 images; targets with several looks are made of three labels whose mean vectors are least alike, 20
-images of each, and opened from one of them. Every target is played by `rarefind` and `pf-ma`, 40
-rounds of 10 images. After 10, 20 and 40 rounds every method says how many are left (the samples are
+images of each, and opened from one of them. Every target is played by `rarefind` and `pf-ma`, 30
+rounds of 10 images. After 10, 20 and 30 rounds every method says how many are left (the samples are
 of 150 images, drawn then); `statements.csv` has what it said and the truth, `stops.csv` where each
 stop rule stopped, for a goal of 90 % at 95 % confidence, 80 % coverage, or 20 images.
 """
@@ -34,10 +34,14 @@ Integers = NDArray[np.int64]
 ONE_LOOK, LOOK = 40, 20  # images of a target of one look, and of each look of the others
 LOOKS = 3
 SEVERAL = 12  # targets of several looks
-ROUNDS, SIZE = 40, 10
-AFTER = (10, 20, 40)  # rounds
+ROUNDS, SIZE = 30, 10
+AFTER = (10, 20, 30)  # rounds
 STRATEGIES = ("rarefind", "pf-ma")
-GOALS = {"recall": Goal(recall=0.9), "coverage": Goal(coverage=0.8), "positives": Goal(positives=20)}
+GOALS = {
+    "recall": Goal(recall=0.9),
+    "coverage": Goal(coverage=0.8),
+    "positives": Goal(positives=20),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +113,7 @@ def list_tasks(index: VectorIndex, rows_of: dict[str, Integers], seeds: int) -> 
             yield make_task(index, parts, LOOK, " + ".join(labels[i] for i in turned), seed)
 
 
-def make_task(
-    index: VectorIndex, parts: list[Integers], most: int, target: str, seed: int
-) -> Task:
+def make_task(index: VectorIndex, parts: list[Integers], most: int, target: str, seed: int) -> Task:
     """Keep at most so many images of each part, take the others out of the pool."""
     rng = np.random.default_rng([seed, *map(len, parts)])
     kept = [np.sort(rng.permutation(rows)[:most]) for rows in parts]
@@ -173,20 +175,19 @@ def list_statements(
     next_values = np.concatenate([one.values for one in played[number : number + 5]])
     coming = float((next_values == Value.YES).mean())
     judged = [one for one in played[:number] if one.proposal.head is not None]
+    if head is None or not judged:
+        return
+    scores = index.scores(head.weights, head.bias)[unanswered]
     calibration = remaining.calibrate(
         np.concatenate([one.proposal.scores for one in judged]),
         np.concatenate([one.values for one in judged]),
+        scores,
     )
-    if head is None or calibration is None:
-        return
-    scores = index.scores(head.weights, head.bias)[unanswered]
     rng = np.random.default_rng([task.seed, number])
 
     def answer(rows: Integers) -> Answers:
         new = np.where(np.isin(rows, task.target_rows), Value.YES, Value.NO).astype(np.int8)
-        return Answers(
-            np.concatenate([answers.rows, rows]), np.concatenate([answers.values, new])
-        )
+        return Answers(np.concatenate([answers.rows, rows]), np.concatenate([answers.values, new]))
 
     by_score = remaining.plan_estimate(scores, unanswered, SAMPLE_SIZE, rng=rng)
     at_random = remaining.plan_absence(unanswered, SAMPLE_SIZE, rng=rng)

@@ -21,6 +21,7 @@ from app.engine.answers import Answers, Value
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
+Doubles = NDArray[np.float64]
 Values = NDArray[np.int8]
 
 Kind = Literal["heuristic", "estimate", "certificate"]
@@ -30,8 +31,11 @@ LEVEL = 0.95
 WINDOW = 50  # latest answers that a yield is taken from
 SMALLEST_STRATUM = 25  # images
 DRAWS = 4_000  # of the posterior, for an interval
+POOL_WEIGHT = 500.0  # answers that all unanswered images together count as, in a calibration
+POOL_POINTS = 2_000  # of them that are looked at, evenly by rank
+PRIOR_WEIGHT = 0.02
 PRIOR = 0.1  # pseudo-counts of yes and of no in each stratum, as Navine et al. 2024
-GRID = 200  # steps of the profile of a yield curve
+GRID = 2_000  # numbers of images left at which a yield curve is judged, at most
 
 
 @dataclass(frozen=True)
@@ -121,28 +125,23 @@ def recent_yield(values: Values, *, window: int = WINDOW, level: float = LEVEL) 
 
 
 def yield_curve(values: Values, unanswered_count: int, *, level: float = LEVEL) -> Statement:
-    """Images left, if finds go on thinning out as they did: yes at a rate of a b exp(-b t).
+    """Images left, if finds go on thinning out: each image is as likely as any other to turn up.
 
-    The interval is the profile likelihood's, on a grid; where the curve has not bent yet it reaches
-    to all unanswered images.
+    With n answers, r finds at t_1..t_r and L left, the likelihood of L, the rate profiled out, is
+    (r + L)! / L! (sum t + n L)^-r; the interval is where it is not much below its best.
     Parameters: `values` (k,) int8 of Value, in the order they were given (unsure counts as no: it
     took its turn); `unanswered_count` >= 0 images; `level` in 0..1.
-    Source: A. L. Goel, K. Okumoto, "Time-dependent error-detection rate model for software
-    reliability", IEEE Transactions on Reliability 28, 1979. As a rule to stop by it is near M.
-    Stevenson, R. Bin-Hezam, 10.1145/3631990, 2023, whose rate follows a power or exponential law.
+    Source: Z. Jelinski, P. B. Moranda, "Software reliability research", 1972, for faults in a
+    program. As a rule to stop by it is near M. Stevenson, R. Bin-Hezam, 10.1145/3631990, 2023.
     """
     times = np.flatnonzero(values == Value.YES) + 1.0
-    n, found = len(values), len(times)
+    r = len(times)
     value, low, high = float("nan"), 0.0, float(unanswered_count)
-    if found and unanswered_count:
+    if r:
         left = np.unique(np.geomspace(1, unanswered_count + 1, GRID).round()) - 1
-        rates = np.geomspace(1e-3, 1e2, GRID) / n
-        totals = (found + left)[:, None]
         likelihoods = (
-            found * (np.log(totals) + np.log(rates))
-            - rates * times.sum()
-            - totals * -np.expm1(-rates * n)
-        ).max(axis=1)
+            gammaln(r + left + 1) - gammaln(left + 1) - r * np.log(times.sum() + len(values) * left)
+        )
         best = int(np.argmax(likelihoods))
         near = left[likelihoods >= likelihoods[best] - _normal(level) ** 2 / 2]
         value, low, high = float(left[best]), float(near[0]), float(near[-1])
@@ -155,8 +154,8 @@ def yield_curve(values: Values, unanswered_count: int, *, level: float = LEVEL) 
         low,
         high,
         level,
-        "Finds become rarer at one steady pace. A look not seen yet, or another order of showing "
-        "images, breaks it.",
+        "Every image of the target is as easy to find as the next. The easy ones come first, so "
+        "more are left.",
         0,
     )
 
@@ -173,42 +172,53 @@ class Calibration:
 
     slope: float
     shift: float
-    covariance: NDArray[np.float64]
+    covariance: Doubles
 
-    def chances(self, scores: Floats) -> NDArray[np.float64]:
+    def chances(self, scores: Floats) -> Doubles:
         """Chances in 0..1, (n,) float64, of scores (n,)."""
         return np.asarray(expit(self.slope * np.asarray(scores, np.float64) + self.shift))
 
 
-def calibrate(shown_scores: Floats, values: Values) -> Calibration | None:
-    """Learn what a score was worth: from images whose score was known before their answer.
+def calibrate(
+    shown_scores: Floats, values: Values, unanswered_scores: Floats
+) -> Calibration | None:
+    """Learn what a score is worth: from images whose score was known before their answer.
 
+    Those were all chosen for their scores, so they say little of low ones. There rarity helps: the
+    unanswered images count as no, all together as much as 500 answers. That takes away a little
+    from the chances of a target that is not rare.
     Parameters: `shown_scores` (k,), each the score (0 is the boundary) by the head that chose its
-    image, rounds without a head left out; `values` (k,) int8 of Value, what was answered then;
-    unsure ones are skipped. Returns None before the first answer.
-    Source: J. Platt, "Probabilistic outputs for support vector machines", 1999, with his targets;
-    scores from before the answer, as A. P. Dawid, "The prequential approach", 1984.
+    image, rounds without a head left out; `values` (k,) int8 of Value, what was answered then,
+    unsure ones skipped; `unanswered_scores` (u,) by the current head. Returns None before the first
+    such answer.
+    Source: J. Platt, "Probabilistic outputs for support vector machines", 1999; scores from before
+    the answer as A. P. Dawid, "The prequential approach", 1984. A weak prior keeps it near the
+    head's own sigmoid, in place of Platt's targets, which would give every image a chance.
     """
     sure = values != Value.UNSURE
-    scores = np.asarray(shown_scores, np.float64)[sure]
-    is_yes = values[sure] == Value.YES
-    if not len(scores):
+    if not sure.any():
         return None
-    yes, no = int(is_yes.sum()), int((~is_yes).sum())
-    goals = np.where(is_yes, (yes + 1) / (yes + 2), 1 / (no + 2))
+    pool = np.sort(np.asarray(unanswered_scores, np.float64))
+    pool = pool[:: len(pool) // POOL_POINTS + 1]
+    scores = np.concatenate([np.asarray(shown_scores, np.float64)[sure], pool])
+    is_yes = np.concatenate([values[sure] == Value.YES, np.zeros(len(pool), bool)])
+    weights = np.concatenate([np.ones(int(sure.sum())), np.full(len(pool), POOL_WEIGHT)])
+    weights[len(weights) - len(pool) :] /= max(len(pool), 1)
     design = np.stack([scores, np.ones(len(scores))])
+    own = np.array([1.0, 0.0])
 
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        logits = weights @ design
-        cost = np.logaddexp(0, logits) - goals * logits
-        return float(cost.sum()), design @ (expit(logits) - goals)
+    def loss(line: Doubles) -> tuple[float, Doubles]:
+        logits = line @ design
+        cost = weights @ (np.logaddexp(0, logits) - is_yes * logits)
+        cost += PRIOR_WEIGHT / 2 * ((line - own) ** 2).sum()
+        slope = design @ (weights * (expit(logits) - is_yes)) + PRIOR_WEIGHT * (line - own)
+        return float(cost), slope
 
-    slope, shift = minimize(
-        loss, [0.5, 0.0], jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]
-    ).x
-    chances = expit(slope * scores + shift)
-    curvature = (design * (chances * (1 - chances))) @ design.T
-    return Calibration(float(slope), float(shift), np.linalg.pinv(curvature))
+    line = minimize(loss, own, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
+    chances = expit(line @ design)
+    curvature = (design * (weights * chances * (1 - chances))) @ design.T
+    covariance = np.linalg.inv(curvature + PRIOR_WEIGHT * np.eye(2))
+    return Calibration(float(line[0]), float(line[1]), covariance)
 
 
 def calibrated_sum(scores: Floats, calibration: Calibration, *, level: float = LEVEL) -> Statement:

@@ -168,22 +168,24 @@ def _describe_moment(
     answers = played[number - 1].answers
     values = answers.values[opening_count:]
     sizes = [len(one.proposal.rows) for one in played[:number]]
+    # The head that chose the next round is the head after this one's answers.
+    head: Head | None = played[min(number, len(played) - 1)].proposal.head
+    scores = None if head is None else index.scores(head.weights, head.bias)
     judged = [one for one in played[:number] if one.proposal.head is not None]
     calibration = None
-    if judged:
+    if judged and scores is not None:
         calibration = calibrate(
             np.concatenate([one.proposal.scores for one in judged]),
             np.concatenate([one.values for one in judged]),
+            scores[np.setdiff1d(pool_rows, answers.rows)],
         )
-    # The head that chose the next round is the head after this one's answers.
-    head: Head | None = played[min(number, len(played) - 1)].proposal.head
     return _Moment(
         index,
         number,
         answers,
         values,
         np.repeat(np.arange(1, number + 1), sizes),
-        None if head is None else index.scores(head.weights, head.bias),
+        scores,
         calibration,
         pool_rows,
         seed,

@@ -423,7 +423,7 @@ STOP_RULES: dict[str, StopRule] = {
         "Finds thinning out",
         "Follows the curve of finds to its end and stops when hardly any are left on it.",
         "heuristic",
-        "A. L. Goel, K. Okumoto, IEEE Transactions on Reliability 28, 1979",
+        "Z. Jelinski, P. B. Moranda, “Software reliability research”, 1972",
     ),
     "sum-of-chances": StopRule(
         _judge_sum,
