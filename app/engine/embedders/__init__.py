@@ -26,7 +26,7 @@ from app.engine.embedders.weights import (
     HubFile,
     UnknownEmbedder,
     find_file,
-    get_file,
+    get_files,
 )
 
 Floats = NDArray[np.float32]
@@ -144,6 +144,7 @@ def load_embedder(
     """
     loading = Loading(device, weights_folder, may_fetch)
     if name in EMBEDDERS:
+        gather_files(name, weights_folder=weights_folder, may_fetch=may_fetch)
         return EMBEDDERS[name].load(name, loading)
     backend, source = _find_backend(name)
     loaded: Embedder = backend.load(name, source, loading)
@@ -156,8 +157,7 @@ def gather_files(name: str, *, weights_folder: Path | None = None, may_fetch: bo
     Raises UnknownEmbedder and WeightsMissing as it does, but loads nothing.
     """
     if name in EMBEDDERS:
-        for file in EMBEDDERS[name].files:
-            get_file(file, name, folder=weights_folder, may_fetch=may_fetch)
+        get_files(EMBEDDERS[name].files, name, folder=weights_folder, may_fetch=may_fetch)
         return
     backend, source = _find_backend(name)
     backend.gather_files(name, source, Loading("cpu", weights_folder, may_fetch))

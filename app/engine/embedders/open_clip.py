@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from app.engine.embedders.weights import (
     UnknownEmbedder,
     WeightsMissing,
     WeightsNotUsable,
-    get_file,
+    get_files,
     get_local_file,
     make_revision,
 )
@@ -117,8 +118,13 @@ def _find_model(name: str, source: str, loading: Loading) -> Model:
         )
 
     def get(repository: str, *names: str) -> Path:
-        file = HubFile(repository, names)
-        return get_file(file, name, folder=loading.weights_folder, may_fetch=loading.may_fetch)
+        [path] = get_files(
+            [HubFile(repository, names)],
+            name,
+            folder=loading.weights_folder,
+            may_fetch=loading.may_fetch,
+        )
+        return path
 
     if kind == "hf-hub":
         if rest.count("/") != 1 or not all(rest.split("/")):
@@ -210,12 +216,12 @@ def _build(name: str, model: Model) -> tuple[nn.Module, int | tuple[int, int]]:
 def _make_tokenizer(model: Model) -> Callable[[list[str]], Tensor]:
     text = model.architecture["text_cfg"]
     options = text.get("tokenizer_kwargs", {})
-    context_length = text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
+    context_length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
     tokenize: Callable[[list[str]], Tensor]
     if model.tokenizer_folder is None:
         tokenize = open_clip.SimpleTokenizer(context_length=context_length, **options)
     else:
-        tokenize = open_clip.HFTokenizer(
+        tokenize = HFTokenizer(
             str(model.tokenizer_folder),
             context_length=context_length,
             tokenizer_mode=text.get("tokenizer_mode"),

@@ -61,7 +61,7 @@ class TorchEmbedder:
             None if tokenize is None else self._embed_text
         )
         devices = choose_devices(device)
-        on_cpu = devices[0].type == "cpu"
+        on_cpu = devices == [torch.device("cpu")]
         self._precision = torch.float32 if on_cpu else torch.float16
         self.batch_size = CPU_BATCH_SIZE if on_cpu else GPU_BATCH_SIZE
         self.streams = count_cores() if on_cpu else len(devices)

