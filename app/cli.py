@@ -29,6 +29,7 @@ from sqlalchemy.orm import Session
 
 from app.database import Database, open_database
 from app.demo.showing import prepare_demo, replay_demo
+from app.embedders import EmbedderChoice, list_embedders
 from app.errors import NotFound, RarefindError
 from app.evaluation import ReplaySettings, choose_strategies, choose_targets, run_replays
 from app.exports import write_export
@@ -43,8 +44,8 @@ from app.indexing import (
     DEFAULT_EMBEDDER,
     OpenIndexes,
     build_index,
-    check_embedder,
     combine_indexes,
+    fetch_embedder,
 )
 from app.main import create_app
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
@@ -169,7 +170,7 @@ def collection_add(
     with opened() as (settings, database):
         check_source(source, settings, labels)  # before a collection is made for it
         if embedder is not None:
-            check_embedder(embedder)
+            fetch_embedder(embedder, settings)
         with database.session() as session:
             person = get_local_person(session)
             collection = get_or_add_collection(session, name, source=source, person=person)
@@ -192,6 +193,13 @@ def collection_add(
                 )
         if not summary.imported:
             raise typer.Exit(1)
+
+
+@app.command()
+def embedders() -> None:
+    """List the models that make images comparable: what each is for and what it takes."""
+    with opened() as (settings, database), database.session() as session:
+        print_embedders(list_embedders(session, settings), settings.weights_folder)
 
 
 @app.command()
@@ -318,7 +326,7 @@ def index_build(
 ) -> None:
     """Prepare a collection with one more embedder, beside those it has, or go on with that."""
     with opened() as (settings, database):
-        check_embedder(embedder)
+        fetch_embedder(embedder, settings)
         collection_id = get_collection_id(database, collection)
         with progress_of("Preparing") as advance:
             made = build_index(
@@ -559,3 +567,42 @@ def print_summary(summary: ImportSummary) -> None:
             console.print(f"refused {example}", style="dim", highlight=False, markup=False)
     for note in summary.notes:
         console.print(note, highlight=False, markup=False)
+
+
+def print_embedders(choices: list[EmbedderChoice], folder: Path) -> None:
+    """The table of embedders, and where to put what is not here."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("name", no_wrap=True, style="bold")
+    table.add_column("what for", min_width=22)
+    table.add_column("words", no_wrap=True)
+    table.add_column("numbers", no_wrap=True, justify="right")
+    table.add_column("weights", no_wrap=True)
+    table.add_column("images/s", no_wrap=True)
+    for choice in choices:
+        place = "on disk" if choice.is_on_disk else "to fetch"
+        table.add_row(
+            choice.name,
+            choice.summary,
+            "yes" if choice.knows_words else "no",
+            f"{choice.dimension:,}",
+            f"{place}\n{choice.size_mb:,} MB" if choice.files else "included",
+            f"{choice.per_second:.0f}" if choice.per_second else "not\nmeasured",
+        )
+    console.print(table, highlight=False)
+    console.print(
+        "\nAny other model of OpenCLIP or timm: open_clip:MODEL:TAG, open_clip:MODEL:FILE, "
+        "open_clip:hf-hub:OWNER/NAME, open_clip:local-dir:FOLDER, timm:MODEL, timm:MODEL:FILE.",
+        highlight=False,
+        markup=False,
+    )
+    missing = [choice for choice in choices if not choice.is_on_disk]
+    if missing:
+        console.print(
+            "\nWeights are fetched from huggingface.co when a collection is prepared with them. To "
+            "bring them yourself, put these files into the folder of weights (RAREFIND_WEIGHTS),",
+            highlight=False,
+        )
+        console.print(f"{folder}:", soft_wrap=True, highlight=False, markup=False)
+        for choice in missing:
+            for file in choice.files:
+                console.print(f"  {file}", soft_wrap=True, highlight=False, markup=False)
