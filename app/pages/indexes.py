@@ -36,9 +36,10 @@ def show_indexes(
 def add_index(
     request: Request, session: DbSession, _admin: Admin, collection_id: Id, embedder: Text = ""
 ) -> Response:
-    """Prepare the collection with one more embedder, in the background."""
+    """Prepare the collection with one more embedder, in the background, or try again."""
     get_collection(session, collection_id)
-    check_embedder(embedder)
+    if embedder not in {build.embedder for build in list_builds(session, collection_id)}:
+        check_embedder(embedder)
     request.app.state.jobs.index(collection_id, embedder)
     return see_other(f"/collections/{collection_id}#indexes")
 
