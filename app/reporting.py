@@ -54,6 +54,9 @@ REASON_SENTENCES = {
     "close-to-line": "Not sure yet whether yes or no: your answer teaches most here.",
     "likely": "Among the likeliest images not yet seen.",
     "exploration": "A look somewhere new, to find what your answers don't cover yet.",
+    "gap": "Among the images most like the gap you picked on the dashboard.",
+    "sample": "Drawn by lot for the sample, whether it is likely or not.",
+    "second-look": "Chosen by something else than your search, to see what it may have missed.",
 }
 
 
@@ -549,6 +552,8 @@ def _tell(
         return f"Submitted round {number}{filled}"
     if action.kind == "example":
         return f"Opened the search with {opened_with}"
+    if action.kind == "detour":
+        return f"Asked for other images in round {number}"
     if action.kind == "undo":
         return f"Took back a step of round {number}"
     if action.kind == "redo":

@@ -1,4 +1,4 @@
-"""Everything that changes a search: open, answer, submit, undo, redo, correct, change.
+"""Everything that changes a search: open, answer, submit, detour, undo, redo, correct, change.
 
 Answers and actions are only added. Undo takes back the newest action that still stands: an
 answer, or a whole submit, which makes the round before the current one again. Rounds form a tree
@@ -17,10 +17,12 @@ from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from app.engine.detours import DetourPlan, detour_rng, plan_detour
 from app.engine.head import Head
 from app.engine.index import VectorIndex
 from app.engine.loop import (
     Answers,
+    Choice,
     Opening,
     Proposal,
     Value,
@@ -43,9 +45,11 @@ from app.indexes import MAX_WORDS_LENGTH, choose_index, embed_example_photo, emb
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.settings import Settings
 from app.tables import (
+    DETOUR_KINDS,
     Action,
     Answer,
     Collection,
+    Detour,
     Example,
     ExampleVector,
     Image,
@@ -64,7 +68,8 @@ DEFAULT_STRATEGY = "pf-ma"
 MAX_NAME_LENGTH = 200
 MAX_COUNTS_LENGTH = 2_000
 VALUES = {"yes": Value.YES, "no": Value.NO, "unsure": Value.UNSURE}
-UNDOABLE = ("answer", "submit", "correct")
+UNDOABLE = ("answer", "submit", "correct", "detour")
+DETOUR_SIZES = range(6, 100_001)
 
 Values = dict[int, str | None]  # image id -> yes, no, unsure, or None for no answer
 StepRow = Row[int, str, int | None, int | None]  # id, kind, round_id, next_round_id
@@ -193,7 +198,7 @@ def open_search(
     action = _add_action(session, search, person, kind="example", round_id=None, gesture_key=None)
     _add_answers(session, action, dict.fromkeys(image_ids, "yes"))
     session.flush()
-    first = _add_round(session, search, previous=None, indexes=indexes)
+    first = _add_round(session, search, previous=None, detour=None, indexes=indexes)
     search.current_round_id = first.id
     session.execute(
         delete(TrayItem).where(
@@ -280,11 +285,66 @@ def submit_answers(
     search.rest_are_no = rest_are_no
     search.touched_at = func.now()
     previous = session.get_one(Round, round_id)
-    proposed = _add_round(session, search, previous=previous, indexes=indexes)
+    detour = session.get(Detour, previous.detour_id) if previous.detour_id else None
+    proposed = _add_round(session, search, previous=previous, detour=detour, indexes=indexes)
     action.next_round_id = proposed.id
     search.current_round_id = proposed.id
     session.flush()
     return Submitted(already=False)
+
+
+def take_detour(
+    session: Session,
+    search: Search,
+    *,
+    person: Person,
+    kind: str | None,
+    size: int = 0,
+    anchor_image_id: int | None = None,
+    gesture_key: str | None,
+    indexes: OpenIndexes,
+) -> None:
+    """Show other images than the strategy's next: a gap, a sample, a second look of `size` images.
+
+    It goes on over as many rounds as it needs; kind None ends it, and the strategy chooses again.
+    The grid on screen counts as submitted if any of its images has an answer; if none has, the new
+    one takes its place. Undo brings it back.
+    """
+    _lock(session, search)
+    if _is_repeated(session, search, gesture_key):
+        return
+    current = session.get_one(Round, search.current_round_id)
+    shown = _list_round_image_ids(session, current.id)
+    is_answered = bool(read_current_answers(session, search, image_ids=shown))
+    previous = (
+        current
+        if is_answered or current.previous_id is None
+        else session.get_one(Round, current.previous_id)
+    )
+    detour = None
+    if kind is not None:
+        _check_detour(session, current, kind, size, anchor_image_id, indexes)
+        detour = Detour(
+            search_id=search.id,
+            person_id=person.id,
+            kind=kind,
+            size=size,
+            from_round_id=current.id,
+            answers_through_id=_get_newest_answer_id(session, search),
+            seed=search.seed,
+            round_number=previous.number + 1,
+            anchor_image_id=anchor_image_id,
+        )
+        session.add(detour)
+        session.flush()
+    action = _add_action(
+        session, search, person, kind="detour", round_id=current.id, gesture_key=gesture_key
+    )
+    proposed = _add_round(session, search, previous=previous, detour=detour, indexes=indexes)
+    action.next_round_id = proposed.id
+    search.current_round_id = proposed.id
+    search.touched_at = func.now()
+    session.flush()
 
 
 def undo(
@@ -305,7 +365,7 @@ def undo(
     given = _read_answers_of(session, step)
     before = read_current_answers(session, search, image_ids=list(given), before_action_id=step.id)
     _add_answers(session, action, {image_id: before.get(image_id) for image_id in given})
-    if step.kind == "submit":
+    if step.kind in ("submit", "detour"):
         search.current_round_id = step.round_id
     search.touched_at = func.now()
     session.flush()
@@ -329,7 +389,7 @@ def redo(
     action.reverses_id = step.id
     given = _read_answers_of(session, step)
     _add_answers(session, action, given)
-    if step.kind == "submit":
+    if step.kind in ("submit", "detour"):
         search.current_round_id = step.next_round_id
     search.touched_at = func.now()
     session.flush()
@@ -402,17 +462,60 @@ def move_search(
 def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposal:
     """Propose a stored round again from what it stores: must give the stored images."""
     search = session.get_one(Search, made.search_id)
+    index = indexes.get(session.get_one(ImageIndex, made.index_id))
+    planned = None
+    if made.detour_id is not None:
+        detour = session.get_one(Detour, made.detour_id)
+        answers = read_engine_answers(session, search, index, through_id=made.answers_through_id)
+        planned = _choose_planned(
+            session, search, detour, index, answers, made.previous_id, made.size, indexes
+        )
     return _propose(
         session,
         search,
-        index=indexes.get(session.get_one(ImageIndex, made.index_id)),
+        index=index,
         number=made.number,
         strategy=made.strategy,
         size=made.size,
         seed=made.seed,
         answers_through_id=made.answers_through_id,
         previous_id=made.previous_id,
+        planned=planned,
     )
+
+
+def read_plan(
+    session: Session, search: Search, detour: Detour, indexes: OpenIndexes
+) -> tuple[DetourPlan, VectorIndex]:
+    """All images of a detour, as they were planned, and the index whose rows the plan names."""
+    from_round = session.get_one(Round, detour.from_round_id)
+    index = indexes.get(session.get_one(ImageIndex, from_round.index_id))
+    answers = read_engine_answers(session, search, index, through_id=detour.answers_through_id)
+    anchor_row = None
+    if detour.anchor_image_id is not None:
+        anchor_row = int(index.rows_of([detour.anchor_image_id])[0])
+    plan = plan_detour(
+        detour.kind,
+        index,
+        answers,
+        head=read_head(from_round),
+        size=detour.size,
+        rng=detour_rng(detour.seed, detour.round_number),
+        anchor_row=anchor_row,
+    )
+    return plan, index
+
+
+def list_detour_images(session: Session, detour_id: int, round_id: int | None) -> list[int]:
+    """The images that rounds of a detour have shown, up to and with a round, in their order."""
+    chain = list_chain(round_id)
+    shown = session.scalars(
+        select(RoundImage.image_id)
+        .join(Round, Round.id == RoundImage.round_id)
+        .where(Round.id.in_(select(chain.c.id)), Round.detour_id == detour_id)
+        .order_by(Round.number, RoundImage.position)
+    )
+    return list(shown)
 
 
 def read_current_answers(
@@ -530,34 +633,47 @@ def _embed_example(
 
 
 def _add_round(
-    session: Session, search: Search, *, previous: Round | None, indexes: OpenIndexes
+    session: Session,
+    search: Search,
+    *,
+    previous: Round | None,
+    detour: Detour | None,
+    indexes: OpenIndexes,
 ) -> Round:
     started = time.perf_counter()
     index_row = get_current_index(session, search.collection_id, embedder=search.embedder)
     number = 1 if previous is None else previous.number + 1
-    through_id = session.scalar(
-        select(func.coalesce(func.max(Answer.id), 0)).where(Answer.search_id == search.id)
-    )
+    through_id = _get_newest_answer_id(session, search)
+    index = indexes.get(index_row)
+    previous_id = previous.id if previous else None
+    planned = None
+    if detour is not None:
+        answers = read_engine_answers(session, search, index)
+        planned = _choose_planned(
+            session, search, detour, index, answers, previous_id, search.round_size, indexes
+        )
     proposal = _propose(
         session,
         search,
-        index=(index := indexes.get(index_row)),
+        index=index,
         number=number,
         strategy=search.strategy,
         size=search.round_size,
         seed=search.seed,
-        answers_through_id=through_id or 0,
-        previous_id=previous.id if previous else None,
+        answers_through_id=through_id,
+        previous_id=previous_id,
+        planned=planned,
     )
     made = Round(
         search_id=search.id,
-        previous_id=previous.id if previous else None,
+        previous_id=previous_id,
         number=number,
         strategy=search.strategy,
         size=search.round_size,
         seed=search.seed,
         index_id=index_row.id,
         answers_through_id=through_id,
+        detour_id=detour.id if detour is not None and planned is not None else None,
         head_weights=to_bytes(proposal.head.weights) if proposal.head else None,
         head_bias=float(proposal.head.bias) if proposal.head else None,
         proposing_ms=(time.perf_counter() - started) * 1_000,
@@ -601,6 +717,7 @@ def _propose(
     seed: int,
     answers_through_id: int,
     previous_id: int | None,
+    planned: Choice | None,
 ) -> Proposal:
     answers = read_engine_answers(session, search, index, through_id=answers_through_id)
     return propose_round(
@@ -612,7 +729,55 @@ def _propose(
         round_number=number,
         rng=round_rng(seed, number),
         pool_rows=list_pool(session, index, answers, previous_id, size),
+        planned=planned,
     )
+
+
+def _choose_planned(
+    session: Session,
+    search: Search,
+    detour: Detour,
+    index: VectorIndex,
+    answers: Answers,
+    previous_id: int | None,
+    size: int,
+    indexes: OpenIndexes,
+) -> Choice | None:
+    """The next images of a detour, of those that `index` holds; None when it has come to its end.
+
+    Images answered since it was planned are passed over, and so are those it showed already.
+    """
+    plan, planned_in = read_plan(session, search, detour, indexes)
+    image_ids = planned_in.image_ids[plan.rows]
+    shown = list_detour_images(session, detour.id, previous_id)
+    is_next = np.isin(image_ids, index.image_ids) & ~np.isin(image_ids, shown)
+    rows = index.rows_of(image_ids[is_next])
+    rows = rows[~np.isin(rows, answers.rows)][:size]
+    return Choice.of(rows, plan.reason) if len(rows) else None
+
+
+def _check_detour(
+    session: Session,
+    current: Round,
+    kind: str,
+    size: int,
+    anchor_image_id: int | None,
+    indexes: OpenIndexes,
+) -> None:
+    if kind not in DETOUR_KINDS:
+        raise BadInput("There is no such way to choose the next images.")
+    if size not in DETOUR_SIZES:
+        raise BadInput(f"A sample has from {DETOUR_SIZES[0]} to {DETOUR_SIZES[-1]:,} images.")
+    if kind == "estimate" and current.head_bias is None:
+        raise BadInput("A sample by score needs a head: answer a round with a yes in it first.")
+    if kind == "gap":
+        index = indexes.get(session.get_one(ImageIndex, current.index_id))
+        if anchor_image_id is None or not np.isin(anchor_image_id, index.image_ids):
+            raise NotFound("There is no such gap in this search.")
+
+
+def _get_newest_answer_id(session: Session, search: Search) -> int:
+    return session.scalar(select(func.max(Answer.id)).where(Answer.search_id == search.id)) or 0
 
 
 def read_opening(session: Session, search: Search, index: VectorIndex, answers: Answers) -> Opening:
@@ -819,6 +984,8 @@ def _describe(session: Session, step: StepRow, given: Values) -> str:
     number = session.scalar(select(Round.number).filter_by(id=step.round_id))
     if step.kind == "submit":
         return f"the submit of round {number}"
+    if step.kind == "detour":
+        return f"the choice of other images in round {number}"
     if len(given) > 1:
         return f"{len(given)} answers in round {number}"
     (value,) = given.values()

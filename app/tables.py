@@ -25,7 +25,8 @@ IMPORT_STATES = ("running", "done", "interrupted", "failed")
 INDEX_STATES = ("building", "ready", "failed")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
-ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo")
+ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo", "detour")
+DETOUR_KINDS = ("gap", "estimate", "absence", "second-look")
 # A path's last part, small letters, in the order of code points, which an index can follow.
 FILE_NAME = "(lower(regexp_replace(path, '^.*/'::text, ''::text)) COLLATE \"C\")"
 
@@ -380,12 +381,61 @@ class Round(Table):
     index_id: Mapped[int] = mapped_column(ForeignKey("indexes.id"))
     # The newest answer event the proposal knew: what makes a round repeatable.
     answers_through_id: Mapped[int] = mapped_column(server_default="0")
+    # The detour that chose its images; null where the strategy did.
+    detour_id: Mapped[int | None] = mapped_column(
+        ForeignKey("detours.id", use_alter=True, ondelete="SET NULL")
+    )
     head_weights: Mapped[bytes | None]  # float32 little-endian; null while there is no head
     head_bias: Mapped[float | None]
     proposing_ms: Mapped[float]
     proposed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     images: Mapped[list["RoundImage"]] = relationship(order_by="RoundImage.position")
+
+
+class Detour(Table):
+    """Rounds that a person asked for: a gap, a sample, a second look.
+
+    Which images they show follows from the index and the head of the round that was on screen, the
+    answers that stood, and the seed: `searching.read_plan`.
+    """
+
+    __tablename__ = "detours"
+    __table_args__ = (CheckConstraint(one_of("kind", DETOUR_KINDS), name="kind"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    size: Mapped[int]  # images
+    from_round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    answers_through_id: Mapped[int]
+    seed: Mapped[int]
+    round_number: Mapped[int]  # of its first round
+    anchor_image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"))  # of a gap
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ChosenGoal(Table):
+    """What a search is to reach and the stop rule it goes by; the newest one stands."""
+
+    __tablename__ = "goals"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    rule: Mapped[str]
+    recall: Mapped[float | None]  # 0..1 of the target's images
+    positives: Mapped[int | None]
+    coverage: Mapped[float | None]  # 0..1 of the target's looks
+    confidence: Mapped[float]  # 0..1
+    chosen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    person: Mapped[Person] = relationship()
 
 
 class RoundImage(Table):

@@ -3,7 +3,8 @@
 Round 1 is the images nearest to the opening vector (`random` alone draws it by lot). From round 2
 on a head is fitted on all current answers, every image is scored, and the strategy chooses among
 the unanswered ones. While nothing is answered yes and no example was uploaded there is nothing to
-learn from: rounds go on down the list of images nearest to the opening.
+learn from: rounds go on down the list of images nearest to the opening. A person may ask for other
+images than the strategy's (`planned`, by app/engine/detours.py); the head is the same.
 """
 
 from collections.abc import Callable
@@ -30,6 +31,7 @@ __all__ = [
     "REASONS",
     "STRATEGIES",
     "Answers",
+    "Choice",
     "Opening",
     "Proposal",
     "UnknownStrategy",
@@ -74,14 +76,16 @@ def propose_round(
     round_number: int,
     rng: np.random.Generator,
     pool_rows: Integers | None = None,
+    planned: Choice | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Proposal:
     """Choose the images of the next round; the only place that does.
 
     Parameters: `answers` so far; `strategy`, a name of STRATEGIES; `size` >= 0 images wanted (fewer
     are given when fewer are left); `round_number` from 1; `rng`, best from `round_rng`; `pool_rows`
-    (m,) the only rows that may be shown, None for all; `clock`, seconds, to time the two parts.
-    Never gives a row that has an answer. Raises UnknownStrategy.
+    (m,) the only rows that may be shown, None for all; `planned`, unanswered rows to show in place
+    of the strategy's choice, None for that; `clock`, seconds, to time the two parts.
+    Never gives a row that has an answer, as long as no planned one has. Raises UnknownStrategy.
     Source: the loop of K. Zaher, O. Buisson, A. Joly, arXiv 2603.24480, 2026, in the reading of
     docs/algorithms.md, "The loop".
     """
@@ -99,7 +103,9 @@ def propose_round(
     else:
         head, scores = None, index.similarities(opening.vector)
     fitted = now()
-    if size == 0:
+    if planned is not None:
+        choice = planned
+    elif size == 0:
         choice = Choice(np.empty(0, np.int64), ())
     elif head is not None:
         choice = chosen.choose(

@@ -17,7 +17,10 @@ OPENING = "opening"  # nearest to the opening
 CLOSE_TO_LINE = "close-to-line"
 LIKELY = "likely"
 EXPLORATION = "exploration"
-REASONS = (OPENING, CLOSE_TO_LINE, LIKELY, EXPLORATION)
+GAP = "gap"  # the looks that a person asked for
+SAMPLE = "sample"  # drawn by lot, to tell how many are left
+SECOND_LOOK = "second-look"
+REASONS = (OPENING, CLOSE_TO_LINE, LIKELY, EXPLORATION, GAP, SAMPLE, SECOND_LOOK)
 
 
 @dataclass(frozen=True, eq=False)
