@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from app.engine import remaining
 from app.engine.answers import Answers, Value
-from app.engine.coverage import class_radius, coverage, estimate_coverage
+from app.engine.coverage import REDRAWS, class_radius, coverage, estimate_coverage
 from app.engine.index import VectorIndex, open_index
 from app.engine.replay import ReplayRound, replay
 from app.engine.stop_replay import LIKELIEST, replay_stops
@@ -198,7 +198,7 @@ def list_statements(
         (remaining.run_of_negatives(values), coming),
         (remaining.recent_yield(values), coming),
         (remaining.yield_curve(values, len(unanswered)), left),
-        (remaining.calibrated_sum(scores, calibration), left),
+        (remaining.calibrated_sum(scores, calibration, rng=rng), left),
         (
             remaining.chapman(len(answers.positives), look.seen_again, new, len(unanswered)),
             left - new,
@@ -221,7 +221,7 @@ def list_statements(
     estimate = estimate_coverage(
         index.vectors[answers.positives],
         index.vectors[unanswered[likeliest]],
-        calibration.chances(scores[likeliest]),
+        calibration.draws(scores[likeliest], REDRAWS, rng=rng),
         rng=rng,
     )
     common = {"rounds": number, "recall": found.mean(), "look_new": new, "explored": explored}

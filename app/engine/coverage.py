@@ -107,12 +107,13 @@ def estimate_coverage(
 
     The target is the positives, each counting 1, and the candidates, each counting its chance. Its
     radius is taken from the positives alone. The interval redraws which candidates belong to the
-    target: it says how sure the count is if the chances are right, not whether they are. What the
-    head cannot see (a look that resembles no positive) is in neither.
+    target, and with several versions of the chances also which version holds. What the head cannot
+    see (a look that resembles no positive) is in neither.
 
     Parameters: `positives` (p, d), p >= 1, and `candidates` (c, d), c >= 0, float32 unit rows:
-    unanswered images, all or the most likely; `chances` (c,) in 0..1, calibrated probabilities that
-    they are of the target; `rng` redraws.
+    unanswered images, all or the most likely; `chances` in 0..1, calibrated probabilities that they
+    are of the target: (c,), or (v, c) for v >= 1 equally likely versions (`Calibration.draws`);
+    `rng` redraws.
     Source: docs/algorithms.md, "Coverage"; the interval is a parametric bootstrap, B. Efron,
     R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6.
     """
@@ -122,10 +123,11 @@ def estimate_coverage(
         similarities = candidates[start : start + CHUNK_ROWS] @ positives.T
         is_near[start : start + CHUNK_ROWS] = similarities.max(axis=1) >= radius - ROUNDING
     found = len(positives)
-    total = found + float(chances.sum())
-    drawn = rng.random((REDRAWS, len(candidates))) < chances
+    versions = np.atleast_2d(chances)
+    versions = versions[np.arange(REDRAWS) % len(versions)]
+    drawn = rng.random(versions.shape) < versions
     shares = (found + drawn[:, is_near].sum(axis=1)) / (found + drawn.sum(axis=1))
     low, high = np.quantile(shares, [0.05, 0.95])
-    return CoverageEstimate(
-        (found + float(chances[is_near].sum())) / total, float(low), float(high), total
-    )
+    # The middle version: a few that hold everything likely would pull a mean far off.
+    near, total = (np.median(found + part.sum(axis=1)) for part in (versions[:, is_near], versions))
+    return CoverageEstimate(float(near / total), float(low), float(high), float(total))

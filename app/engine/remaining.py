@@ -34,6 +34,8 @@ DRAWS = 4_000  # of the posterior, for an interval
 POOL_WEIGHT = 500.0  # answers that all unanswered images together count as, in a calibration
 POOL_POINTS = 2_000  # of them that are looked at, evenly by rank
 PRIOR_WEIGHT = 0.02
+SCORE_BINS = 1_000
+LINES = 1_000  # draws of a calibration
 PRIOR = 0.1  # pseudo-counts of yes and of no in each stratum, as Navine et al. 2024
 GRID = 2_000  # numbers of images left at which a yield curve is judged, at most
 
@@ -178,6 +180,16 @@ class Calibration:
         """Chances in 0..1, (n,) float64, of scores (n,)."""
         return np.asarray(expit(self.slope * np.asarray(scores, np.float64) + self.shift))
 
+    def draws(self, scores: Floats, count: int, *, rng: np.random.Generator) -> Doubles:
+        """`count` versions of the chances, (count, n) float64, as far as the line is not known.
+
+        Source: the normal approximation of a posterior, A. Gelman et al., "Bayesian Data Analysis",
+        2013, chapter 4.
+        """
+        lines = rng.multivariate_normal([self.slope, self.shift], self.covariance, size=count)
+        slopes = np.maximum(lines[:, :1], 0.0)
+        return np.asarray(expit(slopes * np.asarray(scores, np.float64) + lines[:, 1:]))
+
 
 def calibrate(
     shown_scores: Floats, values: Values, unanswered_scores: Floats
@@ -221,31 +233,30 @@ def calibrate(
     return Calibration(float(line[0]), float(line[1]), covariance)
 
 
-def calibrated_sum(scores: Floats, calibration: Calibration, *, level: float = LEVEL) -> Statement:
+def calibrated_sum(
+    scores: Floats, calibration: Calibration, *, rng: np.random.Generator, level: float = LEVEL
+) -> Statement:
     """Images left as the sum of the calibrated chances of all unanswered ones.
 
-    The interval holds the chance of each image and how well the calibration is known, on a log
-    scale; not that far below the shown scores the sigmoid is a guess.
+    The interval draws lines of the calibration, and from the sum of each a number of images.
     Parameters: `scores` (u,) of the unanswered images by the current head; `calibration` of the
-    same search; `level` in 0..1. Values are 0..u images.
+    same search; `rng` draws the interval; `level` in 0..1. Values are 0..u images.
     Source: the Quant rule of E. Yang, D. D. Lewis, O. Frieder, "Heuristic stopping rules for
-    technology-assisted review", arXiv 2106.09871, 2021, with the delta method for the calibration.
+    technology-assisted review", arXiv 2106.09871, 2021; their interval takes the chances as known.
     """
-    chances = calibration.chances(scores)
-    value = float(chances.sum())
-    spread = chances * (1 - chances)
-    gradient = np.array([spread @ np.asarray(scores, np.float64), spread.sum()])
-    variance = float(spread.sum() + gradient @ calibration.covariance @ gradient)
-    spread_of_log = _normal(level) * math.sqrt(variance) / value if value else 0.0
-    factor = math.exp(min(spread_of_log, 700.0))  # the largest that a float holds
+    counts, edges = np.histogram(scores, bins=SCORE_BINS)  # a collection's scores, told in short
+    centres = (edges[:-1] + edges[1:]) / 2
+    sums = calibration.draws(centres, LINES, rng=rng) @ counts
+    low, high = np.quantile(rng.poisson(sums), [(1 - level) / 2, (1 + level) / 2])
+    value = float(calibration.chances(scores).sum())
     return Statement(
         "calibrated-sum",
         "Sum of chances",
         "estimate",
         "left",
         value,
-        value / factor,
-        min(value * factor, float(len(chances))),
+        min(float(low), value),
+        min(max(float(high), value), float(len(scores))),
         level,
         "An image's chance follows its score, also far below the scores shown so far. Looks that "
         "the head cannot see are not in it.",

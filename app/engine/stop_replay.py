@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.answers import Answers, Value
-from app.engine.coverage import CoverageEstimate, class_radius, coverage, estimate_coverage
+from app.engine.coverage import (
+    REDRAWS,
+    CoverageEstimate,
+    class_radius,
+    coverage,
+    estimate_coverage,
+)
 from app.engine.head import Head
 from app.engine.index import VectorIndex
 from app.engine.metrics import recall
@@ -252,13 +258,14 @@ def _estimate_coverage(
 ) -> CoverageEstimate | None:
     if moment.calibration is None or not standing.found:
         return None
+    rng = np.random.default_rng(moment.seed)
     likeliest = smallest(-standing.scores, LIKELIEST)
     vectors = moment.index.vectors
     return estimate_coverage(
         vectors[standing.answers.positives],
         vectors[unanswered[likeliest]],
-        moment.calibration.chances(standing.scores[likeliest]),
-        rng=np.random.default_rng(moment.seed),
+        moment.calibration.draws(standing.scores[likeliest], REDRAWS, rng=rng),
+        rng=rng,
     )
 
 

@@ -307,7 +307,12 @@ def _judge_sum(standing: Standing, goal: Goal) -> Advice:
     if standing.calibration is None or not len(standing.scores):
         return _more_answers(False, "A head, and answers to what it proposed.", math.nan)
     return _judge_left(
-        calibrated_sum(standing.scores, standing.calibration, level=_two_sided(goal)),
+        calibrated_sum(
+            standing.scores,
+            standing.calibration,
+            rng=np.random.default_rng(standing.seed),
+            level=_two_sided(goal),
+        ),
         standing,
         goal,
     )
