@@ -14,8 +14,10 @@ from app.collecting import (
     list_refused,
 )
 from app.database import DbSession
+from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.importing import add_collection
+from app.indexing import DEFAULT_EMBEDDER, check_embedder
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.indexes import describe_indexes
 from app.pages.rendering import render, wants_fragment
@@ -26,15 +28,23 @@ from app.sources import check_source
 
 Text = Annotated[str, Form()]
 MAX_NAME_LENGTH = 120
-NEW = {"name": "", "source": "", "keep_copy": "", "labels": "none", "labels_file": ""}
+NEW = {
+    "name": "",
+    "source": "",
+    "keep_copy": "",
+    "labels": "none",
+    "labels_file": "",
+    "embedder": DEFAULT_EMBEDDER,
+    "other_embedder": "",
+}
 
 router = APIRouter(prefix="/collections")
 
 
 @router.get("/new")
-def new_collection(request: Request, admin: Admin) -> Response:
+def new_collection(request: Request, session: DbSession, admin: Admin) -> Response:
     """The form that adds a collection."""
-    return render(request, "collection_new.html", person=admin, form=NEW, wrong={})
+    return render_new(request, session, admin, form=NEW, wrong={})
 
 
 @router.post("")
@@ -47,11 +57,27 @@ def add(
     keep_copy: Text = "",
     labels: Text = "none",
     labels_file: Text = "",
+    embedder: Text = DEFAULT_EMBEDDER,
+    other_embedder: Text = "",
 ) -> Response:
     """Add a collection and begin to prepare it, or show what is wrong with the form."""
-    form = {"name": name, "source": source, "keep_copy": keep_copy, "labels": labels}
-    form["labels_file"] = labels_file
+    form = {
+        "name": name,
+        "source": source,
+        "keep_copy": keep_copy,
+        "labels": labels,
+        "labels_file": labels_file,
+        "embedder": embedder,
+        "other_embedder": other_embedder,
+    }
     wrong = find_wrong_sources(form, request.app.state.settings)
+    chosen = other_embedder.strip() if embedder == "other" else embedder
+    try:
+        if not chosen:
+            raise BadInput("Type the place of the model, or choose one of those above.")
+        check_embedder(chosen)
+    except BadInput as error:
+        wrong["other_embedder"] = str(error)
     if len(name) > MAX_NAME_LENGTH:
         wrong["name"] = f"The name is longer than {MAX_NAME_LENGTH} characters."
     if not wrong:
@@ -60,8 +86,8 @@ def add(
         except (NameTaken, BadInput) as error:
             wrong["name"] = str(error)
         else:
-            return begin_preparing(request, collection.id, form)
-    return render(request, "collection_new.html", status=422, person=admin, form=form, wrong=wrong)
+            return begin_preparing(request, collection.id, form, embedder=chosen)
+    return render_new(request, session, admin, form=form, wrong=wrong)
 
 
 @router.get("/{collection_id}")
@@ -132,6 +158,26 @@ def refused_files(
     )
 
 
+def render_new(
+    request: Request,
+    session: DbSession,
+    admin: Admin,
+    *,
+    form: dict[str, Any],
+    wrong: dict[str, str],
+) -> Response:
+    """The form that adds a collection, as it was filled in."""
+    return render(
+        request,
+        "collection_new.html",
+        status=422 if wrong else 200,
+        person=admin,
+        form=form,
+        wrong=wrong,
+        embedders=list_embedders(session, request.app.state.settings),
+    )
+
+
 def render_collection(
     request: Request,
     session: DbSession,
@@ -186,7 +232,9 @@ def read_path(typed: str) -> Path:
     return Path(typed.strip()).expanduser()
 
 
-def begin_preparing(request: Request, collection_id: int, form: dict[str, Any]) -> Response:
+def begin_preparing(
+    request: Request, collection_id: int, form: dict[str, Any], *, embedder: str | None = None
+) -> Response:
     """Hand the work to the background, once this request's transaction is committed."""
     answer = see_other(f"/collections/{collection_id}")
     answer.background = BackgroundTask(
@@ -195,5 +243,6 @@ def begin_preparing(request: Request, collection_id: int, form: dict[str, Any]) 
         read_path(form["source"]),
         labels=read_labels_choice(form),
         copy=bool(form["keep_copy"]),
+        embedder=embedder,
     )
     return answer

@@ -223,7 +223,7 @@ def _timm_weights(model: str) -> tuple[HubFile]:
 EMBEDDERS: dict[str, RegisteredEmbedder] = {
     "efficientnet-lite0": RegisteredEmbedder(
         load=_load_efficientnet_lite0,
-        summary="Small and quick, comes with Rarefind and needs no download.",
+        summary="Small and quick: the one to begin with.",
         dimension=1280,
         knows_words=False,
     ),

@@ -27,9 +27,11 @@ from app.engine.embedders.weights import (
     UnknownEmbedder,
     WeightsMissing,
     WeightsNotUsable,
+    first_line,
     get_files,
     get_local_file,
     make_revision,
+    say_unknown,
 )
 
 
@@ -139,9 +141,7 @@ def _read_built_in(
 ) -> Model:
     architecture = open_clip.get_model_config(model)
     if architecture is None:
-        raise UnknownEmbedder(
-            f"OpenCLIP has no model {model!r}. It has: {', '.join(open_clip.list_models())}."
-        )
+        raise UnknownEmbedder(say_unknown("OpenCLIP", model, open_clip.list_models()))
     tags = open_clip.list_pretrained_tags_by_model(model)
     if place.endswith(ENDINGS) or "/" in place:
         weights = get_local_file(place, name, folder=loading.weights_folder)
@@ -207,8 +207,7 @@ def _build(name: str, model: Model) -> tuple[nn.Module, int | tuple[int, int]]:
         open_clip.load_checkpoint(network, str(model.weights))
     except Exception as error:  # readers answer foreign bytes with nearly any error
         raise WeightsNotUsable(
-            f"{model.weights} does not hold the weights of {name}: "
-            f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+            f"{model.weights} does not hold the weights of {name}: {first_line(error)}."
         ) from error
     return network, network.visual.image_size
 

@@ -16,9 +16,11 @@ from app.engine.embedders.weights import (
     HubFile,
     UnknownEmbedder,
     WeightsNotUsable,
+    first_line,
     get_files,
     get_local_file,
     make_revision,
+    say_unknown,
 )
 
 
@@ -75,10 +77,7 @@ def read_preparation(config: dict[str, Any]) -> Preparation:
 def _find_model(name: str, source: str, loading: Loading) -> tuple[str, Path]:
     model, _, place = source.partition(":")
     if not timm.is_model(model):
-        near = ", ".join(timm.list_models(f"*{model.partition('.')[0][:12]}*")[:20])
-        raise UnknownEmbedder(
-            f"timm has no model {model!r}." + (f" It has: {near}." if near else "")
-        )
+        raise UnknownEmbedder(say_unknown("timm", model, timm.list_models()))
     if place:
         return model, get_local_file(place, name, folder=loading.weights_folder)
     try:
@@ -107,8 +106,7 @@ def _build(name: str, model: str, weights: Path) -> tuple[nn.Module, int]:
         )
     except Exception as error:  # readers answer foreign bytes with nearly any error
         raise WeightsNotUsable(
-            f"{weights} does not hold the weights of {name}: "
-            f"{str(error).strip().partition(chr(10))[0] or type(error).__name__}"
+            f"{weights} does not hold the weights of {name}: {first_line(error)}."
         ) from error
     network.reset_classifier(0)
     return network, network.head_hidden_size

@@ -4,8 +4,10 @@ Does not import torch.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from app.engine import EngineError
@@ -74,11 +76,11 @@ def get_files(
         try:
             paths = {file: path or _fetch(file) for file, path in paths.items()}
         except Exception as error:  # of the network, the hub, the disk: all mean it is not here
-            reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+            reason = first_line(error)
     missing = [file for file, path in paths.items() if path is None]
     if missing:
         place = missing[0].repository
-        what = ", ".join(" or ".join(file.names) for file in missing)
+        what = " and ".join(file.names[0] for file in missing)
         raise WeightsMissing(
             f"{embedder} needs {what} from huggingface.co/{place}, and can't fetch it ({reason}). "
             "Fetch it where there is a network, and put it into "
@@ -102,6 +104,20 @@ def get_local_file(place: str, embedder: str, *, folder: Path | None) -> Path:
     if not path.is_file():
         raise WeightsMissing(f"{embedder} needs its weights at {path}, where there is no file.")
     return path
+
+
+def say_unknown(library: str, model: str, known: list[str]) -> str:
+    """That a library has no such model, and which of those `known` have names near to it."""
+    near = get_close_matches(model, known, n=5)
+    return f"{library} has no model {model!r}." + (
+        f" Near to it: {', '.join(near)}." if near else ""
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, as a part of a sentence."""
+    line = str(error).strip().partition("\n")[0].rstrip(".")
+    return re.sub(r"^\[Errno -?\d+\] ", "", line) or type(error).__name__
 
 
 def make_revision(embedder: str, weights: Path) -> str:
