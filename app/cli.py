@@ -31,7 +31,13 @@ from app.database import Database, open_database
 from app.demo.showing import prepare_demo, replay_demo
 from app.embedders import EmbedderChoice, list_embedders
 from app.errors import NotFound, RarefindError
-from app.evaluation import ReplaySettings, choose_strategies, choose_targets, run_replays
+from app.evaluation import (
+    ReplaySettings,
+    choose_stops,
+    choose_strategies,
+    choose_targets,
+    run_replays,
+)
 from app.exports import write_export
 from app.importing import (
     ImportSummary,
@@ -255,6 +261,14 @@ def replay(
         float | None,
         typer.Option(help="Share of the images kept out of the search, to measure F1 on: 0.2."),
     ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE[:GOAL]",
+            help="A stop rule to try on the same rounds, such as score-sample:0.8; repeatable, or "
+            "“all”.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that play at a time.")] = 1,
     server: Annotated[
         str | None, typer.Option(help="Play through the API of this server, http://host:port.")
@@ -287,6 +301,7 @@ def replay(
             oracle_error=oracle_error,
             oracle_unsure=oracle_unsure,
             holdout=usual_holdout if holdout is None else holdout,
+            stops=choose_stops(stop or ()),
         )
 
     if server is not None and collection is not None and labels is not None and token is not None:

@@ -12,9 +12,9 @@ import io
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,7 +29,9 @@ from app.engine.coverage import class_radius, coverage, find_modes, mode_coverag
 from app.engine.index import VectorIndex, open_index, read_manifest
 from app.engine.loop import STRATEGIES, UnknownStrategy, Value
 from app.engine.metrics import average_precision, f1, recall
-from app.engine.replay import ReplayRound, hold_out, replay
+from app.engine.replay import ReplayRound, ask_oracle, hold_out, replay
+from app.engine.stop_replay import replay_stops
+from app.engine.stopping import STOP_RULES, Goal, UnknownStopRule, get_stop_rule
 from app.engine.strategies import ANCHORAL, get_strategy
 from app.errors import BadInput, NotFound, RarefindError
 from app.oracle import Oracle, count_of, name_some
@@ -37,14 +39,16 @@ from app.reading import start_worker
 from app.searching import DEFAULT_STRATEGY
 
 RIVAL = "pf-ma"
-ALL_STRATEGIES = "all"
+ALL = "all"
 USUAL_SIZES = (10, 200)  # images of a target: rare, and enough of them to measure
 # Source: Z. Liu et al., "Large-scale long-tailed recognition in an open world", CVPR 2019.
 TAIL_BELOW, HEAD_ABOVE = 20, 100
 MOST_HELD_OUT = 0.9
 BANDS = ("head", "middle", "tail")
 
-RUNS, ROUNDS, MANIFEST = "runs", "rounds.csv", "manifest.json"
+USUAL_GOALS = {"recall": 0.9, "coverage": 0.8, "positives": 20.0}
+
+RUNS, ROUNDS, STOPS, MANIFEST = "runs", "rounds.csv", "stops.csv", "manifest.json"
 OPENING_STREAM = 2  # random numbers of the opening, apart from those of rounds and oracle
 LETTERS = {int(Value.YES): "y", int(Value.NO): "n", int(Value.UNSURE): "u"}
 
@@ -72,6 +76,7 @@ class ReplaySettings:
     oracle_error: float = 0.0
     oracle_unsure: float = 0.0
     holdout: float = 0.2
+    stops: tuple[str, ...] = ()  # rules, each by name or as NAME:GOAL
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +125,32 @@ class ServerRoundRow(RoundRow):
 
 
 @dataclass(frozen=True)
+class StopRow:
+    """One line of stops.csv: where a rule stopped in a run, or the last round if it did not."""
+
+    collection: str
+    target: str
+    n_target: int
+    band: str
+    strategy: str
+    seed: int
+    rule: str
+    goal: float
+    stopped: bool
+    advised: bool
+    round: int
+    answers: int
+    extra: int
+    recall: float
+    coverage: float
+    reached: bool
+    first: float
+    beyond: float
+
+
+@dataclass(frozen=True)
 class PlayedRun:
-    """A finished run: its lines of rounds.csv, and what was shown."""
+    """A finished run: its lines of rounds.csv and stops.csv, and what was shown."""
 
     target: str
     strategy: str
@@ -130,6 +159,7 @@ class PlayedRun:
     rows: list[RoundRow]
     shown: list[list[int]]  # image ids, by round
     values: list[str]  # by round, one letter an image: y, n or u
+    stops: list[StopRow] = field(default_factory=list)  # in the order of the settings
 
 
 # --- What to play -------------------------------------------------------------------------------
@@ -162,7 +192,35 @@ def choose_targets(
 def choose_strategies(strategies: Iterable[str]) -> tuple[str, ...]:
     """The strategies named, each once; `all` is every one, none is pf-ma and the usual one."""
     named = tuple(dict.fromkeys(strategies)) or tuple(dict.fromkeys((RIVAL, DEFAULT_STRATEGY)))
-    return (*STRATEGIES, f"{ANCHORAL}{RIVAL}") if named == (ALL_STRATEGIES,) else named
+    return (*STRATEGIES, f"{ANCHORAL}{RIVAL}") if named == (ALL,) else named
+
+
+def choose_stops(stops: Iterable[str]) -> tuple[str, ...]:
+    """The stop rules named, each once; `all` is every one."""
+    named = tuple(dict.fromkeys(stops))
+    return tuple(STOP_RULES) if named == (ALL,) else named
+
+
+def read_stop(text: str) -> tuple[str, Goal]:
+    """A stop rule and what it is to reach, from NAME or NAME:GOAL."""
+    name, _, given = text.partition(":")
+    try:
+        aim = get_stop_rule(name).aim
+    except UnknownStopRule as error:
+        raise BadInput(
+            f"There is no stop rule “{name}”. Known are: {', '.join(STOP_RULES)}."
+        ) from error
+    try:
+        wanted = float(given) if given else USUAL_GOALS[aim]
+    except ValueError as error:
+        raise BadInput(f"“{given}” is no goal for “{name}”: give a number.") from error
+    if aim == "positives":
+        if wanted < 1 or wanted != int(wanted):
+            raise BadInput(f"“{name}” wants a number of images, not {given}.")
+        return name, Goal(positives=int(wanted))
+    if not 0 < wanted < 1:
+        raise BadInput(f"“{name}” wants a share between 0 and 1, such as {USUAL_GOALS[aim]}.")
+    return name, Goal(recall=wanted) if aim == "recall" else Goal(coverage=wanted)
 
 
 def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:
@@ -180,6 +238,9 @@ def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:
             raise BadInput(
                 f"There is no strategy “{strategy}”. Known are: {', '.join(STRATEGIES)}."
             ) from error
+    rules = [read_stop(text)[0] for text in settings.stops]
+    if len(set(rules)) < len(rules):
+        raise BadInput("Name each stop rule once.")
     unknown = [name for name in settings.targets if name not in oracle.rows_of]
     if unknown:
         known = name_some(list(oracle.rows_of), 20)
@@ -305,6 +366,7 @@ def play_run(run: Run) -> PlayedRun:
             clock=time.perf_counter,
         )
         rows = list(_measure(run, index, target_rows, pool, test, played))
+        stops = list(_try_stops(run, index, target_rows, pool, played))
     shown = played[: settings.rounds]
     return PlayedRun(
         target=run.target,
@@ -314,6 +376,7 @@ def play_run(run: Run) -> PlayedRun:
         rows=rows,
         shown=[index.image_ids[one.proposal.rows].tolist() for one in shown],
         values=["".join(LETTERS[int(value)] for value in one.values) for one in shown],
+        stops=stops,
     )
 
 
@@ -376,20 +439,20 @@ def run_file(out: Path, target: str, strategy: str, seed: int) -> Path:
 def write_run(out: Path, run: PlayedRun) -> None:
     """Keep a finished run; there is never half a file."""
     path = run_file(out, run.target, run.strategy, run.seed)
-    kept = asdict(run) | {"rows": [_to_cells(row) for row in run.rows]}
+    kept = asdict(run) | {
+        "rows": [_to_cells(row) for row in run.rows],
+        "stops": [_to_cells(row) for row in run.stops],
+    }
     write_atomically(path, json.dumps(kept, ensure_ascii=False))
 
 
 def finish_replay(out: Path, settings: ReplaySettings) -> list[PlayedRun]:
-    """Gather the finished runs, in order, and write rounds.csv."""
+    """Gather the finished runs, in order, and write rounds.csv and, with stop rules, stops.csv."""
     runs = [read_run(run_file(out, *key)) for key in list_runs(settings)]
     rows = [row for run in runs for row in run.rows]
-    text = io.StringIO()
-    kind = type(rows[0]) if rows else RoundRow
-    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_to_cells(row) for row in rows)
-    write_atomically(out / ROUNDS, text.getvalue())
+    _write_rows(out / ROUNDS, rows, type(rows[0]) if rows else RoundRow)
+    if settings.stops:
+        _write_rows(out / STOPS, [row for run in runs for row in run.stops], StopRow)
     return runs
 
 
@@ -403,7 +466,10 @@ def read_replay(out: Path) -> tuple[dict[str, Any], list[PlayedRun]]:
 def read_run(path: Path) -> PlayedRun:
     """A run as it was kept."""
     kept = read_json(path)
-    return PlayedRun(**kept | {"rows": [_from_cells(row) for row in kept["rows"]]})
+    kind = ServerRoundRow if any("wait_ms" in row for row in kept["rows"]) else RoundRow
+    rows = [kind(**_read_cells(row, kind)) for row in kept["rows"]]
+    stops = [StopRow(**_read_cells(row, StopRow)) for row in kept["stops"]]
+    return PlayedRun(**kept | {"rows": rows, "stops": stops})
 
 
 def read_json(path: Path) -> Any:
@@ -475,6 +541,55 @@ def _measure(
         yield row
 
 
+def _try_stops(
+    run: Run,
+    index: VectorIndex,
+    target_rows: Integers,
+    pool: Integers,
+    played: list[ReplayRound],
+) -> Iterator[StopRow]:
+    settings = run.settings
+    goals = dict(read_stop(text) for text in settings.stops)
+    if not goals:
+        return
+    is_target = np.zeros(index.count, dtype=bool)
+    is_target[run.target_rows] = True
+
+    def ask(rows: Integers, number: int) -> NDArray[np.int8]:
+        return ask_oracle(
+            is_target[rows],
+            error=settings.oracle_error,
+            unsure=settings.oracle_unsure,
+            seed=run.seed,
+            round_number=settings.rounds + number,  # other mistakes than in the rounds
+        )
+
+    outcomes = replay_stops(
+        index,
+        target_rows,
+        played,
+        goals,
+        rounds=settings.rounds,
+        opening_count=settings.open_with,
+        pool_rows=pool,
+        ask_oracle=ask,
+        seed=run.seed,
+    )
+    for name, outcome in outcomes.items():
+        goal = goals[name]
+        yield StopRow(
+            collection=run.collection,
+            target=run.target,
+            n_target=len(target_rows),
+            band=band_of(len(run.target_rows)),
+            strategy=run.strategy,
+            seed=run.seed,
+            rule=name,
+            goal=float(getattr(goal, get_stop_rule(name).aim)),
+            **asdict(outcome),
+        )
+
+
 def _check_numbers(settings: ReplaySettings) -> None:
     for name in ("rounds", "size", "open_with", "seeds"):
         if getattr(settings, name) < 1:
@@ -493,23 +608,36 @@ def _count_findable(oracle: Oracle, target: str, settings: ReplaySettings, seed:
     return int(np.isin(rows, pool).sum()) - settings.open_with
 
 
-def _to_cells(row: RoundRow) -> dict[str, Any]:
+def _write_rows(
+    path: Path, rows: Sequence[RoundRow | StopRow], kind: type[RoundRow | StopRow]
+) -> None:
+    text = io.StringIO()
+    names = [one.name for one in fields(kind)]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_to_cells(row) for row in rows)
+    write_atomically(path, text.getvalue())
+
+
+def _to_cells(row: RoundRow | StopRow) -> dict[str, Any]:
     cells = asdict(row)
     for name, value in cells.items():
-        if isinstance(value, float):
+        if isinstance(value, bool):
+            cells[name] = int(value)
+        elif isinstance(value, float):
             digits = 3 if name.endswith("_ms") else 6
             cells[name] = "" if np.isnan(value) else f"{value:.{digits}f}"
     return cells
 
 
-def _from_cells(cells: dict[str, Any]) -> RoundRow:
-    kind = ServerRoundRow if "wait_ms" in cells else RoundRow
-    numbers = {
-        field.name: float(cells[field.name] or "nan")
-        for field in fields(kind)
-        if field.type is float
-    }
-    return kind(**cells | numbers)
+def _read_cells(cells: dict[str, Any], kind: type[RoundRow | StopRow]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    for one in fields(kind):
+        if one.type is float:
+            numbers[one.name] = float(cells[one.name] or "nan")
+        elif one.type is bool:
+            numbers[one.name] = bool(cells[one.name])
+    return cells | numbers
 
 
 def _what_must_agree(manifest: dict[str, Any]) -> dict[str, Any]:

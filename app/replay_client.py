@@ -87,6 +87,8 @@ def run_replays_on_server(
     check_replay(oracle, settings)
     if settings.holdout:
         raise BadInput("A server's searches show every image: a replay there has no holdout.")
+    if settings.stops:
+        raise BadInput("Stop rules need the vectors: play the same seeds without --server.")
     server = str(client.base_url)
     open_folder(out, describe_replay(oracle, settings, index=None, server=server))
     runs = list(list_runs(settings))

@@ -35,7 +35,7 @@ POOL_WEIGHT = 500.0  # answers that all unanswered images together count as, in 
 POOL_POINTS = 2_000  # of them that are looked at, evenly by rank
 PRIOR_WEIGHT = 0.02
 SCORE_BINS = 1_000
-LINES = 1_000  # draws of a calibration
+LINES = 400  # draws of a calibration
 PRIOR = 0.1  # pseudo-counts of yes and of no in each stratum, as Navine et al. 2024
 GRID = 2_000  # numbers of images left at which a yield curve is judged, at most
 

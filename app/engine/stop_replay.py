@@ -229,12 +229,16 @@ def _ask_rule(
 
 def _stand(moment: _Moment, own: _Waiting) -> tuple[Standing, Integers]:
     """Where the search stands for this rule, and the rows it has no answer on, ascending."""
-    is_new = ~np.isin(own.extra.rows, moment.answers.rows)
+    is_open = np.zeros(moment.index.count, dtype=bool)
+    is_open[moment.pool_rows] = True
+    is_open[moment.answers.rows] = False
+    is_new = is_open[own.extra.rows]
+    is_open[own.extra.rows] = False
     answers = Answers(
         np.concatenate([moment.answers.rows, own.extra.rows[is_new]]),
         np.concatenate([moment.answers.values, own.extra.values[is_new]]),
     )
-    unanswered = np.setdiff1d(moment.pool_rows, answers.rows)
+    unanswered = np.flatnonzero(is_open)
     scores = np.empty(0, np.float32) if moment.scores is None else moment.scores[unanswered]
     standing = Standing(
         answers=answers,

@@ -26,9 +26,7 @@ from app.engine.remaining import (
     Statement,
     calibrated_sum,
     certify_left,
-    chapman,
     count_run,
-    estimate_left,
     images_to_certify,
     negatives_to_stop,
     recall_p_value,
@@ -42,7 +40,7 @@ Values = NDArray[np.int8]
 Ask = Literal["answers", "second-look", "estimate", "absence", "nothing"]
 
 LONG_RUN = 50  # answers of no, ASReview's and SAFE's usual number
-SHORT_RUN = 20  # answers of no after which a sample is worth its price
+SHORT_RUN = 20  # answers: of no before a random sample, or to follow up a second look
 FEW_OF = (5, 200)  # yes of the latest answers, Yang, Lewis, Frieder 2021
 SAFE_SHARE = 0.1  # of the collection
 SAMPLE_SIZE = 150  # images of a score-stratified sample
@@ -243,15 +241,17 @@ def plan_look(
 ) -> LookPlan:
     """A second look within one index: half beside each positive, half far from every answer.
 
-    The first half goes round the positives, and round again, and takes the image nearest to each,
-    which a head with one boundary may have given up. The second is farthest first among 2,000
-    unanswered images drawn by lot. Another embedder, where the collection has one, sees more.
+    The first half takes positives by lot, and of each in turn the image nearest to it, which a head
+    with one boundary may have given up. The second is farthest first among 2,000 unanswered images
+    drawn by lot. Another embedder, where the collection has one, sees more.
     Parameters: `answers` so far; `unanswered` (u,) int64 rows that may be shown; `size` >= 0
     images, fewer where fewer are left; `rng` draws. Gives different rows of `unanswered`;
     `seen_again` counts the positives that stood between the nearest.
     Source: nearest neighbours, T. Cover, P. Hart, 1967; farthest first, T. F. Gonzalez, 1985.
     """
-    beside, seen_again = _list_beside(index, answers.positives, unanswered, (size + 1) // 2)
+    half = (size + 1) // 2
+    asked = rng.permutation(answers.positives)[:half]
+    beside, seen_again = _list_beside(index, answers.positives, asked, unanswered, half)
     others = np.setdiff1d(unanswered, beside)
     drawn = np.sort(rng.permutation(others)[:EXPLORED])
     seen = index.vectors[np.concatenate([answers.rows, beside])]
@@ -319,48 +319,40 @@ def _judge_sum(standing: Standing, goal: Goal) -> Advice:
 
 
 def _judge_sample(standing: Standing, goal: Goal) -> Advice:
+    advice = _judge_sum(standing, goal)
+    if not advice.met:
+        return advice
     taken = standing.sample
     if taken is not None and taken.asked >= len(taken.plan.rows):
-        left = estimate_left(
-            taken.plan,
-            standing.answers,
-            asked=taken.asked,
-            rng=np.random.default_rng(standing.seed),
-            level=_two_sided(goal),
-        )
-        advice = _judge_left(left, standing, goal)
-        if advice.met or len(standing.values) - taken.answers_before < SAMPLE_HOLDS:
+        sampled = np.isin(standing.answers.rows, taken.plan.rows)
+        found = int((standing.answers.values[sampled] == Value.YES).sum())
+        if not found:
             return advice
-    if not len(standing.scores):
-        return _more_answers(False, "A head: answers of yes.", math.nan)
-    return _ask_for_sample(standing, "estimate", min(SAMPLE_SIZE, standing.unanswered_count))
+        short = SAMPLE_HOLDS + taken.answers_before - len(standing.values)
+        if short > 0:
+            missing = f"The sample found {found} more; {short} answers to follow them up."
+            return _more_answers(False, missing, short)
+    size = min(SAMPLE_SIZE, standing.unanswered_count)
+    return Advice(False, False, f"A sample by score of {size} images, all no.", "estimate", size)
 
 
 def _judge_control(standing: Standing, goal: Goal) -> Advice:
     taken = standing.control
-    needed = images_to_certify(
-        standing.unanswered_count, most_left(standing.found, goal), level=goal.confidence
-    )
     if taken is not None and taken.asked >= len(taken.plan.rows):
         left = certify_left(taken.plan, standing.answers, asked=taken.asked, level=goal.confidence)
         advice = _judge_left(left, standing, goal)
         if advice.met or len(standing.values) - taken.answers_before < SAMPLE_HOLDS:
             return advice
-    return _ask_for_sample(standing, "absence", needed)
-
-
-def _judge_two_looks(standing: Standing, goal: Goal) -> Advice:
-    if not standing.looks:
-        return Advice(False, False, "A second look to compare with.", "second-look", LOOK_SIZE)
-    look = standing.looks[-1]
-    left = chapman(
-        standing.found - look.new,
-        look.seen_again,
-        look.new,
-        standing.unanswered_count,
-        level=_two_sided(goal),
+    size = images_to_certify(
+        standing.unanswered_count, most_left(standing.found, goal), level=goal.confidence
     )
-    return _judge_left(left, standing, goal)
+    # Too dear to be taken while finds still come.
+    short = SHORT_RUN - count_run(standing.values)
+    if short > 0:
+        missing = f"{short} more answers of no in a row; then {size:,} images drawn at random."
+        return _more_answers(False, missing, short + size)
+    missing = f"The answers to {size:,} images drawn at random."
+    return Advice(False, False, missing, "absence", size)
 
 
 def _judge_ranked_tail(standing: Standing, goal: Goal) -> Advice:
@@ -439,18 +431,11 @@ STOP_RULES: dict[str, StopRule] = {
     ),
     "score-sample": StopRule(
         _judge_sample,
-        "A sample by score",
-        "Asks about 150 images drawn from high and low scores and stops when hardly any can be "
-        "left.",
+        "Sum of chances, checked by a sample",
+        "When the sum of chances is small, asks about 150 images from high and low scores, and "
+        "stops when none of them is a yes.",
         "estimate",
-        "A. A. Navine et al., 2024, arXiv 2402.15360",
-    ),
-    "two-looks": StopRule(
-        _judge_two_looks,
-        "Two looks compared",
-        "Compares what the search found with what a second look sees again.",
-        "estimate",
-        "D. G. Chapman, 1951",
+        "after A. A. Navine et al., 2024, arXiv 2402.15360",
     ),
     "ranked-tail": StopRule(
         _judge_ranked_tail,
@@ -520,15 +505,6 @@ def _more_answers(met: bool, missing: str, cost: float) -> Advice:
     return Advice(False, False, missing, "answers", cost)
 
 
-def _ask_for_sample(standing: Standing, ask: Ask, size: int) -> Advice:
-    """A sample costs too much to be taken while finds still come."""
-    short = SHORT_RUN - count_run(standing.values)
-    if short > 0:
-        missing = f"{short} more answers of no in a row; then {size:,} images of a sample."
-        return _more_answers(False, missing, short + size)
-    return Advice(False, False, f"The answers to {size:,} images of a sample.", ask, size)
-
-
 def _two_sided(goal: Goal) -> float:
     """The level of an interval whose upper end alone is as sure as the goal wants."""
     return 2 * goal.confidence - 1
@@ -547,12 +523,12 @@ def _ask_for_look(advice: Advice, standing: Standing) -> Advice:
 
 
 def _list_beside(
-    index: VectorIndex, positives: Integers, unanswered: Integers, size: int
+    index: VectorIndex, positives: Integers, asked: Integers, unanswered: Integers, size: int
 ) -> tuple[Integers, int]:
-    """Unanswered rows nearest to each positive in turn, and the positives that stood between."""
+    """Rows nearest to each of `asked` in turn, and the positives that stood between."""
     allowed = np.sort(np.concatenate([positives, unanswered]))
-    _, nearest = index.nearest(index.vectors[positives], size + len(positives), rows=allowed)
-    ranked = nearest.T[positives != nearest.T]  # nobody is beside themselves
+    _, nearest = index.nearest(index.vectors[asked], size + len(positives), rows=allowed)
+    ranked = nearest.T[asked != nearest.T]  # nobody is beside themselves
     rows, places = np.unique(ranked, return_index=True)
     rows = rows[np.argsort(places)]
     is_known = np.isin(rows, positives)
