@@ -15,11 +15,14 @@ from app.reading import (
     DAMAGED,
     EXTENSIONS,
     NOT_READABLE,
+    REDUCTIONS,
     Refusal,
     check_signature,
     check_size,
     decode,
+    is_jpeg,
     read_metadata,
+    reduce_size,
 )
 
 # A JPEG is decoded at half, a quarter or an eighth while its shorter side stays this many times
@@ -69,11 +72,9 @@ def _read_picture(original: Original, side: int, max_megapixels: float) -> PIL.I
         with PIL.Image.open(stream, formats=list(EXTENSIONS)) as opened:
             check_size(*opened.size, max_megapixels)
             orientation, _ = read_metadata(opened)
-            longer = max(opened.size)
-            if data.startswith(b"\xff\xd8"):
-                longer = -(-longer // _choose_reduction(min(opened.size), SPARE_SCALE * side))
-            return decode(opened, stream, orientation, longer)
-
-
-def _choose_reduction(shorter: int, enough: int) -> int:
-    return max((by for by in (2, 4, 8) if shorter >= by * enough), default=1)
+            reduction = 1
+            if is_jpeg(opened):
+                enough = SPARE_SCALE * side
+                shorter = min(opened.size)
+                reduction = max((by for by in REDUCTIONS if shorter >= by * enough), default=1)
+            return decode(opened, stream, orientation, reduce_size(opened.size, reduction))

@@ -118,7 +118,7 @@ def test_real_photos_of_each_orientation_look_the_same(
         ((320, 8), {320: (320, 8), 1280: (320, 8)}),
         ((500, 300), {320: (320, 192), 1280: (500, 300)}),
         ((1700, 3000), {320: (181, 320), 1280: (725, 1280)}),
-        ((2048, 1), {320: (320, 1), 1280: (1280, 1)}),
+        ((2900, 1), {320: (320, 1), 1280: (1280, 1)}),
     ],
 )
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
@@ -130,6 +130,26 @@ def test_thumbnails_fit_and_are_never_enlarged(
     files = [path for path in (tmp_path / "thumbnails").rglob("*") if path.is_file()]
     assert len(files) == len(set(thumbnails.values()))
     assert {path.parent.name for path in files} == {image.sha256[:2]}
+
+
+@pytest.mark.parametrize(
+    ("size", "large"),
+    [
+        ((1281, 900), (1281, 900)),  # near enough as it is
+        ((1500, 1001), (1280, 854)),  # too large as it is, too small at a half
+        ((2001, 1333), (1001, 667)),
+        ((2592, 1944), (1296, 972)),
+        ((1944, 2592), (972, 1296)),
+        ((3000, 2000), (1280, 853)),
+        ((3841, 99), (961, 25)),
+    ],
+)
+def test_large_thumbnails_of_jpegs_take_a_size_the_decoder_gives_for_nothing(
+    tmp_path: Path, size: tuple[int, int], large: tuple[int, int]
+) -> None:
+    image = read(to_bytes(make_picture(size=size), "JPEG"), tmp_path)
+    assert open_thumbnail(image, tmp_path, 1280).size == large
+    assert max(open_thumbnail(image, tmp_path, 320).size) == 320
 
 
 def test_thumbnails_of_large_photos_are_like_the_photo(tmp_path: Path, shared_data: Path) -> None:
