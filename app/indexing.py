@@ -224,9 +224,10 @@ class LoadedEmbedders:
             embedder = self._loaded[row.embedder]
         if embedder.revision != row.revision:
             raise EmbedderMismatch(
-                f"The images were prepared with {row.revision}, but {embedder.revision} is "
-                "installed. Run `rarefind collection add` for the collection again, so that all "
-                "its images are prepared anew."
+                f"The images were prepared with {row.revision}, but the weights here are "
+                f"{embedder.revision}. Put the old ones back, or run `rarefind index build` for "
+                f"this collection with --embedder {row.embedder}, so that all its images are "
+                "prepared anew."
             )
         return embedder
 

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from app.database import Database, migrate, psycopg_url, start_embedded_server
 from app.security import get_local_person, issue_sign_in_link
 from app.settings import Settings
+from tests.stand_ins import use_hub
 
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
@@ -154,6 +155,12 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the real images in ../shared/data, which are not here")
     return SHARED_DATA
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No network and nothing fetched before."""
+    use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
 
 
 @pytest.fixture

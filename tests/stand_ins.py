@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from app.engine.embedders import (
     EMBEDDERS,
@@ -101,3 +102,12 @@ def make_tiny_clip(folder: Path, *, seed: int = 0, **preprocessing: object) -> s
     config = {"model_cfg": TINY_CLIP, "preprocess_cfg": preprocessing}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return f"open_clip:local-dir:{folder}"
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
+    """Have weights fetched from `address` in place of huggingface.co, into an empty cache."""
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

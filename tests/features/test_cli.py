@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -14,9 +15,9 @@ from app import searching
 from app.cli import app
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.security import get_local_person
-from app.tables import ApiToken, Collection, OracleLabel
+from app.tables import ApiToken, Collection, ImageIndex, OracleLabel
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
-from tests.stand_ins import HashEmbedder, register
+from tests.stand_ins import HashEmbedder, make_tiny_clip, register
 
 
 @pytest.fixture
@@ -101,6 +102,50 @@ def test_unknown_embedder_is_refused_before_anything_is_imported(rarefind, photo
     assert "There is no embedder eagle-eye. There are: " in result.stderr
     with own_database.session() as session:
         assert session.scalar(select(Collection)) is None
+
+
+def test_embedders_are_listed_with_what_they_take(rarefind, settings, no_hub):
+    def rows() -> dict[str, str]:
+        lines = rarefind("embedders").stdout.splitlines()
+        starts = [number for number, line in enumerate(lines) if line[:1].isalnum()]
+        ends = [*starts[1:], len(lines)]
+        joined = {
+            lines[a].split()[0]: " ".join(lines[a:b]) for a, b in zip(starts, ends, strict=True)
+        }
+        return {name: " ".join(text.split()) for name, text in joined.items()}
+
+    known = rows()
+    assert re.search(r"no 1,280 included", known["efficientnet-lite0"])
+    assert re.search(r"yes 512 to fetch.*605 MB", known["clip-b32"])
+    assert re.search(r"no 384 to fetch.*not.*measured", known["dinov3-s16"])
+    listed = rarefind("embedders").stdout
+    assert f"{settings.weights_folder}:" in listed
+    file = "timm/vit_small_patch16_dinov3.lvd1689m/model.safetensors"
+    assert f"  {file}\n" in listed
+    (settings.weights_folder / file).parent.mkdir(parents=True)
+    (settings.weights_folder / file).touch()
+    assert re.search(r"no 384 on disk", rows()["dinov3-s16"])
+    assert f"  {file}\n" not in rarefind("embedders").stdout
+
+
+def test_missing_weights_stop_it_before_anything_is_imported(
+    rarefind, photos, own_database, settings, no_hub
+):
+    result = rarefind("collection", "add", "Pond", photos, "--embedder", "bioclip-2")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("That embedder can't be used: bioclip-2 needs open_clip_model")
+    assert f"put it into {settings.weights_folder}/imageomics/bioclip-2." in result.stderr
+    with own_database.session() as session:
+        assert session.scalar(select(Collection)) is None
+
+
+def test_collection_is_prepared_with_a_model_by_its_place(rarefind, photos, own_database, tmp_path):
+    name = make_tiny_clip(tmp_path / "tiny")
+    result = rarefind("collection", "add", "Pond", photos, "--embedder", name)
+    assert result.exit_code == 0, result.output
+    with own_database.session() as session:
+        [index] = session.scalars(select(ImageIndex))
+    assert (index.embedder, index.state, index.knows_words) == (name, "ready", True)
 
 
 def test_folder_of_bad_files_alone_ends_as_a_failure(rarefind, tmp_path):

@@ -180,7 +180,7 @@ def _find_backend(name: str) -> tuple[ModuleType, str]:
 
         return timm, source
     raise UnknownEmbedder(
-        f"There is no embedder {name!r}. There are {', '.join(EMBEDDERS)}; and by their place "
+        f"There is no embedder {name}. There are: {', '.join(EMBEDDERS)}; and by their place "
         "open_clip:MODEL:TAG, open_clip:MODEL:FILE, open_clip:hf-hub:OWNER/NAME, "
         "open_clip:local-dir:FOLDER, timm:MODEL and timm:MODEL:FILE."
     )

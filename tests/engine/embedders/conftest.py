@@ -1,4 +1,4 @@
-"""A hub of one's own: a folder served like huggingface.co, its cache in a temporary folder."""
+"""A hub of one's own: a folder served like huggingface.co."""
 
 import hashlib
 import threading
@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
+
+from tests.stand_ins import use_hub
 
 
 @dataclass
@@ -18,13 +19,6 @@ class LocalHub:
     folder: Path
     cache: Path
     asked: list[str] = field(default_factory=list)
-
-
-@pytest.fixture
-def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A hub that cannot be reached; returns the folder of its empty cache."""
-    use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -66,11 +60,3 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
-    template = address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
