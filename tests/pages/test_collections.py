@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import select
 
 from app.security import get_local_person
-from app.tables import Collection, Import, OracleLabel, RefusedFile
+from app.tables import Collection, ImageIndex, Import, OracleLabel, RefusedFile
 from tests.factories import make_collection, make_image_file, make_images, make_index
+from tests.stand_ins import make_tiny_clip
 
 HTMX = {"HX-Request": "true"}
 
@@ -57,6 +58,9 @@ def test_collection_is_added_imported_and_prepared(client, tmp_path):
         ({"source": "a\x00b"}, "There is no folder or zip file"),
         ({"labels": "file", "labels_file": ""}, "Type the path of the CSV file"),
         ({"labels": "file", "labels_file": "/nowhere.csv"}, "/nowhere.csv"),
+        ({"embedder": "eagle-eye"}, "There is no embedder eagle-eye."),
+        ({"embedder": "other", "other_embedder": " "}, "Type the place of the model"),
+        ({"embedder": "other", "other_embedder": "timm:eagle"}, "timm has no model"),
     ],
 )
 def test_wrong_form_says_what_is_wrong_and_keeps_what_was_typed(
@@ -72,11 +76,46 @@ def test_wrong_form_says_what_is_wrong_and_keeps_what_was_typed(
     assert page.status_code == 422
     assert sentence in page.text
     assert 'aria-invalid="true"' in page.text
-    for typed in (form["name"], form["source"], form.get("labels_file", "")):
+    for typed in (
+        form["name"],
+        form["source"],
+        form.get("labels_file", ""),
+        form.get("other_embedder", "").strip(),
+    ):
         if typed and "\x00" not in typed:
             assert f'value="{typed}"' in page.text
     assert re.search(r'name="keep_copy"\s+value="1" checked', page.text)
     assert count_collections(client) == 1
+
+
+def test_collection_is_prepared_with_the_embedder_chosen(client, tmp_path, no_hub):
+    page = client.get("/collections/new").text
+    for name, words, takes in [
+        ("efficientnet-lite0", False, "Included"),
+        ("clip-b32", True, "605 MB to be fetched first"),
+        ("dinov2-s14", False, "88 MB to be fetched first"),
+    ]:
+        card = page[page.index(f'value="{name}"') :].partition("</label>")[0]
+        assert ("knows words" in card, "Knows no words" in card) == (words, not words)
+        assert takes in card
+        assert ("checked" in card) == (name == "efficientnet-lite0")
+    for number in range(3):
+        make_image_file(tmp_path / "photos" / f"{number}.jpg", number)
+    form = {"name": "Pond", "source": str(tmp_path / "photos"), "embedder": "other"}
+    form["other_embedder"] = f" {make_tiny_clip(tmp_path / 'tiny')} "
+    address = client.post("/collections", data=form).url.path
+    wait_until(lambda: client.get(f"{address}/progress").text.count("Start a"))
+    with client.app.state.database.session() as session:
+        [index] = session.scalars(select(ImageIndex))
+    assert (index.embedder, index.knows_words) == (form["other_embedder"].strip(), True)
+
+
+def test_missing_weights_are_told_on_the_collections_page(client, tmp_path, no_hub):
+    make_image_file(tmp_path / "photos" / "1.jpg")
+    form = {"name": "Pond", "source": str(tmp_path / "photos"), "embedder": "clip-b32"}
+    address = client.post("/collections", data=form).url.path
+    wait_until(lambda: "clip-b32 needs" in client.get(f"{address}/progress").text)
+    assert "put it into" in client.get(address).text
 
 
 def test_only_admins_add_collections(client, tmp_path):
