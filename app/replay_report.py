@@ -23,16 +23,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database import PROJECT
+from app.engine.stopping import get_stop_rule
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
 from app.evaluation import RIVAL, PlayedRun, ReplaySettings, read_replay, write_atomically
 from app.importing import get_thumbnail
 from app.replay_summary import (
     ALL,
+    STOP_SUMMARY,
     SUMMARY,
     Figure,
     Interval,
     Measure,
+    StopSummaryRow,
     SummaryRow,
     curve,
     interval,
@@ -40,6 +43,8 @@ from app.replay_summary import (
     list_measures,
     mean_by_target,
     summarise,
+    summarise_stops,
+    write_stop_summary,
     write_summary,
 )
 from app.settings import Settings
@@ -93,6 +98,18 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class StopLine:
+    """A stop rule on the runs of one strategy, as text: each figure with its interval."""
+
+    strategy: str
+    rule: str
+    title: str
+    kind: str
+    goal: str
+    figures: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Shot:
     """One image of a filmstrip."""
 
@@ -125,6 +142,8 @@ def write_report(
     manifest, runs = read_replay(out)
     settings = ReplaySettings(**manifest["settings"])
     write_summary(out / SUMMARY, summarise(runs, settings))
+    if settings.stops:
+        write_stop_summary(out / STOP_SUMMARY, summarise_stops(runs, settings))
     embedded = _embed(find_pictures(_choose_pictures(runs)))
     seen = {image_id for run in runs for shown in [run.opening, *run.shown] for image_id in shown}
     films = {
@@ -193,6 +212,7 @@ def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str
         "rival": RIVAL if RIVAL in settings.strategies else None,
         "measures": measures,
         "titles": {name: get_strategy(name).title for name in strategies},
+        "stops": [_describe_stop(row) for row in summarise_stops(runs, settings)],
         "bands": [
             {
                 "name": band,
@@ -326,6 +346,33 @@ def sort_strategies(summary: list[SummaryRow], settings: ReplaySettings) -> list
     return sorted(settings.strategies, key=rank)
 
 
+def _describe_stop(row: StopSummaryRow) -> StopLine:
+    rule = get_stop_rule(row.rule)
+    wanted = {
+        "recall": f"{row.goal:.0%} of what is there",
+        "coverage": f"coverage of {row.goal:.0%}",
+        "positives": f"{row.goal:.0f} images",
+    }
+    figures = [(one, "{:.2f}") for one in (row.stopped, row.reached, row.recall)]
+    figures += [(one, "{:.0f}") for one in (row.answers, row.beyond)]
+    return StopLine(
+        row.strategy,
+        row.rule,
+        rule.title,
+        rule.kind,
+        wanted[rule.aim],
+        [(_put(one.mean, form), _put_range(one, form)) for one, form in figures],
+    )
+
+
+def _put(number: float, form: str) -> str:
+    return "–" if np.isnan(number) else form.format(number).replace("-", "\u2212")
+
+
+def _put_range(one: Interval, form: str) -> str:
+    return "" if np.isnan(one.low) else f"{_put(one.low, form)} to {_put(one.high, form)}"
+
+
 def _describe_figure(figure: Figure, measure: Measure) -> Cell:
     difference, verdict = figure.difference, ""
     if difference and figure.beyond_chance:
@@ -341,18 +388,16 @@ def _describe_figure(figure: Figure, measure: Measure) -> Cell:
 
 
 def _write(number: float, measure: Measure, *, signed: bool = False) -> str:
-    if np.isnan(number):
-        return "–"
-    digits = {"answers_to_80": 0, "ms_per_round": 1}.get(measure.name, 3)
-    text = f"{number:+.{digits}f}" if signed else f"{number:.{digits}f}"
-    return text.replace("-", "\u2212")
+    return _put(number, _form(measure, signed=signed))
 
 
 def _write_range(one: Interval, measure: Measure, *, signed: bool = False) -> str:
-    if np.isnan(one.low):
-        return ""
-    low, high = (_write(number, measure, signed=signed) for number in (one.low, one.high))
-    return f"{low} to {high}"
+    return _put_range(one, _form(measure, signed=signed))
+
+
+def _form(measure: Measure, *, signed: bool) -> str:
+    digits = {"answers_to_80": 0, "ms_per_round": 1}.get(measure.name, 3)
+    return f"{{:{'+' if signed else ''}.{digits}f}}"
 
 
 def _list_intervals(

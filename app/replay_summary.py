@@ -26,10 +26,12 @@ from app.evaluation import (
     PlayedRun,
     ReplaySettings,
     ServerRoundRow,
+    StopRow,
+    read_stop,
     write_atomically,
 )
 
-SUMMARY = "summary.csv"
+SUMMARY, STOP_SUMMARY = "summary.csv", "stop_summary.csv"
 EARLY = 5  # rounds after which a first figure is taken
 LEVEL = 0.8  # of recall
 CONFIDENCE = 0.95
@@ -82,6 +84,26 @@ class SummaryRow:
     figures: dict[str, Figure]  # by the name of the measure
 
 
+@dataclass(frozen=True)
+class StopSummaryRow:
+    """A stop rule on the runs of one strategy.
+
+    `stopped` is the share of runs in which it stopped; all that follows is of those runs alone:
+    the share where the goal was truly reached, recall, answers given, and answers beyond the first
+    moment when the goal was true (of the runs that reached it).
+    """
+
+    strategy: str
+    rule: str
+    goal: float
+    runs: int
+    stopped: Interval
+    reached: Interval
+    recall: Interval
+    answers: Interval
+    beyond: Interval
+
+
 def summarise(runs: list[PlayedRun], settings: ReplaySettings) -> list[SummaryRow]:
     """A row for each band (all targets first) and strategy."""
     measures = list_measures(runs, settings)
@@ -122,6 +144,48 @@ def write_summary(path: Path, summary: list[SummaryRow]) -> None:
                     [_cell(number) for number in (one.mean, one.low, one.high)] if one else [""] * 3
                 )
             cells.append(_cell(figure.p))
+        writer.writerow(cells)
+    write_atomically(path, text.getvalue())
+
+
+def summarise_stops(runs: list[PlayedRun], settings: ReplaySettings) -> list[StopSummaryRow]:
+    """A row for each strategy and stop rule, over all targets; seeds are averaged first."""
+    targets = list(dict.fromkeys(run.target for run in runs))
+    summary = []
+    for strategy in settings.strategies:
+        for text in settings.stops:
+            rule, _ = read_stop(text)
+            own = [one for run in runs if run.strategy == strategy for one in run.stops]
+            own = [one for one in own if one.rule == rule]
+            ended = [one for one in own if one.stopped]
+            summary.append(
+                StopSummaryRow(
+                    strategy,
+                    rule,
+                    own[0].goal,
+                    len(own),
+                    _share(_mean_of_stops(own, targets, "stopped")),
+                    _share(_mean_of_stops(ended, targets, "reached")),
+                    _share(_mean_of_stops(ended, targets, "recall")),
+                    interval(_mean_of_stops(ended, targets, "answers")),
+                    interval(_mean_of_stops(ended, targets, "beyond")),
+                )
+            )
+    return summary
+
+
+def write_stop_summary(path: Path, summary: list[StopSummaryRow]) -> None:
+    """stop_summary.csv: a line for each strategy and rule, three cells for each figure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = ("stopped", "reached", "recall", "answers", "beyond")
+    ends = ("", "_low", "_high")
+    header = ["strategy", "rule", "goal", "runs"]
+    writer.writerow(header + [f"{name}{end}" for name in names for end in ends])
+    for row in summary:
+        cells: list[object] = [row.strategy, row.rule, row.goal, row.runs]
+        for one in (row.stopped, row.reached, row.recall, row.answers, row.beyond):
+            cells += [_cell(one.mean), _cell(one.low), _cell(one.high)]
         writer.writerow(cells)
     write_atomically(path, text.getvalue())
 
@@ -238,6 +302,21 @@ def _compare(values: dict[str, Doubles]) -> dict[str, Figure]:
         )
         for name, own in values.items()
     }
+
+
+def _mean_of_stops(stops: list[StopRow], targets: list[str], column: str) -> Doubles:
+    """The mean over the seeds of each target; NaN for a target without a figure."""
+    by_target: dict[str, list[float]] = defaultdict(list)
+    for one in stops:
+        if np.isfinite(value := float(getattr(one, column))):
+            by_target[one.target].append(value)
+    return np.array([np.mean(by_target[t]) if by_target[t] else np.nan for t in targets])
+
+
+def _share(values: Doubles) -> Interval:
+    """The interval of a share ends at 0 and 1."""
+    one = interval(values)
+    return Interval(one.mean, *(float(np.clip(end, 0, 1)) for end in (one.low, one.high)))
 
 
 def _at(column: str, number: int) -> Callable[[PlayedRun], float]:

@@ -211,7 +211,8 @@ def calibrate(
     if not sure.any():
         return None
     pool = np.sort(np.asarray(unanswered_scores, np.float64))
-    pool = pool[:: len(pool) // POOL_POINTS + 1]
+    step = len(pool) // POOL_POINTS + 1
+    pool = pool[step // 2 :: step]
     scores = np.concatenate([np.asarray(shown_scores, np.float64)[sure], pool])
     is_yes = np.concatenate([values[sure] == Value.YES, np.zeros(len(pool), bool)])
     weights = np.concatenate([np.ones(int(sure.sum())), np.full(len(pool), POOL_WEIGHT)])
