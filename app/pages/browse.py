@@ -29,7 +29,7 @@ from app.browsing import (
 )
 from app.collecting import describe_preparation, get_collection
 from app.database import DbSession
-from app.errors import BadInput, NoWords, RefusedPhoto
+from app.errors import BadInput, EmbedderMismatch, NoWords, RefusedPhoto
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
 from app.pages.addresses import (
     LARGEST_ID,
@@ -317,7 +317,7 @@ def add_search(
             return see_other(f"/searches/{search.id}")
         except NoWords as error:
             wrong["words"] = str(error)
-        except BadInput as error:
+        except (BadInput, EmbedderMismatch) as error:
             problem = str(error)
     form = {
         "target_name": target_name,
@@ -356,7 +356,8 @@ def render_new_search(
     """The form as it was filled in, with what is wrong beside each field."""
     strategies = list_strategies()
     others = [choice for choice in strategies if choice.name != DEFAULT_STRATEGY]
-    known = describe_indexes(session, collection, request.app.state.jobs)
+    state = request.app.state
+    known = describe_indexes(session, collection, state.jobs, state.settings)
     able = [choice for choice in known["indexes"] if choice.knows_words]
     usual = (able or known["indexes"])[:1]
     return render(
