@@ -20,7 +20,17 @@ from app.database import PROJECT, open_database
 from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError, RequestTooLarge
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import Jobs
-from app.pages import browse, collections, home, images, indexes, replays, searches, sign_in
+from app.pages import (
+    browse,
+    collections,
+    dashboard,
+    home,
+    images,
+    indexes,
+    replays,
+    searches,
+    sign_in,
+)
 from app.pages.rendering import make_templates, render_error
 from app.security import refuse_cross_site
 from app.settings import Settings
@@ -68,7 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.templates = make_templates(PROJECT)
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
-    for room in (home, sign_in, collections, indexes, replays, browse, images, searches):
+    rooms = (home, sign_in, collections, indexes, replays, browse, images, searches, dashboard)
+    for room in rooms:
         app.include_router(room.router, include_in_schema=False)
     for room in (health, api_searches):
         app.include_router(room.router)

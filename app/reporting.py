@@ -21,7 +21,9 @@ from app.errors import NotFound
 from app.indexing import OpenIndexes
 from app.searching import (
     UNDOABLE,
+    choose_planned,
     list_chain,
+    list_detour_images,
     list_pool,
     read_current_answers,
     read_engine_answers,
@@ -32,6 +34,7 @@ from app.searching import (
 from app.tables import (
     Action,
     Answer,
+    Detour,
     Example,
     Image,
     ImageIndex,
@@ -107,6 +110,7 @@ class Grid:
     can_redo: bool
     has_head: bool
     strategy_title: str
+    detour: str | None  # what a person asked to be shown, as a sentence
     proposing_ms: float
 
 
@@ -246,6 +250,7 @@ def current_grid(session: Session, search: Search) -> Grid:
         can_redo=bool(undone),
         has_head=made.head_bias is not None,
         strategy_title=get_strategy(made.strategy).title,
+        detour=_tell_detour(session, made, len(shown)),
         proposing_ms=made.proposing_ms,
     )
 
@@ -266,6 +271,12 @@ def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> l
     made = _get_current_round(session, search)
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
     answers = read_engine_answers(session, search, index)
+    planned = None
+    if made.detour_id is not None:
+        detour = session.get_one(Detour, made.detour_id)
+        planned = choose_planned(
+            session, search, detour, index, answers, made.id, search.round_size, indexes
+        )
     proposal = propose_round(
         index,
         answers,
@@ -275,6 +286,7 @@ def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> l
         round_number=made.number + 1,
         rng=round_rng(search.seed, made.number + 1),
         pool_rows=list_pool(session, index, answers, made.id, search.round_size),
+        planned=planned,
     )
     image_ids: list[int] = index.image_ids[proposal.rows].tolist()
     return image_ids
@@ -454,6 +466,21 @@ def list_searches(
             )
         )
     return summaries
+
+
+def _tell_detour(session: Session, made: Round, shown_count: int) -> str | None:
+    if made.detour_id is None:
+        return None
+    detour = session.get_one(Detour, made.detour_id)
+    if detour.kind == "gap":
+        return "The gap that you picked: the images most like it that have no answer yet."
+    before = len(list_detour_images(session, detour.id, made.previous_id))
+    what = {
+        "estimate": "A sample by score, to tell how many are left",
+        "absence": "A sample at random, to tell how many are left at most",
+        "second-look": "A second look, by something else than your search",
+    }[detour.kind]
+    return f"{what}: images {before + 1} to {before + shown_count} of {detour.size}."
 
 
 def _get_current_round(session: Session, search: Search) -> Round:

@@ -467,7 +467,7 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
     if made.detour_id is not None:
         detour = session.get_one(Detour, made.detour_id)
         answers = read_engine_answers(session, search, index, through_id=made.answers_through_id)
-        planned = _choose_planned(
+        planned = choose_planned(
             session, search, detour, index, answers, made.previous_id, made.size, indexes
         )
     return _propose(
@@ -649,7 +649,7 @@ def _add_round(
     planned = None
     if detour is not None:
         answers = read_engine_answers(session, search, index)
-        planned = _choose_planned(
+        planned = choose_planned(
             session, search, detour, index, answers, previous_id, search.round_size, indexes
         )
     proposal = _propose(
@@ -733,7 +733,7 @@ def _propose(
     )
 
 
-def _choose_planned(
+def choose_planned(
     session: Session,
     search: Search,
     detour: Detour,
