@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from app.database import Database
+from app.embedders import EmbedderChoice, list_embedders
 from app.engine.combined import combine_vectors, place_in_part
 from app.engine.embedders import EMBEDDERS, Floats
 from app.engine.words import embed_words as embed_in_prompts
@@ -43,15 +44,6 @@ class IndexChoice:
     image_count: int
     dimension: int
     ready_at: datetime | None
-
-
-@dataclass(frozen=True)
-class EmbedderChoice:
-    """An embedder that a collection could be prepared with."""
-
-    name: str
-    summary: str
-    knows_words: bool
 
 
 @dataclass(frozen=True)
@@ -95,14 +87,12 @@ def list_builds(session: Session, collection_id: int) -> list[Build]:
     ]
 
 
-def list_more_embedders(session: Session, collection_id: int) -> list[EmbedderChoice]:
+def list_more_embedders(
+    session: Session, collection_id: int, settings: Settings
+) -> list[EmbedderChoice]:
     """The embedders that the collection has no index by yet, as the register orders them."""
     known = {row.embedder for row in _list_newest(session, collection_id, "ready")}
-    return [
-        EmbedderChoice(name, entry.summary, entry.knows_words)
-        for name, entry in EMBEDDERS.items()
-        if name not in known
-    ]
+    return [choice for choice in list_embedders(session, settings) if choice.name not in known]
 
 
 def choose_index(

@@ -114,6 +114,7 @@ def progress(
         person=person,
         collection=collection,
         preparation=preparation,
+        is_stopping=request.app.state.jobs.is_stopped(collection_id),
     )
 
 
@@ -135,6 +136,14 @@ def add_images(
     if not wrong:
         return begin_preparing(request, collection_id, form)
     return render_collection(request, session, admin, collection_id, form=form, wrong=wrong)
+
+
+@router.post("/{collection_id}/stop")
+def stop(request: Request, session: DbSession, _admin: Admin, collection_id: Id) -> Response:
+    """Stop preparing; what is done is kept, and can be gone on with."""
+    get_collection(session, collection_id)
+    request.app.state.jobs.stop(collection_id)
+    return see_other(f"/collections/{collection_id}")
 
 
 @router.get("/{collection_id}/refused")
@@ -188,6 +197,7 @@ def render_collection(
     wrong: dict[str, str] | None = None,
 ) -> Response:
     """The collection's page; with `wrong`, its form for more images as it was filled in."""
+    state = request.app.state
     facts = describe_collection(session, collection_id)
     return render(
         request,
@@ -197,8 +207,9 @@ def render_collection(
         collection=facts.collection,
         facts=facts,
         preparation=describe_preparation(session, facts.collection, now=datetime.now(UTC)),
+        is_stopping=request.app.state.jobs.is_stopped(collection_id),
         searches=list_searches(session, person, collection_id=collection_id),
-        **describe_indexes(session, facts.collection, request.app.state.jobs),
+        **describe_indexes(session, facts.collection, state.jobs, state.settings),
         form=form or NEW | {"source": facts.collection.source},
         wrong=wrong or {},
     )

@@ -13,6 +13,7 @@ from app.jobs import Jobs
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render, wants_fragment
 from app.security import Admin, SignedIn
+from app.settings import Settings
 from app.tables import Collection
 
 Text = Annotated[str, Form()]
@@ -28,7 +29,8 @@ def show_indexes(
     collection = get_collection(session, collection_id)
     if not wants_fragment(request):
         return see_other(f"/collections/{collection_id}#indexes")
-    context = describe_indexes(session, collection, request.app.state.jobs)
+    state = request.app.state
+    context = describe_indexes(session, collection, state.jobs, state.settings)
     return render(request, "_indexes.html", person=person, collection=collection, **context)
 
 
@@ -59,7 +61,9 @@ def add_combined(
     return see_other(f"/collections/{collection_id}#indexes")
 
 
-def describe_indexes(session: Session, collection: Collection, jobs: Jobs) -> dict[str, Any]:
+def describe_indexes(
+    session: Session, collection: Collection, jobs: Jobs, settings: Settings
+) -> dict[str, Any]:
     """What the section about indexes needs, on whatever page it stands."""
     indexes, builds = list_indexes(session, collection.id), list_builds(session, collection.id)
     told = {one.embedder for one in indexes} | {build.embedder for build in builds}
@@ -71,7 +75,7 @@ def describe_indexes(session: Session, collection: Collection, jobs: Jobs) -> di
         "asked": asked,
         "more_embedders": [
             choice
-            for choice in list_more_embedders(session, collection.id)
+            for choice in list_more_embedders(session, collection.id, settings)
             if choice.name not in begun
         ],
         "is_building": bool(begun) or any(one.problem is None for one in asked),
