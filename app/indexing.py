@@ -171,8 +171,9 @@ def get_current_index(
         query = query.filter_by(embedder=embedder)
     row = session.scalar(query.order_by(ImageIndex.id.desc()).limit(1))
     if row is None:
+        by = "for searching" if embedder is None else f"with {embedder}"
         raise NoIndexYet(
-            "The images of this collection are not prepared for searching yet. "
+            f"The images of this collection are not prepared {by} yet. "
             "Its page shows how far that is."
         )
     return row
