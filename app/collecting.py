@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
+from typing import TypedDict
 
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
@@ -36,7 +37,9 @@ class Preparation:
 
     stage: str
     problem: str | None = None  # of the newest import or index; may stand beside "ready"
-    source: str | None = None  # of the newest import
+    source: str | None = None  # of the newest import, as are the next two
+    labels: str | None = None
+    copy: bool = False
     done: int = 0
     total: int = 0
     per_second: float | None = None
@@ -50,6 +53,14 @@ class Preparation:
     def is_running(self) -> bool:
         """Whether work goes on, so that a page should look again."""
         return self.stage in ("waiting", "importing", "loading", "indexing")
+
+
+class _How(TypedDict):
+    """What an import was told, to be run again as it was."""
+
+    source: str
+    labels: str | None
+    copy: bool
 
 
 @dataclass(frozen=True)
@@ -131,13 +142,16 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
     ready = {build.embedder for build in builds if build.state == "ready"}
     # The first index by another embedder is made beside those that searches use: it stops nobody.
     newest = next((build for build in builds if not ready or build.embedder in ready), None)
+    how: _How = {"source": collection.source, "labels": None, "copy": False}
+    if run is not None:
+        how = {"source": run.source, "labels": run.labels, "copy": run.copy}
     if run is not None and run.state == "running":
         # Files known from an earlier run cost no time, so speed is told from the others.
         read_count = run.imported_count + run.duplicate_count + run.refused_count
         per_second = _speed(read_count, run.started_at, run.updated_at)
         return Preparation(
             "importing",
-            source=run.source,
+            **how,
             done=run.done_count,
             total=run.found_count,
             per_second=per_second,
@@ -147,12 +161,11 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
             duplicates=run.duplicate_count,
             refused=run.refused_count,
         )
-    source = run.source if run else collection.source
     if newest is not None and newest.state == "building":
         per_second = _speed(newest.done_count, newest.started_at, newest.updated_at)
         return Preparation(
             "indexing",
-            source=source,
+            **how,
             done=newest.done_count,
             total=newest.image_count,
             per_second=per_second,
@@ -163,16 +176,16 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
         )
     problem = None
     if run is None and newest is None:
-        return Preparation("waiting", source=source, stalled=_is_stalled(collection.made_at, now))
+        return Preparation("waiting", **how, stalled=_is_stalled(collection.made_at, now))
     if run is not None and run.state in ("failed", "interrupted"):
         problem = run.problem or "The import was interrupted. What it had imported is kept."
     elif newest is not None and newest.state == "failed":
         problem = newest.problem or "Preparing the images for searching stopped before its end."
     elif run is not None and _awaits_index(session, run, newest):
-        return Preparation("loading", source=source, stalled=_is_stalled(run.updated_at, now))
+        return Preparation("loading", **how, stalled=_is_stalled(run.updated_at, now))
     elif newest is None:
-        problem = f"There is no image in {source}. Run again when there is one."
-    return Preparation("ready" if ready else "stopped", problem=problem, source=source)
+        problem = f"There is no image in {how['source']}. Run again when there is one."
+    return Preparation("ready" if ready else "stopped", problem=problem, **how)
 
 
 def describe_collection(session: Session, collection_id: int) -> CollectionFacts:

@@ -195,7 +195,8 @@ def import_images(
     started = time.monotonic()
     source = source.expanduser().absolute()
     with _claim(database, collection_id):
-        tally = _Tally(_start(database, collection_id, source), collection_id)
+        import_id = _start(database, collection_id, source, labels, copy)
+        tally = _Tally(import_id, collection_id)
         try:
             check_source(source, settings)
             given = read_labels(labels, source, settings)
@@ -638,7 +639,9 @@ def _lock_key(collection_id: int) -> tuple[Cast[int], Cast[int]]:
     return cast(IMPORT_LOCK, Integer), cast(collection_id, Integer)
 
 
-def _start(database: Database, collection_id: int, source: Path) -> int:
+def _start(
+    database: Database, collection_id: int, source: Path, labels: str | Path | None, copy: bool
+) -> int:
     with database.session() as session:
         if session.get(Collection, collection_id) is None:
             raise NotFound("There is no such collection. Somebody may have removed it.")
@@ -648,7 +651,13 @@ def _start(database: Database, collection_id: int, source: Path) -> int:
             .filter_by(collection_id=collection_id, state="running")
             .values(state="interrupted", ended_at=func.now())
         )
-        row = Import(collection_id=collection_id, source=show(str(source)), state="running")
+        row = Import(
+            collection_id=collection_id,
+            source=show(str(source)),
+            labels=None if labels is None else show(str(labels)),
+            copy=copy,
+            state="running",
+        )
         session.add(row)
         session.flush()
         return row.id

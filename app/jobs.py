@@ -7,6 +7,7 @@ One thread does one job after the other; progress stands in the tables `imports`
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -26,6 +27,10 @@ class Stopping(BaseException):
     """The server is being stopped; what is done so far is kept. No job may take it for a fault."""
 
 
+class StoppedByPerson(RarefindError):
+    """Somebody stopped the preparation of a collection; what is done so far is kept."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """An index somebody asked for; a model that can't be loaded leaves no other trace."""
@@ -41,6 +46,7 @@ class Jobs:
         self._database = database
         self._settings = settings
         self._stopping = Event()
+        self._stopped: set[int] = set()  # collections whose preparation somebody stopped
         self._asked: dict[tuple[int, str], Asked] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
 
@@ -62,17 +68,27 @@ class Jobs:
         embedder: str | None = None,
     ) -> None:
         """Import `source` into the collection, then bring its indexes up to date."""
+        self._stopped.discard(collection_id)
         self._thread.submit(self._run, self._import, collection_id, source, labels, copy)
         self._thread.submit(self._run, self._update, collection_id, embedder)
 
     def index(self, collection_id: int, embedder: str) -> None:
         """Make an index of the collection by an embedder."""
+        self._stopped.discard(collection_id)
         self._ask(collection_id, embedder, self._index, collection_id, embedder)
 
     def combine(self, collection_id: int, first: str, second: str) -> None:
         """Make one index of those by two embedders."""
         name = f"{first} + {second}"
         self._ask(collection_id, name, self._combine, collection_id, first, second)
+
+    def stop(self, collection_id: int) -> None:
+        """Stop preparing the collection at the next chunk, and what waits of it too."""
+        self._stopped.add(collection_id)
+
+    def is_stopped(self, collection_id: int) -> bool:
+        """Whether somebody stopped the preparation and nobody has begun it again."""
+        return collection_id in self._stopped
 
     def list_asked(self, collection_id: int) -> list[Asked]:
         """The indexes that were asked for and are not there: waiting, under way, or failed."""
@@ -122,25 +138,27 @@ class Jobs:
             settings=self._settings,
             copy=copy,
             labels=labels,
-            progress=self._go_on,
+            progress=partial(self._go_on_with, collection_id),
         )
 
     def _index(self, collection_id: int, embedder: str) -> None:
+        self._go_on_with(collection_id)
         prepare_index(
             self._database,
             collection_id,
             settings=self._settings,
             embedder=embedder,
-            progress=self._go_on,
+            progress=partial(self._go_on_with, collection_id),
         )
 
     def _update(self, collection_id: int, embedder: str | None) -> None:
+        self._go_on_with(collection_id)
         update_indexes(
             self._database,
             collection_id,
             settings=self._settings,
             embedder=embedder,
-            progress=self._go_on,
+            progress=partial(self._go_on_with, collection_id),
         )
 
     def _combine(self, collection_id: int, first: str, second: str) -> None:
@@ -149,6 +167,13 @@ class Jobs:
     def _replay(self, replay_id: int) -> None:
         play_replay(self._database, replay_id, settings=self._settings, go_on=self._go_on)
 
-    def _go_on(self, *_progress: ImportProgress | int) -> None:
+    def _go_on_with(self, collection_id: int, *_progress: ImportProgress | int) -> None:
+        self._go_on()
+        if collection_id in self._stopped:
+            raise StoppedByPerson(
+                "It was stopped before its end. What was done is kept: press Run again to go on."
+            )
+
+    def _go_on(self) -> None:
         if self._stopping.is_set():
             raise Stopping

@@ -143,6 +143,8 @@ class Import(Table):
         ForeignKey("collections.id", ondelete="CASCADE"), index=True
     )
     source: Mapped[str]
+    labels: Mapped[str | None]  # "folders", or the path of a CSV file
+    copy: Mapped[bool] = mapped_column(server_default="false")
     state: Mapped[str] = mapped_column(String(16))
     found_count: Mapped[int] = mapped_column(server_default="0")  # files to look at
     done_count: Mapped[int] = mapped_column(server_default="0")  # files looked at

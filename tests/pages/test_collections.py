@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import select
 
+from app.importing import CHUNK_FILES
 from app.security import get_local_person
-from app.tables import Collection, ImageIndex, Import, OracleLabel, RefusedFile
+from app.tables import Collection, Image, ImageIndex, Import, OracleLabel, RefusedFile
 from tests.factories import make_collection, make_image_file, make_images, make_index
 from tests.stand_ins import make_tiny_clip
 
@@ -44,6 +45,31 @@ def test_collection_is_added_imported_and_prepared(client, tmp_path):
     assert "Ready to search" in page
     assert "Known for evaluation" in page
     assert "herons" not in page  # a label, and never shown
+
+
+def test_preparation_can_be_stopped_and_gone_on_with_as_it_was_begun(client, tmp_path):
+    source = tmp_path / "photos"
+    for number in range(CHUNK_FILES + 20):
+        make_image_file(source / "herons" / f"{number}.jpg", number, size=(8, 8))
+    form = {"name": "Lake", "source": str(source), "labels": "folders", "keep_copy": "1"}
+    address = client.post("/collections", data=form).url.path
+
+    assert client.post(f"{address}/stop").url.path == address
+
+    wait_until(lambda: "was stopped before its end" in client.get(address).text)
+    with client.app.state.database.session() as session:
+        run = session.scalars(select(Import)).one()
+        assert (run.state, run.labels, run.copy) == ("failed", "folders", True)
+        assert session.scalars(select(OracleLabel)).first() is None
+    fields = re.search(r'action="[^"]*/imports">(.*?)</form>', client.get(address).text, re.S)
+    again = dict(re.findall(r'name="(\w+)"\s+value="([^"]*)"', fields[1]))
+    assert again["source"] == str(source)
+    client.post(f"{address}/imports", data=again)
+    wait_until(lambda: "Start a search" in client.get(address).text)
+    with client.app.state.database.session() as session:
+        assert len(session.scalars(select(OracleLabel)).all()) == CHUNK_FILES + 20
+        files = session.scalars(select(Image.file)).all()
+    assert all(str(client.app.state.settings.home) in file for file in files)
 
 
 @pytest.mark.parametrize(
