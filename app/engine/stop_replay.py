@@ -110,7 +110,7 @@ def replay_stops(
         by_rounds = measure(moment.answers)
         for name, own in waiting.items():
             if np.isnan(own.first) and _is_reached(own.goal, *by_rounds):
-                own.first = len(moment.values)
+                own.first = float(len(moment.values))
             if name in outcomes:
                 continue
             standing, advice, stopped = _ask_rule(moment, own, name, ask_oracle)
@@ -128,11 +128,11 @@ def replay_stops(
                     covered,
                     reached,
                     np.nan,
-                    answers if stopped and reached else np.nan,
+                    float(answers) if stopped and reached else np.nan,
                 )
     return {
-        name: replace(one, first=waiting[name].first, beyond=one.beyond - waiting[name].first)
-        for name, one in outcomes.items()
+        name: replace(outcomes[name], first=own.first, beyond=outcomes[name].beyond - own.first)
+        for name, own in waiting.items()
     }
 
 

@@ -13,16 +13,19 @@ from typer.testing import CliRunner
 
 from app.engine.index import open_index
 from app.engine.replay import replay
+from app.engine.stopping import STOP_RULES, Goal
 from app.errors import BadInput, LabelsNotUsable
 from app.evaluation import (
     AnotherReplay,
     ReplaySettings,
     band_of,
     check_replay,
+    choose_stops,
     choose_strategies,
     choose_targets,
     draw_opening,
     read_replay,
+    read_stop,
     run_file,
     run_replays,
     split_pool,
@@ -36,6 +39,7 @@ from app.replay_summary import (
     interval,
     p_value,
     summarise,
+    summarise_stops,
 )
 from app.tables import OracleLabel
 from tests.factories import make_collection, make_images, make_index
@@ -43,7 +47,12 @@ from tests.factories import make_collection, make_images, make_index
 COUNT = 140
 LABELS = ["newt"] * 12 + ["heron"] * 30 + [""] * 98
 SETTINGS = ReplaySettings(
-    targets=("newt", "heron"), strategies=("pf-ma", "random"), rounds=4, size=6, seeds=2
+    targets=("newt", "heron"),
+    strategies=("pf-ma", "random"),
+    rounds=4,
+    size=6,
+    seeds=2,
+    stops=("enough-positives:5", "random-sample:0.5"),
 )
 
 
@@ -180,6 +189,11 @@ def test_collection_answers_with_its_own_labels_or_refuses(session, settings):
         ({"seeds": 0}, "seeds"),
         ({"oracle_error": 1.5}, "oracle-error"),
         ({"holdout": 1.0}, "holdout"),
+        ({"stops": ("patience",)}, "“patience”.*run-of-noes"),
+        ({"stops": ("run-of-noes", "run-of-noes:0.8")}, "once"),
+        ({"stops": ("run-of-noes:90",)}, "share between 0 and 1"),
+        ({"stops": ("run-of-noes:most",)}, "“most” is no goal"),
+        ({"stops": ("enough-positives:2.5",)}, "number of images"),
         ({"open_with": 10}, "“newt” has 12 images.*none is left"),
     ],
 )
@@ -315,6 +329,55 @@ def test_f1_is_empty_once_no_target_is_left_to_judge_by(bench, oracle, tmp_path)
 def test_workers_change_nothing_but_milliseconds(bench, oracle, played, tmp_path):
     run_replays(oracle, bench / "index", SETTINGS, tmp_path / "out", workers=2)
     assert read_rounds(tmp_path / "out") == read_rounds(played)
+    assert (tmp_path / "out/stops.csv").read_text() == (played / "stops.csv").read_text()
+
+
+def test_stops_are_where_the_rounds_say(oracle, played):
+    with (played / "stops.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    _, runs = read_replay(played)
+    assert len(lines) == 16
+    assert [line["rule"] for line in lines[:2]] == ["enough-positives", "random-sample"]
+    for run, (counted, certified) in zip(
+        runs, zip(lines[::2], lines[1::2], strict=True), strict=True
+    ):
+        enough = [row for row in run.rows if row.positives >= 5]
+        assert counted["stopped"] == counted["reached"] == str(int(bool(enough)))
+        assert counted["answers"] == str(enough[0].answers if enough else run.rows[-1].answers)
+        assert counted["beyond"] == ("0.000000" if enough else "")
+        assert float(counted["goal"]) == 5
+        assert int(counted["n_target"]) == run.rows[0].n_target
+        # 0.5 of what is there, by a certificate: wrong at most once in 20, and never here.
+        assert certified["stopped"] == "0" or certified["reached"] == "1"
+        assert int(certified["answers"]) >= int(certified["extra"]) >= 0
+    assert any(line["stopped"] == "1" for line in lines[1::2])
+
+
+def test_stop_rules_take_the_usual_goal_or_a_given_one():
+    assert read_stop("score-sample") == ("score-sample", Goal(recall=0.9))
+    assert read_stop("score-sample:0.75") == ("score-sample", Goal(recall=0.75))
+    assert read_stop("enough-coverage") == ("enough-coverage", Goal(coverage=0.8))
+    assert read_stop("enough-positives:30") == ("enough-positives", Goal(positives=30))
+    assert choose_stops(["all"]) == tuple(STOP_RULES)
+    assert choose_stops(["safe", "safe"]) == ("safe",)
+
+
+def test_stops_are_summed_up_over_targets(played):
+    _, runs = read_replay(played)
+    summary = summarise_stops(runs, SETTINGS)
+    assert [(row.strategy, row.rule) for row in summary] == [
+        (strategy, rule)
+        for strategy in ("pf-ma", "random")
+        for rule in ("enough-positives", "random-sample")
+    ]
+    one = summary[0]
+    own = [r.stops[0] for r in runs if r.strategy == "pf-ma"]
+    by_target = [[stop for stop in own if stop.target == name] for name in ("newt", "heron")]
+    assert (one.runs, one.goal) == (4, 5)
+    assert one.stopped.mean == np.mean([np.mean([s.stopped for s in part]) for part in by_target])
+    answers = [np.mean([s.answers for s in part if s.stopped]) for part in by_target]
+    assert one.answers.mean == pytest.approx(np.mean(answers))
+    assert 0 <= one.reached.low <= one.reached.high <= 1
 
 
 def test_finished_runs_are_kept_and_only_missing_ones_played(bench, oracle, played, tmp_path):
@@ -411,6 +474,8 @@ def test_report_needs_nothing_but_itself(played, oracle):
     _, runs = read_replay(played)
     assert [run[:3] for run in data["runs"]] == [[r.target, r.strategy, r.seed] for r in runs]
     assert data["runs"][0][4] == runs[0].shown
+    assert page.count("<td>50% of what is there</td>") == 2
+    assert (played / "stop_summary.csv").read_text().count("random-sample,0.5,4,") == 2
     assert (played / "summary.csv").read_text().splitlines()[0].startswith("band,strategy,targets")
 
 
@@ -436,10 +501,11 @@ def test_command_line_replays_a_bare_index_and_refuses_by_name(bench, tmp_path):
 
     common = ["replay", "--index", str(bench / "index"), "--labels", str(bench / "labels.csv")]
     few = ["--rounds", "1", "--size", "6", "--seeds", "1", "--strategy", "random"]
+    few += ["--stop", "run-of-noes"]
     out = tmp_path / "out"
     done = CliRunner().invoke(app, [*common, *few, "--target", "newt", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert {"rounds.csv", "summary.csv", "manifest.json", "report.html"} <= {
+    assert {"rounds.csv", "stops.csv", "summary.csv", "manifest.json", "report.html"} <= {
         path.name for path in out.iterdir()
     }
     wrong = CliRunner().invoke(app, [*common, "--target", "osprey", "--out", str(tmp_path / "no")])
