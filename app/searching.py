@@ -273,15 +273,16 @@ def submit_answers(
         # A second tab with an old grid: what it says is kept, the grid is not answered twice.
         _add_changes(session, search, person, "correct", round_id, values, gesture_key)
         return Submitted(already=True)
+    # A step of their own, as when they are saved one by one: undoing the submit leaves them.
+    _add_changes(session, search, person, "answer", round_id, values, None)
     shown = _list_round_image_ids(session, round_id)
-    standing = read_current_answers(session, search, image_ids=shown)
-    given = {image_id: values.get(image_id, standing.get(image_id)) for image_id in shown}
-    if rest_are_no:
-        given = {image_id: value or "no" for image_id, value in given.items()}
+    answered = read_current_answers(session, search, image_ids=shown)
     action = _add_action(
         session, search, person, kind="submit", round_id=round_id, gesture_key=gesture_key
     )
-    _add_answers(session, action, _only_changes(given, standing))
+    if rest_are_no:
+        rest = (image_id for image_id in shown if image_id not in answered)
+        _add_answers(session, action, dict.fromkeys(rest, "no"))
     search.rest_are_no = rest_are_no
     search.touched_at = func.now()
     previous = session.get_one(Round, round_id)
