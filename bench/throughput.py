@@ -44,7 +44,8 @@ def run() -> list[dict[str, Any]]:
         make_large(folder / "large")
         return [
             *measure_set("fish", folder / "fish", folder),
-            *measure_set("2,000 px", folder / "large", folder),
+            *measure_increment(folder / "fish", folder / "fish-0"),
+            *measure_set("2000-px", folder / "large", folder),
         ]
 
 
@@ -68,7 +69,7 @@ def measure_set(what: str, source: Path, folder: Path) -> list[dict[str, Any]]:
     floors = [measure_floor(files)]
     runs = []
     for number in range(RUNS):
-        runs.append(measure_verbs(source, folder / f"{what} {number}"))
+        runs.append(measure_verbs(source, folder / f"{what}-{number}"))
         floors.append(measure_floor(files))
     around = [
         [(one + other) / 2 for one, other in zip(before, after, strict=True)]
@@ -95,6 +96,23 @@ def measure_set(what: str, source: Path, folder: Path) -> list[dict[str, Any]]:
         result(f"{what}: all of it", count / all_s, "images/s", floor),
         result(f"{what}: all, of a floor without thumbnails", count / all_s, "images/s", strict),
         result(f"{what}: all, if no core had waited", cores * count / cpu_s, "images/s", floor),
+    ]
+
+
+def measure_increment(source: Path, home: Path) -> list[dict[str, Any]]:
+    """Seconds of adding one image in a hundred to what was imported into `home`."""
+    files = sorted(source.rglob("*.jpg"))
+    added = files[::100]
+    for file in added:
+        # Other bytes, the same picture: what follows the end of a JPEG is not read.
+        (file.parent / f"again-{file.name}").write_bytes(file.read_bytes() + b"again")
+    import_s, index_s, _ = measure_verbs(source, home)
+    for file in added:
+        (file.parent / f"again-{file.name}").unlink()
+    share = 100 * len(added) / len(files)
+    return [
+        result(f"fish: importing {share:.0f} % more", import_s, "s", import_s),
+        result(f"fish: embedding and index, {share:.0f} % more", index_s, "s", index_s),
     ]
 
 
@@ -167,7 +185,7 @@ def measure_codecs(files: list[Path]) -> tuple[float, float]:
 def measure_verbs(source: Path, home: Path) -> tuple[float, float, float]:
     """Wall seconds of importing and of indexing, and core-seconds of both."""
     from app.database import open_database
-    from app.importing import add_collection, import_images
+    from app.importing import get_or_add_collection, import_images
     from app.indexing import build_index
     from app.security import get_local_person
     from app.settings import Settings
@@ -176,7 +194,7 @@ def measure_verbs(source: Path, home: Path) -> tuple[float, float, float]:
     database = open_database(settings)
     with database.session() as session:
         person = get_local_person(session)
-        collection = add_collection(session, "fish", source=source, person=person)
+        collection = get_or_add_collection(session, "fish", source=source, person=person)
     cpu_before, started = total_cpu_s(), time.perf_counter()
     import_images(database, collection.id, source, settings=settings, labels="folders")
     imported = time.perf_counter()
