@@ -223,7 +223,8 @@ def _ask_rule(
             own.sample = TakenSample(plan, len(plan.rows), before)
         else:
             plan = plan_absence(unanswered, size, rng=rng)
-            own.control = TakenSample(plan, len(plan.rows), before)
+            number = own.control.number + 1 if own.control else 1
+            own.control = TakenSample(plan, len(plan.rows), before, number)
         _answer(own, plan.rows, ask_oracle(plan.rows, moment.number))
 
 

@@ -73,12 +73,13 @@ class TakenSample:
     """A sample in the works: its plan, how much of it was shown, and how many answers came before.
 
     `asked` 0..s images of `plan.rows`; `answers_before` >= 0: answers in `Standing.values` when the
-    plan was made.
+    plan was made; `number` from 1: how many of its kind the search has had with this one.
     """
 
     plan: SamplePlan
     asked: int
     answers_before: int
+    number: int = 1
 
 
 @dataclass(frozen=True)
@@ -338,13 +339,18 @@ def _judge_sample(standing: Standing, goal: Goal) -> Advice:
 
 def _judge_control(standing: Standing, goal: Goal) -> Advice:
     taken = standing.control
+    number = taken.number if taken else 0
     if taken is not None and taken.asked >= len(taken.plan.rows):
-        left = certify_left(taken.plan, standing.answers, asked=taken.asked, level=goal.confidence)
+        left = certify_left(
+            taken.plan, standing.answers, asked=taken.asked, level=_level_of_try(number, goal)
+        )
         advice = _judge_left(left, standing, goal)
         if advice.met or len(standing.values) - taken.answers_before < SAMPLE_HOLDS:
             return advice
     size = images_to_certify(
-        standing.unanswered_count, most_left(standing.found, goal), level=goal.confidence
+        standing.unanswered_count,
+        most_left(standing.found, goal),
+        level=_level_of_try(number + 1, goal),
     )
     # Too dear to be taken while finds still come.
     short = SHORT_RUN - count_run(standing.values)
@@ -503,6 +509,14 @@ def _more_answers(met: bool, missing: str, cost: float) -> Advice:
     if met:
         return Advice(True, False, "", "nothing", 0)
     return Advice(False, False, missing, "answers", cost)
+
+
+def _level_of_try(number: int, goal: Goal) -> float:
+    """Each further random sample is another chance to be wrong: half of the risk, then a quarter.
+
+    So all tries together keep the goal's word, as in testing one hypothesis again and again.
+    """
+    return 1 - (1 - goal.confidence) * math.pow(0.5, number)
 
 
 def _two_sided(goal: Goal) -> float:

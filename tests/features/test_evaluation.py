@@ -52,7 +52,7 @@ SETTINGS = ReplaySettings(
     rounds=4,
     size=6,
     seeds=2,
-    stops=("enough-positives:5", "random-sample:0.5"),
+    stops=("enough-positives:5", "enough-coverage:0.15"),
 )
 
 
@@ -337,8 +337,8 @@ def test_stops_are_where_the_rounds_say(oracle, played):
         lines = list(csv.DictReader(file))
     _, runs = read_replay(played)
     assert len(lines) == 16
-    assert [line["rule"] for line in lines[:2]] == ["enough-positives", "random-sample"]
-    for run, (counted, certified) in zip(
+    assert [line["rule"] for line in lines[:2]] == ["enough-positives", "enough-coverage"]
+    for run, (counted, covered) in zip(
         runs, zip(lines[::2], lines[1::2], strict=True), strict=True
     ):
         enough = [row for row in run.rows if row.positives >= 5]
@@ -347,10 +347,12 @@ def test_stops_are_where_the_rounds_say(oracle, played):
         assert counted["beyond"] == ("0.000000" if enough else "")
         assert float(counted["goal"]) == 5
         assert int(counted["n_target"]) == run.rows[0].n_target
-        # 0.5 of what is there, by a certificate: wrong at most once in 20, and never here.
-        assert certified["stopped"] == "0" or certified["reached"] == "1"
-        assert int(certified["answers"]) >= int(certified["extra"]) >= 0
-    assert any(line["stopped"] == "1" for line in lines[1::2])
+        truly = [row.answers for row in run.rows if row.coverage >= 0.15]
+        assert covered["first"] == (f"{truly[0]:.6f}" if truly else "")
+        played_then = run.rows[int(covered["round"]) - 1]
+        assert int(covered["answers"]) == played_then.answers + int(covered["extra"])
+        assert float(covered["recall"]) >= played_then.recall - 1e-6
+    assert any(int(line["extra"]) >= 20 for line in lines[1::2])  # second looks were taken
 
 
 def test_stop_rules_take_the_usual_goal_or_a_given_one():
@@ -368,7 +370,7 @@ def test_stops_are_summed_up_over_targets(played):
     assert [(row.strategy, row.rule) for row in summary] == [
         (strategy, rule)
         for strategy in ("pf-ma", "random")
-        for rule in ("enough-positives", "random-sample")
+        for rule in ("enough-positives", "enough-coverage")
     ]
     one = summary[0]
     own = [r.stops[0] for r in runs if r.strategy == "pf-ma"]
@@ -474,8 +476,8 @@ def test_report_needs_nothing_but_itself(played, oracle):
     _, runs = read_replay(played)
     assert [run[:3] for run in data["runs"]] == [[r.target, r.strategy, r.seed] for r in runs]
     assert data["runs"][0][4] == runs[0].shown
-    assert page.count("<td>50% of what is there</td>") == 2
-    assert (played / "stop_summary.csv").read_text().count("random-sample,0.5,4,") == 2
+    assert page.count("<td>coverage of 15%</td>") == 2
+    assert (played / "stop_summary.csv").read_text().count("enough-coverage,0.15,4,") == 2
     assert (played / "summary.csv").read_text().splitlines()[0].startswith("band,strategy,targets")
 
 
