@@ -16,16 +16,17 @@ ANSWERED = {8: 1, 3: -1}
 @pytest.fixture(scope="module")
 def make_state(make_index):
     angles = np.linspace(0, 3, len(SCORES))
-    index = make_index(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    fan = make_index(np.stack([np.cos(angles), np.sin(angles)], axis=1))
 
-    def make(size, scores=SCORES, answered=ANSWERED, examples=0, seed=0):
+    def make(size, scores=SCORES, answered=ANSWERED, examples=0, seed=0, vectors=None):
+        index = fan if vectors is None else make_index(vectors)
         rows = np.array(sorted(answered), np.int64)
         return RoundState(
             index=index,
             answers=Answers(rows, np.array([answered[row] for row in rows], np.int8)),
             opening=Opening(index.vectors[4], index.vectors[:examples]),
             unanswered=np.setdiff1d(np.arange(len(SCORES)), rows),
-            head=Head(np.zeros(2, np.float32), 0.0),
+            head=Head(np.zeros(index.dimension, np.float32), 0.0),
             scores=np.array(scores, np.float32),
             size=size,
             rng=np.random.default_rng(seed),
@@ -48,6 +49,92 @@ def test_pf_ma_stops_within_the_positives(make_state):
 def test_pf_ma_without_predicted_positives_goes_up_to_the_line(make_state):
     state = make_state(3, scores=[-5, -1, -4, -9, -2, -3, -8, -6, -7, -1])
     assert ranking.pf_ma(state).rows.tolist() == [1, 9, 4]
+
+
+def test_rarefind_asks_about_doubts_as_often_as_the_answer_was_yes(make_state):
+    # Neither yes nor no resembles a thing: both answered images are alike, all cosines cancel out.
+    alike = np.tile([1.0, 0.0], (10, 1))
+    half = ranking.rarefind(make_state(4, vectors=alike))
+    assert half.rows.tolist() == [4, 0, 6, 2]
+    assert half.reasons == ("likely", "likely", "close-to-line", "close-to-line")
+    third = ranking.rarefind(make_state(3, vectors=alike, answered={8: 1, 3: -1, 9: -1, 5: 0}))
+    assert third.rows.tolist() == [4, 0, 6]
+    example = ranking.rarefind(make_state(3, vectors=alike, answered={3: -1}, examples=2))
+    assert example.rows.tolist() == [8, 6, 2]  # two of three are yes
+    all_yes = ranking.rarefind(make_state(3, vectors=alike, answered={8: 1}))
+    assert all_yes.rows.tolist() == [6, 2, 7]
+
+
+def test_rarefind_prefers_what_resembles_a_yes_more_than_a_no(make_state):
+    vectors = np.tile([0.6, 0.8], (10, 1))
+    vectors[8], vectors[3] = [1.0, 0.0], [0.0, 1.0]  # the yes, and the no; most others are between
+    vectors[9], vectors[4] = [0.8, 0.6], [0.0, 1.0]
+    # Score + 12 (cosine to the yes - cosine to the no): row 9 has -0.3 + 12 (0.8 - 0.6) = 2.1,
+    # row 4 has 2 + 12 (0 - 1) = -10, row 0 has 0.5 - 2.4 = -1.9; half of two is by doubt.
+    assert ranking.rarefind(make_state(2, vectors=vectors)).rows.tolist() == [9, 6]
+
+
+def test_rarefind_shows_no_look_twice_while_there_are_others(make_state):
+    # The positives have cosine 0.6. Rows 0, 2 and 7 are one look, 4 is across from all.
+    vectors = np.tile([1.0, 0.0, 0.0], (10, 1))
+    vectors[8], vectors[9] = [0.0, 1.0, 0.0], [0.0, 0.6, 0.8]
+    vectors[[1, 3, 4, 5, 6]] = [0.0, 0.0, -1.0]
+    answered = {8: 1, 9: 1} | dict.fromkeys([1, 3, 5, 6], -1)
+    scores = [3.0, 0, 2.9, 0, -20, 0, 0, 2.8, 0, 0]
+    shown = [
+        ranking.rarefind(make_state(size, scores, answered, vectors=vectors)).rows.tolist()
+        for size in (3, 4)
+    ]
+    assert shown == [[0, 4, 7], [0, 4, 2, 7]]  # 7 by doubt; at last nothing else is left
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rarefind_is_the_rule_as_written(make_index, seed):
+    """Against the rule in plain loops, over more images than are compared with single answers."""
+    rng = np.random.default_rng(seed)
+    index = make_index(rng.standard_normal((500, 4)))
+    rows = rng.choice(500, 20, replace=False)
+    values = np.where(np.arange(20) < rng.integers(1, 19), 1, -1).astype(np.int8)
+    state = RoundState(
+        index=index,
+        answers=Answers(rows, values),
+        opening=Opening(index.vectors[0], index.vectors[:0]),
+        unanswered=np.setdiff1d(np.arange(500), rows),
+        head=Head(np.zeros(4, np.float32), 0.0),
+        scores=rng.standard_normal(500).astype(np.float32) * 3,
+        size=10,
+        rng=rng,
+    )
+    assert ranking.rarefind(state).rows.tolist() == naive_rarefind(state)
+
+
+def naive_rarefind(state):
+    vectors = state.index.vectors.astype(float)
+    yes, no = state.answers.positives.tolist(), state.answers.negatives.tolist()
+
+    def nearest(row, others):
+        return max(vectors[row] @ vectors[other] for other in others)
+
+    by_doubt = sorted(
+        state.unanswered, key=lambda row: (state.scores[row] < 0, abs(state.scores[row]))
+    )
+    doubtful = by_doubt[: round(10 * len(yes) / len(yes + no))]
+    compared = sorted(state.unanswered, key=lambda row: -state.scores[row])[:310]
+    merits = {
+        row: state.scores[row] + 12 * (nearest(row, yes) - (nearest(row, no) if no else 0))
+        for row in compared
+        if row not in doubtful
+    }
+    order = sorted(merits, key=lambda row: -merits[row])
+    limit = 2.0
+    if len(yes) > 1:
+        limit = np.median([nearest(row, [one for one in yes if one != row]) for row in yes])
+    chosen = []
+    for row in order:
+        if all(vectors[row] @ vectors[other] <= limit for other in chosen):
+            chosen.append(row)
+    chosen += [row for row in order if row not in chosen]
+    return chosen[: 10 - len(doubtful)] + doubtful
 
 
 def test_most_ambiguous_looks_on_both_sides(make_state):

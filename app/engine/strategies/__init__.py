@@ -34,10 +34,10 @@ class Strategy:
 
 STRATEGIES: dict[str, Strategy] = {
     "rarefind": Strategy(
-        ranking.most_positive,
+        ranking.rarefind,
         "Most finds, soonest",
-        "Shows the images most like your target; learns from your answers and from how the rest of "
-        "the collection looks.",
+        "Shows the images most like your target and no look twice in a round; the more often you "
+        "say yes, the more it asks about those it is least sure of.",
         fit=fit_steadied,
         for_evaluators=False,
     ),

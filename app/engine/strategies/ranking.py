@@ -1,6 +1,9 @@
 """Strategies that order the unanswered images by one number and take the first."""
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from app.engine.strategies.round_state import (
     CLOSE_TO_LINE,
@@ -11,6 +14,40 @@ from app.engine.strategies.round_state import (
     RoundState,
     smallest,
 )
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+SHORTLIST = 300  # most likely images that `rarefind` compares with single answers
+RESEMBLANCE = 12.0  # what a difference of 1 between two cosines counts in its scores
+
+
+def rarefind(state: RoundState) -> Choice:
+    """Find while most answers are no, refine as more are yes; never twice the same look in a round.
+
+    The share of yes among the answers, uploaded examples included, is the share of the round that
+    `pf_ma` chooses. The others are the likeliest of the rest by score + 12 (cosine to the nearest
+    positive - cosine to the nearest negative), best first, passing over those closer to a better
+    one than the positives commonly are to each other, while there are others.
+    Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
+    """
+    vectors = state.index.vectors
+    positives = np.concatenate([vectors[state.answers.positives], state.opening.examples])
+    negatives = vectors[state.answers.negatives]
+    yes_share = len(positives) / (len(positives) + len(negatives))
+    doubtful = pf_ma(replace(state, size=round(yes_share * state.size))).rows
+    order = smallest(-state.scores[state.unanswered], SHORTLIST + state.size)
+    likely = np.setdiff1d(state.unanswered[order], doubtful)
+    merits = state.scores[likely] + RESEMBLANCE * _resemblances(
+        vectors[likely], positives, negatives
+    )
+    likely = likely[np.argsort(-merits, kind="stable")]
+    count = state.size - len(doubtful)
+    likely = likely[_spread(vectors[likely], _common_similarity(positives), count)]
+    return Choice(
+        np.concatenate([likely, doubtful]),
+        (LIKELY,) * len(likely) + (CLOSE_TO_LINE,) * len(doubtful),
+    )
 
 
 def pf_ma(state: RoundState) -> Choice:
@@ -81,3 +118,30 @@ def adaptive(state: RoundState) -> Choice:
     if positive_count < len(state.answers.negatives):
         return most_positive(state)
     return most_ambiguous(state)
+
+
+def _resemblances(vectors: Floats, positives: Floats, negatives: Floats) -> Floats:
+    """Cosine to the nearest positive minus that to the nearest negative, if there is one, (k,)."""
+    nearest: Floats = (vectors @ positives.T).max(axis=1)
+    return nearest - (vectors @ negatives.T).max(axis=1) if len(negatives) else nearest
+
+
+def _common_similarity(positives: Floats) -> float:
+    """The median similarity of a positive to the nearest other; above any while there is one."""
+    if len(positives) == 1:
+        return 2.0
+    similarities = positives @ positives.T
+    np.fill_diagonal(similarities, -2.0)
+    return float(np.median(similarities.max(axis=1)))
+
+
+def _spread(vectors: Floats, limit: float, k: int) -> Integers:
+    """The first `k` positions no closer to each other than `limit`; the first if they run out."""
+    is_passed = np.zeros(len(vectors), dtype=bool)
+    chosen: list[int] = []
+    for position in range(len(vectors)):
+        if len(chosen) < k and not is_passed[position]:
+            chosen.append(position)
+            is_passed |= vectors @ vectors[position] > limit
+    others = np.setdiff1d(np.arange(len(vectors)), chosen)
+    return np.concatenate([np.array(chosen, np.int64), others[: k - len(chosen)]])
