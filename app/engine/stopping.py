@@ -163,8 +163,9 @@ class StopRule:
 
     `title`, `summary` and `source` are for people. `judge` says whether the rule is met and what is
     missing. `aim`: the part of the goal that it serves. `needs_look`: it sees with the
-    eyes of the search, so a second look comes before it may advise. `risk`: how often it was wrong
-    after that look on targets of several looks, measured by replay; a certificate's is its own.
+    eyes of the search, so a second look comes before it may advise. `risk`: which share (0..1)
+    of its stops, after a clean look, was wrong on targets of several looks in replays, None where
+    it never stopped; 0 for a certificate, which is wrong as seldom as the goal wants.
     """
 
     judge: Callable[[Standing, Goal], Advice]
@@ -174,7 +175,7 @@ class StopRule:
     source: str
     aim: Literal["recall", "positives", "coverage"] = "recall"
     needs_look: bool = True
-    risk: float = 1.0
+    risk: float | None = None
 
 
 def advise(name: str, standing: Standing, goal: Goal) -> Advice:
@@ -193,16 +194,8 @@ def advise(name: str, standing: Standing, goal: Goal) -> Advice:
         return advice
     if rule.needs_look and not is_look_clean(standing):
         return _ask_for_look(advice, standing)
-    if rule.risk > 1 - goal.confidence:
-        return replace(
-            advice,
-            missing=f"The rule is met, but on targets of several looks it was wrong in "
-            f"{rule.risk:.0%} of replays: only a random sample can tell.",
-            ask="absence",
-            cost=images_to_certify(
-                standing.unanswered_count, most_left(standing.found, goal), level=goal.confidence
-            ),
-        )
+    if rule.risk is None or rule.risk > 1 - goal.confidence:
+        return _refer_to_chance(advice, rule, standing, goal)
     return replace(advice, stop=True)
 
 
@@ -399,6 +392,7 @@ STOP_RULES: dict[str, StopRule] = {
         "Stops when the last 50 answers were all no.",
         "heuristic",
         "ASReview: R. van de Schoot et al., Nature Machine Intelligence 3, 2021",
+        risk=0.86,
     ),
     "low-yield": StopRule(
         _judge_low_yield,
@@ -406,6 +400,7 @@ STOP_RULES: dict[str, StopRule] = {
         "Stops when at most 5 of the last 200 answers were yes.",
         "heuristic",
         "E. Yang, D. D. Lewis, O. Frieder, 2021, arXiv 2106.09871",
+        risk=1.0,
     ),
     "knee": StopRule(
         _judge_knee,
@@ -420,6 +415,7 @@ STOP_RULES: dict[str, StopRule] = {
         "Stops when a tenth of the collection is answered and the last 50 answers were all no.",
         "heuristic",
         "J. Boetje, R. van de Schoot, 2024, 10.1186/s13643-024-02502-7",
+        risk=0.5,
     ),
     "thinning-out": StopRule(
         _judge_thinning,
@@ -427,6 +423,7 @@ STOP_RULES: dict[str, StopRule] = {
         "Follows the curve of finds to its end and stops when hardly any are left on it.",
         "heuristic",
         "Z. Jelinski, P. B. Moranda, “Software reliability research”, 1972",
+        risk=0.96,
     ),
     "sum-of-chances": StopRule(
         _judge_sum,
@@ -434,6 +431,7 @@ STOP_RULES: dict[str, StopRule] = {
         "Adds up every unanswered image's chance and stops when the sum is small.",
         "estimate",
         "E. Yang, D. D. Lewis, O. Frieder, 2021, arXiv 2106.09871",
+        risk=1.0,
     ),
     "score-sample": StopRule(
         _judge_sample,
@@ -442,6 +440,7 @@ STOP_RULES: dict[str, StopRule] = {
         "stops when none of them is a yes.",
         "estimate",
         "after A. A. Navine et al., 2024, arXiv 2402.15360",
+        risk=1.0,
     ),
     "ranked-tail": StopRule(
         _judge_ranked_tail,
@@ -457,7 +456,7 @@ STOP_RULES: dict[str, StopRule] = {
         "certificate",
         "H. S. Konijn, 1973; the elusion test of document review",
         needs_look=False,
-        risk=0.05,
+        risk=0.0,
     ),
     "enough-positives": StopRule(
         _judge_positives,
@@ -476,6 +475,7 @@ STOP_RULES: dict[str, StopRule] = {
         "estimate",
         "docs/algorithms.md, “Coverage”",
         aim="coverage",
+        risk=0.48,
     ),
 }
 
@@ -522,6 +522,21 @@ def _level_of_try(number: int, goal: Goal) -> float:
 def _two_sided(goal: Goal) -> float:
     """The level of an interval whose upper end alone is as sure as the goal wants."""
     return 2 * goal.confidence - 1
+
+
+def _refer_to_chance(advice: Advice, rule: StopRule, standing: Standing, goal: Goal) -> Advice:
+    """What a rule still lacks that is met but does not keep what the goal promises."""
+    record = "in replays it never came to a stop"
+    if rule.risk is not None:
+        record = f"in replays {rule.risk:.0%} of its stops were too early"
+    missing = f"The rule is met, but on targets with several looks {record}."
+    if goal.recall is None:
+        return replace(advice, missing=missing, ask="answers", cost=math.nan)
+    size = images_to_certify(
+        standing.unanswered_count, most_left(standing.found, goal), level=goal.confidence
+    )
+    missing += f" Only images drawn at random can tell: about {size:,}."
+    return replace(advice, missing=missing, ask="absence", cost=size)
 
 
 def _ask_for_look(advice: Advice, standing: Standing) -> Advice:

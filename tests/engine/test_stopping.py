@@ -210,14 +210,23 @@ def test_a_rule_that_reads_the_searchs_work_needs_a_clean_second_look():
 
 def test_no_rule_that_was_wrong_too_often_advises_to_stop(monkeypatch):
     where = clean_look(standing("y" + "n" * 60))
-    for risk, stop in ((0.05, True), (0.06, False)):
+    for risk, stop in ((0.05, True), (0.06, False), (None, False)):
         monkeypatch.setitem(
             STOP_RULES, "run-of-noes", replace(STOP_RULES["run-of-noes"], risk=risk)
         )
         advice = advise("run-of-noes", where, GOAL)
         assert (advice.met, advice.stop) == (True, stop)
-        assert ("6%" in advice.missing) == (not stop)
-    assert not advise("run-of-noes", where, replace(GOAL, confidence=0.9)).missing
+        assert bool(advice.missing) == (not stop)
+        assert ("6%" in advice.missing) == (risk == 0.06)
+    monkeypatch.setitem(STOP_RULES, "run-of-noes", replace(STOP_RULES["run-of-noes"], risk=0.06))
+    assert advise("run-of-noes", where, replace(GOAL, confidence=0.9)).stop
+
+
+def test_only_what_is_counted_or_certified_is_trusted_at_95_per_cent():
+    trusted = {n for n, rule in STOP_RULES.items() if rule.risk is not None and rule.risk <= 0.05}
+    assert trusted == {"random-sample", "enough-positives"}
+    assert {STOP_RULES[name].kind for name in trusted} == {"certificate"}
+    assert advise("enough-positives", standing("y"), Goal(positives=2, confidence=0.99)).stop
 
 
 def test_second_look_is_beside_the_positives_and_far_from_everything(make_index):
