@@ -417,11 +417,10 @@ class TakenDetour:
 def tell_left(moment: Moment) -> Left:
     """How many are left?"""
     standing = build_standing(moment)
-    statements = [
-        run_of_negatives(standing.values),
-        recent_yield(standing.values),
-        yield_curve(standing.values, standing.unanswered_count),
-    ]
+    statements = [run_of_negatives(standing.values), recent_yield(standing.values)]
+    curve = yield_curve(standing.values, standing.unanswered_count)
+    if curve.value < standing.unanswered_count:  # finds have begun to thin out
+        statements.append(curve)
     if standing.calibration is not None:
         statements.append(calibrated_sum(standing.scores, standing.calibration, rng=moment.rng()))
     if standing.looks:

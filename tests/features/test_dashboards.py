@@ -1,0 +1,346 @@
+"""The dashboard's figures: against counts, at earlier rounds, the same on every opening."""
+
+from collections import Counter
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from sqlalchemy import select, update
+
+from app import searching
+from app.dashboards import (
+    choose_goal,
+    describe_report,
+    open_moment,
+    tell_found,
+    tell_head,
+    tell_left,
+    tell_looks,
+    tell_stopping,
+    tell_variety,
+)
+from app.errors import BadInput, NotFound
+from app.indexing import LoadedEmbedders, OpenIndexes
+from app.reporting import current_grid
+from app.tables import Action
+from tests.factories import make_collection, make_images, make_index, make_person
+
+
+class Hunt:
+    """A search among 300 images; the target has two looks, of which one opened the search."""
+
+    def __init__(self, session, settings):
+        self.session, self.person = session, make_person(session)
+        collection = make_collection(session)
+        self.images = make_images(session, collection, 300)
+        rng = np.random.default_rng(2)
+        vectors = rng.normal(size=(300, 16))
+        looks = 5 * rng.normal(size=(2, 16))
+        vectors[:34] *= 0.5
+        vectors[:20] += looks[0]
+        vectors[20:34] += looks[0] + 0.8 * looks[1]
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        make_index(session, settings, self.images, vectors.astype(np.float32))
+        self.targets = {image.id for image in self.images[:34]}
+        self.indexes = OpenIndexes(settings)
+        self.search = searching.open_search(
+            session,
+            person=self.person,
+            collection_id=collection.id,
+            target_name="Heron",
+            strategy="most-positive",
+            image_ids=[self.images[0].id],
+            photo_ids=[],
+            indexes=self.indexes,
+            embedders=LoadedEmbedders(settings),
+            settings=settings,
+            round_size=6,
+            seed=4,
+        )
+
+    def shown(self):
+        return [card.image_id for card in current_grid(self.session, self.search).cards]
+
+    def answer(self, image_id, value):
+        searching.record_answers(
+            self.session,
+            self.search,
+            person=self.person,
+            round_id=self.search.current_round_id,
+            values={image_id: value},
+            gesture_key=None,
+        )
+
+    def submit(self, values=None):
+        given = {i: "yes" if i in self.targets else "no" for i in self.shown()}
+        searching.submit_answers(
+            self.session,
+            self.search,
+            person=self.person,
+            round_id=self.search.current_round_id,
+            values=given if values is None else values,
+            rest_are_no=False,
+            gesture_key=None,
+            indexes=self.indexes,
+        )
+
+    def take(self, kind, size):
+        searching.take_detour(
+            self.session,
+            self.search,
+            person=self.person,
+            kind=kind,
+            size=size,
+            gesture_key=None,
+            indexes=self.indexes,
+        )
+
+    def answers(self):
+        return searching.read_current_answers(self.session, self.search)
+
+    def moment(self, after=None):
+        return open_moment(self.session, self.search, self.indexes, after)
+
+
+@pytest.fixture
+def hunt(session, settings):
+    hunt = Hunt(session, settings)
+    for _ in range(3):
+        hunt.submit()
+    return hunt
+
+
+def tell_all(moment):
+    return repr(
+        [tell(moment) for tell in (tell_found, tell_variety, tell_looks, tell_left, tell_head)]
+    )
+
+
+def test_found_counts_what_the_answers_say(hunt):
+    hunt.answer(hunt.shown()[0], "unsure")
+    found = tell_found(hunt.moment())
+    tally = Counter(hunt.answers().values())
+    assert (found.positives, found.negatives, found.unsure) == (
+        tally["yes"],
+        tally["no"],
+        tally["unsure"],
+    )
+    assert found.answered == 1 + 3 * 6 + 1  # the example, three rounds, the one just now
+    assert found.per_hundred == pytest.approx(100 * tally["yes"] / 20)
+    assert found.image_count == 300
+    assert [sum(row[1:]) for row in found.plot.rows] == [6, 6, 6]
+    assert sum(row[1] for row in found.plot.rows) == tally["yes"] - 1  # without the example
+
+
+def test_earlier_round_shows_what_was_known_then_whatever_came_later(hunt):
+    before = {after: tell_all(hunt.moment(after)) for after in range(4)}
+    answers_before = dict(hunt.answers())
+    for _ in range(2):
+        hunt.submit()
+    searching.correct_answers(
+        hunt.session,
+        hunt.search,
+        person=hunt.person,
+        values={hunt.images[0].id: "no"},
+        gesture_key=None,
+    )
+    hunt.submit({})
+    for after in range(4):
+        assert tell_all(hunt.moment(after)) == before[after]
+    assert hunt.moment(3).values == answers_before
+    assert tell_found(hunt.moment(3)).positives != tell_found(hunt.moment()).positives
+    with pytest.raises(NotFound, match="round"):
+        hunt.moment(7)
+
+
+def test_same_figures_on_every_opening(hunt):
+    assert tell_all(hunt.moment()) == tell_all(hunt.moment())
+
+
+def test_time_spent_leaves_pauses_out(hunt):
+    own = select(Action).filter_by(search_id=hunt.search.id).order_by(Action.id)
+    actions = hunt.session.scalars(own).all()
+    start = actions[0].at
+    steps = [0, 60, 90] + [4_000] * (len(actions) - 3)
+    for step, action in zip(steps, actions, strict=True):
+        at = start + timedelta(seconds=step)
+        hunt.session.execute(update(Action).where(Action.id == action.id).values(at=at))
+    hunt.session.flush()
+    assert tell_found(hunt.moment()).seconds == 90
+
+
+def test_gaps_are_likely_images_without_a_find_beside_them(hunt):
+    looks = tell_looks(hunt.moment())
+    answered = set(hunt.answers())
+    assert looks.gaps
+    for gap in looks.gaps:
+        assert gap.anchor_image_id == gap.image_ids[0]
+        assert not set(gap.image_ids) & answered
+        assert gap.count >= 2
+    assert [gap.expected for gap in looks.gaps] == sorted(
+        (gap.expected for gap in looks.gaps), reverse=True
+    )
+    second_look = {image.id for image in hunt.images[20:34]}
+    assert any(set(gap.image_ids) <= second_look for gap in looks.gaps)
+
+
+def test_modes_count_every_find_once(hunt):
+    modes = tell_variety(hunt.moment()).modes
+    assert sum(mode.confirmed for mode in modes) == tell_found(hunt.moment()).positives
+    for mode in modes:
+        if mode.confirmed:
+            assert hunt.answers()[mode.image_id] == "yes"
+
+
+def test_sample_speaks_once_a_round_of_it_was_submitted(hunt):
+    assert "score-sample" not in [one.name for one in tell_left(hunt.moment()).statements]
+    hunt.take("estimate", 60)
+    hunt.submit()
+    early = {one.name: one for one in tell_left(hunt.moment()).statements}["score-sample"]
+    assert early.cost == 6
+    for _ in range(9):
+        hunt.submit()
+    left = tell_left(hunt.moment())
+    late = {one.name: one for one in left.statements}["score-sample"]
+    true_left = len(hunt.targets - set(hunt.answers()))
+    assert late.cost == 60
+    assert late.low <= true_left <= late.high
+    assert late.high - late.low < early.high - early.low
+    (taken,) = left.taken
+    assert (taken.size, taken.shown, taken.is_running) == (60, 60, False)
+
+
+def test_answers_of_a_sample_are_kept_out_of_the_run_of_noes(hunt):
+    before = tell_left(hunt.moment()).statements[0]
+    hunt.take("absence", 30)
+    for _ in range(5):
+        hunt.submit()
+    left = {one.name: one for one in tell_left(hunt.moment()).statements}
+    assert left["run-of-negatives"].title == before.title
+    assert left["random-sample"].kind == "certificate"
+    assert left["random-sample"].cost == 30
+    assert left["random-sample"].high >= len(hunt.targets - set(hunt.answers()))
+
+
+def test_sample_still_counts_when_the_collection_grew(hunt, settings):
+    hunt.take("absence", 30)
+    for _ in range(5):
+        hunt.submit()
+    before = {one.name: one for one in tell_left(hunt.moment()).statements}["random-sample"]
+    index = hunt.moment().index
+    more = make_images(hunt.session, hunt.search.collection, 0)
+    order = np.random.default_rng(0).permutation(300)
+    images = [hunt.images[place] for place in order] + more
+    make_index(hunt.session, settings, images, index.vectors[order])
+    hunt.submit()
+    hunt.submit()
+    after = {one.name: one for one in tell_left(hunt.moment()).statements}["random-sample"]
+    assert (after.title, after.cost) == (before.title, before.cost)
+    assert after.high <= before.high
+
+
+def test_goal_is_on_record_and_every_rule_for_it_has_a_say(hunt):
+    assert tell_stopping(hunt.moment()).chosen is None
+    set_goal = {"session": hunt.session, "search": hunt.search, "person": hunt.person}
+    choose_goal(**set_goal, aim="positives", amount=5, confidence=0.95, rule="enough-positives")
+    stopping = tell_stopping(hunt.moment())
+    assert stopping.goal_sentence == "5 images for a training set"
+    assert stopping.advice[0].advice.stop is True
+    choose_goal(**set_goal, aim="recall", amount=0.9, confidence=0.95, rule="random-sample")
+    stopping = tell_stopping(hunt.moment())
+    assert (stopping.advice[0].name, stopping.goals_before) == ("random-sample", 1)
+    assert stopping.advice[0].advice.stop is False
+    assert stopping.advice[0].advice.missing
+    assert len(stopping.advice) > 5
+    choose_goal(**set_goal, aim="coverage", amount=0.5, confidence=0.95, rule="enough-coverage")
+    assert [one.name for one in tell_stopping(hunt.moment()).advice] == ["enough-coverage"]
+
+
+@pytest.mark.parametrize(
+    ("aim", "amount", "confidence", "rule", "sentence"),
+    [
+        ("recall", 0.9, 0.95, "enough-positives", "does not serve"),
+        ("recall", 0.9, 0.95, "guess", "does not serve"),
+        ("recall", 90, 0.95, "random-sample", "share must be"),
+        ("recall", 0.9, 0.2, "random-sample", "How sure"),
+        ("positives", 0, 0.95, "enough-positives", "number of images"),
+        ("positives", float("nan"), 0.95, "enough-positives", "number of images"),
+    ],
+)
+def test_goal_that_cannot_be_is_refused(hunt, aim, amount, confidence, rule, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        choose_goal(
+            hunt.session,
+            hunt.search,
+            person=hunt.person,
+            aim=aim,
+            amount=amount,
+            confidence=confidence,
+            rule=rule,
+        )
+
+
+def test_second_look_counts_when_it_is_done(hunt):
+    hunt.take("second-look", 12)
+    hunt.submit()
+    assert "two-looks" not in [one.name for one in tell_left(hunt.moment()).statements]
+    hunt.submit()
+    left = tell_left(hunt.moment())
+    assert "two-looks" in [one.name for one in left.statements]
+    (taken,) = left.taken
+    assert taken.positives == sum(
+        row[1] for row in tell_found(hunt.moment()).plot.rows[taken.first_round - 1 :]
+    )
+
+
+def test_slip_is_offered_for_another_look(hunt):
+    wrong = hunt.images[100].id
+    right = next(i for i in reversed(hunt.answers()) if hunt.answers()[i] == "yes")
+    searching.correct_answers(
+        hunt.session,
+        hunt.search,
+        person=hunt.person,
+        values={right: "no", wrong: "yes"},
+        gesture_key=None,
+    )
+    offered = {one.image_id: one.answer for one in tell_head(hunt.moment()).surprises}
+    assert offered[right] == "no"
+    assert offered[wrong] == "yes"
+
+
+def test_score_table_counts_every_image_once(hunt):
+    plot = tell_head(hunt.moment()).plot
+    tally = Counter(hunt.answers().values())
+    assert [sum(row[column] for row in plot.rows) for column in (2, 3, 4)] == [
+        tally["yes"],
+        tally["no"],
+        300 - len(hunt.answers()),
+    ]
+
+
+def test_search_without_a_round_has_little_to_say(session, settings):
+    hunt = Hunt(session, settings)
+    moment = hunt.moment()
+    found = tell_found(moment)
+    assert (found.positives, found.answered, found.forecast_yes) == (1, 1, None)
+    assert tell_variety(moment).coverage is None
+    assert tell_looks(moment).gaps == []
+    assert tell_left(moment).statements == []
+    assert tell_head(moment).plot is None
+    assert dict(describe_report(moment).facts)["Rounds"].startswith("0,")
+
+
+def test_report_names_what_a_methods_section_needs(hunt):
+    hunt.take("absence", 12)
+    hunt.submit()
+    report = describe_report(hunt.moment())
+    facts = dict(report.facts)
+    assert facts["Target"] == "Heron"
+    assert facts["Collection"] == "Pond, 300 images"
+    assert facts["Opened with"] == "1 image of the collection"
+    assert facts["Images compared by"] == "hand-made, revision 1"
+    assert facts["Images chosen by"] == "most-positive (3 rounds)"
+    assert facts["Rounds"] == "4, of them 1 asked for on the dashboard"
+    assert facts["Answers given by"] == "me (25 answers)"
+    assert facts["Seed"] == "4"
+    assert dict(describe_report(hunt.moment(1)).facts)["Answers given by"] == "me (7 answers)"

@@ -1,0 +1,185 @@
+"""The dashboard as a browser asks for it: with and without scripts, its files, its forms."""
+
+import csv
+import io
+import json
+import re
+from html import unescape
+
+import pytest
+
+from app.searching import open_search, submit_answers
+from app.security import get_local_person
+from app.tables import Round
+from tests.factories import make_collection, make_images, make_index
+
+HTMX = {"HX-Request": "true"}
+PARTS = ("variety", "looks", "left", "stopping", "head")
+
+
+@pytest.fixture
+def here(client):
+    """The address of a search of 120 images with four rounds answered; twelve are of the target."""
+    state = client.app.state
+    with state.database.session() as session:
+        person = get_local_person(session)
+        collection = make_collection(session)
+        images = make_images(session, collection, 120)
+        targets = {image.id for image in images[:12]}
+        make_index(session, state.settings, images)
+        search = open_search(
+            session,
+            person=person,
+            collection_id=collection.id,
+            target_name="Heron <rare>",
+            strategy="pf-ma",
+            image_ids=[images[0].id],
+            photo_ids=[],
+            indexes=state.indexes,
+            embedders=state.embedders,
+            settings=state.settings,
+            round_size=6,
+            seed=1,
+        )
+        for _ in range(4):
+            made = session.get_one(Round, search.current_round_id)
+            shown = [place.image_id for place in made.images]
+            values = {image_id: "yes" if image_id in targets else "no" for image_id in shown}
+            submit_answers(
+                session,
+                search,
+                person=person,
+                round_id=made.id,
+                values=values,
+                rest_are_no=False,
+                gesture_key=None,
+                indexes=state.indexes,
+            )
+        return f"/searches/{search.id}"
+
+
+def figure(page, name):
+    return re.search(rf'data-figure="{name}">\s*([^<]*?)\s*<', page)[1]
+
+
+def plot(page, name):
+    """The numbers that a chart is drawn from."""
+    plots = [json.loads(unescape(found)) for found in re.findall(r'data-plot="([^"]*)"', page)]
+    return next(one for one in plots if one["name"] == name)
+
+
+def test_page_shows_what_was_found_and_leaves_the_rest_for_later(client, here):
+    page = client.get(f"{here}/dashboard").text
+    assert figure(page, "answered") == "25"
+    assert int(figure(page, "positives")) >= 6
+    assert "Heron &lt;rare&gt;" in page
+    for part in PARTS:
+        assert f'hx-get="{here}/dashboard/{part}"' in page
+    assert "<style" not in page
+    assert 'style="' not in page
+
+
+def test_links_lead_to_the_dashboard_and_back(client, here):
+    assert f'href="{here}/dashboard"' in client.get(here).text
+    assert f'href="{here}/dashboard"' in client.get(f"{here}/results").text
+    assert f'href="{here}"' in client.get(f"{here}/dashboard").text
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_part_comes_alone_for_scripts_and_in_the_page_without(client, here, part):
+    fragment = client.get(f"{here}/dashboard/{part}", headers=HTMX)
+    assert fragment.status_code == 200
+    assert "<html" not in fragment.text
+    whole = client.get(f"{here}/dashboard/{part}?round=2")
+    assert str(whole.url).endswith(f"{here}/dashboard?whole=1&round=2#{part}")
+    assert "hx-get" not in whole.text
+    assert "after 2 rounds" in whole.text
+
+
+def test_earlier_round_asks_its_parts_for_the_same_round(client, here):
+    page = client.get(f"{here}/dashboard?round=1").text
+    assert figure(page, "answered") == "7"
+    assert f'hx-get="{here}/dashboard/left?round=1"' in page
+    assert "Estimate now" not in client.get(f"{here}/dashboard/left?round=1", headers=HTMX).text
+    assert client.get(f"{here}/dashboard?round=9").status_code == 404
+
+
+def test_table_chart_and_file_hold_the_same_numbers(client, here):
+    pages = {
+        "yield": client.get(f"{here}/dashboard").text,
+        "coverage": client.get(f"{here}/dashboard/variety", headers=HTMX).text,
+        "map": client.get(f"{here}/dashboard/looks", headers=HTMX).text,
+        "scores": client.get(f"{here}/dashboard/head", headers=HTMX).text,
+    }
+    for name, page in pages.items():
+        shown = plot(page, name)
+        answer = client.get(f"{here}/dashboard/tables/{name}.csv")
+        assert answer.headers["content-type"].startswith("text/csv")
+        columns, *rows = csv.reader(io.StringIO(answer.text))
+        assert columns == shown["columns"]
+        assert rows == [[str(value) for value in row] for row in shown["rows"]]
+        assert len(re.findall(r"<tr>", page)) >= len(rows)
+    assert client.get(f"{here}/dashboard/tables/guess.csv").status_code == 404
+
+
+def test_sample_is_shown_in_the_grid_and_ends_when_asked(client, here):
+    answer = client.post(f"{here}/detour", data={"kind": "absence", "size": "12"})
+    assert str(answer.url).endswith(here)
+    assert "images 1 to 6 of 12" in answer.text
+    assert answer.text.count('aria-label="Image ') >= 6
+    back = client.post(f"{here}/detour", data={})
+    assert "A sample at random" not in back.text
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "absence", "size": "many"},
+        {"kind": "absence", "size": "3"},
+        {"kind": "absence", "size": "9" * 40},
+        {"kind": "guess", "size": "12"},
+        {"kind": "absence", "size": "12", "gesture_key": "<b>"},
+    ],
+)
+def test_what_cannot_be_shown_is_said(client, here, fields):
+    before = client.get(here).text
+    assert client.post(f"{here}/detour", data=fields).status_code == 422
+    ids = re.findall(r'id="card-(\d+)"', before)
+    assert re.findall(r'id="card-(\d+)"', client.get(here).text) == ids
+
+
+def test_gap_of_another_collection_is_not_found(client, here):
+    with client.app.state.database.session() as session:
+        (other,) = make_images(session, make_collection(session, name="Lake"), 1)
+    fields = {"kind": "gap", "anchor_image_id": str(other.id)}
+    assert client.post(f"{here}/detour", data=fields).status_code == 404
+
+
+def test_goal_is_set_and_told(client, here):
+    fields = {"aim": "recall", "amount": "90", "confidence": "95", "rule": "random-sample"}
+    answer = client.post(f"{here}/goal", data=fields)
+    assert str(answer.url).endswith("/dashboard#stopping")
+    part = client.get(f"{here}/dashboard/stopping", headers=HTMX).text
+    assert "90 % of what is there, 95 % sure" in part
+    assert "Not yet." in part
+    assert client.post(f"{here}/goal", data=fields | {"amount": "all"}).status_code == 422
+    assert client.post(f"{here}/goal", data=fields | {"amount": "nan"}).status_code == 422
+
+
+def test_report_is_a_page_and_a_file_that_needs_nothing_else(client, here):
+    page = client.get(f"{here}/report")
+    assert "Heron &lt;rare&gt;" in page.text
+    assert "pf-ma (4 rounds)" in page.text
+    assert "<style" not in page.text
+    kept = client.get(f"{here}/report?download=1")
+    assert kept.headers["content-disposition"].startswith("attachment")
+    assert "<style>" in kept.text
+    assert not re.findall(r"(?:src|href)=", kept.text)
+
+
+def test_dashboard_of_somebody_else_is_not_found(client, here):
+    number = int(here.rsplit("/", 1)[1]) + 1
+    for path in ("dashboard", "dashboard/left", "report", "dashboard/tables/yield.csv"):
+        assert client.get(f"/searches/{number}/{path}").status_code == 404
+    assert client.post(f"/searches/{number}/detour", data={}).status_code == 404
+    assert client.post(f"/searches/{number}/goal", data={"amount": "1"}).status_code == 404
