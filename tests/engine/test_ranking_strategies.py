@@ -75,17 +75,21 @@ def test_rarefind_prefers_what_resembles_a_yes_more_than_a_no(make_state):
 
 
 def test_rarefind_shows_no_look_twice_while_there_are_others(make_state):
-    # The positives have cosine 0.6. Rows 0, 2 and 7 are one look, 4 is across from all.
+    # The positives have cosine 0.6. Rows 0 and 2 are one look; 4, and 7 by doubt, are others.
     vectors = np.tile([1.0, 0.0, 0.0], (10, 1))
     vectors[8], vectors[9] = [0.0, 1.0, 0.0], [0.0, 0.6, 0.8]
     vectors[[1, 3, 4, 5, 6]] = [0.0, 0.0, -1.0]
+    vectors[7] = [-1.0, 0.0, 0.0]
     answered = {8: 1, 9: 1} | dict.fromkeys([1, 3, 5, 6], -1)
     scores = [3.0, 0, 2.9, 0, -20, 0, 0, 2.8, 0, 0]
     shown = [
         ranking.rarefind(make_state(size, scores, answered, vectors=vectors)).rows.tolist()
         for size in (3, 4)
     ]
-    assert shown == [[0, 4, 7], [0, 4, 2, 7]]  # 7 by doubt; at last nothing else is left
+    assert shown == [[0, 4, 7], [0, 4, 2, 7]]  # at last nothing else is left
+    vectors[7] = vectors[0]
+    state = make_state(3, scores, answered, vectors=vectors)
+    assert ranking.rarefind(state).rows.tolist() == [4, 0, 7]  # the one by doubt is a look as well
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -131,7 +135,7 @@ def naive_rarefind(state):
         limit = np.median([nearest(row, [one for one in yes if one != row]) for row in yes])
     chosen = []
     for row in order:
-        if all(vectors[row] @ vectors[other] <= limit for other in chosen):
+        if all(vectors[row] @ vectors[other] <= limit for other in chosen + doubtful):
             chosen.append(row)
     chosen += [row for row in order if row not in chosen]
     return chosen[: 10 - len(doubtful)] + doubtful

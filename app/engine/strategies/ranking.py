@@ -27,8 +27,8 @@ def rarefind(state: RoundState) -> Choice:
 
     The share of yes among the answers, uploaded examples included, is the share of the round that
     `pf_ma` chooses. The others are the likeliest of the rest by score + 12 (cosine to the nearest
-    positive - cosine to the nearest negative), best first, passing over those closer to a better
-    one than the positives commonly are to each other, while there are others.
+    positive - cosine to the nearest negative), best first, passing over those closer to an image
+    of this round than the positives commonly are to each other, while there are others.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
     vectors = state.index.vectors
@@ -42,8 +42,9 @@ def rarefind(state: RoundState) -> Choice:
         vectors[likely], positives, negatives
     )
     likely = likely[np.argsort(-merits, kind="stable")]
+    limit = _common_similarity(positives)
     count = state.size - len(doubtful)
-    likely = likely[_spread(vectors[likely], _common_similarity(positives), count)]
+    likely = likely[_spread(vectors[likely], vectors[doubtful], limit, count)]
     return Choice(
         np.concatenate([likely, doubtful]),
         (LIKELY,) * len(likely) + (CLOSE_TO_LINE,) * len(doubtful),
@@ -135,9 +136,9 @@ def _common_similarity(positives: Floats) -> float:
     return float(np.median(similarities.max(axis=1)))
 
 
-def _spread(vectors: Floats, limit: float, k: int) -> Integers:
-    """The first `k` positions no closer to each other than `limit`; the first if they run out."""
-    is_passed = np.zeros(len(vectors), dtype=bool)
+def _spread(vectors: Floats, taken: Floats, limit: float, k: int) -> Integers:
+    """The first `k` positions no closer than `limit` to `taken` or each other, then the first."""
+    is_passed: NDArray[np.bool_] = np.any(vectors @ taken.T > limit, axis=1)
     chosen: list[int] = []
     for position in range(len(vectors)):
         if len(chosen) < k and not is_passed[position]:
