@@ -244,8 +244,12 @@ def _summarise(row: ImageIndex) -> str:
 
 def _say_no_words(embedder: str, choices: list[IndexChoice]) -> str:
     able = _name_all([choice for choice in choices if choice.knows_words])
-    instead = f"Choose {able} for a search by words" if able else "Open the search with examples"
-    return f"The images were prepared with {embedder}, which knows no words. {instead}."
+    if able:
+        return f"{embedder} knows no words. For a search by words choose {able}."
+    return (
+        f"The images were prepared with {embedder}, which knows no words. "
+        "Open the search with examples."
+    )
 
 
 def _name_all(choices: list[IndexChoice]) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app import searching
 from app.browsing import add_photo_to_tray, find_by_words, find_similar
 from app.database import Database
+from app.engine.index import open_index
 from app.engine.words import embed_words
 from app.errors import BadInput, IndexNotUsable, NoWords
 from app.indexes import (
@@ -19,6 +20,7 @@ from app.indexes import (
     list_collections_with_words,
     list_indexes,
     list_more_embedders,
+    prepare_index,
     update_indexes,
 )
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index, combine_indexes
@@ -207,7 +209,7 @@ def test_words_and_examples_open_together_and_repeat(pond):
 
 
 def test_words_where_none_are_known_say_what_would_do(pond):
-    with pytest.raises(NoWords, match=r"hash, which knows no words\. Choose reader"):
+    with pytest.raises(NoWords, match=r"hash knows no words\. For a search by words choose reader"):
         pond.open(words="heron", embedder="hash")
     pond.session.get_one(
         ImageIndex, choose_index(pond.session, pond.collection.id, words="x").id
@@ -340,6 +342,22 @@ def test_combined_index_reads_words_in_its_part_and_photos_in_both(pond):
         pond.database, pond.collection.id, "hash", "reader", settings=pond.settings
     )
     assert again.id == made.id
+    for is_named in (True, False):  # killed after its folder got its name, and before
+        row = pond.session.get_one(ImageIndex, made.id)
+        row.state = "building"
+        pond.session.flush()
+        folder = pond.settings.home / "indexes" / str(made.id)
+        if not is_named:
+            folder.rename(folder.with_name(f"{made.id}.building"))
+        prepare_index(
+            pond.database,
+            pond.collection.id,
+            embedder="hash + reader",
+            settings=pond.settings,
+        )
+        pond.session.refresh(row)
+        assert (row.state, row.id) == ("ready", made.id)
+        assert open_index(folder, verify=True).count == COUNT
     for wrong in (("hash", "hash"), ("hash", "hash + reader")):
         with pytest.raises(BadInput, match="two different embedders"):
             combine_indexes(pond.database, pond.collection.id, *wrong, settings=pond.settings)

@@ -81,7 +81,7 @@ def test_words_for_an_index_without_are_told_beside_them(client, pond):
     page = open_search(client, pond, embedder="hash")
     assert page.status_code == 422
     beside = page.text.split('id="words-wrong"')[1].split("</p>")[0]
-    assert "hash, which knows no words. Choose reader" in beside
+    assert "hash knows no words. For a search by words choose reader." in beside
     assert 'value="heron"' in page.text
     assert re.search(r'value="hash" checked', page.text)
     assert "Tick or add at least one example" in open_search(client, pond, words=" ").text
