@@ -349,8 +349,8 @@ def sort_strategies(summary: list[SummaryRow], settings: ReplaySettings) -> list
 def _describe_stop(row: StopSummaryRow) -> StopLine:
     rule = get_stop_rule(row.rule)
     wanted = {
-        "recall": f"{row.goal:.0%} of what is there",
-        "coverage": f"coverage of {row.goal:.0%}",
+        "recall": f"{100 * row.goal:.0f} % of what is there",
+        "coverage": f"a coverage of {100 * row.goal:.0f} %",
         "positives": f"{row.goal:.0f} images",
     }
     figures = [(one, "{:.2f}") for one in (row.stopped, row.reached, row.recall)]

@@ -381,7 +381,7 @@ def _judge_positives(standing: Standing, goal: Goal) -> Advice:
 def _judge_coverage(standing: Standing, goal: Goal) -> Advice:
     low = standing.coverage.low if standing.coverage else 0.0
     wanted = goal.coverage or 0.0
-    missing = f"Coverage of {wanted:.0%} to be sure of; {low:.0%} is sure now."
+    missing = f"Coverage of {100 * wanted:.0f} % to be sure of; {100 * low:.0f} % is sure now."
     return _more_answers(low >= wanted, missing, math.nan)
 
 
@@ -528,7 +528,7 @@ def _refer_to_chance(advice: Advice, rule: StopRule, standing: Standing, goal: G
     """What a rule still lacks that is met but does not keep what the goal promises."""
     record = "in replays it never came to a stop"
     if rule.risk is not None:
-        record = f"in replays {rule.risk:.0%} of its stops were too early"
+        record = f"in replays {100 * rule.risk:.0f} % of its stops were too early"
     missing = f"The rule is met, but on targets with several looks {record}."
     if goal.recall is None:
         return replace(advice, missing=missing, ask="answers", cost=math.nan)

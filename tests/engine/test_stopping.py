@@ -217,7 +217,7 @@ def test_no_rule_that_was_wrong_too_often_advises_to_stop(monkeypatch):
         advice = advise("run-of-noes", where, GOAL)
         assert (advice.met, advice.stop) == (True, stop)
         assert bool(advice.missing) == (not stop)
-        assert ("6%" in advice.missing) == (risk == 0.06)
+        assert ("6 %" in advice.missing) == (risk == 0.06)
     monkeypatch.setitem(STOP_RULES, "run-of-noes", replace(STOP_RULES["run-of-noes"], risk=0.06))
     assert advise("run-of-noes", where, replace(GOAL, confidence=0.9)).stop
 

@@ -476,7 +476,7 @@ def test_report_needs_nothing_but_itself(played, oracle):
     _, runs = read_replay(played)
     assert [run[:3] for run in data["runs"]] == [[r.target, r.strategy, r.seed] for r in runs]
     assert data["runs"][0][4] == runs[0].shown
-    assert page.count("<td>coverage of 15%</td>") == 2
+    assert page.count("for a coverage of 15 %<") == 2
     assert (played / "stop_summary.csv").read_text().count("enough-coverage,0.15,4,") == 2
     assert (played / "summary.csv").read_text().splitlines()[0].startswith("band,strategy,targets")
 
