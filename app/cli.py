@@ -601,7 +601,7 @@ def print_embedders(choices: list[EmbedderChoice], folder: Path) -> None:
             "yes" if choice.knows_words else "no",
             f"{choice.dimension:,}",
             f"{place}\n{choice.size_mb:,} MB" if choice.files else "included",
-            f"{choice.per_second:.0f}" if choice.per_second else "not\nmeasured",
+            f"{choice.per_second:.1f}" if choice.per_second else "not\nmeasured",
         )
     console.print(table, highlight=False)
     console.print(
