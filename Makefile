@@ -30,7 +30,7 @@ serve: install ## open the server on your own data folder
 
 .PHONY: test
 test: install ## run all tests (browser tests need chromium; they say so if it is missing)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: lint
 lint: install ## check style, types, imports, templates
