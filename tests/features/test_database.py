@@ -25,7 +25,8 @@ from app.security import get_local_person
 from app.settings import Settings
 database = open_database(Settings(home=Path(sys.argv[1]), database_url=None))
 with database.session() as session:
-    print(get_local_person(session).id, flush=True)
+    person_id = get_local_person(session).id
+print(person_id, flush=True)
 sys.stdin.readline()
 database.close()
 """
