@@ -1,12 +1,13 @@
 """What each part of the strategy `rarefind` is worth: replays with one part left out at a time.
 
-    python -m bench.ablation INDEX_FOLDER LABELS.csv [--seeds 5] [--out FILE.csv]
+    python -m bench.ablation INDEX_FOLDER LABELS.csv [--seeds 5] [--targets 40] [--out FILE.csv]
 
 LABELS.csv has the columns image_id and label. For each seed 30 % of every label are held out to
-measure F1; every label is a target, opened with one image of it drawn by the seed, for 25 rounds
-of 10 images. Of labels with more than 100 images in the pool 30 are kept while they are the target,
-and 15 of those held out, so that every target is rare. Prints means over targets and seeds, and the
-95 % interval of the paired difference to pf-ma, by resampling targets.
+measure F1; every label of 6 images or more (or so many of them, drawn) is a target, opened with one
+image of it drawn by the seed, for 25 rounds of 10 images. A label with more than 100 images in the
+pool is a target twice: as it is, a *large* target, and with 30 of them kept and 15 of those held
+out, as rare as the others. Prints, for rare and for large targets, means over targets and seeds,
+and the 95 % interval of the paired difference to pf-ma, by resampling targets.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +32,12 @@ from app.engine.replay import replay
 from app.engine.strategies import ranking
 from app.engine.strategies.fitting import (
     LOOSE_C,
+    STEADYING,
     WITHOUT_A_NO,
     Lesson,
     fit_with_pseudo_negatives,
 )
+from app.engine.strategies.round_state import Choice, Chooser, RoundState
 
 Integers = NDArray[np.int64]
 
@@ -43,20 +48,45 @@ def fit_loosely(lesson: Lesson) -> Head:
     return fit_with_pseudo_negatives(lesson, wanted, C=LOOSE_C)
 
 
-WITHOUT_A_PART = {
-    "rarefind, C = 10": {"fit": partial(fit_with_pseudo_negatives, wanted=100)},
+def fit_tightly(lesson: Lesson) -> Head:
+    """The head of `rarefind`, regularised as that of pf-ma."""
+    return fit_with_pseudo_negatives(lesson, max(0, STEADYING - len(lesson.negatives) // 2))
+
+
+def rarefind_with(name: str, part: Any) -> Chooser:
+    """The order of `rarefind` with one of its parts replaced."""
+
+    def choose(state: RoundState) -> Choice:
+        with patch.object(ranking, name, part):
+            return ranking.rarefind(state)
+
+    return choose
+
+
+def no_doubt(state: RoundState) -> Choice:
+    """In place of pf_ma: nothing."""
+    return Choice(state.unanswered[:0], ())
+
+
+WITHOUT_A_PART: dict[str, dict[str, Any]] = {
+    "rarefind, C = 10": {"fit": fit_tightly},
     "rarefind, no pseudo-negatives": {"fit": fit_loosely},
-    "rarefind, order of pf-ma": {"choose": ranking.pf_ma},
-    "rarefind, half ambiguous": {"choose": ranking.adaptive},
-    "pf-ma with pseudo-negatives": {
-        "choose": ranking.pf_ma,
-        "fit": partial(fit_with_pseudo_negatives, wanted=100),
+    "rarefind, 100 pseudo-negatives": {
+        "fit": partial(fit_with_pseudo_negatives, wanted=STEADYING, C=LOOSE_C)
     },
+    "rarefind, none by doubt": {"choose": rarefind_with("pf_ma", no_doubt)},
+    "rarefind, all by doubt": {"choose": ranking.pf_ma},
+    "rarefind, no resemblance": {"choose": rarefind_with("RESEMBLANCE", 0.0)},
+    "rarefind, looks may repeat": {"choose": rarefind_with("_common_similarity", lambda _: 2.0)},
+    "rarefind, score alone": {"choose": ranking.most_positive},
 }
 COMPARED = ["pf-ma", "most-positive", "most-ambiguous", "adaptive", "rarefind"]
 MEASURES = ("coverage@5", "coverage@25", "area", "recall@25", "F1@25", "AP@25")
 ROUNDS = 25
 SIZE = 10
+LARGE = 100
+KEPT = 30
+SMALLEST = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +94,7 @@ class Task:
     """One target with its pool, its images in the pool, its opening image and what is held out."""
 
     label: str
+    is_large: bool
     pool_rows: Integers
     target_rows: Integers
     opening_rows: Integers
@@ -76,6 +107,7 @@ def main() -> None:
     parser.add_argument("index", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--targets", type=int, default=40)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     index = open_index(options.index)
@@ -86,48 +118,66 @@ def main() -> None:
         STRATEGIES[name] = replace(STRATEGIES["rarefind"], **parts)
     names = [*COMPARED, *WITHOUT_A_PART]
     values: dict[str, list[list[float]]] = {name: [] for name in names}
-    targets: list[str] = []
+    tasks: list[Task] = []
     for seed in range(1, options.seeds + 1):
-        for task in draw_tasks(labels, seed):
-            targets.append(task.label)
+        for task in draw_tasks(labels, seed, options.targets):
+            tasks.append(task)
             for name in names:
                 values[name].append(measure(index, labels, task, name, seed))
             print(".", end="", file=sys.stderr, flush=True)
-    print_table({name: np.array(rows) for name, rows in values.items()}, np.array(targets))
+    targets = np.array([task.label for task in tasks])
+    is_large = np.array([task.is_large for task in tasks])
+    for heading, chosen in (("Rare targets", ~is_large), ("Large targets", is_large)):
+        if chosen.any():
+            print(f"\n{heading}: {len(np.unique(targets[chosen]))}, {chosen.sum()} runs each")
+            print_table(
+                {name: np.array(rows)[chosen] for name, rows in values.items()}, targets[chosen]
+            )
     if options.out:
         with options.out.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["strategy", "target", *MEASURES])
+            writer.writerow(["strategy", "target", "large", *MEASURES])
             for name in names:
-                for target, row in zip(targets, values[name], strict=True):
-                    writer.writerow([name, target, *row])
+                for task, row in zip(tasks, values[name], strict=True):
+                    writer.writerow([name, task.label, int(task.is_large), *row])
 
 
-def draw_tasks(labels: NDArray[np.str_], seed: int) -> Iterator[Task]:
-    """Every label as a rare target; the same draws for every variant."""
+def draw_tasks(labels: NDArray[np.str_], seed: int, most: int) -> Iterator[Task]:
+    """At most `most` labels as targets, the same for every seed, and alike for every variant."""
     rng = np.random.default_rng([seed, 99])
+    names, counts = np.unique(labels, return_counts=True)
     is_test = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
+    for label in names:
         rows = np.flatnonzero(labels == label)
         is_test[rng.choice(rows, int(0.3 * len(rows)), replace=False)] = True
-    for label in np.unique(labels):
-        in_pool = ~is_test
-        held_out = is_test.copy()
+    drawn = np.random.default_rng(7).permutation(names[counts >= SMALLEST])[:most]
+    for label in drawn.tolist():
         target_rows = np.flatnonzero((labels == label) & ~is_test)
-        if len(target_rows) > 100:
-            kept = np.sort(rng.choice(target_rows, 30, replace=False))
-            in_pool[np.setdiff1d(target_rows, kept)] = False
-            target_rows = kept
-        test_targets = np.flatnonzero(is_test & (labels == label))
-        if len(test_targets) > 15 and len(target_rows) == 30:
-            held_out[rng.choice(test_targets, len(test_targets) - 15, replace=False)] = False
+        is_large = len(target_rows) > LARGE
         yield Task(
-            str(label),
-            np.flatnonzero(in_pool),
+            label,
+            is_large,
+            np.flatnonzero(~is_test),
             target_rows,
             rng.choice(target_rows, 1),
-            np.flatnonzero(held_out),
+            np.flatnonzero(is_test),
         )
+        if is_large:
+            kept = np.sort(rng.choice(target_rows, KEPT, replace=False))
+            kept_out = rng.choice(
+                np.flatnonzero((labels == label) & is_test), KEPT // 2, replace=False
+            )
+            in_pool, held_out = ~is_test, is_test.copy()
+            in_pool[labels == label], held_out[labels == label] = False, False
+            in_pool[kept], held_out[kept_out] = True, True
+            yield Task(
+                label,
+                False,
+                np.flatnonzero(in_pool),
+                kept,
+                rng.choice(kept, 1),
+                np.flatnonzero(held_out),
+            )
 
 
 def measure(
