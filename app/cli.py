@@ -6,7 +6,9 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +30,7 @@ from rich.progress import (
 from rich.table import Table
 from sqlalchemy.orm import Session
 
+from app.collecting import list_collections
 from app.database import Database, open_database
 from app.demo.showing import prepare_demo, replay_demo
 from app.embedders import EmbedderChoice, list_embedders
@@ -85,8 +89,20 @@ errors = Console(stderr=True)
 ADDRESS_FILE = "address.txt"  # where the last server listened, for `rarefind link`
 
 
+def show_version(is_asked: bool) -> None:
+    """Print the version and end."""
+    if is_asked:
+        console.print(f"rarefind {version('rarefind')}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Say which it is."),
+    ] = False,
+) -> None:
     """Find every image of one rare species in a large, unlabelled photo collection."""
     # A worker process begins by importing the main program's file, which here brings the whole web
     # server along: 1.5 core-seconds each. Without a file it imports only what it works with.
@@ -206,6 +222,25 @@ def embedders() -> None:
     """List the models that make images comparable: what each is for and what it takes."""
     with opened() as (settings, database), database.session() as session:
         print_embedders(list_embedders(session, settings), settings.weights_folder)
+
+
+@collection_app.command("list")
+def collection_list() -> None:
+    """Show the collections there are, and how each stands."""
+    with opened() as (_, database), database.session() as session:
+        table = Table("name", "images", "state", "came from", box=None, pad_edge=False)
+        for summary in list_collections(session, now=datetime.now(UTC)):
+            preparation = summary.preparation
+            table.add_row(
+                escape(summary.collection.name),
+                f"{summary.image_count:,}",
+                "being prepared" if preparation.is_running else preparation.stage,
+                escape(preparation.source or ""),
+            )
+    if table.row_count:
+        console.print(table, highlight=False)
+    else:
+        console.print("There is no collection yet. Add one: rarefind collection add NAME FOLDER")
 
 
 @app.command()

@@ -148,6 +148,17 @@ def test_collection_is_prepared_with_a_model_by_its_place(rarefind, photos, own_
     assert (index.embedder, index.state, index.knows_words) == (name, "ready", True)
 
 
+def test_collections_are_listed_with_their_state(rarefind, photos):
+    assert "There is no collection yet" in rarefind("collection", "list").stdout
+    add(rarefind, "Pond [north]", photos)
+    (line,) = rarefind("collection", "list").stdout.splitlines()[1:]
+    assert re.match(r"Pond \[north\]\s+3\s+ready\s+\S", line)
+
+
+def test_version_is_said(rarefind):
+    assert re.fullmatch(r"rarefind \d+\.\d+\.\d+\n", rarefind("--version").stdout)
+
+
 def test_folder_of_bad_files_alone_ends_as_a_failure(rarefind, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.txt").write_text("rain")
