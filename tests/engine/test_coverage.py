@@ -119,6 +119,23 @@ def test_estimate_is_the_truth_where_chances_are_certain():
     assert estimate.target_count == 40
 
 
+def test_estimate_doubts_the_chances_where_versions_differ():
+    targets = unit_rows(60)
+    found = np.arange(60) < 20
+    sure = np.full(40, 0.5)
+    versions = np.repeat([[0.1], [0.9]], 40, axis=1)
+
+    def say(chances):
+        rng = np.random.default_rng(0)
+        return estimate_coverage(targets[found], targets[~found], chances, rng=rng)
+
+    one, several = say(sure), say(versions)
+    assert several.target_count == one.target_count == 40
+    np.testing.assert_allclose(several.coverage, one.coverage)
+    assert several.low < one.low < one.high < several.high
+    np.testing.assert_allclose(say(sure[None]).low, one.low)
+
+
 def test_estimate_without_candidates_is_full():
     estimate = estimate_coverage(
         unit_rows(2), unit_rows(0), np.empty(0), rng=np.random.default_rng(0)

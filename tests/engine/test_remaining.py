@@ -136,6 +136,17 @@ def test_calibration_takes_all_scores_alike_however_many():
     assert (whole.slope, whole.shift) == pytest.approx((tenfold.slope, tenfold.shift), abs=0.05)
 
 
+def test_draws_scatter_round_the_chances_as_the_line_does():
+    doubtful = Calibration(0.3, -1.0, np.diag([0.04, 0.25]))
+    scores = np.array([0.0, 2.0])
+    drawn = doubtful.draws(scores, 4_000, rng=np.random.default_rng(0))
+    logits = np.log(drawn / (1 - drawn))
+    assert drawn.shape == (4_000, 2)
+    np.testing.assert_allclose(np.median(drawn, axis=0), doubtful.chances(scores), atol=0.01)
+    assert logits[:, 0].std() == pytest.approx(0.5, rel=0.05)
+    assert (drawn[:, 1] >= drawn[:, 0]).all()  # no line falls
+
+
 def test_calibrated_sum_adds_chances_and_doubts_the_line():
     scores = np.linspace(-5, 1, 200)
     sure = Calibration(1.5, -1.0, np.zeros((2, 2)))
