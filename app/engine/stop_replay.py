@@ -207,7 +207,7 @@ def _ask_rule(
     while True:
         standing, unanswered = _stand(moment, own)
         advice = advise(name, standing, own.goal)
-        stopped = advice.met and (not needs_look or is_look_clean(standing))
+        stopped = advice.stop or (advice.met and (not needs_look or is_look_clean(standing)))
         if stopped or advice.ask in ("answers", "nothing"):
             return standing, advice, stopped
         before = len(moment.values)

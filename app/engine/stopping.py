@@ -189,6 +189,8 @@ def advise(name: str, standing: Standing, goal: Goal) -> Advice:
     rule = get_stop_rule(name)
     if getattr(goal, rule.aim) is None:
         return Advice(False, False, "This rule serves another kind of goal.", "nothing", math.nan)
+    if rule.aim == "recall" and not standing.unanswered_count:
+        return Advice(True, True, "", "nothing", 0)  # nothing is left to find
     advice = rule.judge(standing, goal)
     if not advice.met:
         return advice
