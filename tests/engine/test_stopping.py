@@ -1,7 +1,9 @@
 """Stop rules: met exactly when they say, and no advice to stop that the register does not bear."""
 
+import re
 from dataclasses import replace
 from math import isnan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,6 +229,19 @@ def test_only_what_is_counted_or_certified_is_trusted_at_95_per_cent():
     assert trusted == {"random-sample", "enough-positives"}
     assert {STOP_RULES[name].kind for name in trusted} == {"certificate"}
     assert advise("enough-positives", standing("y"), Goal(positives=2, confidence=0.99)).stop
+
+
+def test_the_register_carries_the_record_that_the_docs_show():
+    text = (Path(__file__).parents[2] / "docs/algorithms.md").read_text()
+    section = text.split("## When to stop")[1].split("\n## ")[0]
+    lines = re.findall(r"^\| `([a-z-]+)`.*\| (\d+) of 72 \| *(\d*) \|", section, re.MULTILINE)
+    assert [name for name, _, _ in lines] == list(STOP_RULES)
+    for name, stopped, wrong in lines:
+        rule = STOP_RULES[name]
+        if int(stopped) == 0:
+            assert rule.risk is None
+        else:
+            assert rule.risk == round(int(wrong) / int(stopped), 2)
 
 
 def test_second_look_is_beside_the_positives_and_far_from_everything(make_index):
