@@ -6,7 +6,7 @@ and after any earlier round (`open_moment`). Nothing here changes anything but t
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import cached_property
 from importlib.metadata import version
@@ -18,10 +18,10 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from app.engine.answers import Answers, Value
-from app.engine.coverage import CoverageEstimate, estimate_coverage, find_modes
+from app.engine.coverage import CoverageEstimate, estimate_coverage
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
-from app.engine.looks import FEWEST, find_gaps, lay_out
+from app.engine.looks import FEWEST, find_gaps, lay_out, sort_looks
 from app.engine.remaining import (
     Calibration,
     SamplePlan,
@@ -73,8 +73,8 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
 PAUSE_S = 300  # a longer silence is a pause, not work
-MOST_HISTORY = 10  # rounds at which coverage is told
-MOST_CANDIDATES = 1_500  # likeliest unanswered images that count in an estimate of coverage
+MOST_HISTORY = 6  # rounds at which coverage is told
+MOST_CANDIDATES = 600  # likeliest unanswered images that count in an estimate of coverage
 MOST_LIKELY = 600  # likely images in which gaps are looked for
 MOST_ON_MAP = 200  # likely images
 MOST_MISSED = 60  # images on the map that lie just beyond the boundary
@@ -116,6 +116,13 @@ class Moment:
     after: int
     is_now: bool
     events: list[tuple[int, int, str]]  # answer id, image id, value; in order of time
+
+    def look_back(self, after: int) -> "Moment":
+        """The same search after fewer rounds."""
+        then = replace(self, after=after, is_now=False)
+        number = then.made.number
+        then.__dict__["showings"] = [one for one in self.showings if one.number < number]
+        return then
 
     @property
     def made(self) -> Round:
@@ -169,7 +176,9 @@ class Moment:
     @cached_property
     def unanswered(self) -> Integers:
         """Rows without an answer, ascending."""
-        return np.setdiff1d(np.arange(self.index.count), self.answers.rows)
+        is_open = np.ones(self.index.count, bool)
+        is_open[self.answers.rows] = False
+        return np.flatnonzero(is_open)
 
     @cached_property
     def all_scores(self) -> NDArray[np.float32]:
@@ -315,7 +324,6 @@ class Variety:
     """How varied the positives are."""
 
     coverage: CoverageEstimate | None
-    plot: Plot | None
     modes: list["Mode"]
 
 
@@ -329,22 +337,30 @@ class Mode:
 
 
 def tell_variety(moment: Moment) -> Variety:
-    """How varied is it? Coverage over rounds, and the looks that were found or are likely."""
-    history = _list_coverage(moment)
-    plot = None
-    if len(history) > 1:
-        plot = Plot(
-            "coverage",
-            "interval",
-            "Coverage after each round",
-            "How much of the looks that the target is likely to have resembles a find, as far as "
-            "each round's head could tell; it falls where a new look comes into sight.",
-            ["Round", "Coverage", "Low", "High"],
-            [[after, *_rounded(one.coverage, one.low, one.high)] for after, one in history],
-            {},
-        )
-    coverage = history[-1][1] if history and history[-1][0] == moment.after else None
-    return Variety(coverage, plot, _list_modes(moment))
+    """How varied is it? Coverage now, and the looks that were found or are likely."""
+    return Variety(_estimate_coverage(moment), _list_modes(moment))
+
+
+def tell_history(moment: Moment) -> Plot | None:
+    """Coverage after some rounds, evenly spread, the moment's own last."""
+    told = []
+    for after in sorted({round(n) for n in np.linspace(0, moment.after, MOST_HISTORY)}):
+        then = moment if after == moment.after else moment.look_back(after)
+        coverage = _estimate_coverage(then)
+        if coverage is not None:
+            told.append([after, *_rounded(coverage.coverage, coverage.low, coverage.high)])
+    if len(told) < 2:
+        return None
+    return Plot(
+        "coverage",
+        "interval",
+        "Coverage after each round",
+        "How much of the looks that the target is likely to have resembles a find, as far as "
+        "each round's head could tell; it falls where a new look comes into sight.",
+        ["Round", "Coverage", "Low", "High"],
+        told,
+        {},
+    )
 
 
 @dataclass(frozen=True)
@@ -477,10 +493,8 @@ def tell_stopping(moment: Moment) -> Stopping:
         return Stopping(None, "", [], 0)
     chosen = goals[-1]
     goal = Goal(chosen.recall, chosen.positives, chosen.coverage, chosen.confidence)
-    standing = build_standing(moment)
-    if goal.coverage is not None:
-        history = _list_coverage(moment, [moment.after])
-        standing = build_standing(moment, history[-1][1] if history else None)
+    coverage = _estimate_coverage(moment) if goal.coverage is not None else None
+    standing = build_standing(moment, coverage)
     aim = get_aim(chosen)
     advice = [
         RuleAdvice(name, rule, advise(name, standing, goal), name == chosen.rule)
@@ -762,34 +776,6 @@ def _plot_yield(moment: Moment) -> Plot:
     )
 
 
-def _list_coverage(
-    moment: Moment, afters: list[int] | None = None
-) -> list[tuple[int, CoverageEstimate]]:
-    """Estimated coverage after some rounds, evenly spread, the moment's own last."""
-    if afters is None:
-        count = min(MOST_HISTORY, moment.after + 1)
-        afters = sorted({round(n) for n in np.linspace(0, moment.after, count)})
-    told = []
-    for after in afters:
-        then = (
-            moment
-            if after == moment.after
-            else Moment(
-                moment.session,
-                moment.search,
-                moment.indexes,
-                moment.rounds,
-                after,
-                False,
-                moment.events,
-            )
-        )
-        coverage = _estimate_coverage(then)
-        if coverage is not None:
-            told.append((after, coverage))
-    return told
-
-
 def _estimate_coverage(moment: Moment) -> CoverageEstimate | None:
     positives = moment.answers.positives
     if moment.calibration is None or not len(positives):
@@ -822,7 +808,7 @@ def _list_modes(moment: Moment) -> list[Mode]:
     likely, _ = _list_likely(moment, MOST_ON_MAP)
     rows = np.concatenate([positives, likely])
     vectors = moment.index.vectors[rows]
-    labels = find_modes(vectors)
+    labels = sort_looks(vectors)
     is_confirmed = np.arange(len(rows)) < len(positives)
     modes = []
     for label in np.unique(labels):

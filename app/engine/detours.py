@@ -53,7 +53,9 @@ def plan_detour(
     another kind, a gap without anchor, an estimate without head.
     Source: docs/algorithms.md, "How many are left".
     """
-    unanswered = np.setdiff1d(np.arange(index.count), answers.rows)
+    is_open = np.ones(index.count, bool)
+    is_open[answers.rows] = False
+    unanswered = np.flatnonzero(is_open)
     if kind == "gap" and anchor_row is not None:
         vector = index.vectors[anchor_row : anchor_row + 1]
         _, rows = index.nearest(vector, min(size, len(unanswered)), rows=unanswered)

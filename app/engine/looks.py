@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 
-from app.engine.coverage import ROUNDING, class_radius
+from app.engine.coverage import ROUNDING, class_radius, find_modes
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
 FEWEST = 4  # positives that a map can be drawn from
 MOST = 512  # positives that its axes are fitted on
+MOST_SORTED = 200  # images that groups are found among
 SMALLEST_GAP = 2  # images
 
 
@@ -61,6 +62,20 @@ def find_gaps(positives: Floats, candidates: Floats, chances: Floats, *, limit: 
         is_beside[:, own] = False
         weights[own] = 0.0
     return gaps
+
+
+def sort_looks(vectors: Floats) -> Integers:
+    """Sort images that look alike into at most ten groups.
+
+    Modes are found among 200 evenly spaced ones; the others go to the most similar middle.
+    Parameters: `vectors` (t, d) unit rows, t >= 1. Returns the group of each, (t,) int64 from 0.
+    Source: `find_modes`, of docs/algorithms.md, "Coverage".
+    """
+    some = vectors[:: -(-len(vectors) // MOST_SORTED)]
+    modes = find_modes(np.asarray(some, np.float32))
+    middles = np.stack([some[modes == mode].mean(axis=0) for mode in np.unique(modes)])
+    middles /= np.linalg.norm(middles, axis=1, keepdims=True)
+    return np.asarray(np.argmax(vectors @ middles.T, axis=1), dtype=np.int64)
 
 
 def lay_out(positives: Floats, others: Floats) -> tuple[Floats, Floats]:

@@ -16,6 +16,7 @@ from app.dashboards import (
     open_moment,
     tell_found,
     tell_head,
+    tell_history,
     tell_left,
     tell_looks,
     tell_stopping,
@@ -32,6 +33,7 @@ from app.security import SignedIn
 # Each part with what it asks; the page brings the first, the others load after it.
 PARTS: dict[str, tuple[str, Callable[[Moment], Any]]] = {
     "variety": ("How varied is it?", tell_variety),
+    "history": ("", tell_history),  # stands inside the one before
     "looks": ("Where are the gaps?", tell_looks),
     "left": ("How many are left?", tell_left),
     "stopping": ("May I stop?", tell_stopping),
@@ -39,7 +41,7 @@ PARTS: dict[str, tuple[str, Callable[[Moment], Any]]] = {
 }
 TABLES: dict[str, Callable[[Moment], Plot | None]] = {
     "yield": lambda moment: tell_found(moment).plot,
-    "coverage": lambda moment: tell_variety(moment).plot,
+    "coverage": tell_history,
     "map": lambda moment: tell_looks(moment).map,
     "scores": lambda moment: tell_head(moment).plot,
 }
@@ -67,7 +69,7 @@ def show_dashboard(
         search=search,
         moment=moment,
         found=tell_found(moment),
-        parts={name: title for name, (title, _) in PARTS.items()},
+        parts={name: title for name, (title, _) in PARTS.items() if title},
         told={name: tell(moment) for name, (_, tell) in PARTS.items()} if whole else {},
         whole=whole,
         rules=list_rules(),
@@ -98,6 +100,7 @@ def show_part(
         person=person,
         search=search,
         moment=moment,
+        whole=False,
         told={part: PARTS[part][1](moment)},
         rules=list_rules(),
         gesture_key=new_gesture_key,

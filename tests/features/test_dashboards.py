@@ -14,6 +14,7 @@ from app.dashboards import (
     open_moment,
     tell_found,
     tell_head,
+    tell_history,
     tell_left,
     tell_looks,
     tell_stopping,
@@ -111,9 +112,8 @@ def hunt(session, settings):
 
 
 def tell_all(moment):
-    return repr(
-        [tell(moment) for tell in (tell_found, tell_variety, tell_looks, tell_left, tell_head)]
-    )
+    parts = (tell_found, tell_variety, tell_history, tell_looks, tell_left, tell_head)
+    return repr([tell(moment) for tell in parts])
 
 
 def test_found_counts_what_the_answers_say(hunt):

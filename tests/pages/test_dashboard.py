@@ -107,7 +107,7 @@ def test_earlier_round_asks_its_parts_for_the_same_round(client, here):
 def test_table_chart_and_file_hold_the_same_numbers(client, here):
     pages = {
         "yield": client.get(f"{here}/dashboard").text,
-        "coverage": client.get(f"{here}/dashboard/variety", headers=HTMX).text,
+        "coverage": client.get(f"{here}/dashboard/history", headers=HTMX).text,
         "map": client.get(f"{here}/dashboard/looks", headers=HTMX).text,
         "scores": client.get(f"{here}/dashboard/head", headers=HTMX).text,
     }
