@@ -64,7 +64,7 @@ from app.tables import (
 
 ROUND_SIZES = range(6, 49)
 DEFAULT_ROUND_SIZE = 12
-DEFAULT_STRATEGY = "pf-ma"
+DEFAULT_STRATEGY = "rarefind"
 MAX_NAME_LENGTH = 200
 MAX_COUNTS_LENGTH = 2_000
 VALUES = {"yes": Value.YES, "no": Value.NO, "unsure": Value.UNSURE}

@@ -263,7 +263,7 @@ def test_tray_is_ticked_unless_one_image_was_asked_for(client, pond):
 def test_strategies_the_recommended_first_and_the_evaluators_own_folded(client, pond):
     collection, _ = pond
     page = client.get(f"/collections/{collection.id}/searches/new").text
-    first = page.index('value="pf-ma" checked')
+    first = page.index('value="rarefind" checked')
     assert first < page.index("More ways to choose") < page.index("For evaluators")
     assert page.index("For evaluators") < page.index('value="random"')
 
