@@ -49,6 +49,7 @@ from app.engine.stopping import (
 )
 from app.engine.strategies.round_state import smallest
 from app.errors import BadInput, NotFound
+from app.indexes import list_indexes
 from app.indexing import OpenIndexes
 from app.reporting import list_examples, plural
 from app.searching import (
@@ -415,6 +416,7 @@ class Left:
     estimate_size: int
     look_size: int
     has_head: bool
+    other_embedders: list[str]
 
 
 @dataclass(frozen=True)
@@ -463,6 +465,11 @@ def tell_left(moment: Moment) -> Left:
         SAMPLE_SIZE,
         LOOK_SIZE,
         moment.head is not None,
+        [
+            one.embedder
+            for one in list_indexes(moment.session, moment.search.collection_id)
+            if one.embedder != moment.search.embedder
+        ],
     )
 
 
@@ -913,6 +920,7 @@ def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
             plan,
             int(np.flatnonzero(was_shown)[-1]) + 1 if was_shown.any() else 0,
             len(before & moment.values.keys()),
+            sum(one.kind == kind and one.id <= detour.id for one in _list_detour_rows(moment)),
         )
     return None
 
