@@ -491,13 +491,14 @@ class Stopping:
     goal_sentence: str
     advice: list[RuleAdvice]
     goals_before: int  # chosen earlier and changed since
+    chosen_after: int  # rounds
 
 
 def tell_stopping(moment: Moment) -> Stopping:
     """May I stop?"""
     goals = list_goals(moment)
     if not goals:
-        return Stopping(None, "", [], 0)
+        return Stopping(None, "", [], 0, 0)
     chosen = goals[-1]
     goal = Goal(chosen.recall, chosen.positives, chosen.coverage, chosen.confidence)
     coverage = _estimate_coverage(moment) if goal.coverage is not None else None
@@ -509,7 +510,8 @@ def tell_stopping(moment: Moment) -> Stopping:
         if rule.aim == aim
     ]
     advice.sort(key=lambda one: not one.is_chosen)
-    return Stopping(chosen, describe_goal(chosen), advice, len(goals) - 1)
+    before = sum(made.proposed_at <= chosen.chosen_at for made in moment.rounds)
+    return Stopping(chosen, describe_goal(chosen), advice, len(goals) - 1, max(before - 1, 0))
 
 
 @dataclass(frozen=True)

@@ -248,6 +248,7 @@ def test_goal_is_on_record_and_every_rule_for_it_has_a_say(hunt):
     assert stopping.advice[0].advice.stop is True
     choose_goal(**set_goal, aim="recall", amount=0.9, confidence=0.95, rule="random-sample")
     stopping = tell_stopping(hunt.moment())
+    assert stopping.chosen_after == 3
     assert (stopping.advice[0].name, stopping.goals_before) == ("random-sample", 1)
     assert stopping.advice[0].advice.stop is False
     assert stopping.advice[0].advice.missing
