@@ -15,7 +15,6 @@ import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -50,7 +49,14 @@ def fit_loosely(lesson: Lesson) -> Head:
 
 def fit_tightly(lesson: Lesson) -> Head:
     """The head of `rarefind`, regularised as that of pf-ma."""
-    return fit_with_pseudo_negatives(lesson, max(0, STEADYING - len(lesson.negatives) // 2))
+    return fit_with_pseudo_negatives(lesson, STEADYING)
+
+
+def fit_fading(lesson: Lesson) -> Head:
+    """The head of `rarefind` with one pseudo-negative less for every two answers of no."""
+    return fit_with_pseudo_negatives(
+        lesson, max(0, STEADYING - len(lesson.negatives) // 2), C=LOOSE_C
+    )
 
 
 def rarefind_with(name: str, part: Any) -> Chooser:
@@ -71,9 +77,7 @@ def no_doubt(state: RoundState) -> Choice:
 WITHOUT_A_PART: dict[str, dict[str, Any]] = {
     "rarefind, C = 10": {"fit": fit_tightly},
     "rarefind, no pseudo-negatives": {"fit": fit_loosely},
-    "rarefind, 100 pseudo-negatives": {
-        "fit": partial(fit_with_pseudo_negatives, wanted=STEADYING, C=LOOSE_C)
-    },
+    "rarefind, fading pseudo-negatives": {"fit": fit_fading},
     "rarefind, none by doubt": {"choose": rarefind_with("pf_ma", no_doubt)},
     "rarefind, all by doubt": {"choose": ranking.pf_ma},
     "rarefind, no resemblance": {"choose": rarefind_with("RESEMBLANCE", 0.0)},
@@ -219,7 +223,7 @@ def print_table(values: dict[str, NDArray[np.float64]], targets: NDArray[np.str_
     """Means, and under each the paired difference to pf-ma with its interval."""
     rng = np.random.default_rng(0)
     names = np.unique(targets)
-    print(f"{'':32s}" + "".join(f"{name:>24s}" for name in MEASURES))
+    print(f"{'':34s}" + "".join(f"{name:>24s}" for name in MEASURES))
     for name, rows in values.items():
         difference = rows - values["pf-ma"]
         by_target = np.stack([np.nanmean(difference[targets == one], axis=0) for one in names])
@@ -229,7 +233,7 @@ def print_table(values: dict[str, NDArray[np.float64]], targets: NDArray[np.str_
             f"{mean:8.3f} {lowest:+.3f}..{highest:+.3f}"
             for mean, lowest, highest in zip(np.nanmean(rows, axis=0), low, high, strict=True)
         )
-        print(f"{name:32s}" + "".join(f"{cell:>24s}" for cell in cells))
+        print(f"{name:34s}" + "".join(f"{cell:>24s}" for cell in cells))
 
 
 if __name__ == "__main__":

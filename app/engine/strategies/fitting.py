@@ -19,7 +19,7 @@ Integers = NDArray[np.int64]
 WITHOUT_A_NO = 100  # pseudo-negatives while nothing is answered no: a head needs two classes
 PER_ANSWER = 100  # f_a of the paper
 MOST = 500  # the paper's numbers reach 5,000, for the same heads at ten times the time
-STEADYING = 100  # pseudo-negatives of `rarefind` at first; one less for every two answers of no
+STEADYING = 100  # pseudo-negatives of `rarefind`, always
 LOOSE_C = 30.0
 
 
@@ -58,15 +58,13 @@ def fit_on_tight_budget(lesson: Lesson) -> Head:
 
 
 def fit_steadied(lesson: Lesson) -> Head:
-    """Loosely regularised (C = 30), with pseudo-negatives that fade: the head of `rarefind`.
+    """Loosely regularised (C = 30), always with 100 pseudo-negatives: the head of `rarefind`.
 
     A loose head tells the target from its look-alikes by few answers; alone it would forget the
-    rest of the collection, which pseudo-negatives hold in place: 100, less one for every two
-    answers of no.
+    rest of the collection, which the pseudo-negatives hold in place.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
-    wanted = max(0, STEADYING - len(lesson.negatives) // 2)
-    return fit_with_pseudo_negatives(lesson, wanted, C=LOOSE_C)
+    return fit_with_pseudo_negatives(lesson, STEADYING, C=LOOSE_C)
 
 
 def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> Head:
