@@ -468,7 +468,7 @@ def read_run(path: Path) -> PlayedRun:
     kept = read_json(path)
     kind = ServerRoundRow if any("wait_ms" in row for row in kept["rows"]) else RoundRow
     rows = [kind(**_read_cells(row, kind)) for row in kept["rows"]]
-    stops = [StopRow(**_read_cells(row, StopRow)) for row in kept["stops"]]
+    stops = [StopRow(**_read_cells(row, StopRow)) for row in kept.get("stops", [])]
     return PlayedRun(**kept | {"rows": rows, "stops": stops})
 
 

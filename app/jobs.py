@@ -92,7 +92,9 @@ class Jobs:
 
     def list_asked(self, collection_id: int) -> list[Asked]:
         """The indexes that were asked for and are not there: waiting, under way, or failed."""
-        return [asked for (own_id, _), asked in self._asked.items() if own_id == collection_id]
+        return [
+            asked for (own_id, _), asked in list(self._asked.items()) if own_id == collection_id
+        ]
 
     def replay(self, replay_id: int) -> None:
         """Play a replay that waits."""
@@ -106,6 +108,8 @@ class Jobs:
     def _ask(self, collection_id: int, embedder: str, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
         """Have an index made, and remember that it was asked for until it is there."""
         key = collection_id, embedder
+        if key in self._asked and self._asked[key].problem is None:
+            return  # a double click: it waits already
         self._asked[key] = Asked(embedder)
 
         def make() -> None:
@@ -116,7 +120,7 @@ class Jobs:
                 sentence = str(error) if known else "Something went wrong; the log says more."
                 self._asked[key] = Asked(embedder, sentence)
                 raise
-            del self._asked[key]
+            self._asked.pop(key, None)
 
         self._thread.submit(self._run, make)
 

@@ -482,6 +482,7 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
         answers_through_id=made.answers_through_id,
         previous_id=made.previous_id,
         planned=planned,
+        round_id=made.id,
     )
 
 
@@ -628,7 +629,15 @@ def _embed_example(
             session, photo, index_row, embedders=embedders, settings=settings
         )
     session.add(
-        ExampleVector(example_id=example.id, revision=index_row.revision, vector=to_bytes(vector))
+        ExampleVector(
+            example_id=example.id,
+            revision=index_row.revision,
+            vector=to_bytes(vector),
+            # A round that was made without it is repeated without it.
+            after_round_id=session.scalar(
+                select(func.max(Round.id)).filter_by(search_id=example.search_id)
+            ),
+        )
     )
     session.flush()
 
@@ -719,12 +728,13 @@ def _propose(
     answers_through_id: int,
     previous_id: int | None,
     planned: Choice | None,
+    round_id: int | None = None,
 ) -> Proposal:
     answers = read_engine_answers(session, search, index, through_id=answers_through_id)
     return propose_round(
         index,
         answers,
-        opening=read_opening(session, search, index, answers),
+        opening=read_opening(session, search, index, answers, round_id=round_id),
         strategy=strategy,
         size=size,
         round_number=number,
@@ -781,12 +791,24 @@ def _get_newest_answer_id(session: Session, search: Search) -> int:
     return session.scalar(select(func.max(Answer.id)).where(Answer.search_id == search.id)) or 0
 
 
-def read_opening(session: Session, search: Search, index: VectorIndex, answers: Answers) -> Opening:
-    """What opened the search, as vectors of `index`; the positives where nothing else is left."""
+def read_opening(
+    session: Session,
+    search: Search,
+    index: VectorIndex,
+    answers: Answers,
+    *,
+    round_id: int | None = None,
+) -> Opening:
+    """What opened the search, as vectors of `index`; the positives where nothing else is left.
+
+    Of a stored round (`round_id`), what was known when it was made.
+    """
     # Vectors of another revision of the embedder can't be compared with the index's.
     own = (ExampleVector.example_id == Example.id) & (
         ExampleVector.revision == index.manifest.revision
     )
+    if round_id is not None:
+        own &= func.coalesce(ExampleVector.after_round_id, 0) < round_id
     rows = session.execute(
         select(Example.image_id, Example.photo_id, ExampleVector.vector)
         .outerjoin(ExampleVector, own)

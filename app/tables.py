@@ -364,6 +364,7 @@ class ExampleVector(Table):
     )
     revision: Mapped[str] = mapped_column(primary_key=True)  # of the embedder
     vector: Mapped[bytes]  # float32 little-endian
+    after_round_id: Mapped[int | None]  # the search's last round when it was made
 
 
 class Round(Table):

@@ -96,8 +96,13 @@ def downgrade() -> None:
     op.drop_constraint(op.f("fk_rounds_detour_id_detours"), "rounds", type_="foreignkey")
     op.drop_column("rounds", "detour_id")
     op.drop_table("detours")
-    # Undo and redo of a detour have no meaning without it; the answers stay.
-    op.execute("UPDATE actions SET reverses_id = NULL WHERE kind IN ('undo', 'redo', 'detour')")
-    op.execute("DELETE FROM actions WHERE kind = 'detour'")
+    # Nothing is deleted, for answers go with their action. A detour, its undo, and the redo of that
+    # become steps that stand for themselves; the round that is shown stays the one shown.
+    op.execute(
+        "WITH RECURSIVE of_detours AS (SELECT id FROM actions WHERE kind = 'detour' UNION "
+        "SELECT actions.id FROM actions JOIN of_detours ON actions.reverses_id = of_detours.id) "
+        "UPDATE actions SET kind = 'correct', reverses_id = NULL, next_round_id = NULL "
+        "WHERE id IN (SELECT id FROM of_detours)"
+    )
     op.drop_constraint(op.f("ck_actions_kind"), "actions", type_="check")
     op.create_check_constraint(op.f("ck_actions_kind"), "actions", f"kind IN ({ACTION_KINDS})")

@@ -4,12 +4,15 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, select, text
 
 from app.database import alembic_config, migrate, open_database, psycopg_url
 from app.errors import DatabaseNotUsable
+from app.reporting import current_grid
+from app.searching import undo
 from app.settings import Settings
-from app.tables import FILE_NAME, Table
+from app.tables import FILE_NAME, Answer, Person, Search, Table
+from tests.features.test_detours import Hunt
 
 
 def test_migrations_build_the_tables_of_the_code(migrated_engine):
@@ -41,6 +44,30 @@ def test_migrations_go_up_down_and_up_again(empty_database_url):
     migrate(engine)
     assert set(inspect(engine).get_table_names()) == {"alembic_version", *Table.metadata.tables}
     engine.dispose()
+
+
+def test_search_with_a_detour_taken_back_survives_going_down_and_up(own_database, settings):
+    with own_database.session() as session:
+        hunt = Hunt(session, settings)
+        hunt.submit()
+        hunt.take("absence", 20)
+        hunt.submit()
+        hunt.undo()
+        hunt.undo()
+        hunt.submit()
+        shown = hunt.shown()
+        answers = session.scalars(select(Answer.value).order_by(Answer.id)).all()
+        search_id, person_id = hunt.search.id, hunt.person.id
+    config = alembic_config()
+    with own_database.bind.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0004")
+        command.upgrade(config, "head")
+    with own_database.session() as session:
+        search, person = session.get_one(Search, search_id), session.get_one(Person, person_id)
+        assert [card.image_id for card in current_grid(session, search).cards] == shown
+        assert session.scalars(select(Answer.value).order_by(Answer.id)).all() == answers
+        assert undo(session, search, person=person, gesture_key=None) is not None
 
 
 def test_newer_database_is_refused_and_left_as_it_is(empty_database_url, tmp_path):

@@ -322,6 +322,23 @@ def test_new_revision_leaves_the_words_behind_until_the_settings_are_saved(pond,
     assert_rounds_repeat(pond, search)
 
 
+def test_rounds_made_without_an_examples_vector_are_repeated_without_it(pond, monkeypatch):
+    photo = pond.add_photo()
+    search = pond.open(image_ids=[pond.images[0].id], photo_ids=[photo.id], embedder="hash")
+    register(monkeypatch, HashEmbedder("hash:2"))
+    pond.embedders = LoadedEmbedders(pond.settings)
+    seen = make_vectors(COUNT, dimension=24, seed=2)
+    make_index(pond.session, pond.settings, pond.images, seen, embedder="hash", revision="hash:2")
+    pond.answer_truly(search)  # of the photo there is no vector by the newer revision
+    pond.answer_truly(search)
+    pond.move(search, "hash")
+    pond.answer_truly(search)
+
+    revisions = pond.session.scalars(select(ExampleVector.revision)).all()
+    assert sorted(revisions) == ["hash:1", "hash:2"]
+    assert_rounds_repeat(pond, search)
+
+
 def test_combined_index_reads_words_in_its_part_and_photos_in_both(pond):
     made = combine_indexes(
         pond.database, pond.collection.id, "hash", "reader", settings=pond.settings
