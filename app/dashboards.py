@@ -344,12 +344,14 @@ def tell_variety(moment: Moment) -> Variety:
 
 def tell_history(moment: Moment) -> Plot | None:
     """Coverage after some rounds, evenly spread, the moment's own last."""
-    told = []
-    for after in sorted({round(n) for n in np.linspace(0, moment.after, MOST_HISTORY)}):
-        then = moment if after == moment.after else moment.look_back(after)
-        coverage = _estimate_coverage(then)
+    afters = sorted({round(n) for n in np.linspace(0, moment.after, MOST_HISTORY)})
+    moments = [moment.look_back(after) for after in afters[:-1]] + [moment]
+    _score_together([one for one in moments if one.made.index_id == moment.made.index_id])
+    told: list[list[float | int | str | None]] = []
+    for one in moments:
+        coverage = _estimate_coverage(one)
         if coverage is not None:
-            told.append([after, *_rounded(coverage.coverage, coverage.low, coverage.high)])
+            told.append([one.after, *_rounded(coverage.coverage, coverage.low, coverage.high)])
     if len(told) < 2:
         return None
     return Plot(
@@ -452,12 +454,18 @@ def tell_left(moment: Moment) -> Left:
                 standing.sample.plan,
                 standing.answers,
                 asked=standing.sample.asked,
+                unanswered_count=standing.unanswered_count,
                 rng=moment.rng(),
             )
         )
     if standing.control is not None:
         statements.append(
-            certify_left(standing.control.plan, standing.answers, asked=standing.control.asked)
+            certify_left(
+                standing.control.plan,
+                standing.answers,
+                asked=standing.control.asked,
+                unanswered_count=standing.unanswered_count,
+            )
         )
     return Left(
         statements if moment.after else [],
@@ -783,6 +791,16 @@ def _plot_yield(moment: Moment) -> Plot:
         rows,
         {},
     )
+
+
+def _score_together(moments: list[Moment]) -> None:
+    """Score every row by the heads of all these moments of one index, read once for all."""
+    heads = [(one, one.head) for one in moments if one.head is not None]
+    if heads:
+        weights = np.stack([head.weights for _, head in heads])
+        scores = weights @ moments[0].index.vectors.T
+        for (one, head), own in zip(heads, scores, strict=True):
+            one.__dict__["all_scores"] = own + np.float32(head.bias)
 
 
 def _estimate_coverage(moment: Moment) -> CoverageEstimate | None:
