@@ -212,11 +212,11 @@ def list_statements(
     for plan, is_certificate in ((by_score, False), (at_random, True)):
         now = answer(plan.rows)
         truth = len(task.target_rows) - len(now.positives)
-        asked = len(plan.rows)
+        sizes = {"asked": len(plan.rows), "unanswered_count": len(unanswered) - len(plan.rows)}
         one = (
-            remaining.certify_left(plan, now, asked=asked)
+            remaining.certify_left(plan, now, **sizes)
             if is_certificate
-            else remaining.estimate_left(plan, now, asked=asked, rng=rng)
+            else remaining.estimate_left(plan, now, **sizes, rng=rng)
         )
         said.append((one, truth))
     targets = index.vectors[task.target_rows]

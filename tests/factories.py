@@ -25,8 +25,10 @@ def make_collection(session: Session, *, name: str = "Pond", notice: str | None 
     return collection
 
 
-def make_images(session: Session, collection: Collection, count: int) -> list[Image]:
-    """Rows only: nothing is on disk."""
+def make_images(
+    session: Session, collection: Collection, count: int, *, first: int = 0
+) -> list[Image]:
+    """Rows only: nothing is on disk. They are numbered from `first`."""
     images = [
         Image(
             collection_id=collection.id,
@@ -38,7 +40,7 @@ def make_images(session: Session, collection: Collection, count: int) -> list[Im
             width=640,
             height=480,
         )
-        for number in range(count)
+        for number in range(first, first + count)
     ]
     session.add_all(images)
     session.flush()

@@ -362,16 +362,20 @@ def estimate_left(
     answers: Answers,
     *,
     asked: int,
+    unanswered_count: int,
     rng: np.random.Generator,
     level: float = LEVEL,
 ) -> Statement:
     """Images left now, from the first `asked` images of a plan: in each stratum the sampled share.
 
     Positives found since the plan was made, in the sample or outside, are counted exactly and taken
-    off. Images of the sample left open are passed over; unsure is not a yes. A stratum of which
-    nothing is answered yet takes its value from the strata beside it and keeps its whole doubt.
+    off. Images of the sample left open are passed over; the upper end takes unsure for yes. A
+    stratum of which nothing is answered yet takes its value from the strata beside it and keeps its
+    whole doubt. Of images that the frame does not hold (they joined later, or lost their answer)
+    nothing is known: the upper end counts every one.
     Parameters: `plan`; `answers` now; `asked` 0..s, how many of `plan.rows` were shown as the
-    sample; `rng` draws the interval (the same numbers, the same interval); `level` in 0..1.
+    sample; `unanswered_count` >= 0 images without an answer now, in the frame or not; `rng` draws
+    the interval (the same numbers, the same interval); `level` in 0..1.
     Source: D. G. Horvitz, D. J. Thompson, 1952, for the value; for the interval the Beta posterior
     in each stratum of Navine et al. 2024 with binomial draws for the finite rest.
     """
@@ -381,70 +385,85 @@ def estimate_left(
     seen = np.flatnonzero(sampled)
     places = np.arange(len(sampled))
     rates = np.interp(places, seen, yes[seen] / sampled[seen]) if len(seen) else places * np.nan
-    chances = rng.beta(yes + PRIOR, sampled - yes + PRIOR, size=(DRAWS, len(sampled)))
-    drawn = rng.binomial(rest, chances)
-    left = np.clip(drawn - tally.found_outside, 0, tally.still_open).sum(axis=1)
-    low, high = np.quantile(left, [(1 - level) / 2, (1 + level) / 2])
+
+    def draw_left(yes: Integers) -> Integers:
+        chances = rng.beta(yes + PRIOR, sampled - yes + PRIOR, size=(DRAWS, len(sampled)))
+        drawn = rng.binomial(rest, chances)
+        return np.asarray(np.clip(drawn - tally.found_outside, 0, tally.still_open).sum(axis=1))
+
+    low = float(np.quantile(draw_left(yes), (1 - level) / 2))
+    high = float(np.quantile(draw_left(yes + tally.unsure), (1 + level) / 2))
     value = float(np.clip(rest * rates - tally.found_outside, 0, tally.still_open).sum())
+    outside = unanswered_count - int(tally.still_open.sum())
     return Statement(
         "score-sample",
         f"Sample of {int(sampled.sum())} images by score",
         "estimate",
         "left",
-        float(np.clip(value, low, high)),
-        float(low),
-        float(high),
+        float(np.clip(value, low, max(low, high))),
+        low,
+        max(low, high) + outside,
         level,
         "Where hardly anything is likely, hardly anything is: a few images far below the line "
-        "stand for thousands.",
+        "stand for thousands." + _describe_worst_case(int(tally.unsure.sum()), outside),
         int(sampled.sum()),
     )
 
 
 def certify_left(
-    plan: SamplePlan, answers: Answers, *, asked: int, level: float = LEVEL
+    plan: SamplePlan,
+    answers: Answers,
+    *,
+    asked: int,
+    unanswered_count: int,
+    level: float = LEVEL,
 ) -> Statement:
     """Images left now at most, from a simple random sample: right whatever the head can see.
 
     The bound is the largest number of positives in the frame of which chance would bring so few
-    into the sample with probability 1 - `level`. Positives found since are taken off.
+    into the sample with probability 1 - `level`, unsure ones taken for yes. Positives found since
+    are taken off. Images that the frame does not hold (they joined later, or lost their answer)
+    count as positives, every one.
     Parameters: `plan` of `plan_absence` (one stratum, otherwise ValueError); `answers` now; `asked`
-    0..s, how many of `plan.rows` were shown; `level` in 0..1.
+    0..s, how many of `plan.rows` were shown; `unanswered_count` >= 0 images without an answer now,
+    in the frame or not; `level` in 0..1.
     Source: the exact hypergeometric bound of H. S. Konijn, "Statistical Theory of Sample Survey
     Design and Analysis", 1973; in document review, the elusion test.
     """
     if plan.strata.any():
         raise ValueError("a certificate needs a simple random sample, not one by score")
     tally = _tally(plan, answers, asked)
-    size, sampled, yes = (int(n[0]) for n in (tally.sizes, tally.sampled, tally.yes))
-    outside, still_open = int(tally.found_outside[0]), int(tally.still_open[0])
-    most = largest_count(size, sampled, yes, level) - yes
+    size, sampled, yes, unsure, found, still_open = (
+        int(n[0])
+        for n in (
+            tally.sizes,
+            tally.sampled,
+            tally.yes,
+            tally.unsure,
+            tally.found_outside,
+            tally.still_open,
+        )
+    )
+    most = largest_count(size, sampled, yes + unsure, level) - yes - unsure
     guess = yes / sampled * (size - sampled) if sampled else float("nan")
-    high = float(min(max(most - outside, 0), still_open))
+    high = float(min(max(most - found, 0), still_open))
+    outside = unanswered_count - still_open
     return Statement(
         "random-sample",
         f"{yes} of {sampled} images drawn at random",
         "certificate",
         "left",
-        float(np.clip(guess - outside, 0, high)),
+        float(np.clip(guess - found, 0, high)),
         0.0,
-        high,
+        high + outside,
         level,
-        "The images were drawn at random and answered without mistakes.",
+        "The images were drawn at random and answered without mistakes."
+        + _describe_worst_case(unsure, outside),
         sampled,
     )
 
 
 # --- What a certificate bounds and costs --------------------------------------------------------
-
-
-def absence_bound(sampled: int, *, level: float = LEVEL) -> float:
-    """The largest share of yes that 0 of `sampled` random images leave possible: 1 - a^(1/m).
-
-    Parameters: `sampled` >= 0 images, none answered yes; `level` in 0..1. Returns 0..1.
-    Source: Hanley, Lippman-Hand 1983.
-    """
-    return 1 - (1 - level) ** (1 / sampled) if sampled else 1.0
 
 
 def largest_count(size: int, sampled: int, yes: int, level: float = LEVEL) -> int:
@@ -481,24 +500,6 @@ def images_to_certify(unanswered_count: int, most_left: int, *, level: float = L
     return least
 
 
-def control_needed(positives: int, recall: float, *, level: float = LEVEL) -> int | None:
-    """How many of `positives` random control positives a search must find to certify `recall`.
-
-    Parameters: `positives` >= 0 of a control sample kept apart from the search; `recall` and
-    `level` in 0..1. Returns J in 1..positives, or None when so few cannot certify it.
-    Source: the quantile binomial confidence bound of D. D. Lewis, E. Yang, O. Frieder, "Certifying
-    one-phase technology-assisted reviews", CIKM 2021, 10.1145/3459637.3482415.
-    """
-    counts = np.arange(positives + 1)
-    chances = np.exp(
-        _log_choose(positives, counts)
-        + counts * math.log(recall)
-        + (positives - counts) * math.log1p(-recall)
-    )
-    enough = np.flatnonzero(np.cumsum(chances)[:-1] >= level - 1e-12)  # P(X <= J - 1), J from 1
-    return int(enough[0]) + 1 if len(enough) else None
-
-
 def recall_p_value(
     values: Values, tails: Integers, image_count: int, recall: float, found_before: int = 0
 ) -> float:
@@ -531,7 +532,8 @@ def negatives_to_stop(found: int, recall: float, pool: int, *, level: float = LE
     """Answers of no in a row after the last find before `recall_p_value` falls below 1 - level.
 
     Parameters: `found` >= 1 positives; `recall` and `level` in 0..1; `pool` >= 0 images without an
-    answer after the last find. Returns 1..pool, or None when the pool is too small.
+    answer after the last find. Returns 1..pool; 0 when more would have to be missing than the pool
+    holds, so that the goal is reached; None when not even all of the pool would do.
     Source: Callaghan, Mueller-Hansen 2020. For a large pool near pool * (1 - a^(1/k)), k = floor(
     found / recall + 1 - found).
     """
@@ -583,6 +585,7 @@ class _Tally:
     sizes: Integers
     sampled: Integers  # answered as the sample
     yes: Integers  # of them
+    unsure: Integers  # of them
     found_outside: Integers  # positives of the frame that the sample did not ask about
     still_open: Integers
 
@@ -602,9 +605,21 @@ def _tally(plan: SamplePlan, answers: Answers, asked: int) -> _Tally:
         sizes,
         count(is_sample),
         count(is_sample & is_yes),
+        count(is_sample & (answers.values[in_frame] == Value.UNSURE)),
         count(~is_sample & is_yes),
         sizes - np.bincount(strata, minlength=strata_count),
     )
+
+
+def _describe_worst_case(unsure: int, outside: int) -> str:
+    """What the upper end of a sample takes for positives without knowing; empty if nothing."""
+    words = f" The upper end takes its {unsure:,} unsure for yes." if unsure else ""
+    if outside:
+        words += (
+            f" It counts {outside:,} images too that the sample could not draw: they joined later, "
+            "or lost their answer."
+        )
+    return words
 
 
 def _draw(

@@ -337,7 +337,11 @@ def _judge_control(standing: Standing, goal: Goal) -> Advice:
     number = taken.number if taken else 0
     if taken is not None and taken.asked >= len(taken.plan.rows):
         left = certify_left(
-            taken.plan, standing.answers, asked=taken.asked, level=_level_of_try(number, goal)
+            taken.plan,
+            standing.answers,
+            asked=taken.asked,
+            unanswered_count=standing.unanswered_count,
+            level=_level_of_try(number, goal),
         )
         advice = _judge_left(left, standing, goal)
         if advice.met or len(standing.values) - taken.answers_before < SAMPLE_HOLDS:

@@ -222,21 +222,73 @@ def test_answers_of_a_sample_are_kept_out_of_the_run_of_noes(hunt):
     assert left["random-sample"].high >= len(hunt.targets - set(hunt.answers()))
 
 
+def grow(hunt, settings, count):
+    """Add images to the collection and prepare it anew, in another order."""
+    vectors = hunt.moment().index.vectors
+    more = make_images(hunt.session, hunt.search.collection, count, first=len(hunt.images))
+    more_vectors = np.random.default_rng(5).normal(size=(count, 16))
+    more_vectors /= np.linalg.norm(more_vectors, axis=1, keepdims=True)
+    order = np.random.default_rng(0).permutation(len(vectors) + count)
+    images = [(hunt.images + more)[place] for place in order]
+    grown = np.concatenate([vectors, more_vectors])[order].astype(np.float32)
+    make_index(hunt.session, settings, images, grown)
+
+
+def certificate(hunt):
+    return {one.name: one for one in tell_left(hunt.moment()).statements}["random-sample"]
+
+
 def test_sample_still_counts_when_the_collection_grew(hunt, settings):
     hunt.take("absence", 30)
     for _ in range(5):
         hunt.submit()
-    before = {one.name: one for one in tell_left(hunt.moment()).statements}["random-sample"]
-    index = hunt.moment().index
-    more = make_images(hunt.session, hunt.search.collection, 0)
-    order = np.random.default_rng(0).permutation(300)
-    images = [hunt.images[place] for place in order] + more
-    make_index(hunt.session, settings, images, index.vectors[order])
+    before = certificate(hunt)
+    grow(hunt, settings, 0)
     hunt.submit()
     hunt.submit()
-    after = {one.name: one for one in tell_left(hunt.moment()).statements}["random-sample"]
-    assert (after.title, after.cost) == (before.title, before.cost)
+    after = certificate(hunt)
+    assert (after.title, after.cost, after.assumption) == (
+        before.title,
+        before.cost,
+        before.assumption,
+    )
     assert after.high <= before.high
+
+
+def test_images_that_joined_after_the_sample_may_all_be_left(hunt, settings):
+    set_goal = {"session": hunt.session, "search": hunt.search, "person": hunt.person}
+    choose_goal(**set_goal, aim="recall", amount=0.9, confidence=0.95, rule="random-sample")
+    for _ in range(6):
+        hunt.submit()
+    hunt.take("absence", 240)
+    for _ in range(40):
+        hunt.submit()
+    before = certificate(hunt)
+    assert tell_stopping(hunt.moment()).advice[0].advice.stop is True
+    grow(hunt, settings, 1_000)
+    hunt.submit()
+    after = certificate(hunt)
+    assert before.high < 5
+    assert after.high > 900 + before.high
+    assert "joined later" in after.assumption
+    advice = tell_stopping(hunt.moment()).advice[0].advice
+    assert (advice.met, advice.stop) == (False, False)
+
+
+def test_image_that_lost_its_answer_may_be_left(hunt):
+    cleared = list(hunt.answers())[:3]
+    hunt.take("absence", 30)
+    for _ in range(5):
+        hunt.submit()
+    before = certificate(hunt)
+    searching.correct_answers(
+        hunt.session,
+        hunt.search,
+        person=hunt.person,
+        values=dict.fromkeys(cleared),
+        gesture_key=None,
+    )
+    assert certificate(hunt).high == before.high + 3
 
 
 def test_goal_is_on_record_and_every_rule_for_it_has_a_say(hunt):
