@@ -862,7 +862,10 @@ def _plot_map(
         return None
     vectors = moment.index.vectors
     others = np.concatenate([likely, missed])
-    found_at, others_at = lay_out(vectors[positives], vectors[others])
+    laid_out = lay_out(vectors[positives], vectors[others])
+    if laid_out is None:
+        return None
+    found_at, others_at = laid_out
     groups = ["Found"] * len(positives) + ["Likely"] * len(likely) + ["Near miss"] * len(missed)
     places = np.concatenate([found_at, others_at])
     image_ids = moment.index.image_ids[np.concatenate([positives, others])].tolist()

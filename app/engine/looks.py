@@ -16,6 +16,7 @@ FEWEST = 4  # positives that a map can be drawn from
 MOST = 512  # positives that its axes are fitted on
 MOST_SORTED = 200  # images that groups are found among
 SMALLEST_GAP = 2  # images
+SMALLEST_SPREAD = 1e-5  # of a coordinate: below it images are the same, but for rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,25 +79,29 @@ def sort_looks(vectors: Floats) -> Integers:
     return np.asarray(np.argmax(vectors @ middles.T, axis=1), dtype=np.int64)
 
 
-def lay_out(positives: Floats, others: Floats) -> tuple[Floats, Floats]:
+def lay_out(positives: Floats, others: Floats) -> tuple[Floats, Floats] | None:
     """Places in a plane: the two directions in which the positives differ most.
 
     The axes are fitted on the first 4, 8, 16, … 512 positives, so that they stay as they are from
-    round to round; where they change they are turned to fit the places of before.
+    round to round; where they change they are turned to fit the places of before. Beginnings whose
+    images are all the same (one frame again and again) have no axes and are passed over.
     Parameters: `positives` (p, d) in the order they were found, p >= 4 (otherwise ValueError), and
-    `others` (o, d), unit rows. Returns (p, 2) and (o, 2) float64.
+    `others` (o, d), unit rows. Returns (p, 2) and (o, 2) float64, or None without axes.
     Source: principal components, K. Pearson, 1901; the turn by P. H. Schoenemann, "A generalized
     solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
     """
     if len(positives) < FEWEST:
         raise ValueError(f"a map needs at least {FEWEST} positives")
-    axes = origin = np.empty(0)
-    count = FEWEST
-    while count <= min(len(positives), MOST):
+    axes: Floats | None = None
+    origin: Floats = np.empty(0)
+    count = FEWEST // 2
+    while (count := 2 * count) <= min(len(positives), MOST):
         first = np.asarray(positives[:count], np.float64)
+        if np.ptp(first, axis=0).max() < SMALLEST_SPREAD:
+            continue
         # From a fixed start: the same positives give the same axes.
         new = PCA(2, svd_solver="arpack", random_state=0).fit(first).components_
-        if count == FEWEST:
+        if axes is None:
             axes, origin = new, first.mean(axis=0) @ new.T
         else:
             half = first[: count // 2]
@@ -106,5 +111,6 @@ def lay_out(positives: Floats, others: Floats) -> tuple[Floats, Floats]:
             )
             axes = turn.T @ new
             origin = (half @ axes.T).mean(axis=0) - before.mean(axis=0)
-        count *= 2
+    if axes is None:
+        return None
     return positives @ axes.T - origin, others @ axes.T - origin

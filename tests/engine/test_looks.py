@@ -76,3 +76,18 @@ def test_map_stays_from_round_to_round():
 def test_map_needs_four_finds():
     with pytest.raises(ValueError, match="at least 4"):
         lay_out(unit([0, 1, 2]), unit([3]))
+
+
+def test_same_frame_again_and_again_has_no_map_until_something_differs():
+    def place(angles):
+        return np.pad(unit(angles), ((0, 0), (0, 2)))
+
+    same = np.repeat(place([30]), 9, axis=0)
+    rounding = np.random.default_rng(0).normal(scale=1e-7, size=same.shape)
+    for frames in (same, same + rounding):
+        assert lay_out(frames, place([0, 90])) is None
+        found, others = lay_out(np.concatenate([frames[:5], place([60, 61, 90])]), place([30]))
+        assert others[0] == pytest.approx(found[0], abs=1e-5)
+        assert np.linalg.norm(found[0] - found[7]) == pytest.approx(1, abs=1e-5)
+    found, _ = lay_out(np.concatenate([same[:3], place([120])]), place([0]))
+    assert np.linalg.norm(found[0] - found[3]) == pytest.approx(np.sqrt(2), abs=1e-5)
