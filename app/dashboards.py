@@ -18,7 +18,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from app.engine.answers import Answers, Value
-from app.engine.coverage import CoverageEstimate, estimate_coverage
+from app.engine.coverage import CoverageEstimate, choose_candidates, estimate_coverage
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.looks import FEWEST, find_gaps, lay_out, sort_looks
@@ -75,7 +75,6 @@ Integers = NDArray[np.int64]
 
 PAUSE_S = 300  # a longer silence is a pause, not work
 MOST_HISTORY = 6  # rounds at which coverage is told
-MOST_CANDIDATES = 600  # likeliest unanswered images that count in an estimate of coverage
 MOST_LIKELY = 600  # likely images in which gaps are looked for
 MOST_ON_MAP = 200  # likely images
 MOST_MISSED = 60  # images on the map that lie just beyond the boundary
@@ -807,12 +806,13 @@ def _estimate_coverage(moment: Moment) -> CoverageEstimate | None:
     positives = moment.answers.positives
     if moment.calibration is None or not len(positives):
         return None
-    best = smallest(-moment.scores, MOST_CANDIDATES)
+    chosen = choose_candidates(moment.scores)
     rng = moment.rng()
     return estimate_coverage(
         moment.index.vectors[positives],
-        moment.index.vectors[moment.unanswered[best]],
-        moment.calibration.draws(moment.scores[best], VERSIONS, rng=rng),
+        moment.index.vectors[moment.unanswered[chosen.places]],
+        moment.calibration.draws(moment.scores[chosen.places], VERSIONS, rng=rng),
+        weights=chosen.weights,
         rng=rng,
     )
 

@@ -23,12 +23,17 @@ from numpy.typing import NDArray
 
 from app.engine import remaining
 from app.engine.answers import Answers, Value
-from app.engine.coverage import REDRAWS, class_radius, coverage, estimate_coverage
+from app.engine.coverage import (
+    REDRAWS,
+    choose_candidates,
+    class_radius,
+    coverage,
+    estimate_coverage,
+)
 from app.engine.index import VectorIndex, open_index
 from app.engine.replay import ReplayRound, replay
-from app.engine.stop_replay import LIKELIEST, replay_stops
+from app.engine.stop_replay import replay_stops
 from app.engine.stopping import LOOK_SIZE, SAMPLE_SIZE, STOP_RULES, Goal, plan_look
-from app.engine.strategies.round_state import smallest
 
 Integers = NDArray[np.int64]
 
@@ -222,11 +227,12 @@ def list_statements(
     targets = index.vectors[task.target_rows]
     found = np.isin(task.target_rows, answers.positives)
     covered = coverage(targets, found, class_radius(targets))
-    likeliest = smallest(-scores, LIKELIEST)
+    chosen = choose_candidates(scores)
     estimate = estimate_coverage(
         index.vectors[answers.positives],
-        index.vectors[unanswered[likeliest]],
-        calibration.draws(scores[likeliest], REDRAWS, rng=rng),
+        index.vectors[unanswered[chosen.places]],
+        calibration.draws(scores[chosen.places], REDRAWS, rng=rng),
+        weights=chosen.weights,
         rng=rng,
     )
     common = {"rounds": number, "recall": found.mean(), "look_new": new, "explored": explored}

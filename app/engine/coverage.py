@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
+from app.engine.strategies.round_state import smallest
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
@@ -20,6 +22,8 @@ CHUNK_ROWS = 2_048
 ROUNDING = 1e-5  # an image found is within any radius of itself, whatever float32 makes of 1.0
 MODES_SEED = 0
 REDRAWS = 200  # of the target, for the interval of an estimate
+LIKELIEST = 1_500  # unanswered images that an estimate looks at one by one
+TAIL = 500  # of all others, evenly by rank
 
 
 def class_radius(targets: Floats) -> float:
@@ -96,11 +100,44 @@ class CoverageEstimate:
     target_count: float
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Images that stand for all unanswered ones: `places` (c,) int64 and `weights` (c,) int64.
+
+    Each place, a position among the unanswered images, counts as `weights` images >= 1.
+    """
+
+    places: Integers
+    weights: Integers
+
+
+def choose_candidates(scores: NDArray[np.floating]) -> Candidates:
+    """The likeliest images, one by one, and an evenly spaced part of all others.
+
+    The others are unlikely each, but many: left out, they make coverage far too high.
+    Parameters: `scores` (u,) of the unanswered images. Returns at most 2,000 of them, whose weights
+    sum to u; ties by position.
+    Source: systematic sampling, W. G. Cochran, "Sampling Techniques", 1977, chapter 8.
+    """
+    count = len(scores)
+    if count <= LIKELIEST + TAIL:
+        return Candidates(np.arange(count), np.ones(count, np.int64))
+    best = smallest(-scores, LIKELIEST)
+    others = np.delete(np.arange(count), best)
+    others = others[np.argsort(-scores[others], kind="stable")]
+    edges = np.linspace(0, len(others), TAIL + 1).round().astype(np.int64)
+    return Candidates(
+        np.concatenate([best, others[(edges[:-1] + edges[1:]) // 2]]),
+        np.concatenate([np.ones(LIKELIEST, np.int64), np.diff(edges)]),
+    )
+
+
 def estimate_coverage(
     positives: Floats,
     candidates: Floats,
     chances: NDArray[np.floating],
     *,
+    weights: Integers,
     rng: np.random.Generator,
 ) -> CoverageEstimate:
     """Coverage by the positives of what the target is likely to be.
@@ -110,10 +147,10 @@ def estimate_coverage(
     target, and with several versions of the chances also which version holds. What the head cannot
     see (a look that resembles no positive) is in neither.
 
-    Parameters: `positives` (p, d), p >= 1, and `candidates` (c, d), c >= 0, float32 unit rows:
-    unanswered images, all or the most likely; `chances` in 0..1, calibrated probabilities that they
-    are of the target: (c,), or (v, c) for v >= 1 equally likely versions (`Calibration.draws`);
-    `rng` redraws.
+    Parameters: `positives` (p, d), p >= 1, and `candidates` (c, d), c >= 0, float32 unit rows, the
+    images of `choose_candidates`; `chances` in 0..1, calibrated probabilities that they are of the
+    target: (c,), or (v, c) for v >= 1 equally likely versions (`Calibration.draws`); `weights`
+    (c,) int64, how many images each stands for; `rng` redraws.
     Source: docs/algorithms.md, "Coverage"; the interval is a parametric bootstrap, B. Efron,
     R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6.
     """
@@ -125,7 +162,11 @@ def estimate_coverage(
     found = len(positives)
     versions = np.atleast_2d(chances)
     versions = versions[np.arange(REDRAWS) % len(versions)]
-    drawn = rng.random(versions.shape) < versions
+    is_one = weights == 1
+    drawn = np.empty(versions.shape, np.int64)
+    drawn[:, is_one] = rng.random((REDRAWS, int(is_one.sum()))) < versions[:, is_one]
+    drawn[:, ~is_one] = rng.binomial(weights[~is_one], versions[:, ~is_one])
+    versions = versions * weights
     shares = (found + drawn[:, is_near].sum(axis=1)) / (found + drawn.sum(axis=1))
     low, high = np.quantile(shares, [0.05, 0.95])
     # The middle version: a few that hold everything likely would pull a mean far off.

@@ -15,6 +15,7 @@ from app.engine.answers import Answers, Value
 from app.engine.coverage import (
     REDRAWS,
     CoverageEstimate,
+    choose_candidates,
     class_radius,
     coverage,
     estimate_coverage,
@@ -36,7 +37,6 @@ from app.engine.stopping import (
     is_look_clean,
     plan_look,
 )
-from app.engine.strategies.round_state import smallest
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -45,7 +45,6 @@ Values = NDArray[np.int8]
 AskOracle = Callable[[Integers, int], Values]
 
 STOP_STREAM = 3  # apart from the random numbers of rounds, oracle and opening
-LIKELIEST = 2_000  # unanswered images that an estimate of coverage looks at
 
 
 @dataclass(frozen=True)
@@ -264,12 +263,13 @@ def _estimate_coverage(
     if moment.calibration is None or not standing.found:
         return None
     rng = np.random.default_rng(moment.seed)
-    likeliest = smallest(-standing.scores, LIKELIEST)
+    chosen = choose_candidates(standing.scores)
     vectors = moment.index.vectors
     return estimate_coverage(
         vectors[standing.answers.positives],
-        vectors[unanswered[likeliest]],
-        moment.calibration.draws(standing.scores[likeliest], REDRAWS, rng=rng),
+        vectors[unanswered[chosen.places]],
+        moment.calibration.draws(standing.scores[chosen.places], REDRAWS, rng=rng),
+        weights=chosen.weights,
         rng=rng,
     )
 

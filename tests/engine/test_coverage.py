@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 
 from app.engine.coverage import (
     CHUNK_ROWS,
+    LIKELIEST,
+    TAIL,
+    choose_candidates,
     class_radius,
     coverage,
     estimate_coverage,
@@ -96,7 +99,9 @@ def test_estimate_weighs_likely_images_by_their_chance():
     candidates = circle(5, 29, 31, 90)
     chances = np.array([0.5, 1.0, 0.75, 0.25])
 
-    estimate = estimate_coverage(positives, candidates, chances, rng=np.random.default_rng(0))
+    estimate = estimate_coverage(
+        positives, candidates, chances, weights=np.ones(4, int), rng=np.random.default_rng(0)
+    )
 
     np.testing.assert_allclose(estimate.coverage, (3 + 1.5) / (3 + 2.5))
     assert estimate.target_count == 5.5
@@ -111,7 +116,11 @@ def test_estimate_is_the_truth_where_chances_are_certain():
     certain = np.ones(25)
 
     estimate = estimate_coverage(
-        targets[found], targets[~found], certain, rng=np.random.default_rng(0)
+        targets[found],
+        targets[~found],
+        certain,
+        weights=np.ones(25, int),
+        rng=np.random.default_rng(0),
     )
 
     truth = coverage(targets, found, class_radius(targets[found]))
@@ -127,7 +136,8 @@ def test_estimate_doubts_the_chances_where_versions_differ():
 
     def say(chances):
         rng = np.random.default_rng(0)
-        return estimate_coverage(targets[found], targets[~found], chances, rng=rng)
+        ones = np.ones(40, int)
+        return estimate_coverage(targets[found], targets[~found], chances, weights=ones, rng=rng)
 
     one, several = say(sure), say(versions)
     assert several.target_count == one.target_count == 40
@@ -138,6 +148,60 @@ def test_estimate_doubts_the_chances_where_versions_differ():
 
 def test_estimate_without_candidates_is_full():
     estimate = estimate_coverage(
-        unit_rows(2), unit_rows(0), np.empty(0), rng=np.random.default_rng(0)
+        unit_rows(2),
+        unit_rows(0),
+        np.empty(0),
+        weights=np.empty(0, int),
+        rng=np.random.default_rng(0),
     )
     assert (estimate.coverage, estimate.low, estimate.high) == (1.0, 1.0, 1.0)
+
+
+def test_estimate_with_a_part_of_the_unlikely_is_that_with_all_of_them():
+    """A target of thousands of images, most of them far below the likeliest."""
+    rng = np.random.default_rng(3)
+    scores = np.sort(rng.normal(-1, 1, 12_000))[::-1]
+    scores = scores[rng.permutation(12_000)]
+    angles = np.where(rng.random(12_000) < 1 / (1 + np.exp(-3 * (scores - 1))), 5, 120)
+    candidates = circle(*(angles + rng.normal(0, 2, 12_000)))
+    positives = circle(0, 4, 8, 10)
+    chances = 1 / (1 + np.exp(-scores))
+
+    def say(places, weights):
+        return estimate_coverage(
+            positives,
+            candidates[places],
+            chances[places],
+            weights=weights,
+            rng=np.random.default_rng(0),
+        )
+
+    every = say(np.arange(12_000), np.ones(12_000, int))
+    chosen = choose_candidates(scores)
+    some = say(chosen.places, chosen.weights)
+    np.testing.assert_allclose(
+        [some.coverage, some.low, some.high], [every.coverage, every.low, every.high], rtol=0.1
+    )
+    np.testing.assert_allclose(some.target_count, every.target_count, rtol=0.01)
+    likeliest = np.argsort(-scores)[:2_000]
+    assert say(likeliest, np.ones(2_000, int)).low > 1.5 * every.high
+
+
+def test_candidates_are_the_likeliest_and_a_part_of_all_others():
+    scores = np.random.default_rng(0).permutation(10_000).astype(float)
+    chosen = choose_candidates(scores)
+    likeliest, others = np.split(scores[chosen.places], [LIKELIEST])
+    assert likeliest.tolist() == list(range(9_999, 9_999 - LIKELIEST, -1))
+    assert len(others) == TAIL
+    assert chosen.weights.sum() == 10_000
+    assert set(chosen.weights[:LIKELIEST].tolist()) == {1}
+    assert (np.diff(others) == -17).all()  # 8,500 others, 17 for each of 500
+    assert others[0] == 10_000 - LIKELIEST - 9  # the middle of its 17
+
+    few = choose_candidates(np.zeros(LIKELIEST + TAIL))
+    assert few.places.tolist() == list(range(LIKELIEST + TAIL))
+    assert (few.weights == 1).all()
+    assert len(choose_candidates(np.empty(0)).places) == 0
+    odd = choose_candidates(np.zeros(LIKELIEST + TAIL + 1))
+    assert odd.weights.sum() == LIKELIEST + TAIL + 1 == 1 + len(odd.places)
+    assert len(np.unique(odd.places)) == len(odd.places)
