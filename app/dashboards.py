@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Row, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from app.engine.answers import Answers, Value
@@ -212,7 +213,9 @@ class Moment:
         """What a score is worth in this search."""
         if self.head is None:
             return None
-        shown = [one for one in self.showings if one.has_head and one.image_id in self.values]
+        shown = [
+            one for one in _last_showings(self) if one.has_head and one.image_id in self.values
+        ]
         return calibrate(
             np.array([one.score for one in shown]),
             np.array([VALUES[self.values[one.image_id]] for one in shown], np.int8),
@@ -568,7 +571,10 @@ def choose_goal(
     confidence: float,
     rule: str,
 ) -> ChosenGoal:
-    """Set what the search is to reach and the rule it goes by; earlier goals stay on record."""
+    """Set what the search is to reach and the rule it goes by; earlier goals stay on record.
+
+    The goal that stands already, set again (a double click), stays as it is.
+    """
     if rule not in STOP_RULES or STOP_RULES[rule].aim != aim:
         raise BadInput("That rule does not serve this goal. Choose another.")
     if not 0.5 <= confidence <= 0.999:
@@ -587,6 +593,12 @@ def choose_goal(
         coverage=amount if aim == "coverage" else None,
         confidence=confidence,
     )
+    newest = session.scalar(
+        select(ChosenGoal).filter_by(search_id=search.id).order_by(ChosenGoal.id.desc()).limit(1)
+    )
+    terms = ("rule", "recall", "positives", "coverage", "confidence")
+    if newest and all(getattr(newest, term) == getattr(goal, term) for term in terms):
+        return newest
     session.add(goal)
     session.flush()
     return goal
@@ -680,16 +692,23 @@ def describe_report(moment: Moment) -> Report:
     row = session.get_one(ImageIndex, moment.made.index_id)
     submitted = moment.rounds[: moment.after]
     strategies = Counter(made.strategy for made in submitted if made.detour_id is None)
+    # Who gave each answer that stands; taken back and done again, it is still one answer.
+    standing = select(Answer.action_id, Answer.value).where(Answer.search_id == search.id)
+    if not moment.is_now:
+        standing = standing.where(Answer.id <= moment.made.answers_through_id)
+    last = (
+        standing.order_by(Answer.image_id, Answer.id.desc())
+        .ext(distinct_on(Answer.image_id))
+        .subquery()
+    )
     people = (
-        select(Person.name, func.count(Answer.id))
+        select(Person.name, func.count())
         .join(Action, Action.person_id == Person.id)
-        .join(Answer, Answer.action_id == Action.id)
-        .where(Answer.search_id == search.id)
+        .join(last, last.c.action_id == Action.id)
+        .where(last.c.value != "cleared")
         .group_by(Person.name)
         .order_by(Person.name)
     )
-    if not moment.is_now:
-        people = people.where(Answer.id <= moment.made.answers_through_id)
     examples = list_examples(session, search)
     words = [one.words for one in examples if one.words]
     photos = sum(one.photo_id is not None for one in examples)
@@ -939,11 +958,20 @@ def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
             for one in moment.showings
             if one.detour_id is None and one.number < detour.round_number
         }
+        asked = int(np.flatnonzero(was_shown)[-1]) + 1 if was_shown.any() else 0
+        # What was answered elsewhere is not shown again. It counts once it completes the sample:
+        # before, where to end would depend on what was found.
+        if np.isin(plan.rows[asked:], moment.answers.rows).all():
+            asked = len(plan.rows)
+        # Also those that were taken back: each was a chance to be wrong.
+        tries = select(func.count(Detour.id)).where(
+            Detour.search_id == moment.search.id, Detour.kind == kind, Detour.id <= detour.id
+        )
         return TakenSample(
             plan,
-            int(np.flatnonzero(was_shown)[-1]) + 1 if was_shown.any() else 0,
+            asked,
             len(before & moment.values.keys()),
-            sum(one.kind == kind and one.id <= detour.id for one in _list_detour_rows(moment)),
+            moment.session.scalar(tries) or 1,
         )
     return None
 
@@ -972,7 +1000,10 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
             continue
         following = next(made for made in moment.rounds if made.previous_id == own[-1].id)
         shown = [one.image_id for one in moment.showings if one.detour_id == detour.id]
-        planned, _ = read_plan(moment.session, moment.search, detour, moment.indexes)
+        planned, index = read_plan(moment.session, moment.search, detour, moment.indexes)
+        said = [moment.values.get(image_id) for image_id in index.image_ids[planned.rows].tolist()]
+        # A plan of fewer images than were asked for had no others left.
+        is_large = detour.size >= LOOK_SIZE or len(said) < detour.size
         then = moment.values_through(following.answers_through_id)
         before = {
             one.image_id
@@ -984,6 +1015,7 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
             sum(moment.values.get(image_id) == "yes" for image_id in shown),
             sum(value == "yes" for value in then.values()),
             len(before & moment.values.keys()),
+            is_large and all(value in ("yes", "no") for value in said),
         )
 
 

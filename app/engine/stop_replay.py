@@ -212,9 +212,10 @@ def _ask_rule(
         before = len(moment.values)
         if advice.ask == "second-look":
             look = plan_look(moment.index, standing.answers, unanswered, LOOK_SIZE, rng=rng)
-            new = _answer(own, look.rows, ask_oracle(look.rows, moment.number))
-            found = standing.found + new
-            own.looks = (*own.looks, Look(look.seen_again, new, found, before))
+            values = ask_oracle(look.rows, moment.number)
+            new = _answer(own, look.rows, values)
+            found, is_whole = standing.found + new, bool((values != Value.UNSURE).all())
+            own.looks = (*own.looks, Look(look.seen_again, new, found, before, is_whole))
             continue
         size = int(advice.cost)
         if advice.ask == "estimate":

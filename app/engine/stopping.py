@@ -8,6 +8,7 @@ docs/algorithms.md, "When to stop".
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -88,13 +89,15 @@ class Look:
 
     It ranked `seen_again` images that were positives before, and of the others that it showed,
     `new` became positives; `found` positives of the search after it. `answers_before` >= 0: answers
-    in `Standing.values` when it was taken.
+    in `Standing.values` when it was taken. `is_whole`: it had LOOK_SIZE images (or all that were
+    left), and every one of them has an answer of yes or no.
     """
 
     seen_again: int
     new: int
     found: int
     answers_before: int
+    is_whole: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,10 +224,11 @@ def most_left(found: int, goal: Goal) -> int:
 
 
 def is_look_clean(standing: Standing) -> bool:
-    """Whether the latest second look brought nothing new, and nothing was found since."""
-    return bool(standing.looks) and (
-        standing.looks[-1].new == 0 and standing.looks[-1].found == standing.found
-    )
+    """Whether the latest second look is whole and brought nothing new, and nothing since."""
+    if not standing.looks:
+        return False
+    look = standing.looks[-1]
+    return look.is_whole and look.new == 0 and look.found == standing.found
 
 
 def plan_look(
@@ -321,12 +325,14 @@ def _judge_sample(standing: Standing, goal: Goal) -> Advice:
     taken = standing.sample
     if taken is not None and taken.asked >= len(taken.plan.rows):
         sampled = np.isin(standing.answers.rows, taken.plan.rows)
-        found = int((standing.answers.values[sampled] == Value.YES).sum())
-        if not found:
+        tally = Counter(standing.answers.values[sampled].tolist())
+        if tally[Value.NO] == len(taken.plan.rows):
             return advice
         short = SAMPLE_HOLDS + taken.answers_before - len(standing.values)
-        if short > 0:
-            missing = f"The sample found {found} more; {short} answers to follow them up."
+        if tally[Value.YES] and short > 0:
+            missing = (
+                f"The sample found {tally[Value.YES]} more; {short} answers to follow them up."
+            )
             return _more_answers(False, missing, short)
     size = min(SAMPLE_SIZE, standing.unanswered_count)
     return Advice(False, False, f"A sample by score of {size} images, all no.", "estimate", size)
@@ -554,6 +560,11 @@ def _ask_for_look(advice: Advice, standing: Standing) -> Advice:
             missing = f"The second look found {look.new} more; {short} answers to follow them up."
             return replace(advice, missing=missing, ask="answers", cost=short)
     missing = "A second look, by something else than the search itself."
+    if look and not look.is_whole:
+        missing += (
+            f" The last one does not count: it had fewer than {LOOK_SIZE} images, or left some "
+            "without a yes or no."
+        )
     return replace(advice, missing=missing, ask="second-look", cost=LOOK_SIZE)
 
 

@@ -21,6 +21,7 @@ from app.engine.stopping import (
     UnknownStopRule,
     advise,
     get_stop_rule,
+    is_look_clean,
     knee_ratio,
     most_left,
     plan_look,
@@ -44,7 +45,8 @@ def standing(letters: str, *, image_count: int = 1_000, **known) -> Standing:
 
 
 def clean_look(where: Standing) -> Standing:
-    look = Look(seen_again=5, new=0, found=where.found, answers_before=len(where.values))
+    before = len(where.values)
+    look = Look(seen_again=5, new=0, found=where.found, answers_before=before, is_whole=True)
     return replace(where, looks=(look,))
 
 
@@ -146,6 +148,18 @@ def test_score_sample_asks_when_the_sum_is_small_and_believes_a_clean_sample():
     assert advise("score-sample", after(0), GOAL).met
     follow = advise("score-sample", after(2), GOAL)
     assert (follow.met, follow.ask, follow.cost) == (False, "answers", 100)
+
+    def doubtful(value: int) -> Standing:
+        """As a clean sample, but one image unsure (0) or left open (9)."""
+        now = after(0)
+        values = now.answers.values.copy()
+        values[-1] = value
+        keep = values != 9
+        return replace(now, answers=Answers(now.answers.rows[keep], values[keep]))
+
+    for value in (0, 9):
+        advice = advise("score-sample", doubtful(value), GOAL)
+        assert (advice.met, advice.ask) == (False, "estimate")
     again = advise("score-sample", after(2, "n" * 100), GOAL)
     assert (again.met, again.ask) == (False, "estimate")
 
@@ -199,15 +213,27 @@ def test_a_rule_that_reads_the_searchs_work_needs_a_clean_second_look():
     assert (before.met, before.stop, before.ask) == (True, False, "second-look")
     assert before.cost == LOOK_SIZE
 
-    found = Look(seen_again=1, new=3, found=5, answers_before=len(where.values))
+    before = len(where.values)
+    found = Look(seen_again=1, new=3, found=5, answers_before=before, is_whole=True)
     dirty = advise("run-of-noes", replace(where, looks=(found,)), GOAL)
     assert (dirty.stop, dirty.ask, dirty.cost) == (False, "answers", 20)
     assert "3 more" in dirty.missing
     followed_up = replace(where, looks=(replace(found, answers_before=len(where.values) - 20),))
     assert advise("run-of-noes", followed_up, GOAL).ask == "second-look"
 
-    outdated = Look(seen_again=1, new=0, found=1, answers_before=20)
+    outdated = Look(seen_again=1, new=0, found=1, answers_before=20, is_whole=True)
     assert advise("run-of-noes", replace(where, looks=(outdated,)), GOAL).ask == "second-look"
+
+
+def test_look_that_was_cut_short_or_left_open_does_not_count():
+    where = clean_look(standing("y" + "n" * 60))
+    assert is_look_clean(where)
+    partly = replace(where, looks=(replace(where.looks[0], is_whole=False),))
+    assert not is_look_clean(partly)
+    advice = advise("run-of-noes", partly, GOAL)
+    assert (advice.ask, advice.stop) == ("second-look", False)
+    assert "does not count" in advice.missing
+    assert "does not count" not in advise("run-of-noes", standing("y" + "n" * 60), GOAL).missing
 
 
 def test_no_rule_that_was_wrong_too_often_advises_to_stop(monkeypatch):

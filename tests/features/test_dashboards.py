@@ -1,6 +1,7 @@
 """The dashboard's figures: against counts, at earlier rounds, the same on every opening."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -9,6 +10,7 @@ from sqlalchemy import select, update
 
 from app import searching
 from app.dashboards import (
+    build_standing,
     choose_goal,
     describe_report,
     open_moment,
@@ -23,7 +25,7 @@ from app.dashboards import (
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid
-from app.tables import Action
+from app.tables import Action, Detour
 from tests.factories import make_collection, make_images, make_index, make_person
 
 
@@ -299,6 +301,7 @@ def test_goal_is_on_record_and_every_rule_for_it_has_a_say(hunt):
     assert stopping.goal_sentence == "5 images for a training set"
     assert stopping.advice[0].advice.stop is True
     choose_goal(**set_goal, aim="recall", amount=0.9, confidence=0.95, rule="random-sample")
+    choose_goal(**set_goal, aim="recall", amount=0.9, confidence=0.95, rule="random-sample")
     stopping = tell_stopping(hunt.moment())
     assert stopping.chosen_after == 3
     assert (stopping.advice[0].name, stopping.goals_before) == ("random-sample", 1)
@@ -344,6 +347,76 @@ def test_second_look_counts_when_it_is_done(hunt):
     assert taken.positives == sum(
         row[1] for row in tell_found(hunt.moment()).plot.rows[taken.first_round - 1 :]
     )
+
+
+def correct(hunt, values):
+    searching.correct_answers(
+        hunt.session, hunt.search, person=hunt.person, values=values, gesture_key=None
+    )
+
+
+def test_only_a_whole_second_look_counts(hunt):
+    def is_whole():
+        return build_standing(hunt.moment()).looks[-1].is_whole
+
+    hunt.take("second-look", 12)  # too small
+    hunt.submit()
+    hunt.submit()
+    assert not is_whole()
+    hunt.take("second-look", 40)  # ended early
+    hunt.submit()
+    hunt.take(None, 0)
+    hunt.submit()
+    assert not is_whole()
+    hunt.take("second-look", 40)
+    open_id = hunt.shown()[0]
+    hunt.submit({i: "no" for i in hunt.shown() if i != open_id})
+    for _ in range(6):
+        hunt.submit()
+    assert not is_whole()  # one image has no answer
+    correct(hunt, {open_id: "unsure"})
+    assert not is_whole()
+    correct(hunt, {open_id: "no"})
+    assert is_whole()
+
+
+def test_sample_answered_elsewhere_to_its_end_is_complete(hunt):
+    hunt.take("absence", 12)
+    detour = hunt.session.scalars(select(Detour)).one()
+    plan, index = searching.read_plan(hunt.session, hunt.search, detour, hunt.indexes)
+    image_ids = index.image_ids[plan.rows].tolist()
+
+    def asked():
+        return build_standing(hunt.moment()).control.asked
+
+    hunt.submit()
+    assert asked() == 6
+    correct(hunt, {image_ids[6]: "no", image_ids[11]: "no"})
+    assert asked() == 6  # a beginning is a sample; it does not end where something was found
+    correct(hunt, dict.fromkeys(image_ids[7:11], "no"))
+    assert asked() == 12
+
+
+def test_every_sample_counts_as_a_try_also_one_taken_back(hunt):
+    def take_and_submit():
+        hunt.take("absence", 6)
+        hunt.submit()
+        return build_standing(hunt.moment()).control.number
+
+    hunt.take("estimate", 6)  # of another kind
+    hunt.submit()
+    assert take_and_submit() == 1
+    hunt.take("absence", 6)
+    searching.undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None)
+    hunt.submit()
+    assert take_and_submit() == 3
+
+
+def test_calibration_takes_an_image_once_by_its_last_showing(hunt):
+    once, moment = hunt.moment().calibration, hunt.moment()
+    shown_before = [replace(one, number=1, score=one.score - 2) for one in moment.showings[-6:]]
+    moment.__dict__["showings"] = shown_before + moment.showings
+    assert (moment.calibration.slope, moment.calibration.shift) == (once.slope, once.shift)
 
 
 def test_slip_is_offered_for_another_look(hunt):
@@ -397,3 +470,16 @@ def test_report_names_what_a_methods_section_needs(hunt):
     assert facts["Answers given by"] == "me (25 answers)"
     assert facts["Seed"] == "4"
     assert dict(describe_report(hunt.moment(1)).facts)["Answers given by"] == "me (7 answers)"
+
+
+def test_report_counts_an_answer_once_under_who_gave_it_last(hunt):
+    first, second = hunt.shown()[:2]
+    for _ in range(5):
+        hunt.answer(first, "no")
+        searching.undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None)
+    hunt.answer(second, "no")
+    me, hunt.person = hunt.person, make_person(hunt.session, name="you")
+    hunt.answer(second, "yes")
+    facts = dict(describe_report(hunt.moment()).facts)
+    assert me.name == "me"
+    assert facts["Answers given by"] == "me (19 answers), you (1 answer)"
