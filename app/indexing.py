@@ -93,7 +93,8 @@ def build_index(
 
     Goes on with a build that was cut off. Vectors that an earlier index has are copied. An image
     that can't be read is left out and recorded. `progress` hears images done and in all; what it
-    raises leaves the build to be gone on with.
+    raises leaves the build to be gone on with, at the next start of a server unless it is a
+    RarefindError: then somebody stopped it, and only a new call goes on.
     """
     tell = progress or (lambda _done, _total: None)
     model = _load(database, collection_id, embedder, settings)
@@ -103,7 +104,11 @@ def build_index(
             if row is not None:
                 with closing(_build(database, row, model, settings)) as done_counts:
                     for done in done_counts:
-                        tell(done, row.image_count)
+                        try:
+                            tell(done, row.image_count)
+                        except RarefindError as stopped:
+                            _update_row(database, row, state="failed", problem=str(stopped))
+                            raise
     with database.session() as session:
         return get_current_index(session, collection_id, embedder=embedder)
 

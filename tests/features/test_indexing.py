@@ -28,6 +28,7 @@ from app.errors import (
     EmbedderMismatch,
     IndexNotUsable,
     NoIndexYet,
+    RarefindError,
     RefusedPhoto,
     SourceNotUsable,
 )
@@ -397,6 +398,29 @@ def test_a_stopped_build_goes_on_where_it_was(
     assert_own_vectors(open_row(settings, finished), images[:4] + images[5:], embedder)
     assert set(list_left_out(own_database, finished)) == {images[4].id}
     assert list_unfinished_builds(own_database) == []
+
+
+def test_a_build_that_somebody_stopped_waits_for_a_new_call(
+    own_database: Database, settings: Settings, embedder: HashEmbedder, tmp_path: Path
+) -> None:
+    with own_database.session() as session:
+        collection = make_collection(session)
+    images = add_images(own_database, collection, tmp_path, range(60))
+
+    def stop(done: int, _total: int) -> None:
+        if done:
+            raise RarefindError("It was stopped.")
+
+    with pytest.raises(RarefindError, match="stopped"):
+        build_index(own_database, collection.id, settings=settings, embedder="hash", progress=stop)
+    [row] = list_rows(own_database)
+    assert (row.state, row.problem) == ("failed", "It was stopped.")
+    assert list_unfinished_builds(own_database) == []
+    done, embedder.embedded_count = row.done_count, 0
+    finished = build_index(own_database, collection.id, settings=settings, embedder="hash")
+    assert (finished.id, finished.problem) == (row.id, None)
+    assert embedder.embedded_count == 60 - done < 60
+    assert_own_vectors(open_row(settings, finished), images, embedder)
 
 
 def list_rows(database: Database) -> list[ImageIndex]:
