@@ -1001,9 +1001,13 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
         following = next(made for made in moment.rounds if made.previous_id == own[-1].id)
         shown = [one.image_id for one in moment.showings if one.detour_id == detour.id]
         planned, index = read_plan(moment.session, moment.search, detour, moment.indexes)
-        said = [moment.values.get(image_id) for image_id in index.image_ids[planned.rows].tolist()]
-        # A plan of fewer images than were asked for had no others left.
-        is_large = detour.size >= LOOK_SIZE or len(said) < detour.size
+        said = {i: moment.values.get(i) for i in index.image_ids[planned.rows].tolist()}
+        # A plan of fewer images than were asked for had no others left. What was found elsewhere
+        # before the look came to it is no find of the look, and none of its noes either.
+        is_whole = (detour.size >= LOOK_SIZE or len(said) < detour.size) and all(
+            value == "no" or (value == "yes" and image_id in shown)
+            for image_id, value in said.items()
+        )
         then = moment.values_through(following.answers_through_id)
         before = {
             one.image_id
@@ -1015,7 +1019,7 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
             sum(moment.values.get(image_id) == "yes" for image_id in shown),
             sum(value == "yes" for value in then.values()),
             len(before & moment.values.keys()),
-            is_large and all(value in ("yes", "no") for value in said),
+            is_whole,
         )
 
 

@@ -69,7 +69,9 @@ MAX_NAME_LENGTH = 200
 MAX_COUNTS_LENGTH = 2_000
 VALUES = {"yes": Value.YES, "no": Value.NO, "unsure": Value.UNSURE}
 UNDOABLE = ("answer", "submit", "correct", "detour")
-DETOUR_SIZES = range(6, 100_001)
+SMALLEST_DETOUR = 6  # images
+# Each at most: a certificate can need very many, and the others are planned image by image.
+LARGEST_DETOURS = {"gap": 200, "second-look": 200, "estimate": 1_000, "absence": 100_000}
 
 Values = dict[int, str | None]  # image id -> yes, no, unsure, or None for no answer
 StepRow = Row[int, str, int | None, int | None]  # id, kind, round_id, next_round_id
@@ -777,8 +779,8 @@ def _check_detour(
 ) -> None:
     if kind not in DETOUR_KINDS:
         raise BadInput("There is no such way to choose the next images.")
-    if size not in DETOUR_SIZES:
-        raise BadInput(f"A sample has from {DETOUR_SIZES[0]} to {DETOUR_SIZES[-1]:,} images.")
+    if not SMALLEST_DETOUR <= size <= LARGEST_DETOURS[kind]:
+        raise BadInput(f"This takes from {SMALLEST_DETOUR} to {LARGEST_DETOURS[kind]:,} images.")
     if kind == "estimate" and current.head_bias is None:
         raise BadInput("A sample by score needs a head: answer a round with a yes in it first.")
     if kind == "gap":

@@ -378,6 +378,7 @@ def test_only_a_whole_second_look_counts(hunt):
     assert not is_whole()
     correct(hunt, {open_id: "no"})
     assert is_whole()
+    assert build_standing(hunt.moment()).looks[-1].new == 0
 
 
 def test_sample_answered_elsewhere_to_its_end_is_complete(hunt):

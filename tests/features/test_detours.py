@@ -196,6 +196,9 @@ def test_what_cannot_be_taken_is_said(hunt, session, settings):
         hunt.take("guess", 12)
     with pytest.raises(BadInput, match="from 6"):
         hunt.take("absence", 5)
+    for kind, most in (("second-look", 200), ("estimate", 1_000), ("absence", 100_000)):
+        with pytest.raises(BadInput, match=f"from 6 to {most:,} images"):
+            hunt.take(kind, most + 1)
     with pytest.raises(NotFound, match="gap"):
         hunt.take("gap", 12, 10**9)
     hunt.undo()  # of the submit: the first round has no head
