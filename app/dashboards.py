@@ -75,7 +75,7 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
 PAUSE_S = 300  # a longer silence is a pause, not work
-MOST_HISTORY = 6  # rounds at which coverage is told
+MOST_HISTORY = 5  # rounds at which coverage is told
 MOST_LIKELY = 600  # likely images in which gaps are looked for
 MOST_ON_MAP = 200  # likely images
 MOST_MISSED = 60  # images on the map that lie just beyond the boundary

@@ -22,8 +22,8 @@ CHUNK_ROWS = 2_048
 ROUNDING = 1e-5  # an image found is within any radius of itself, whatever float32 makes of 1.0
 MODES_SEED = 0
 REDRAWS = 200  # of the target, for the interval of an estimate
-LIKELIEST = 1_500  # unanswered images that an estimate looks at one by one
-TAIL = 500  # of all others, evenly by rank
+LIKELIEST = 1_000  # unanswered images that an estimate looks at one by one
+TAIL = 250  # of all others, evenly by rank
 
 
 def class_radius(targets: Floats) -> float:
@@ -115,7 +115,7 @@ def choose_candidates(scores: NDArray[np.floating]) -> Candidates:
     """The likeliest images, one by one, and an evenly spaced part of all others.
 
     The others are unlikely each, but many: left out, they make coverage far too high.
-    Parameters: `scores` (u,) of the unanswered images. Returns at most 2,000 of them, whose weights
+    Parameters: `scores` (u,) of the unanswered images. Returns at most 1,250 of them, whose weights
     sum to u; ties by position.
     Source: systematic sampling, W. G. Cochran, "Sampling Techniques", 1977, chapter 8.
     """

@@ -487,7 +487,7 @@ STOP_RULES: dict[str, StopRule] = {
         "estimate",
         "docs/algorithms.md, “Coverage”",
         aim="coverage",
-        risk=0.48,
+        risk=0.55,
     ),
 }
 
