@@ -350,7 +350,10 @@ def _judge_control(standing: Standing, goal: Goal) -> Advice:
             level=_level_of_try(number, goal),
         )
         advice = _judge_left(left, standing, goal)
-        if advice.met or len(standing.values) - taken.answers_before < SAMPLE_HOLDS:
+        is_fresh = len(standing.values) - taken.answers_before < SAMPLE_HOLDS
+        still_open = len(np.setdiff1d(taken.plan.frame, standing.answers.rows))
+        # Where images joined since, no further answers but a new sample helps.
+        if advice.met or (is_fresh and still_open == standing.unanswered_count):
             return advice
     size = images_to_certify(
         standing.unanswered_count,

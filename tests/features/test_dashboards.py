@@ -275,6 +275,8 @@ def test_images_that_joined_after_the_sample_may_all_be_left(hunt, settings):
     assert "joined later" in after.assumption
     advice = tell_stopping(hunt.moment()).advice[0].advice
     assert (advice.met, advice.stop) == (False, False)
+    assert advice.cost > 500  # the price of a new sample
+    assert "drawn at random" in advice.missing
 
 
 def test_image_that_lost_its_answer_may_be_left(hunt):
