@@ -55,12 +55,12 @@ def test_rarefind_asks_about_doubts_as_often_as_the_answer_was_yes(make_state):
     # Neither yes nor no resembles a thing: both answered images are alike, all cosines cancel out.
     alike = np.tile([1.0, 0.0], (10, 1))
     half = ranking.rarefind(make_state(4, vectors=alike))
-    assert half.rows.tolist() == [4, 0, 6, 2]
-    assert half.reasons == ("likely", "likely", "close-to-line", "close-to-line")
+    assert half.rows.tolist() == [6, 2, 4, 0]
+    assert half.reasons == ("close-to-line", "close-to-line", "likely", "likely")
     third = ranking.rarefind(make_state(3, vectors=alike, answered={8: 1, 3: -1, 9: -1, 5: 0}))
-    assert third.rows.tolist() == [4, 0, 6]
+    assert third.rows.tolist() == [6, 4, 0]
     example = ranking.rarefind(make_state(3, vectors=alike, answered={3: -1}, examples=2))
-    assert example.rows.tolist() == [8, 6, 2]  # two of three are yes
+    assert example.rows.tolist() == [6, 2, 8]  # two of three are yes
     all_yes = ranking.rarefind(make_state(3, vectors=alike, answered={8: 1}))
     assert all_yes.rows.tolist() == [6, 2, 7]
 
@@ -71,7 +71,7 @@ def test_rarefind_prefers_what_resembles_a_yes_more_than_a_no(make_state):
     vectors[9], vectors[4] = [0.8, 0.6], [0.0, 1.0]
     # Score + 12 (cosine to the yes - cosine to the no): row 9 has -0.3 + 12 (0.8 - 0.6) = 2.1,
     # row 4 has 2 + 12 (0 - 1) = -10, row 0 has 0.5 - 2.4 = -1.9; half of two is by doubt.
-    assert ranking.rarefind(make_state(2, vectors=vectors)).rows.tolist() == [9, 6]
+    assert ranking.rarefind(make_state(2, vectors=vectors)).rows.tolist() == [6, 9]
 
 
 def test_rarefind_shows_no_look_twice_while_there_are_others(make_state):
@@ -86,10 +86,10 @@ def test_rarefind_shows_no_look_twice_while_there_are_others(make_state):
         ranking.rarefind(make_state(size, scores, answered, vectors=vectors)).rows.tolist()
         for size in (3, 4)
     ]
-    assert shown == [[0, 4, 7], [0, 4, 2, 7]]  # at last nothing else is left
+    assert shown == [[7, 0, 4], [7, 0, 4, 2]]  # at last nothing else is left
     vectors[7] = vectors[0]
     state = make_state(3, scores, answered, vectors=vectors)
-    assert ranking.rarefind(state).rows.tolist() == [4, 0, 7]  # the one by doubt is a look as well
+    assert ranking.rarefind(state).rows.tolist() == [7, 4, 0]  # the one by doubt is a look as well
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -138,7 +138,7 @@ def naive_rarefind(state):
         if all(vectors[row] @ vectors[other] <= limit for other in chosen + doubtful):
             chosen.append(row)
     chosen += [row for row in order if row not in chosen]
-    return chosen[: 10 - len(doubtful)] + doubtful
+    return doubtful + chosen[: 10 - len(doubtful)]
 
 
 def test_most_ambiguous_looks_on_both_sides(make_state):

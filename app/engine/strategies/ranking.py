@@ -26,7 +26,7 @@ def rarefind(state: RoundState) -> Choice:
     """Find while most answers are no, refine as more are yes; never twice the same look in a round.
 
     The share of yes among the answers, uploaded examples included, is the share of the round that
-    `pf_ma` chooses. The others are the likeliest of the rest by score + 12 (cosine to the nearest
+    `pf_ma` chooses, shown first. The others are the likeliest of the rest by score + 12 (cosine to the nearest
     positive - cosine to the nearest negative), best first, passing over those closer to an image
     of this round than the positives commonly are to each other, while there are others.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
@@ -46,8 +46,8 @@ def rarefind(state: RoundState) -> Choice:
     count = state.size - len(doubtful)
     likely = likely[_spread(vectors[likely], vectors[doubtful], limit, count)]
     return Choice(
-        np.concatenate([likely, doubtful]),
-        (LIKELY,) * len(likely) + (CLOSE_TO_LINE,) * len(doubtful),
+        np.concatenate([doubtful, likely]),
+        (CLOSE_TO_LINE,) * len(doubtful) + (LIKELY,) * len(likely),
     )
 
 
