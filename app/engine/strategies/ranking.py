@@ -26,9 +26,10 @@ def rarefind(state: RoundState) -> Choice:
     """Find while most answers are no, refine as more are yes; never twice the same look in a round.
 
     The share of yes among the answers, uploaded examples included, is the share of the round that
-    `pf_ma` chooses, shown first. The others are the likeliest of the rest by score + 12 (cosine to the nearest
-    positive - cosine to the nearest negative), best first, passing over those closer to an image
-    of this round than the positives commonly are to each other, while there are others.
+    `pf_ma` chooses; those come first. The others are the likeliest of the rest by score + 12
+    (cosine to the nearest positive - cosine to the nearest negative), best first, passing over
+    those closer to an image of this round than the positives commonly are to each other, while
+    there are others.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
     vectors = state.index.vectors
