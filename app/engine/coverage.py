@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
-from app.engine.strategies.round_state import smallest
-
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
@@ -116,18 +114,19 @@ def choose_candidates(scores: NDArray[np.floating]) -> Candidates:
 
     The others are unlikely each, but many: left out, they make coverage far too high.
     Parameters: `scores` (u,) of the unanswered images. Returns at most 1,250 of them, whose weights
-    sum to u; ties by position.
+    sum to u.
     Source: systematic sampling, W. G. Cochran, "Sampling Techniques", 1977, chapter 8.
     """
     count = len(scores)
     if count <= LIKELIEST + TAIL:
         return Candidates(np.arange(count), np.ones(count, np.int64))
-    best = smallest(-scores, LIKELIEST)
-    others = np.delete(np.arange(count), best)
-    others = others[np.argsort(-scores[others], kind="stable")]
-    edges = np.linspace(0, len(others), TAIL + 1).round().astype(np.int64)
+    edges = np.linspace(LIKELIEST, count, TAIL + 1).round().astype(np.int64)
+    middles = (edges[:-1] + edges[1:]) // 2
+    # Only these ranks are put in order: half the time of a sort.
+    order = np.argpartition(-scores, [LIKELIEST - 1, *middles])
+    best = order[:LIKELIEST]
     return Candidates(
-        np.concatenate([best, others[(edges[:-1] + edges[1:]) // 2]]),
+        np.concatenate([best[np.argsort(-scores[best], kind="stable")], order[middles]]),
         np.concatenate([np.ones(LIKELIEST, np.int64), np.diff(edges)]),
     )
 
