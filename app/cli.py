@@ -228,7 +228,8 @@ def embedders() -> None:
 def collection_list() -> None:
     """Show the collections there are, and how each stands."""
     with opened() as (_, database), database.session() as session:
-        table = Table("name", "images", "state", "came from", box=None, pad_edge=False)
+        table = Table("name", "images", "state", box=None, pad_edge=False)
+        table.add_column("came from", overflow="fold")
         for summary in list_collections(session, now=datetime.now(UTC)):
             preparation = summary.preparation
             table.add_row(

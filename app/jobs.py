@@ -5,6 +5,7 @@ One thread does one job after the other; progress stands in the tables `imports`
 """
 
 import logging
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,7 @@ class Jobs:
         self._settings = settings
         self._stopping = Event()
         self._stopped: set[int] = set()  # collections whose preparation somebody stopped
+        self._under_way: Counter[int] = Counter()  # jobs of each collection, waiting ones included
         self._asked: dict[tuple[int, str], Asked] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
 
@@ -54,7 +56,7 @@ class Jobs:
         """Take up what an earlier server left unfinished."""
         mark_interrupted_imports(self._database)
         for collection_id, embedder in list_unfinished_builds(self._database):
-            self._thread.submit(self._run, self._index, collection_id, embedder)
+            self._submit(collection_id, self._index, collection_id, embedder)
         for replay_id in list_unfinished_replays(self._database):
             self.replay(replay_id)
 
@@ -69,8 +71,8 @@ class Jobs:
     ) -> None:
         """Import `source` into the collection, then bring its indexes up to date."""
         self._stopped.discard(collection_id)
-        self._thread.submit(self._run, self._import, collection_id, source, labels, copy)
-        self._thread.submit(self._run, self._update, collection_id, embedder)
+        self._submit(collection_id, self._import, collection_id, source, labels, copy)
+        self._submit(collection_id, self._update, collection_id, embedder)
 
     def index(self, collection_id: int, embedder: str) -> None:
         """Make an index of the collection by an embedder."""
@@ -85,6 +87,10 @@ class Jobs:
     def stop(self, collection_id: int) -> None:
         """Stop preparing the collection at the next chunk, and what waits of it too."""
         self._stopped.add(collection_id)
+
+    def can_stop(self, collection_id: int) -> bool:
+        """Whether it is this server that prepares the collection, and not a command beside it."""
+        return self._under_way[collection_id] > 0
 
     def is_stopped(self, collection_id: int) -> bool:
         """Whether somebody stopped the preparation and nobody has begun it again."""
@@ -122,7 +128,12 @@ class Jobs:
                 raise
             self._asked.pop(key, None)
 
-        self._thread.submit(self._run, make)
+        self._submit(collection_id, make)
+
+    def _submit(self, collection_id: int, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
+        self._under_way[collection_id] += 1
+        done = self._thread.submit(self._run, job, *arguments)
+        done.add_done_callback(lambda _: self._under_way.subtract([collection_id]))
 
     def _run(self, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
         try:

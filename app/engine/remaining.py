@@ -89,7 +89,7 @@ def run_of_negatives(values: Values, *, level: float = LEVEL) -> Statement:
     run = count_run(values)
     return Statement(
         "run-of-negatives",
-        f"{run} answers of no in a row",
+        f"{run} answer{'' if run == 1 else 's'} of no in a row",
         "heuristic",
         "share",
         0.0 if run else float("nan"),

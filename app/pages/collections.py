@@ -115,6 +115,7 @@ def progress(
         collection=collection,
         preparation=preparation,
         is_stopping=request.app.state.jobs.is_stopped(collection_id),
+        can_stop=request.app.state.jobs.can_stop(collection_id),
     )
 
 
@@ -208,6 +209,7 @@ def render_collection(
         facts=facts,
         preparation=describe_preparation(session, facts.collection, now=datetime.now(UTC)),
         is_stopping=request.app.state.jobs.is_stopped(collection_id),
+        can_stop=request.app.state.jobs.can_stop(collection_id),
         searches=list_searches(session, person, collection_id=collection_id),
         **describe_indexes(session, facts.collection, state.jobs, state.settings),
         form=form or NEW | {"source": facts.collection.source},

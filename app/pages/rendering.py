@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jinja2
 from fastapi import Request
@@ -75,7 +76,17 @@ def render_error(request: Request, error: RarefindError) -> HTMLResponse:
         sentence=str(error),
         signed_out=isinstance(error, NotSignedIn),
         bad_input=isinstance(error, BadInput),
+        back=_find_page_before(request),
     )
+
+
+def _find_page_before(request: Request) -> str | None:
+    """The page of ours that led here, as a path: never an address outside."""
+    before = urlsplit(request.headers.get("referer", ""))
+    if before.netloc != request.url.netloc or before.path in ("", "/", request.url.path):
+        return None
+    # A second slash would make the browser read a host name.
+    return f"/{before.path.lstrip('/')}" + (f"?{before.query}" if before.query else "")
 
 
 def wants_fragment(request: Request) -> bool:

@@ -54,6 +54,7 @@ def test_preparation_can_be_stopped_and_gone_on_with_as_it_was_begun(client, tmp
     form = {"name": "Lake", "source": str(source), "labels": "folders", "keep_copy": "1"}
     address = client.post("/collections", data=form).url.path
 
+    assert f'action="{address}/stop"' in client.get(address).text
     assert client.post(f"{address}/stop").url.path == address
 
     wait_until(lambda: "was stopped before its end" in client.get(address).text)
@@ -177,6 +178,7 @@ def test_progress_asks_again_only_while_work_goes_on(client):
     assert 'hx-trigger="every 1s"' in fragment.text
     assert "<strong>500</strong> of 2\u202f000 files" in fragment.text
     assert "20 refused" in fragment.text
+    assert "/stop" not in fragment.text  # a command runs it, not this server
     assert "hx-refresh" not in fragment.headers
     with client.app.state.database.session() as session:
         run = session.get_one(Import, run.id)

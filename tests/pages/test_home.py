@@ -1,6 +1,9 @@
 """The home page: first steps at first, searches to continue later."""
 
 import html
+import re
+
+import pytest
 
 from app.searching import open_search
 from app.security import get_local_person
@@ -60,3 +63,21 @@ def test_searches_are_cards_with_what_was_found_and_others_stay_unseen(client):
     for image in images[:2]:
         assert f'src="/images/{image.id}/small"' in page
     assert '<span class="chip">synthetic</span>' in page
+
+
+@pytest.mark.parametrize(
+    ("before", "back"),
+    [
+        ("/searches?a=1", "/searches?a=1"),
+        ("//elsewhere.example/x", "/elsewhere.example/x"),
+        ("", None),
+    ],
+)
+def test_errors_lead_back_to_where_one_was(client, before, back):
+    here = str(client.base_url).rstrip("/")
+    page = client.get("/searches/999", headers={"referer": f"{here}{before}"})
+    assert page.status_code == 404
+    found = re.search(r'href="([^"]*)">Back to where you were', page.text)
+    assert (found[1] if found else None) == back
+    elsewhere = client.get("/searches/999", headers={"referer": "http://elsewhere.example/x"})
+    assert "Back to where you were" not in elsewhere.text
