@@ -180,7 +180,7 @@ def test_large_view_zooms_pans_lights_and_answers(page, drawn_server):
     card(page, 1).locator(".picture").click()
     large, zoom = page.locator("#large"), page.locator("[data-large-zoom]")
     expect(large).to_be_visible()
-    expect(page.locator("#large-details")).to_contain_text("Among the images most like")
+    expect(page.locator("#large-details")).to_contain_text("Among the images that fit best")
     expect(page.locator("#large-details .nearest img")).to_have_count(1)  # the example
 
     whole = zoom.inner_text()
