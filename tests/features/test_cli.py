@@ -151,8 +151,8 @@ def test_collection_is_prepared_with_a_model_by_its_place(rarefind, photos, own_
 def test_collections_are_listed_with_their_state(rarefind, photos):
     assert "There is no collection yet" in rarefind("collection", "list").stdout
     add(rarefind, "Pond [north]", photos)
-    (line,) = rarefind("collection", "list").stdout.splitlines()[1:]
-    assert re.match(r"Pond \[north\]\s+3\s+ready\s+\S", line)
+    listed = rarefind("collection", "list").stdout
+    assert re.search(r"^Pond \[north\]\s+3\s+ready\s+\S", listed, re.M)
 
 
 def test_version_is_said(rarefind):
