@@ -5,8 +5,7 @@ One thread does one job after the other; progress stands in the tables `imports`
 """
 
 import logging
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,7 +47,7 @@ class Jobs:
         self._settings = settings
         self._stopping = Event()
         self._stopped: set[int] = set()  # collections whose preparation somebody stopped
-        self._under_way: Counter[int] = Counter()  # jobs of each collection, waiting ones included
+        self._jobs: dict[int, list[Future[None]]] = {}  # of each collection, waiting ones included
         self._asked: dict[tuple[int, str], Asked] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
 
@@ -86,15 +85,16 @@ class Jobs:
 
     def stop(self, collection_id: int) -> None:
         """Stop preparing the collection at the next chunk, and what waits of it too."""
-        self._stopped.add(collection_id)
+        if self.can_stop(collection_id):
+            self._stopped.add(collection_id)
 
     def can_stop(self, collection_id: int) -> bool:
         """Whether it is this server that prepares the collection, and not a command beside it."""
-        return self._under_way[collection_id] > 0
+        return any(not job.done() for job in self._jobs.get(collection_id, ()))
 
-    def is_stopped(self, collection_id: int) -> bool:
-        """Whether somebody stopped the preparation and nobody has begun it again."""
-        return collection_id in self._stopped
+    def is_stopping(self, collection_id: int) -> bool:
+        """Whether somebody stopped the preparation, and it has not ended yet."""
+        return collection_id in self._stopped and self.can_stop(collection_id)
 
     def list_asked(self, collection_id: int) -> list[Asked]:
         """The indexes that were asked for and are not there: waiting, under way, or failed."""
@@ -131,9 +131,8 @@ class Jobs:
         self._submit(collection_id, make)
 
     def _submit(self, collection_id: int, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
-        self._under_way[collection_id] += 1
-        done = self._thread.submit(self._run, job, *arguments)
-        done.add_done_callback(lambda _: self._under_way.subtract([collection_id]))
+        going_on = [other for other in self._jobs.get(collection_id, ()) if not other.done()]
+        self._jobs[collection_id] = [*going_on, self._thread.submit(self._run, job, *arguments)]
 
     def _run(self, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
         try:

@@ -114,7 +114,7 @@ def progress(
         person=person,
         collection=collection,
         preparation=preparation,
-        is_stopping=request.app.state.jobs.is_stopped(collection_id),
+        is_stopping=request.app.state.jobs.is_stopping(collection_id),
         can_stop=request.app.state.jobs.can_stop(collection_id),
     )
 
@@ -208,7 +208,7 @@ def render_collection(
         collection=facts.collection,
         facts=facts,
         preparation=describe_preparation(session, facts.collection, now=datetime.now(UTC)),
-        is_stopping=request.app.state.jobs.is_stopped(collection_id),
+        is_stopping=request.app.state.jobs.is_stopping(collection_id),
         can_stop=request.app.state.jobs.can_stop(collection_id),
         searches=list_searches(session, person, collection_id=collection_id),
         **describe_indexes(session, facts.collection, state.jobs, state.settings),

@@ -179,6 +179,8 @@ def test_progress_asks_again_only_while_work_goes_on(client):
     assert "<strong>500</strong> of 2\u202f000 files" in fragment.text
     assert "20 refused" in fragment.text
     assert "/stop" not in fragment.text  # a command runs it, not this server
+    client.post(f"/collections/{collection.id}/stop")
+    assert "Stopping" not in client.get(url, headers=HTMX).text
     assert "hx-refresh" not in fragment.headers
     with client.app.state.database.session() as session:
         run = session.get_one(Import, run.id)
