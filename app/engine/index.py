@@ -136,15 +136,16 @@ class VectorIndex:
         count = min(allowed, 2 * k + 100)
         if count == allowed or (rows is not None and allowed <= FEW_ROWS):
             every = np.arange(self.count) if rows is None else rows
-            candidates = np.broadcast_to(every, (len(queries), allowed))
+            own_vectors = self.vectors[every]  # read once for all queries
+            found = [_best(own_vectors @ query, every, k) for query in queries]
         else:
             candidates = _find_candidates(
                 self._faiss, queries, count, self.manifest.faiss_probes, rows
             )
-        found = [
-            _best(self.vectors[own] @ query, own, k)
-            for query, own in zip(queries, candidates, strict=True)
-        ]
+            found = [
+                _best(self.vectors[own] @ query, own, k)
+                for query, own in zip(queries, candidates, strict=True)
+            ]
         return np.stack([best[0] for best in found]), np.stack([best[1] for best in found])
 
     def rows_of(self, image_ids: Integers | list[int]) -> Integers:
@@ -279,6 +280,10 @@ def _find_candidates(
 
 
 def _best(similarities: Floats, rows: Integers, k: int) -> tuple[Floats, Integers]:
+    if k < len(rows):  # a partition first: only what may be among the nearest is put in order
+        kth = np.partition(similarities, -k)[-k]
+        near = np.flatnonzero(similarities >= kth)
+        similarities, rows = similarities[near], rows[near]
     order = np.lexsort((rows, -similarities))[:k]
     return similarities[order].astype(np.float32), rows[order].astype(np.int64)
 

@@ -56,6 +56,14 @@ def test_nearest_first_with_ties_by_row(make_index):
     np.testing.assert_allclose(similarities, [[1, 1, np.sqrt(0.5)]], rtol=1e-6)
 
 
+def test_of_many_equals_at_the_edge_the_first_rows_are_nearest(make_index):
+    index = make_index([[1, 0]] + [[0, 1], [0.6, 0.8]] * 5)
+    _, rows = index.nearest(index.vectors[:1], 4)
+    assert rows.tolist() == [[0, 2, 4, 6]]
+    _, rows = index.nearest(index.vectors[:1], 3, rows=np.array([10, 8, 6, 4, 1]))
+    assert rows.tolist() == [[4, 6, 8]]
+
+
 def test_nearest_among_allowed_rows_only(make_index):
     index = make_index([[0, 1], [1, 0], [1, 1], [1, 0]])
     _, rows = index.nearest(np.array([[1, 0], [0, 1]], np.float32), 9, rows=np.array([0, 2]))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.cluster import kmeans_plusplus
 
 from app.engine.answers import Answers, Opening
 from app.engine.head import Head
@@ -14,6 +15,7 @@ from app.engine.strategies import (
     ranking,
     uncertainty,
 )
+from app.engine.strategies.clustering import seed_greedily
 from app.engine.strategies.round_state import RoundState
 
 
@@ -100,6 +102,29 @@ def test_typiclust_shows_the_middle_of_the_largest_groups_without_an_answer(make
     )
     choice = diversity.typiclust(state_of(index, yes=[4], size=2))
     assert choice.rows.tolist() == [21, 12]
+
+
+@pytest.mark.parametrize("k", [1, 5, 90])  # few distances at a time, and all at once
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_greedy_seeds_are_those_of_scikit_learn(k, is_weighted):
+    rng = np.random.default_rng(k)
+    vectors = rng.standard_normal((600, 24)).astype(np.float32)
+    weights = rng.random(600) if is_weighted else None
+    taken = seed_greedily(vectors, k, np.random.RandomState(3), weights)
+    _, expected = kmeans_plusplus(
+        vectors,
+        k,
+        sample_weight=None if weights is None else weights.astype(np.float32),
+        random_state=3,
+    )
+    assert taken.tolist() == expected.tolist()
+
+
+def test_greedy_seeds_repeat_when_too_few_vectors_differ():
+    vectors = np.repeat(np.eye(2, dtype=np.float32), 3, axis=0)
+    taken = seed_greedily(vectors, 4, np.random.RandomState(0))
+    assert len(taken) == 4
+    assert len(np.unique(vectors[taken], axis=0)) == 2
 
 
 def test_probcover_takes_the_largest_balls_not_covered_by_an_answer(make_index):

@@ -52,6 +52,50 @@ def seed_far_apart(
     return np.array(taken, np.int64)
 
 
+def seed_greedily(
+    vectors: Floats,
+    k: int,
+    random: np.random.RandomState,
+    weights: NDArray[np.floating] | None = None,
+) -> Integers:
+    """k-means++ seeding with trials: of 2 + log k draws each time the one that leaves least.
+
+    The same draws as scikit-learn's `kmeans_plusplus`, which turns float32 vectors into float64
+    anew for each of them; here they are turned once, and where most distances will be asked for all
+    are computed at once. Distances are in float64, rounded to float32.
+
+    Parameters: `vectors` (n, d) float32; `k`, 1..n; `random`; `weights` (n,) >= 0, None when all
+    weigh the same. Returns (k,) int64 positions; repeats where fewer than `k` vectors differ.
+    Source: D. Arthur, S. Vassilvitskii, "k-means++", SODA 2007, with the trials of their section 7.
+    """
+    count = len(vectors)
+    mass = np.ones(count, np.float32) if weights is None else weights.astype(np.float32)
+    trials = 2 + int(np.log(k))
+    doubles = vectors.astype(np.float64)
+    squares = np.einsum("ij,ij->i", doubles, doubles)
+    products = doubles @ doubles.T if 8 * k * trials > count else None
+
+    def squared_distances(positions: Integers) -> Floats:
+        own = doubles[positions] @ doubles.T if products is None else products[positions]
+        rounded = (squares[positions, None] - 2 * own + squares).astype(np.float32)
+        distances: Floats = np.maximum(rounded, 0)
+        return distances
+
+    taken = np.empty(k, np.int64)
+    taken[0] = random.choice(count, p=mass / mass.sum())
+    nearest = squared_distances(taken[:1])
+    left = nearest @ mass
+    nearest = nearest[0]
+    for step in range(1, k):
+        draws = random.uniform(size=trials) * left
+        candidates = np.minimum(np.searchsorted(np.cumsum(mass * nearest), draws), count - 1)
+        after = np.minimum(nearest, squared_distances(candidates))
+        all_left = after @ mass[:, None]
+        best = int(np.argmin(all_left))
+        taken[step], nearest, left = candidates[best], after[best], all_left[best]
+    return taken
+
+
 def find_clusters(
     vectors: Floats, k: int, rng: np.random.Generator, weights: NDArray[np.floating] | None = None
 ) -> tuple[Integers, Floats]:
@@ -63,7 +107,11 @@ def find_clusters(
     empty when fewer than `k` vectors differ.
     Source: S. P. Lloyd, "Least squares quantization in PCM", 1982, by scikit-learn.
     """
-    means = KMeans(k, n_init=1, max_iter=30, random_state=int(rng.integers(2**31)))
+
+    def start(centred: Floats, k: int, random_state: np.random.RandomState) -> Floats:
+        return centred[seed_greedily(centred, k, random_state, weights)]
+
+    means = KMeans(k, init=start, n_init=1, max_iter=30, random_state=int(rng.integers(2**31)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than clusters
         labels = means.fit_predict(vectors, sample_weight=weights)

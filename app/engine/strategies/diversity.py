@@ -83,12 +83,14 @@ def probcover(state: RoundState) -> Choice:
     in_ball = similarities >= radius
     answered = state.index.vectors[state.answers.rows]
     is_covered = _closest(state.index.vectors, drawn, answered) >= radius
+    gains = in_ball[:, ~is_covered].sum(axis=1)
     chosen: list[int] = []
     for _ in range(min(state.size, len(drawn))):
-        gains = (in_ball & ~is_covered).sum(axis=1)
         gains[chosen] = -1
         chosen.append(int(np.argmax(gains)))
-        is_covered |= in_ball[chosen[-1]]
+        is_new = in_ball[chosen[-1]] & ~is_covered
+        gains -= in_ball[:, is_new].sum(axis=1)
+        is_covered |= is_new
     return Choice.of(fill_up(drawn[chosen], state.unanswered, state.size), EXPLORATION)
 
 
