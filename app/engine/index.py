@@ -1,11 +1,12 @@
 """One immutable index: the vectors of a collection, made by one embedder.
 
-A folder holds `vectors.npy` (unit rows, memory-mapped), `image_ids.npy`, `mean.npy`, `index.faiss`
-and, written last, `manifest.json`. Exact scores are one matrix-vector product over the map. The
-FAISS file holds the same rows in 8 bits: a quarter of the size, so that both files together are
-1.25 times the vectors. It finds candidates for `nearest`; their similarities are then computed
-exactly from the map. Up to 300,000 images every row is looked at; beyond, rows are sorted into
-lists by k-means and only the lists near the query are. How many is measured while building.
+A folder holds `vectors.npy` (unit rows, memory-mapped), `image_ids.npy`, `mean.npy`, `metric.npz`
+(app/engine/metric.py), `index.faiss` and, written last, `manifest.json`. Exact scores are one
+matrix-vector product over the map. The FAISS file holds the same rows in 8 bits: a quarter of the
+size, so that both files together are 1.25 times the vectors. It finds candidates for `nearest`;
+their similarities are then computed exactly from the map. Up to 300,000 images every row is looked
+at; beyond, rows are sorted into lists by k-means and only the lists near the query are. How many is
+measured while building.
 
 This is the only importer of faiss.
 """
@@ -24,10 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine import EngineError
+from app.engine.metric import Metric, learn_metric, read_metric, write_metric
 
 VECTORS = "vectors.npy"
 IMAGE_IDS = "image_ids.npy"
 MEAN = "mean.npy"
+METRIC = "metric.npz"
 FAISS = "index.faiss"
 MANIFEST = "manifest.json"
 EXHAUSTIVE_ROWS = 300_000  # a look at every row takes some 20 ms up to here
@@ -92,6 +95,12 @@ class VectorIndex:
     mean: Floats  # (d,) mean vector of the collection
     manifest: Manifest
     _faiss: Any
+    _metric: Metric | None  # None in folders of versions before there was one
+
+    @cached_property
+    def metric(self) -> Metric:
+        """How strategies may compare images of this collection: app/engine/metric.py."""
+        return self._metric or learn_metric(self.vectors, self.mean)
 
     @property
     def count(self) -> int:
@@ -191,7 +200,9 @@ def build_index(
     mapped = np.asarray(np.load(path, mmap_mode="r"))
     np.save(folder / IMAGE_IDS, image_ids)
     total = sum((chunk.sum(axis=0, dtype=np.float64) for chunk in _chunks(mapped)), np.float64(0))
-    np.save(folder / MEAN, (total / len(mapped)).astype(np.float32))
+    mean: Floats = np.asarray(total / len(mapped), dtype=np.float32)
+    np.save(folder / MEAN, mean)
+    write_metric(folder / METRIC, learn_metric(mapped, mean))
     searchable, kind, why = _make_searchable(mapped)
     probes, recall = _tune(searchable, mapped)
     faiss.write_index(searchable, str(folder / FAISS))
@@ -223,6 +234,7 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
         vectors = np.asarray(np.load(folder / VECTORS, mmap_mode="r"))
         image_ids = np.load(folder / IMAGE_IDS)
         mean = np.load(folder / MEAN)
+        metric = read_metric(folder / METRIC, mean) if (folder / METRIC).exists() else None
         searchable = faiss.read_index(str(folder / FAISS), faiss.IO_FLAG_MMAP_IFC)
     except (OSError, ValueError, EOFError, RuntimeError) as problem:
         raise IndexDamaged(f"index {folder.name} cannot be read: {problem}") from problem
@@ -241,7 +253,7 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
         raise IndexDamaged(
             f"index {folder.name}: {', '.join(damaged)} differs from its manifest; build it again"
         )
-    return VectorIndex(vectors, image_ids, mean, manifest, searchable)
+    return VectorIndex(vectors, image_ids, mean, manifest, searchable, metric)
 
 
 def read_manifest(folder: Path) -> Manifest:

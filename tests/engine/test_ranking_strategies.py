@@ -1,10 +1,13 @@
 """The strategies that rank by one number: exact rows on scores written down by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from app.engine.answers import Answers, Opening
 from app.engine.head import Head
+from app.engine.metric import Metric
 from app.engine.strategies import ranking
 from app.engine.strategies.round_state import RoundState, smallest
 
@@ -20,6 +23,7 @@ def make_state(make_index):
 
     def make(size, scores=SCORES, answered=ANSWERED, examples=0, seed=0, vectors=None):
         index = fan if vectors is None else make_index(vectors)
+        index = replace(index, _metric=as_it_is(index))
         rows = np.array(sorted(answered), np.int64)
         return RoundState(
             index=index,
@@ -33,6 +37,12 @@ def make_state(make_index):
         )
 
     return make
+
+
+def as_it_is(index):
+    """The metric in which vectors are compared as they are."""
+    none = np.zeros((0, index.dimension), np.float32)
+    return Metric(np.zeros(index.dimension, np.float32), none, np.zeros(0, np.float32), 1.0)
 
 
 def test_pf_ma_takes_positives_nearest_the_line_then_negatives_nearest_it(make_state):
@@ -69,8 +79,8 @@ def test_rarefind_prefers_what_resembles_a_yes_more_than_a_no(make_state):
     vectors = np.tile([0.6, 0.8], (10, 1))
     vectors[8], vectors[3] = [1.0, 0.0], [0.0, 1.0]  # the yes, and the no; most others are between
     vectors[9], vectors[4] = [0.8, 0.6], [0.0, 1.0]
-    # Score + 12 (cosine to the yes - cosine to the no): row 9 has -0.3 + 12 (0.8 - 0.6) = 2.1,
-    # row 4 has 2 + 12 (0 - 1) = -10, row 0 has 0.5 - 2.4 = -1.9; half of two is by doubt.
+    # Score + 8 (cosine to the yes - cosine to the no): row 9 has -0.3 + 8 (0.8 - 0.6) = 1.3,
+    # row 4 has 2 + 8 (0 - 1) = -6, row 0 has 0.5 - 1.6 = -1.1; half of two is by doubt.
     assert ranking.rarefind(make_state(2, vectors=vectors)).rows.tolist() == [6, 9]
 
 
@@ -114,9 +124,15 @@ def test_rarefind_is_the_rule_as_written(make_index, seed):
 
 def naive_rarefind(state):
     vectors = state.index.vectors.astype(float)
+    metric = state.index.metric
+    scale = metric.rest * np.eye(4)
+    for direction, gain in zip(metric.directions, metric.gains, strict=True):
+        scale += (gain - metric.rest) * np.outer(direction, direction)
+    scaled = (vectors - vectors.mean(axis=0)) @ scale
+    scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
     yes, no = state.answers.positives.tolist(), state.answers.negatives.tolist()
 
-    def nearest(row, others):
+    def nearest(row, others, vectors=vectors):
         return max(vectors[row] @ vectors[other] for other in others)
 
     by_doubt = sorted(
@@ -125,7 +141,8 @@ def naive_rarefind(state):
     doubtful = by_doubt[: round(10 * len(yes) / len(yes + no))]
     compared = sorted(state.unanswered, key=lambda row: -state.scores[row])[:310]
     merits = {
-        row: state.scores[row] + 12 * (nearest(row, yes) - (nearest(row, no) if no else 0))
+        row: state.scores[row]
+        + 8 * (nearest(row, yes, scaled) - (nearest(row, no, scaled) if no else 0))
         for row in compared
         if row not in doubtful
     }

@@ -58,37 +58,54 @@ def fit_on_tight_budget(lesson: Lesson) -> Head:
 
 
 def fit_steadied(lesson: Lesson) -> Head:
-    """Loosely regularised (C = 30), always with 100 pseudo-negatives: the head of `rarefind`.
+    """Loosely regularised (C = 30), in the index's metric, always with 100 pseudo-negatives.
 
-    A loose head tells the target from its look-alikes by few answers; alone it would forget the
-    rest of the collection, which the pseudo-negatives hold in place.
+    The head of `rarefind`. A loose head tells the target from its look-alikes by few answers; alone
+    it would forget the rest of the collection, which the pseudo-negatives hold in place.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
-    return fit_with_pseudo_negatives(lesson, STEADYING, C=LOOSE_C)
+    metric = lesson.index.metric
+    head = fit_head(
+        metric.apply(lesson.positives),
+        metric.apply(lesson.negatives),
+        pseudo_negatives=metric.apply(lesson.index.vectors[draw_unlike(lesson, STEADYING)]),
+        centre=np.zeros_like(lesson.index.mean),
+        C=LOOSE_C,
+    )
+    return Head(*metric.to_index(head.weights, head.bias))
 
 
 def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> Head:
     """Fit with up to `wanted` unanswered images that resemble the positives least.
 
-    Twice as many rows as wanted are drawn, and the half less similar to the positives' mean is
-    kept: that is a draw from the bottom half of the ranking without ranking the collection.
-
-    Parameters: `wanted` >= 0; of u unanswered rows at most u / 2, rounded up, are used; `C` > 0 as
-    in `fit_head`. Returns the head, for vectors of the lesson's index. Raises ValueError when there
-    is neither a negative nor a pseudo-negative.
-    Source: Mullapudi et al. 2021. They rank by the classifier of the round before; similarity to
-    the positives' mean stands in for it, so that a round depends on its answers alone.
+    Parameters: `wanted` >= 0, as in `draw_unlike`; `C` > 0 as in `fit_head`. Returns the head, for
+    vectors of the lesson's index. Raises ValueError when there is neither a negative nor a
+    pseudo-negative.
+    Source: Mullapudi et al. 2021.
     """
-    rows = lesson.unanswered[:0]
-    if wanted:
-        most = min(2 * wanted, len(lesson.unanswered))
-        rows = np.sort(lesson.rng.choice(lesson.unanswered, most, replace=False))
-        similarities = lesson.index.vectors[rows] @ lesson.positives.mean(axis=0)
-        rows = rows[smallest(similarities, (len(rows) + 1) // 2)]
     return fit_head(
         lesson.positives,
         lesson.negatives,
-        pseudo_negatives=lesson.index.vectors[rows],
+        pseudo_negatives=lesson.index.vectors[draw_unlike(lesson, wanted)],
         centre=lesson.index.mean,
         C=C,
     )
+
+
+def draw_unlike(lesson: Lesson, wanted: int) -> Integers:
+    """Rows of up to `wanted` unanswered images that resemble the positives little.
+
+    Twice as many rows as wanted are drawn, and the half less similar to the positives' mean is
+    kept: that is a draw from the bottom half of the ranking without ranking the collection.
+
+    Parameters: `wanted` >= 0. Returns rows (k,) int64, least similar first; of u unanswered rows at
+    most u / 2, rounded up.
+    Source: Mullapudi et al. 2021. They rank by the classifier of the round before; similarity to
+    the positives' mean stands in for it, so that a round depends on its answers alone.
+    """
+    if wanted == 0:
+        return lesson.unanswered[:0]
+    most = min(2 * wanted, len(lesson.unanswered))
+    rows = np.sort(lesson.rng.choice(lesson.unanswered, most, replace=False))
+    similarities = lesson.index.vectors[rows] @ lesson.positives.mean(axis=0)
+    return rows[smallest(similarities, (len(rows) + 1) // 2)]

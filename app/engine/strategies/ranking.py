@@ -19,17 +19,17 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 SHORTLIST = 300  # most likely images that `rarefind` compares with single answers
-RESEMBLANCE = 12.0  # what a difference of 1 between two cosines counts in its scores
+RESEMBLANCE = 8.0  # what a difference of 1 between two cosines counts in its scores
 
 
 def rarefind(state: RoundState) -> Choice:
     """Find while most answers are no, refine as more are yes; never twice the same look in a round.
 
     The share of yes among the answers, uploaded examples included, is the share of the round that
-    `pf_ma` chooses; those come first. The others are the likeliest of the rest by score + 12
-    (cosine to the nearest positive - cosine to the nearest negative), best first, passing over
-    those closer to an image of this round than the positives commonly are to each other, while
-    there are others.
+    `pf_ma` chooses; those come first. The others are the likeliest of the rest by score + 8
+    (cosine to the nearest positive - cosine to the nearest negative, in the index's metric), best
+    first, passing over those closer to an image of this round than the positives commonly are to
+    each other, while there are others.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
     vectors = state.index.vectors
@@ -39,8 +39,9 @@ def rarefind(state: RoundState) -> Choice:
     doubtful = pf_ma(replace(state, size=round(yes_share * state.size))).rows
     order = smallest(-state.scores[state.unanswered], SHORTLIST + state.size)
     likely = np.setdiff1d(state.unanswered[order], doubtful)
+    apply = state.index.metric.apply_unit
     merits = state.scores[likely] + RESEMBLANCE * _resemblances(
-        vectors[likely], positives, negatives
+        apply(vectors[likely]), apply(positives), apply(negatives)
     )
     likely = likely[np.argsort(-merits, kind="stable")]
     limit = _common_similarity(positives)
