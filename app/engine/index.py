@@ -193,7 +193,8 @@ def build_index(
     image_ids = np.asarray(image_ids, dtype=np.int64)
     _check(vectors, image_ids)
     path = folder / VECTORS
-    if isinstance(vectors, np.memmap) and Path(str(vectors.filename)) == path:
+    # The same file may have been opened by another path: writing it anew would cut the map off.
+    if isinstance(vectors, np.memmap) and path.exists() and path.samefile(str(vectors.filename)):
         vectors.flush()
     else:
         np.save(path, np.ascontiguousarray(vectors, dtype=np.float32))

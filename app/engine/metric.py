@@ -42,8 +42,9 @@ class Metric:
     def apply_unit(self, vectors: Floats) -> Floats:
         """The same, brought to unit length: their products are cosines in this metric."""
         applied = self.apply(vectors)
-        lengths = np.sqrt(np.square(applied).sum(axis=1, keepdims=True))
-        return applied / np.maximum(lengths, np.float32(1e-12))
+        lengths = np.linalg.norm(applied, axis=1, keepdims=True).astype(np.float32)
+        unit: Floats = applied / np.maximum(lengths, np.float32(1e-12))
+        return unit
 
     def to_index(self, weights: Floats, bias: float) -> tuple[Floats, float]:
         """Weights (d,) and bias fitted on applied vectors, for the vectors of the index."""
@@ -51,8 +52,9 @@ class Metric:
         return scaled, float(bias - scaled @ self.centre)
 
     def _scale(self, vectors: Floats) -> Floats:
-        along = (vectors @ self.directions.T) * (self.gains - np.float32(self.rest))
-        scaled: Floats = np.float32(self.rest) * vectors + along @ self.directions
+        rest = np.float32(self.rest)
+        along: Floats = (vectors @ self.directions.T) * (self.gains - rest)
+        scaled: Floats = (rest * vectors + along @ self.directions).astype(np.float32, copy=False)
         return scaled
 
 

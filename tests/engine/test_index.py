@@ -282,3 +282,17 @@ def test_manifest_of_another_index_is_damage(tmp_path):
     (tmp_path / "manifest.json").write_text('{"count": ')
     with pytest.raises(IndexDamaged, match="manifest"):
         open_index(tmp_path)
+
+
+def test_vectors_mapped_in_a_folder_named_from_here_are_used_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("made")
+    folder.mkdir()
+    mapped = np.lib.format.open_memmap(
+        folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(300, 4)
+    )
+    mapped[:] = np.tile(np.eye(4, dtype=np.float32), (75, 1))
+    built = build_index(
+        folder, vectors=mapped, image_ids=np.arange(300), embedder="drawn", revision="1"
+    )
+    np.testing.assert_array_equal(built.vectors, mapped)
