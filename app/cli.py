@@ -49,7 +49,7 @@ from app.importing import (
     get_or_add_collection,
     import_images,
 )
-from app.indexes import update_indexes
+from app.indexes import list_wanted, update_indexes
 from app.indexing import (
     DEFAULT_EMBEDDER,
     OpenIndexes,
@@ -197,6 +197,7 @@ def collection_add(
             person = get_local_person(session)
             collection = get_or_add_collection(session, name, source=source, person=person)
             collection_id = collection.id
+            first = list_wanted(session, collection_id, embedder=embedder)[0]
         with progress_of("Importing") as advance:
             summary = import_images(
                 database,
@@ -205,6 +206,7 @@ def collection_add(
                 settings=settings,
                 copy=copy,
                 labels=labels,
+                embedder=first,
                 progress=lambda done: advance(done.done_count, done.found_count),
             )
         print_summary(summary)

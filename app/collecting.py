@@ -48,6 +48,7 @@ class Preparation:
     imported: int = 0
     duplicates: int = 0
     refused: int = 0
+    at_once: bool = False  # vectors are made while files are read
 
     @property
     def is_running(self) -> bool:
@@ -56,11 +57,12 @@ class Preparation:
 
 
 class _How(TypedDict):
-    """What an import was told, to be run again as it was."""
+    """What an import was told, to be run again as it was, and whether it embeds on the way."""
 
     source: str
     labels: str | None
     copy: bool
+    at_once: bool
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,14 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
     ready = {build.embedder for build in builds if build.state == "ready"}
     # The first index by another embedder is made beside those that searches use: it stops nobody.
     newest = next((build for build in builds if not ready or build.embedder in ready), None)
-    how: _How = {"source": collection.source, "labels": None, "copy": False}
+    how: _How = {"source": collection.source, "labels": None, "copy": False, "at_once": False}
     if run is not None:
-        how = {"source": run.source, "labels": run.labels, "copy": run.copy}
+        how = {
+            "source": run.source,
+            "labels": run.labels,
+            "copy": run.copy,
+            "at_once": run.embedder is not None,
+        }
     if run is not None and run.state == "running":
         # Files known from an earlier run cost no time, so speed is told from the others.
         read_count = run.imported_count + run.duplicate_count + run.refused_count
@@ -162,7 +169,9 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
             refused=run.refused_count,
         )
     if newest is not None and newest.state == "building":
-        per_second = _speed(newest.done_count, newest.started_at, newest.updated_at)
+        # Vectors that were there already cost next to no time either.
+        made_count = newest.done_count - newest.copied_count
+        per_second = _speed(made_count, newest.started_at, newest.updated_at)
         return Preparation(
             "indexing",
             **how,

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
 
 from app.engine.embedders import EMBEDDERS, is_on_disk
 from app.settings import Settings
-from app.tables import ImageIndex
+from app.tables import ImageIndex, Import
 
 ENOUGH_IMAGES = 100  # to tell a speed by: fewer take about as long as starting does
 
@@ -44,25 +44,24 @@ def list_embedders(session: Session, settings: Settings) -> list[EmbedderChoice]
 
 
 def _find_speed(session: Session, embedder: str) -> float | None:
-    """Images per second of the newest build that embedded all its images itself."""
-    earlier = aliased(ImageIndex)
-    has_earlier = select(earlier.id).where(
-        earlier.collection_id == ImageIndex.collection_id,
-        earlier.embedder == ImageIndex.embedder,
-        earlier.id < ImageIndex.id,
-        earlier.done_count > 0,
-    )
-    row = session.scalar(
-        select(ImageIndex)
-        .filter_by(embedder=embedder, state="ready")
-        .where(
-            ImageIndex.image_count >= ENOUGH_IMAGES,
-            ImageIndex.ready_at > ImageIndex.started_at,
-            ~has_earlier.exists(),
+    """Images per second of the newest import or build that embedded all its images itself."""
+    ended = Import.ended_at
+    run = (
+        select(
+            Import.imported_count.label("images"), (ended - Import.started_at).label("took"), ended
         )
-        .order_by(ImageIndex.id.desc())
-        .limit(1)
+        .where(Import.embedder == embedder, Import.state == "done")
+        .where(Import.imported_count >= ENOUGH_IMAGES, ended > Import.started_at)
     )
-    if row is None or row.ready_at is None:
-        return None
-    return row.image_count / (row.ready_at - row.started_at).total_seconds()
+    ready = ImageIndex.ready_at
+    build = (
+        select(ImageIndex.image_count, ready - ImageIndex.started_at, ready)
+        .where(ImageIndex.embedder == embedder, ImageIndex.state == "ready")
+        .where(
+            ImageIndex.copied_count == 0,
+            ImageIndex.image_count >= ENOUGH_IMAGES,
+            ready > ImageIndex.started_at,
+        )
+    )
+    newest = session.execute(run.union_all(build).order_by(text("3 DESC")).limit(1)).first()
+    return None if newest is None else newest.images / newest.took.total_seconds()

@@ -1,18 +1,17 @@
 """Import images into a collection from a folder or a zip: list, read in workers, record in chunks.
 
 An import that is killed loses at most one chunk, and running it again reads only what is new.
-`sources.py` lists the files, `reading.py` reads one of them, this file writes all the rows.
+`sources.py` lists the files, `reading.py` reads one of them, this file writes all the rows. Where
+it is told an embedder, the vectors are made on the way and kept for the index (`ahead.py`).
 """
 
-import os
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.ahead import WithVector, begin_embedding, without_vectors
 from app.database import Database, is_among
 from app.errors import (
     BadInput,
@@ -40,7 +40,6 @@ from app.reading import (
     SourceFile,
     read_bytes,
     read_files,
-    start_worker,
     thumbnail_path,
     write_whole,
 )
@@ -65,12 +64,14 @@ from app.tables import (
     RefusedFile,
     Table,
 )
+from app.workers import READ_FILES, count_processes, work_through
 
 CHUNK_FILES = 200  # recorded in one transaction: what a kill can lose
 CHUNK_S = 2.0  # or sooner, so that progress moves with large photographs too
-BATCH_FILES = 16  # handed to a worker at a time: keeps hand-over far below a millisecond a file
-SPARE_BATCHES = -(-CHUNK_FILES // BATCH_FILES)  # for workers to read while a chunk is recorded
 CRASHED = "crashed the decoder"
+CRASH: ReadImage | Refusal = Refusal(
+    CRASHED, "Decoding it ended the process: it is damaged or huge."
+)
 # Nothing about these can change while the file does not: they are not read again.
 FINAL_REASONS = (NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY, DAMAGED)
 EXAMPLES = 3  # named for each reason, and of label rows without an image
@@ -138,7 +139,7 @@ class _Tally:
         )
 
 
-_Outcome = tuple[SourceFile, ReadImage | Refusal]
+_Outcome = tuple[SourceFile, WithVector]
 Thing = TypeVar("Thing")
 
 
@@ -184,10 +185,13 @@ def import_images(
     settings: Settings,
     copy: bool = False,
     labels: str | Path | None = None,
+    embedder: str | None = None,
     progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportSummary:
     """Import a folder or zip into a collection.
 
+    With an `embedder` the vectors of new images are made on the way: the next index by it finds
+    them, and no file is read twice. One that can't be had at once is left to indexing.
     `labels` is "folders" (the name of a file's folder is its label) or a CSV file, on the disk or
     inside the source. Labels go to the oracle's table alone. `progress` is called after each chunk;
     what it raises stops the import, which then counts as interrupted.
@@ -195,13 +199,13 @@ def import_images(
     started = time.monotonic()
     source = source.expanduser().absolute()
     with _claim(database, collection_id):
-        import_id = _start(database, collection_id, source, labels, copy)
+        import_id = _start(database, collection_id, source, labels, copy, embedder)
         tally = _Tally(import_id, collection_id)
         try:
             check_source(source, settings)
             given = read_labels(labels, source, settings)
             listing = list_source(source, settings, given)
-            _read_and_record(database, source, listing, tally, settings, copy, progress)
+            _read_and_record(database, source, listing, tally, settings, copy, embedder, progress)
             labelled, unmatched = _record_labels(database, tally.collection_id, listing, given)
             _end(database, tally.import_id, "done", None)
         except RarefindError as error:
@@ -301,6 +305,7 @@ def _read_and_record(
     tally: _Tally,
     settings: Settings,
     copy: bool,
+    embedder: str | None,
     progress: Callable[[ImportProgress], None] | None,
 ) -> None:
     tally.found = len(listing.files) + len(listing.refused)
@@ -315,9 +320,16 @@ def _read_and_record(
         zip_file=source if source.is_file() else None,
     )
     fresh = _leave_out_known(database, listing.files, tally)
-    workers = min(settings.workers or os.cpu_count() or 1, -(-len(fresh) // BATCH_FILES) or 1)
+    embedding = None
+    if fresh:
+        embedding = begin_embedding(database, tally.collection_id, embedder, settings)
+        if embedding is None and embedder is not None:
+            _update(database, tally.import_id, embedder=None)
 
     def record(chunk: list[_Outcome]) -> None:
+        if embedding is not None:
+            # Before its rows: of an image that is known, the vector is not made on the way again.
+            embedding.keep([outcome for _, outcome in chunk])
         with database.session() as session:
             # A cut that loses the newest chunks makes the next run read their files again.
             session.execute(text("SET LOCAL synchronous_commit TO off"))
@@ -325,11 +337,28 @@ def _read_and_record(
         if progress is not None:
             progress(tally.progress())
 
-    record(list(listing.refused))
+    record([(file, (refusal, None)) for file, refusal in listing.refused])
+    if not fresh:
+        return
+    work = partial(
+        work_through,
+        iter(fresh),
+        crashed=CRASH,
+        processes=min(count_processes(settings), -(-len(fresh) // READ_FILES)),
+    )
+    if embedding is None:
+        read = partial(read_files, reading=reading)
+        # Spare ones are read while a chunk is recorded.
+        tasks = work(read, without_vectors, threads=1, size=READ_FILES, spare=CHUNK_FILES)
+    else:
+        model = embedding.model
+        read = partial(read_files, reading=replace(reading, prepare=model.prepare))
+        size = max(READ_FILES, model.batch_size)
+        tasks = work(read, embedding.embed, threads=model.streams, size=size)
     chunk: list[_Outcome] = []
     recorded_at = time.monotonic()
-    with closing(_read_all(fresh, reading, workers)) as outcomes:
-        for outcome in outcomes:
+    with closing(tasks):
+        for outcome in chain.from_iterable(tasks):
             chunk.append(outcome)
             if len(chunk) >= CHUNK_FILES or time.monotonic() - recorded_at > CHUNK_S:
                 record(chunk)
@@ -380,60 +409,10 @@ def _is_there(file: str) -> bool:
         return False
 
 
-def _read_all(files: list[SourceFile], reading: Reading, workers: int) -> Generator[_Outcome]:
-    """Read files in worker processes, in order; a file that kills its worker is refused."""
-    batches = deque(files[at : at + BATCH_FILES] for at in range(0, len(files), BATCH_FILES))
-    while batches:
-        running: deque[tuple[list[SourceFile], Future[list[ReadImage | Refusal]]]] = deque()
-        pool = _open_pool(workers)
-        try:
-            while batches or running:
-                while batches and len(running) < 2 * workers + SPARE_BATCHES:
-                    running.append((batches[0], pool.submit(read_files, batches[0], reading)))
-                    batches.popleft()
-                batch, future = running[0]
-                outcomes = future.result()
-                running.popleft()
-                yield from zip(batch, outcomes, strict=True)
-        except BrokenProcessPool:
-            # Any file under way may have killed the worker.
-            yield from _read_singly([file for batch, _ in running for file in batch], reading)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _read_singly(files: Iterable[SourceFile], reading: Reading) -> Iterator[_Outcome]:
-    pool = _open_pool(1)
-    try:
-        for file in files:
-            try:
-                [outcome] = pool.submit(read_files, [file], reading).result()
-            except BrokenProcessPool:
-                outcome = Refusal(CRASHED, "Decoding it ended the process: it is damaged or huge.")
-                pool.shutdown()
-                pool = _open_pool(1)
-            yield file, outcome
-    finally:
-        pool.shutdown()
-
-
-def _open_pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: forking a server with threads can leave a lock held for ever.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker)
-    try:
-        pool.submit(os.getpid).result()
-    except BrokenProcessPool as error:  # else every file would look as if it killed its worker
-        raise RarefindError(
-            "The processes that read images can't be started; the log says why. Memory may be "
-            "short: try fewer with RAREFIND_WORKERS."
-        ) from error
-    return pool
-
-
 def _record(session: Session, chunk: list[_Outcome], tally: _Tally) -> None:
     """Write one chunk's rows and the import's counts."""
-    images = [(file, read) for file, read in chunk if isinstance(read, ReadImage)]
-    refused = [(file, read) for file, read in chunk if isinstance(read, Refusal)]
+    images = [(file, read) for file, (read, _) in chunk if isinstance(read, ReadImage)]
+    refused = [(file, read) for file, (read, _) in chunk if isinstance(read, Refusal)]
     image_ids = _add_images(session, images, tally)
     if images:
         _insert_or_replace(
@@ -640,7 +619,12 @@ def _lock_key(collection_id: int) -> tuple[Cast[int], Cast[int]]:
 
 
 def _start(
-    database: Database, collection_id: int, source: Path, labels: str | Path | None, copy: bool
+    database: Database,
+    collection_id: int,
+    source: Path,
+    labels: str | Path | None,
+    copy: bool,
+    embedder: str | None,
 ) -> int:
     with database.session() as session:
         if session.get(Collection, collection_id) is None:
@@ -656,6 +640,7 @@ def _start(
             source=show(str(source)),
             labels=None if labels is None else show(str(labels)),
             copy=copy,
+            embedder=embedder,
             state="running",
         )
         session.add(row)
@@ -665,9 +650,9 @@ def _start(
 
 def _end(database: Database, import_id: int, state: str, problem: str | None) -> None:
     now = func.clock_timestamp()
+    _update(database, import_id, state=state, problem=problem, updated_at=now, ended_at=now)
+
+
+def _update(database: Database, import_id: int, **values: object) -> None:
     with database.session() as session:
-        session.execute(
-            update(Import)
-            .filter_by(id=import_id)
-            .values(state=state, problem=problem, updated_at=now, ended_at=now)
-        )
+        session.execute(update(Import).filter_by(id=import_id).values(**values))

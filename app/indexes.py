@@ -193,6 +193,20 @@ def prepare_index(
         )
 
 
+def list_wanted(session: Session, collection_id: int, *, embedder: str | None = None) -> list[str]:
+    """The embedders of the indexes to make, in order, if `embedder` is asked for.
+
+    The first is never a combined one: an import makes its vectors on the way.
+    """
+    rows = _list_newest(session, collection_id, "ready")
+    rows = rows or _list_newest(session, collection_id, "building", "failed")
+    rows.sort(key=lambda row: (row.first_part_id is not None, row.id))
+    wanted = [row.embedder for row in rows]
+    if embedder is not None and embedder not in wanted:
+        wanted = [embedder, *wanted]
+    return wanted or [DEFAULT_EMBEDDER]
+
+
 def update_indexes(
     database: Database,
     collection_id: int,
@@ -207,13 +221,8 @@ def update_indexes(
     Combined ones come last: they are made again of their parts.
     """
     with database.session() as session:
-        rows = _list_newest(session, collection_id, "ready")
-        rows = rows or _list_newest(session, collection_id, "building", "failed")
-        rows.sort(key=lambda row: (row.first_part_id is not None, row.id))
-        wanted = [row.embedder for row in rows]
-    if embedder is not None and embedder not in wanted:
-        wanted = [embedder, *wanted]
-    for name in wanted or [DEFAULT_EMBEDDER]:
+        wanted = list_wanted(session, collection_id, embedder=embedder)
+    for name in wanted:
         prepare_index(database, collection_id, embedder=name, settings=settings, progress=progress)
 
 

@@ -2,19 +2,17 @@
 
 Vectors grow in `<home>/indexes/<id>.building`; the folder loses its ending when it is whole, and
 only then the row becomes `ready`. A build that is killed loses at most one chunk: the next call
-goes on with the same row.
+goes on with the same row. Vectors that an earlier index has, or that the import made on the way
+(`ahead.py`), are copied; only the files of the others are read.
 """
 
 import os
 import shutil
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
-from itertools import islice
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -25,6 +23,7 @@ from sqlalchemy import Cast, Integer, Select, cast, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import ahead
 from app.database import Database, is_among
 from app.engine import EngineError
 from app.engine import combined as engine_combined
@@ -44,16 +43,16 @@ from app.errors import (
 )
 from app.importing import photo_path
 from app.preparing import GONE, Original, prepare_files
-from app.reading import DAMAGED, Refusal, start_worker
+from app.reading import DAMAGED, Refusal
 from app.settings import Settings
 from app.tables import Image, ImageIndex, Photo, UnreadableImage
+from app.workers import READ_FILES, count_processes, work_through
 
 DEFAULT_EMBEDDER = "efficientnet-lite0"
 CHUNK_IMAGES = 256  # recorded at a time: what a kill can lose
 CHUNK_S = 5.0  # or sooner, so that progress moves with slow embedders too
-READ_IMAGES = 16  # handed to a worker at a time
-COPY_ROWS = 65_536  # vectors in memory at once while copying
-CRASHED = "Decoding it ended the process: it is damaged or huge."
+COPY_ROWS = 8_192  # vectors in memory at once while copying
+CRASH: Pixels | Refusal = Refusal(DAMAGED, "Decoding it ended the process: it is damaged or huge.")
 PLAN = "planned_ids.npy"  # the image of each row of a building folder
 INDEX_LOCK = 7_273_003  # any number: the first half of the advisory lock of a running build
 
@@ -486,6 +485,7 @@ def _build(
             yield from _embed_missing(database, row, model, settings)
             _write_index(database, row, settings)
         (folder / PLAN).unlink(missing_ok=True)
+        ahead.path_of(settings, row.collection_id, row.revision).unlink(missing_ok=True)
         count = read_manifest(folder).count
         _update_row(
             database,
@@ -520,8 +520,8 @@ def _embed_missing(
     refused: dict[int, Refusal] = {}
     recorded_at = time.monotonic()
     with closing(_embed_all(originals, model, settings)) as tasks:
-        for embedded in tasks:
-            for outcome in embedded:
+        for task in tasks:
+            for _, outcome in task:
                 if isinstance(outcome, Refusal):
                     refused[int(image_ids[done + len(chunk)])] = outcome
                 chunk.append(nothing if isinstance(outcome, Refusal) else outcome)
@@ -564,14 +564,22 @@ def _lay_out(database: Database, row: ImageIndex, model: Embedder, settings: Set
         session.execute(delete(UnreadableImage).filter_by(index_id=row.id))
         wanted = _list_image_ids(session, row.collection_id)
         previous = _find_previous(session, row.collection_id, model, settings)
-    earlier = np.empty(0, np.int64) if previous is None else previous[1].image_ids
-    rows = np.flatnonzero(np.isin(earlier, wanted))
-    image_ids = np.concatenate([earlier[rows], wanted[~np.isin(wanted, earlier)]])
+        earlier = np.empty(0, np.int64) if previous is None else previous[1].image_ids
+        rows = np.flatnonzero(np.isin(earlier, wanted))
+        new = wanted[~np.isin(wanted, earlier)]
+        path = ahead.path_of(settings, row.collection_id, model.revision)
+        places = ahead.find_vectors(session, path, new, model.dimension)
+    is_made = places >= 0
+    image_ids = np.concatenate([earlier[rows], new[is_made], new[~is_made]])
     np.save(building / PLAN, image_ids)
     _make_vectors(building / VECTORS, len(image_ids), model.dimension)
     if previous is not None:
         _copy_rows(previous[1].vectors, rows, building / VECTORS)
-    _update_row(database, row, image_count=len(image_ids), done_count=len(rows))
+    if is_made.any():
+        made = ahead.open_vectors(path, model.dimension)
+        _copy_rows(made, places[is_made], building / VECTORS, start_row=len(rows))
+    count = len(rows) + int(is_made.sum())
+    _update_row(database, row, image_count=len(image_ids), done_count=count, copied_count=count)
     return image_ids
 
 
@@ -579,10 +587,10 @@ def _make_vectors(path: Path, count: int, dimension: int) -> None:
     open_memmap(path, mode="w+", dtype=np.float32, shape=(count, dimension))
 
 
-def _copy_rows(source: Floats, rows: NDArray[np.int64], path: Path) -> None:
-    """Copy `rows` of `source` to the beginning of a file of vectors, a piece at a time."""
+def _copy_rows(source: Floats, rows: NDArray[np.int64], path: Path, *, start_row: int = 0) -> None:
+    """Copy `rows` of `source` into a file of vectors, a piece at a time."""
     for start in range(0, len(rows), COPY_ROWS):
-        _write_rows(path, start, source[rows[start : start + COPY_ROWS]])
+        _write_rows(path, start_row + start, source[rows[start : start + COPY_ROWS]])
 
 
 def _write_rows(path: Path, start: int, vectors: Floats) -> None:
@@ -680,66 +688,22 @@ def _building_folder(settings: Settings, index_id: int) -> Path:
 
 # --- Reading and embedding ----------------------------------------------------------------------
 
-_Embedded = list[Floats | Refusal]  # of one task: for each original its vector, or why not
+_Embedded = list[Floats | Refusal]  # for each original its vector, or why not
 
 
 def _embed_all(
     originals: Iterator[Original], model: Embedder, settings: Settings
-) -> Generator[_Embedded]:
-    """Embed originals in order: processes read ahead while the model's streams embed.
-
-    A file that kills its reader is refused; the others of its task are read again.
-    """
-    size = max(READ_IMAGES, model.batch_size)
-    tasks = iter(lambda: list(islice(originals, size)), [])
-    workers = settings.workers or os.cpu_count() or 1
-    ahead = model.streams + -(-2 * workers * READ_IMAGES // size)
-    streams = ThreadPoolExecutor(model.streams, thread_name_prefix="embed")
-    try:
-        while True:
-            running: deque[tuple[list[Original], Future[_Embedded]]] = deque()
-            readers = _open_readers(workers)
-            try:
-                for task in tasks:
-                    reads = _submit(readers, task, model, settings)
-                    running.append((task, streams.submit(_embed_read, model, reads)))
-                    if len(running) > ahead:
-                        yield _settle(running)
-                while running:
-                    yield _settle(running)
-                return
-            except BrokenProcessPool:
-                # Any file under way may have ended the process.
-                for task, _ in running:
-                    yield _embed_prepared(model, _read_singly(task, model, settings))
-            finally:
-                readers.shutdown(cancel_futures=True)
-    finally:
-        streams.shutdown(cancel_futures=True)
-
-
-def _settle(running: deque[tuple[list[Original], Future[_Embedded]]]) -> _Embedded:
-    embedded = running[0][1].result()
-    running.popleft()
-    return embedded
-
-
-def _submit(
-    readers: ProcessPoolExecutor, task: list[Original], model: Embedder, settings: Settings
-) -> list[Future[_Prepared]]:
-    return [
-        readers.submit(
-            prepare_files,
-            task[start : start + READ_IMAGES],
-            model.prepare,
-            settings.max_megapixels,
-        )
-        for start in range(0, len(task), READ_IMAGES)
-    ]
-
-
-def _embed_read(model: Embedder, reads: list[Future[_Prepared]]) -> _Embedded:
-    return _embed_prepared(model, [outcome for read in reads for outcome in read.result()])
+) -> Generator[list[tuple[Original, Floats | Refusal]]]:
+    """Embed originals in order: processes read ahead while the model's streams embed."""
+    return work_through(
+        originals,
+        partial(prepare_files, prepare=model.prepare, max_megapixels=settings.max_megapixels),
+        partial(_embed_prepared, model),
+        crashed=CRASH,
+        processes=count_processes(settings),
+        threads=model.streams,
+        size=max(READ_FILES, model.batch_size),
+    )
 
 
 def _embed_prepared(model: Embedder, prepared: _Prepared) -> _Embedded:
@@ -753,31 +717,3 @@ def _embed_prepared(model: Embedder, prepared: _Prepared) -> _Embedded:
             outcome = Refusal(DAMAGED, "The embedder finds nothing in it to go by.")
         outcomes.append(outcome)
     return outcomes
-
-
-def _read_singly(task: list[Original], model: Embedder, settings: Settings) -> _Prepared:
-    prepared: _Prepared = []
-    readers = _open_readers(1)
-    for original in task:
-        [read] = _submit(readers, [original], model, settings)
-        try:
-            prepared += read.result()
-        except BrokenProcessPool:
-            prepared.append(Refusal(DAMAGED, CRASHED))
-            readers.shutdown()
-            readers = _open_readers(1)
-    readers.shutdown()
-    return prepared
-
-
-def _open_readers(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: forking a server with threads can leave a lock held for ever.
-    readers = ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker)
-    try:
-        readers.submit(os.getpid).result()
-    except BrokenProcessPool as error:  # else every file would look as if it killed its reader
-        raise RarefindError(
-            "The processes that read images can't be started; the log says why. Memory may be "
-            "short: try fewer with RAREFIND_WORKERS."
-        ) from error
-    return readers

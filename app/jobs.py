@@ -15,7 +15,7 @@ from app.database import Database
 from app.engine import EngineError
 from app.errors import RarefindError
 from app.importing import ImportProgress, import_images, mark_interrupted_imports
-from app.indexes import prepare_index, update_indexes
+from app.indexes import list_wanted, prepare_index, update_indexes
 from app.indexing import combine_indexes, list_unfinished_builds
 from app.replays import list_unfinished_replays, play_replay
 from app.settings import Settings
@@ -70,7 +70,7 @@ class Jobs:
     ) -> None:
         """Import `source` into the collection, then bring its indexes up to date."""
         self._stopped.discard(collection_id)
-        self._submit(collection_id, self._import, collection_id, source, labels, copy)
+        self._submit(collection_id, self._import, collection_id, source, labels, copy, embedder)
         self._submit(collection_id, self._update, collection_id, embedder)
 
     def index(self, collection_id: int, embedder: str) -> None:
@@ -144,7 +144,16 @@ class Jobs:
         except Exception:
             logger.exception("A background job failed")
 
-    def _import(self, collection_id: int, source: Path, labels: str | None, copy: bool) -> None:
+    def _import(
+        self,
+        collection_id: int,
+        source: Path,
+        labels: str | None,
+        copy: bool,
+        embedder: str | None,
+    ) -> None:
+        with self._database.session() as session:
+            first = list_wanted(session, collection_id, embedder=embedder)[0]
         import_images(
             self._database,
             collection_id,
@@ -152,6 +161,7 @@ class Jobs:
             settings=self._settings,
             copy=copy,
             labels=labels,
+            embedder=first,
             progress=partial(self._go_on_with, collection_id),
         )
 

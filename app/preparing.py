@@ -15,20 +15,13 @@ from app.reading import (
     DAMAGED,
     EXTENSIONS,
     NOT_READABLE,
-    REDUCTIONS,
     Refusal,
     check_signature,
     check_size,
-    decode,
-    is_jpeg,
+    decode_for,
     read_metadata,
-    reduce_size,
 )
 
-# A JPEG is decoded at half, a quarter or an eighth while its shorter side stays this many times
-# what the embedder wants: a third to two thirds of the time, for vectors at a cosine of 0.998 or
-# more to the exact ones (saving a photograph again at JPEG quality 95 moves them as far).
-SPARE_SCALE = 2
 GONE = "Its original is gone."
 
 
@@ -47,8 +40,7 @@ def prepare_files(
     outcomes: list[Pixels | Refusal] = []
     for original in originals:
         try:
-            picture = _read_picture(original, prepare.resize_side, max_megapixels)
-            outcomes.append(prepare(picture))
+            outcomes.append(_prepare_file(original, prepare, max_megapixels))
         except Refusal as refusal:
             outcomes.append(refusal)
         except FileNotFoundError:
@@ -60,8 +52,7 @@ def prepare_files(
     return outcomes
 
 
-def _read_picture(original: Original, side: int, max_megapixels: float) -> PIL.Image.Image:
-    """The picture upright, in sRGB; of a large JPEG a smaller decoding that will do."""
+def _prepare_file(original: Original, prepare: Preparation, max_megapixels: float) -> Pixels:
     data = Path(original.file).read_bytes()
     if len(data) != original.size_bytes:
         raise Refusal(NOT_READABLE, "The file was changed since it was imported.")
@@ -72,9 +63,5 @@ def _read_picture(original: Original, side: int, max_megapixels: float) -> PIL.I
         with PIL.Image.open(stream, formats=list(EXTENSIONS)) as opened:
             check_size(*opened.size, max_megapixels)
             orientation, _ = read_metadata(opened)
-            reduction = 1
-            if is_jpeg(opened):
-                enough = SPARE_SCALE * side
-                shorter = min(opened.size)
-                reduction = max((by for by in REDUCTIONS if shorter >= by * enough), default=1)
-            return decode(opened, stream, orientation, reduce_size(opened.size, reduction))
+            picture, make_pixels = decode_for(prepare, opened, stream, orientation)
+    return make_pixels(picture)

@@ -145,6 +145,7 @@ class Import(Table):
     source: Mapped[str]
     labels: Mapped[str | None]  # "folders", or the path of a CSV file
     copy: Mapped[bool] = mapped_column(server_default="false")
+    embedder: Mapped[str | None]  # whose vectors are made on the way
     state: Mapped[str] = mapped_column(String(16))
     found_count: Mapped[int] = mapped_column(server_default="0")  # files to look at
     done_count: Mapped[int] = mapped_column(server_default="0")  # files looked at
@@ -246,6 +247,8 @@ class ImageIndex(Table):
     state: Mapped[str] = mapped_column(String(16))
     image_count: Mapped[int]  # images to embed
     done_count: Mapped[int] = mapped_column(server_default="0")
+    # Of those done, the ones whose vectors were there: of an earlier index, or made at the import.
+    copied_count: Mapped[int] = mapped_column(server_default="0")
     problem: Mapped[str | None]
     # Of a combined index: the two whose vectors stand side by side in it.
     first_part_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))

@@ -2,8 +2,8 @@
 
     python -m bench memory
 
-Drawn JPEGs of 96 x 72 pixels, imported and indexed by the real verbs in a process of its own, whose
-memory is read every fifth of a second: its own and its workers', shared pages counted once (PSS);
+Drawn JPEGs of 96 x 72 pixels, imported, embedded on the way and indexed in a process of its own,
+whose memory is read every fifth of a second, with its workers', shared pages counted once (PSS);
 PostgreSQL's and the page cache are not in it. The model is timm's smallest vision transformer with
 random weights: it is quick, and what grows with the collection does not depend on it. The floor is
 the peak for 10,000 images. Takes about 10 minutes.
@@ -108,7 +108,7 @@ def work(source: Path, home: Path, embedder: str) -> None:
     with database.session() as session:
         person = get_local_person(session)
         collection = add_collection(session, "Drawn", source=source, person=person)
-    import_images(database, collection.id, source, settings=settings)
+    import_images(database, collection.id, source, settings=settings, embedder=embedder)
     build_index(database, collection.id, settings=settings, embedder=embedder)
     database.close()
 

@@ -19,7 +19,7 @@ from app.engine.metrics import recall
 from app.engine.replay import replay
 from app.errors import BadInput, SourceNotUsable
 from app.importing import get_or_add_collection, import_images
-from app.indexing import OpenIndexes, build_index
+from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index
 from app.searching import DEFAULT_ROUND_SIZE, DEFAULT_STRATEGY
 from app.security import get_local_person
 from app.settings import Settings
@@ -88,6 +88,7 @@ def _prepare(
             source,
             settings=settings,
             labels=labels,
+            embedder=DEFAULT_EMBEDDER,
             progress=lambda done: advance(done.done_count, done.found_count),
         )
     console.print(

@@ -24,7 +24,7 @@ from app.importing import import_images
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index, check_embedder, fetch_embedder
 from app.preparing import Original, prepare_files
 from app.settings import Settings
-from app.tables import Collection, Image, ImageIndex
+from app.tables import Collection, Image, ImageIndex, Import
 from tests.factories import make_collection, make_image_file
 from tests.stand_ins import make_tiny_clip
 
@@ -145,7 +145,15 @@ def test_speed_is_told_by_builds_that_embedded_everything(
 ) -> None:
     start = datetime(2026, 5, 1, tzinfo=UTC)
 
-    def add(collection: Collection, image_count: int, seconds: float, state: str = "ready") -> None:
+    def add(
+        collection: Collection,
+        image_count: int,
+        seconds: float,
+        state: str = "ready",
+        copied_count: int = 0,
+    ) -> None:
+        nonlocal start
+        start += timedelta(hours=1)
         session.add(
             ImageIndex(
                 collection_id=collection.id,
@@ -155,6 +163,7 @@ def test_speed_is_told_by_builds_that_embedded_everything(
                 state=state,
                 image_count=image_count,
                 done_count=image_count,
+                copied_count=copied_count,
                 started_at=start,
                 ready_at=start + timedelta(seconds=seconds) if state == "ready" else None,
             )
@@ -170,11 +179,26 @@ def test_speed_is_told_by_builds_that_embedded_everything(
     assert speed() is None  # too few to tell
     add(lake, 1_000, 50)
     assert speed() == 20
-    add(lake, 1_010, 2)  # took over what the first had
+    add(lake, 1_010, 2, copied_count=1_000)  # took over what the first had
     assert speed() == 20
     add(make_collection(session, name="Sea"), 1_000, 1, state="failed")
     assert speed() == 20
     add(make_collection(session, name="Bay"), 300, 3)
+    assert speed() == 100
+    late = start + timedelta(days=1)
+    run = Import(
+        collection_id=pond.id,
+        source="/photos/pond",
+        embedder="clip-b32",
+        state="done",
+        imported_count=400,
+        started_at=late,
+        ended_at=late + timedelta(seconds=10),
+    )
+    session.add(run)  # it made the vectors on the way
+    session.flush()
+    assert speed() == 40
+    run.imported_count = 99
     assert speed() == 100
     assert choices(session, settings)["clip-l14"].per_second is None
 

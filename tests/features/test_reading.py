@@ -16,6 +16,7 @@ from app.errors import RarefindError
 from app.reading import (
     DAMAGED,
     EMPTY,
+    NEAR_SMALL,
     NOT_AN_IMAGE,
     NOT_READABLE,
     NOT_SUPPORTED,
@@ -117,7 +118,7 @@ def test_real_photos_of_each_orientation_look_the_same(
         ((100, 80), {320: (100, 80), 1280: (100, 80)}),
         ((320, 8), {320: (320, 8), 1280: (320, 8)}),
         ((500, 300), {320: (320, 192), 1280: (500, 300)}),
-        ((1700, 3000), {320: (181, 320), 1280: (725, 1280)}),
+        ((1700, 3000), {320: (182, 320), 1280: (725, 1280)}),
         ((2900, 1), {320: (320, 1), 1280: (1280, 1)}),
     ],
 )
@@ -149,7 +150,7 @@ def test_large_thumbnails_of_jpegs_take_a_size_the_decoder_gives_for_nothing(
 ) -> None:
     image = read(to_bytes(make_picture(size=size), "JPEG"), tmp_path)
     assert open_thumbnail(image, tmp_path, 1280).size == large
-    assert max(open_thumbnail(image, tmp_path, 320).size) == 320
+    assert max(open_thumbnail(image, tmp_path, 320).size) in NEAR_SMALL
 
 
 def test_thumbnails_of_large_photos_are_like_the_photo(tmp_path: Path, shared_data: Path) -> None:

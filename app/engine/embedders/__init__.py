@@ -72,6 +72,29 @@ class Preparation:
             square.paste(resized, (left, top))
         return np.asarray(square)
 
+    def nearly(self, picture: PIL.Image.Image) -> Pixels:
+        """As a call, in 0.6 of the time: only what the square shows is resized.
+
+        The box to resize is handed over in single precision, which moves a pixel in some hundreds
+        by one level of 255: for pictures that are not exact anyway.
+        """
+        if self.resize == "shortest":
+            picture = _cut_strip(picture)
+        size = self._resized_size(*picture.size)
+        before = [-_offset(side, self.crop_side) for side in size]
+        if min(before) < 0:
+            return self(picture)
+        (left, top), (right, bottom) = (
+            [at * have / side for at, have, side in zip(place, picture.size, size, strict=True)]
+            for place in (before, [at + self.crop_side for at in before])
+        )
+        square = picture.resize(
+            (self.crop_side, self.crop_side),
+            PIL.Image.Resampling[self.interpolation.upper()],
+            box=(left, top, right, bottom),
+        )
+        return np.asarray(square)
+
     def _resized_size(self, width: int, height: int) -> tuple[int, int]:
         if self.resize == "squash":
             return self.resize_side, self.resize_side
