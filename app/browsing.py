@@ -11,14 +11,17 @@ from math import ceil
 from pathlib import PurePosixPath
 
 import numpy as np
-from sqlalchemy import ColumnElement, String, delete, func, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Select, String, delete, func, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
+from app.engine.index import Integers as Rows
+from app.engine.index import VectorIndex
 from app.errors import BadInput, NotFound, RefusedPhoto
 from app.importing import read_photo
 from app.indexes import choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
+from app.searching import list_left_out
 from app.settings import Settings
 from app.tables import FILE_NAME, Image, ImagePath, Person, Photo, TrayItem
 
@@ -78,7 +81,7 @@ def list_images(session: Session, collection_id: int, *, page: int) -> ImagesPag
     # Ids come from the index alone; only the page's own rows are read.
     shown = (
         select(Image.id)
-        .filter_by(collection_id=collection_id)
+        .filter_by(collection_id=collection_id, removed_at=None)
         .order_by(Image.path, Image.id)
         .limit(IMAGES_PER_PAGE)
         .offset((page - 1) * IMAGES_PER_PAGE)
@@ -91,14 +94,16 @@ def list_images_after(
     session: Session, collection_id: int, *, image_id: int, at_most: int
 ) -> list[Image]:
     """Images by number, those after `image_id`: how a program reads all of them, in parts."""
-    query = select(Image).where(Image.collection_id == collection_id, Image.id > image_id)
-    return list(session.scalars(query.order_by(Image.id).limit(at_most)))
+    query = select(Image).filter_by(collection_id=collection_id, removed_at=None)
+    query = query.where(Image.id > image_id).order_by(Image.id)
+    return list(session.scalars(query.limit(at_most)))
 
 
 def sample_images(session: Session, collection_id: int, *, seed: int) -> list[Image]:
     """A random page of images; the same `seed` gives the same page."""
     start = hashlib.sha256(str(seed).encode()).hexdigest()
-    query = select(Image).filter_by(collection_id=collection_id).order_by(Image.sha256)
+    query = select(Image).filter_by(collection_id=collection_id, removed_at=None)
+    query = query.order_by(Image.sha256)
     images = list(session.scalars(query.where(Image.sha256 >= start).limit(IMAGES_PER_PAGE)))
     missing = IMAGES_PER_PAGE - len(images)
     if missing:
@@ -125,7 +130,7 @@ def find_by_name(session: Session, collection_id: int, name: str) -> NameMatches
         )
         rows = session.execute(
             select(Image, func.count().over())
-            .where(Image.id.in_(found))
+            .where(Image.id.in_(found), Image.removed_at.is_(None))
             .order_by(Image.path, Image.id)
             .limit(IMAGES_PER_PAGE)
         ).all()
@@ -140,7 +145,10 @@ def suggest_names(session: Session, collection_id: int, part: str) -> list[str]:
     part = part.strip()
     if len(part) < 2 or "\x00" in part:
         return []
-    paths = select(ImagePath.path).where(ImagePath.collection_id == collection_id)
+    removed = _select_removed(collection_id)
+    paths = select(ImagePath.path).where(
+        ImagePath.collection_id == collection_id, ImagePath.image_id.not_in(removed)
+    )
     begins = paths.where(OWN_NAME.startswith(part.lower(), autoescape=True)).order_by(OWN_NAME)
     found = list(session.scalars(begins.limit(SUGGESTIONS)))
     if found:
@@ -156,6 +164,7 @@ def find_page_of(session: Session, image: Image) -> int:
         .select_from(Image)
         .where(
             Image.collection_id == image.collection_id,
+            Image.removed_at.is_(None),
             tuple_(Image.path, Image.id) < tuple_(image.path, image.id),
         )
     )
@@ -175,7 +184,7 @@ def describe_image(session: Session, collection_id: int, image_id: int) -> Image
     image = get_image(session, image_id, collection_id=collection_id)
     here = tuple_(image.path, image.id)
     place = tuple_(Image.path, Image.id)
-    ids = select(Image.id).filter_by(collection_id=collection_id).limit(1)
+    ids = select(Image.id).filter_by(collection_id=collection_id, removed_at=None).limit(1)
     before = ids.where(place < here).order_by(Image.path.desc(), Image.id.desc())
     after = ids.where(place > here).order_by(Image.path, Image.id)
     paths = select(ImagePath.path).filter_by(image_id=image.id).order_by(ImagePath.path)
@@ -213,7 +222,9 @@ def find_similar(
             )
         vector = index.vectors[index.rows_of([like.id])][0]
         own_id = like.id
-    similarities, rows = index.nearest(vector[np.newaxis], IMAGES_PER_PAGE + 1)
+    similarities, rows = index.nearest(
+        vector[np.newaxis], IMAGES_PER_PAGE + 1, rows=_list_rows(session, collection_id, index)
+    )
     similar = {
         int(image_id): float(similarity)
         for image_id, similarity in zip(index.image_ids[rows[0]], similarities[0], strict=True)
@@ -238,10 +249,12 @@ def find_by_words(
     index_row = choose_index(session, collection_id, words=words)
     vector = embed_words(session, words, index_row, embedders=embedders)
     index = indexes.get(index_row)
-    total = min(index.count, MOST_BY_WORDS)
+    allowed = _list_rows(session, collection_id, index)
+    total = min(index.count if allowed is None else len(allowed), MOST_BY_WORDS)
     pages = max(1, ceil(total / IMAGES_PER_PAGE))
     page = min(max(1, page), pages)
-    similarities, rows = index.nearest(vector[np.newaxis], min(total, page * IMAGES_PER_PAGE))
+    count = min(total, page * IMAGES_PER_PAGE)
+    similarities, rows = index.nearest(vector[np.newaxis], count, rows=allowed)
     start = (page - 1) * IMAGES_PER_PAGE
     image_ids = index.image_ids[rows[0, start:]].tolist()
     known = session.scalars(select(Image).where(Image.id.in_(image_ids)))
@@ -268,7 +281,9 @@ def list_tray(session: Session, person: Person, collection_id: int) -> list[Tray
 
 def add_image_to_tray(session: Session, person: Person, collection_id: int, image_id: int) -> None:
     """Pick an image as an example; picking it again changes nothing."""
-    get_image(session, image_id, collection_id=collection_id)
+    image = get_image(session, image_id, collection_id=collection_id)
+    if image.removed_at is not None:
+        raise BadInput("This image was removed from the collection. Put it back to use it.")
     _add_to_tray(session, person, collection_id, image_id=image_id)
 
 
@@ -314,8 +329,20 @@ def get_photo(session: Session, person: Person, photo_id: int) -> Photo:
 
 
 def _count_images(session: Session, collection_id: int) -> int:
-    query = select(func.count()).select_from(Image).filter_by(collection_id=collection_id)
-    return session.scalar(query) or 0
+    query = select(func.count()).select_from(Image)
+    return session.scalar(query.filter_by(collection_id=collection_id, removed_at=None)) or 0
+
+
+def _select_removed(collection_id: int) -> Select[int]:
+    return select(Image.id).where(
+        Image.collection_id == collection_id, Image.removed_at.is_not(None)
+    )
+
+
+def _list_rows(session: Session, collection_id: int, index: VectorIndex) -> Rows | None:
+    """The rows of images that are not removed; None while the index holds no other."""
+    left_out = list_left_out(session, collection_id, index)
+    return np.flatnonzero(~np.isin(index.image_ids, left_out)) if left_out else None
 
 
 def _is_named(name: str) -> ColumnElement[bool]:
@@ -340,7 +367,10 @@ def _find_nearest_name(session: Session, collection_id: int, name: str) -> Image
     name = PurePosixPath(name).name.lower()
     query = (
         select(ImagePath.image_id, OWN_NAME)
-        .where(ImagePath.collection_id == collection_id)
+        .where(
+            ImagePath.collection_id == collection_id,
+            ImagePath.image_id.not_in(_select_removed(collection_id)),
+        )
         .limit(1)
     )
     neighbours = [

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -34,7 +34,7 @@ from app.collecting import list_collections
 from app.database import Database, open_database
 from app.demo.showing import prepare_demo, replay_demo
 from app.embedders import EmbedderChoice, list_embedders
-from app.errors import NotFound, RarefindError
+from app.errors import BadInput, NoIndexYet, NotFound, RarefindError
 from app.evaluation import (
     ReplaySettings,
     choose_stops,
@@ -59,6 +59,7 @@ from app.indexing import (
 )
 from app.main import create_app
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
+from app.removing import describe_removal, find_listed, put_back_images, remove_images
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
 from app.replay_report import find_thumbnails, write_report
 from app.searching import get_search
@@ -217,6 +218,64 @@ def collection_add(
                 )
         if not summary.imported:
             raise typer.Exit(1)
+
+
+@collection_app.command("remove-images")
+def collection_remove_images(
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    listed: Annotated[
+        Path, typer.Option("--list", help="Text file, a path a line, as the collection has it.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Remove images from a collection; files are not touched, and they can be put back."""
+    with opened() as (settings, database):
+        with database.session() as session:
+            collection_id = get_collection_named(session, name).id
+            image_ids = find_listed(session, collection_id, read_lines(listed))
+            removal = describe_removal(session, collection_id, image_ids)
+            console.print(
+                f"{len(removal.images):,} images will no longer be shown, counted or searched. "
+                f"{removal.answer_count:,} answers in {removal.search_count:,} searches stand on "
+                "them: kept in the history, but no longer counted, exported or learned from. "
+                "Files are not touched; “rarefind collection put-back” undoes it.",
+                highlight=False,
+            )
+            if not yes:
+                typer.confirm("Remove them?", abort=True)
+            remove_images(session, collection_id, image_ids, person=get_local_person(session))
+        bring_indexes_up_to_date(database, collection_id, settings)
+
+
+@collection_app.command("put-back")
+def collection_put_back(
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    listed: Annotated[
+        Path, typer.Option("--list", help="Text file, a path a line, as the collection has it.")
+    ],
+) -> None:
+    """Put removed images back into a collection, with the answers on them."""
+    with opened() as (settings, database):
+        with database.session() as session:
+            collection_id = get_collection_named(session, name).id
+            image_ids = find_listed(session, collection_id, read_lines(listed))
+            count = put_back_images(session, collection_id, image_ids)
+        console.print(f"{count:,} images are back.", highlight=False)
+        bring_indexes_up_to_date(database, collection_id, settings)
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file, or a sentence."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"The list {file} can't be read: {error}") from error
+
+
+def bring_indexes_up_to_date(database: Database, collection_id: int, settings: Settings) -> None:
+    """Make the collection's indexes hold what it holds; without images there is nothing to do."""
+    with progress_of("Preparing") as advance, suppress(NoIndexYet):
+        update_indexes(database, collection_id, settings=settings, progress=advance)
 
 
 @app.command()
@@ -607,6 +666,8 @@ def print_summary(summary: ImportSummary) -> None:
     table.add_row("imported", f"{summary.imported:,}")
     table.add_row("known already", f"{summary.known:,}")
     table.add_row("duplicates", f"{summary.duplicates:,}")
+    if summary.removed:
+        table.add_row("removed earlier, left so", f"{summary.removed:,}")
     for reason, count in summary.refused.items():
         table.add_row(f"refused: {reason}", f"{count:,}")
     if summary.labelled or summary.unmatched_labels:

@@ -9,6 +9,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from app.errors import NotFound
+from app.removing import count_removed
 from app.tables import (
     Collection,
     Image,
@@ -91,6 +92,7 @@ class CollectionFacts:
     camera_count: int
     refused: list[tuple[str, int]]  # reason, files
     unreadable_count: int  # left out of the current index
+    removed_count: int
     labels_known: bool
     image_ids: list[int]  # for the mosaic
 
@@ -109,7 +111,9 @@ def list_collections(session: Session, *, now: datetime) -> list[CollectionSumma
     """Every collection, by name."""
     counts = dict(
         session.execute(
-            select(Image.collection_id, func.count()).group_by(Image.collection_id)
+            select(Image.collection_id, func.count())
+            .where(Image.removed_at.is_(None))
+            .group_by(Image.collection_id)
         ).all()
     )
     return [
@@ -200,7 +204,7 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
 def describe_collection(session: Session, collection_id: int) -> CollectionFacts:
     """Counts and what the images' metadata says; never their labels."""
     collection = get_collection(session, collection_id)
-    own = Image.collection_id == collection_id
+    own = (Image.collection_id == collection_id) & Image.removed_at.is_(None)
     totals = session.execute(
         select(
             func.count(),
@@ -227,7 +231,10 @@ def describe_collection(session: Session, collection_id: int) -> CollectionFacts
         .order_by(func.count().desc(), RefusedFile.reason)
     )
     paths = session.scalar(
-        select(func.count()).select_from(ImagePath).filter_by(collection_id=collection_id)
+        select(func.count())
+        .select_from(ImagePath)
+        .join(Image, Image.id == ImagePath.image_id)
+        .where(own)
     )
     current = (
         select(func.max(ImageIndex.id))
@@ -252,6 +259,7 @@ def describe_collection(session: Session, collection_id: int) -> CollectionFacts
             .where(UnreadableImage.index_id == current)
         )
         or 0,
+        removed_count=count_removed(session, collection_id),
         labels_known=bool(
             session.scalar(
                 select(exists().where(OracleLabel.image_id == Image.id, own).correlate(None))
@@ -301,5 +309,6 @@ def _awaits_index(session: Session, run: Import, newest: ImageIndex | None) -> b
 
 
 def _list_mosaic(session: Session, collection_id: int, size: int) -> list[int]:
-    query = select(Image.id).filter_by(collection_id=collection_id).order_by(Image.sha256)
+    query = select(Image.id).filter_by(collection_id=collection_id, removed_at=None)
+    query = query.order_by(Image.sha256)
     return list(session.scalars(query.limit(size)))

@@ -98,6 +98,7 @@ class ImportSummary:
     imported: int
     duplicates: int  # files with the content of another image of the collection
     known: int  # files unchanged since an earlier import, not read again
+    removed: int  # of the known, those whose image was removed from the collection: it stays so
     skipped: int  # hidden files and what systems leave behind
     refused: dict[str, int]  # files by reason, most frequent first; also those refused before
     refused_examples: dict[str, tuple[str, ...]]  # by reason, the first few: "path: sentence"
@@ -120,6 +121,7 @@ class _Tally:
     imported: int = 0
     duplicates: int = 0
     known: int = 0
+    removed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
@@ -221,6 +223,7 @@ def import_images(
         imported=tally.imported,
         duplicates=tally.duplicates,
         known=tally.known,
+        removed=tally.removed,
         skipped=listing.skipped,
         refused=dict(tally.reasons.most_common()),
         refused_examples={reason: tuple(some) for reason, some in tally.examples.items()},
@@ -373,9 +376,15 @@ def _leave_out_known(
     """The files to read: those that are new, were changed, or whose original is gone."""
     with database.session() as session:
         images = {
-            path: (size_bytes, modified_ns, original)
-            for path, size_bytes, modified_ns, original in session.execute(
-                select(ImagePath.path, ImagePath.size_bytes, ImagePath.modified_ns, Image.file)
+            path: (size_bytes, modified_ns, original, removed_at)
+            for path, size_bytes, modified_ns, original, removed_at in session.execute(
+                select(
+                    ImagePath.path,
+                    ImagePath.size_bytes,
+                    ImagePath.modified_ns,
+                    Image.file,
+                    Image.removed_at,
+                )
                 .join(Image, Image.id == ImagePath.image_id)
                 .where(ImagePath.collection_id == tally.collection_id)
             )
@@ -396,6 +405,7 @@ def _leave_out_known(
                 continue
         elif image is not None and stamp == image[:2] and _is_there(image[2]):
             tally.known += 1
+            tally.removed += image[3] is not None
             continue
         fresh.append(file)
     tally.done = len(files) - len(fresh)
@@ -476,7 +486,7 @@ def _add_images(
     stored = {
         row.sha256: row
         for row in session.execute(
-            select(Image.id, Image.sha256, Image.path, Image.file).where(
+            select(Image.id, Image.sha256, Image.path, Image.file, Image.removed_at).where(
                 Image.collection_id == tally.collection_id,
                 is_among(Image.sha256, [read.sha256 for _, read in images]),
             )
@@ -486,6 +496,7 @@ def _add_images(
     moved: dict[int, str] = {}
     for file, read in images:
         known = stored.get(read.sha256)
+        tally.removed += known is not None and known.removed_at is not None
         if known is None and read.sha256 not in added:
             tally.imported += 1
             added[read.sha256] = _make_row(tally.collection_id, file, read)

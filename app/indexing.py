@@ -356,7 +356,9 @@ def _plan_next(
     """The row of a new index, or None when the newest one holds all that can be read."""
     with database.session() as session:
         image_count = session.scalar(
-            select(func.count()).select_from(Image).filter_by(collection_id=collection_id)
+            select(func.count())
+            .select_from(Image)
+            .filter_by(collection_id=collection_id, removed_at=None)
         )
         if not image_count:
             raise NoIndexYet("The collection has no images yet. Import some first.")
@@ -454,8 +456,9 @@ def _open_ready(row: ImageIndex, settings: Settings, *, verify: bool = False) ->
 
 
 def _list_image_ids(session: Session, collection_id: int) -> ImageIds:
-    """The collection's image ids, in order."""
-    query = select(Image.id).filter_by(collection_id=collection_id).order_by(Image.id)
+    """The ids of the collection's images that are not removed, in order."""
+    query = select(Image.id).filter_by(collection_id=collection_id, removed_at=None)
+    query = query.order_by(Image.id)
     return np.fromiter(session.scalars(query), dtype=np.int64)
 
 

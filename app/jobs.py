@@ -73,6 +73,11 @@ class Jobs:
         self._submit(collection_id, self._import, collection_id, source, labels, copy, embedder)
         self._submit(collection_id, self._update, collection_id, embedder)
 
+    def update(self, collection_id: int) -> None:
+        """Bring the collection's indexes up to date: images were removed or put back."""
+        self._stopped.discard(collection_id)
+        self._submit(collection_id, self._update, collection_id, None)
+
     def index(self, collection_id: int, embedder: str) -> None:
         """Make an index of the collection by an embedder."""
         self._stopped.discard(collection_id)

@@ -27,6 +27,7 @@ from app.pages import (
     home,
     images,
     indexes,
+    removing,
     replays,
     searches,
     sign_in,
@@ -78,7 +79,18 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.templates = make_templates(PROJECT)
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
-    rooms = (home, sign_in, collections, indexes, replays, browse, images, searches, dashboard)
+    rooms = (
+        home,
+        sign_in,
+        collections,
+        indexes,
+        removing,
+        replays,
+        browse,
+        images,
+        searches,
+        dashboard,
+    )
     for room in rooms:
         app.include_router(room.router, include_in_schema=False)
     for room in (health, api_searches):

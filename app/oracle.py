@@ -93,7 +93,7 @@ def read_oracle_of(
         for image_id, label in session.execute(
             select(OracleLabel.image_id, OracleLabel.label)
             .join(Image, Image.id == OracleLabel.image_id)
-            .where(Image.collection_id == collection.id)
+            .where(Image.collection_id == collection.id, Image.removed_at.is_(None))
         ):
             labelled[image_id].add(label)
     else:

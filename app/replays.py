@@ -59,7 +59,7 @@ def list_target_choices(session: Session, collection_id: int) -> list[TargetChoi
     rows = session.execute(
         select(OracleLabel.label, func.count())
         .join(Image, Image.id == OracleLabel.image_id)
-        .where(Image.collection_id == collection_id)
+        .where(Image.collection_id == collection_id, Image.removed_at.is_(None))
         .group_by(OracleLabel.label)
         .having(func.count() >= 2)
         .order_by(func.count(), OracleLabel.label)

@@ -24,6 +24,7 @@ from app.searching import (
     choose_planned,
     list_chain,
     list_detour_images,
+    list_left_out,
     list_pool,
     read_current_answers,
     read_engine_answers,
@@ -209,7 +210,7 @@ def current_grid(session: Session, search: Search) -> Grid:
     shown = session.execute(
         select(RoundImage, Image)
         .join(Image, Image.id == RoundImage.image_id)
-        .where(RoundImage.round_id == made.id)
+        .where(RoundImage.round_id == made.id, Image.removed_at.is_(None))
         .order_by(RoundImage.position)
     ).all()
     answers = read_current_answers(session, search)
@@ -257,7 +258,12 @@ def current_grid(session: Session, search: Search) -> Grid:
 
 def list_examples(session: Session, search: Search) -> list[Example]:
     """What opened the search: images of the collection and uploaded photos."""
-    query = select(Example).filter_by(search_id=search.id).order_by(Example.id)
+    query = (
+        select(Example)
+        .outerjoin(Image, Image.id == Example.image_id)
+        .where(Example.search_id == search.id, Image.removed_at.is_(None))
+        .order_by(Example.id)
+    )
     return list(
         session.scalars(query.options(joinedload(Example.image), joinedload(Example.photo)))
     )
@@ -270,7 +276,8 @@ def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> l
     """
     made = _get_current_round(session, search)
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
-    answers = read_engine_answers(session, search, index)
+    left_out = list_left_out(session, search.collection_id, index)
+    answers = read_engine_answers(session, search, index, left_out=left_out)
     planned = None
     if made.detour_id is not None:
         detour = session.get_one(Detour, made.detour_id)
@@ -308,7 +315,8 @@ def explain_image(
         .limit(1)
     )
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
-    answers = read_engine_answers(session, search, index)
+    left_out = list_left_out(session, search.collection_id, index)
+    answers = read_engine_answers(session, search, index, left_out=left_out)
     nearest: list[tuple[int, float]] = []
     if np.isin(image_id, index.image_ids):
         (row,) = index.rows_of([image_id])
@@ -497,7 +505,8 @@ def _tally_rounds(
     shown = session.execute(
         select(Round.id, Round.number, RoundImage.image_id)
         .join(RoundImage, RoundImage.round_id == Round.id)
-        .where(Round.id.in_(select(chain.c.id)))
+        .join(Image, Image.id == RoundImage.image_id)
+        .where(Round.id.in_(select(chain.c.id)), Image.removed_at.is_(None))
         .order_by(Round.number)
     )
     tallies: dict[tuple[int, int], Counter[str]] = {}
@@ -515,7 +524,8 @@ def _list_answered(
     """Images whose newest answer is `value`, the one answered last first."""
     newest = (
         select(Answer.image_id, Answer.value, Answer.id)
-        .where(Answer.search_id == search.id)
+        .join(Image, Image.id == Answer.image_id)
+        .where(Answer.search_id == search.id, Image.removed_at.is_(None))
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))
         .subquery()
@@ -533,7 +543,8 @@ def _list_left_open(session: Session, made: Round, answers: dict[int, str]) -> l
     chain = list_chain(made.previous_id)
     shown = session.scalars(
         select(RoundImage.image_id)
-        .where(RoundImage.round_id.in_(select(chain.c.id)))
+        .join(Image, Image.id == RoundImage.image_id)
+        .where(RoundImage.round_id.in_(select(chain.c.id)), Image.removed_at.is_(None))
         .order_by(RoundImage.round_id.desc(), RoundImage.position)
     )
     return [image_id for image_id in dict.fromkeys(shown) if image_id not in answers]
@@ -543,7 +554,8 @@ def _list_likely(
     session: Session, search: Search, made: Round, head: Head, index: VectorIndex
 ) -> list[int]:
     """Images outside the grid, without an answer, that the head takes for positives; best first."""
-    answers = read_engine_answers(session, search, index)
+    left_out = list_left_out(session, search.collection_id, index)
+    answers = read_engine_answers(session, search, index, left_out=left_out)
     rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY)
     in_grid = set(session.scalars(select(RoundImage.image_id).filter_by(round_id=made.id)))
     image_ids: list[int] = index.image_ids[rows[scores > 0]].tolist()

@@ -8,6 +8,7 @@ and double clicks come one after the other.
 
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -179,7 +180,8 @@ def open_search(
     session.add(search)
     session.flush()
     image_ids, photo_ids = list(dict.fromkeys(image_ids)), list(dict.fromkeys(photo_ids))
-    known = np.isin(image_ids, vectors.image_ids)
+    left_out = list_left_out(session, collection_id, vectors)
+    known = np.isin(image_ids, vectors.image_ids) & ~np.isin(image_ids, left_out)
     if not known.all():
         raise BadInput(
             "One of the example images is not among the prepared images of this collection. "
@@ -243,7 +245,7 @@ def record_answers(
         search.touched_at = func.now()
         session.flush()
     done, undone = read_steps(session, search)
-    answers = read_current_answers(session, search, image_ids=list(values))
+    answers = read_current_answers(session, search, image_ids=list(values), with_removed=True)
     return RecordedAnswers(
         answers={image_id: answers.get(image_id) for image_id in values},
         stale=stale,
@@ -277,7 +279,7 @@ def submit_answers(
         return Submitted(already=True)
     # A step of their own, as when they are saved one by one: undoing the submit leaves them.
     _add_changes(session, search, person, "answer", round_id, values, None)
-    shown = _list_round_image_ids(session, round_id)
+    shown = _list_round_image_ids(session, round_id, with_removed=False)
     answered = read_current_answers(session, search, image_ids=shown)
     action = _add_action(
         session, search, person, kind="submit", round_id=round_id, gesture_key=gesture_key
@@ -366,7 +368,9 @@ def undo(
     )
     action.reverses_id = step.id
     given = _read_answers_of(session, step)
-    before = read_current_answers(session, search, image_ids=list(given), before_action_id=step.id)
+    before = read_current_answers(
+        session, search, image_ids=list(given), before_action_id=step.id, with_removed=True
+    )
     _add_answers(session, action, {image_id: before.get(image_id) for image_id in given})
     if step.kind in ("submit", "detour"):
         search.current_round_id = step.round_id
@@ -469,7 +473,13 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
     planned = None
     if made.detour_id is not None:
         detour = session.get_one(Detour, made.detour_id)
-        answers = read_engine_answers(session, search, index, through_id=made.answers_through_id)
+        answers = read_engine_answers(
+            session,
+            search,
+            index,
+            through_id=made.answers_through_id,
+            left_out=made.left_out_ids or (),
+        )
         planned = choose_planned(
             session, search, detour, index, answers, made.previous_id, made.size, indexes
         )
@@ -484,6 +494,7 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
         answers_through_id=made.answers_through_id,
         previous_id=made.previous_id,
         planned=planned,
+        left_out=made.left_out_ids or (),
         round_id=made.id,
     )
 
@@ -529,9 +540,11 @@ def read_current_answers(
     image_ids: list[int] | None = None,
     through_id: int | None = None,
     before_action_id: int | None = None,
+    with_removed: bool = False,
 ) -> dict[int, str]:
     """The newest answer of each image (all, or those given), without the cleared ones.
 
+    Those on images that were removed from the collection do not count, but are kept.
     `through_id` and `before_action_id` look back: answers as they stood at an earlier moment.
     """
     query = (
@@ -540,6 +553,8 @@ def read_current_answers(
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))
     )
+    if not with_removed:
+        query = query.join(Image, Image.id == Answer.image_id).where(Image.removed_at.is_(None))
     if image_ids is not None:
         query = query.where(Answer.image_id.in_(image_ids))
     if through_id is not None:
@@ -551,14 +566,34 @@ def read_current_answers(
 
 
 def read_engine_answers(
-    session: Session, search: Search, index: VectorIndex, *, through_id: int | None = None
+    session: Session,
+    search: Search,
+    index: VectorIndex,
+    *,
+    through_id: int | None = None,
+    left_out: Sequence[int] = (),
 ) -> Answers:
-    """The current answers as rows of `index`; answers on images it does not hold are left out."""
-    current = read_current_answers(session, search, through_id=through_id)
+    """The current answers as rows of `index`; answers on images it does not hold are left out.
+
+    Images in `left_out` count as unsure: they are not shown, and nothing is learned from them.
+    """
+    current = read_current_answers(session, search, through_id=through_id, with_removed=True)
+    current |= dict.fromkeys(left_out, "unsure")
     image_ids = np.fromiter(current, dtype=np.int64, count=len(current))
     values = np.array([VALUES[value] for value in current.values()], dtype=np.int8)
     held = np.isin(image_ids, index.image_ids)
     return Answers(rows=index.rows_of(image_ids[held]), values=values[held])
+
+
+def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> list[int]:
+    """The removed images that an index still holds, as one made before they were removed does."""
+    removed = session.scalars(
+        select(Image.id)
+        .where(Image.collection_id == collection_id, Image.removed_at.is_not(None))
+        .order_by(Image.id)
+    ).all()
+    held = np.isin(np.array(removed, dtype=np.int64), index.image_ids)
+    return [image_id for image_id, is_held in zip(removed, held, strict=True) if is_held]
 
 
 def read_head(made: Round) -> Head | None:
@@ -658,9 +693,10 @@ def _add_round(
     through_id = _get_newest_answer_id(session, search)
     index = indexes.get(index_row)
     previous_id = previous.id if previous else None
+    left_out = list_left_out(session, search.collection_id, index)
     planned = None
     if detour is not None:
-        answers = read_engine_answers(session, search, index)
+        answers = read_engine_answers(session, search, index, left_out=left_out)
         planned = choose_planned(
             session, search, detour, index, answers, previous_id, search.round_size, indexes
         )
@@ -675,6 +711,7 @@ def _add_round(
         answers_through_id=through_id,
         previous_id=previous_id,
         planned=planned,
+        left_out=left_out,
     )
     made = Round(
         search_id=search.id,
@@ -685,6 +722,7 @@ def _add_round(
         seed=search.seed,
         index_id=index_row.id,
         answers_through_id=through_id,
+        left_out_ids=left_out or None,
         detour_id=detour.id if detour is not None and planned is not None else None,
         head_weights=to_bytes(proposal.head.weights) if proposal.head else None,
         head_bias=float(proposal.head.bias) if proposal.head else None,
@@ -730,9 +768,12 @@ def _propose(
     answers_through_id: int,
     previous_id: int | None,
     planned: Choice | None,
+    left_out: Sequence[int],
     round_id: int | None = None,
 ) -> Proposal:
-    answers = read_engine_answers(session, search, index, through_id=answers_through_id)
+    answers = read_engine_answers(
+        session, search, index, through_id=answers_through_id, left_out=left_out
+    )
     return propose_round(
         index,
         answers,
@@ -829,10 +870,10 @@ def read_opening(
         examples = index.vectors[answers.positives]
     if len(examples) == 0 and words is None:
         raise IndexNotUsable(
-            "What opened this search can't be read any more: its examples' originals are away, or "
-            "its words were read by another version of the embedder. Put the originals back where "
-            "they were and add their folder to the collection again, or open the search's settings "
-            "and save them; your answers are safe."
+            "What opened this search can't be read any more: its examples were removed from the "
+            "collection or their originals are away, or its words were read by another version of "
+            "the embedder. Put the images back where they were, and add their folder to the "
+            "collection again, or open the search's settings and save them; your answers are safe."
         )
     if words is None:
         opening = make_opening(examples)
@@ -907,8 +948,12 @@ def _check_answer_values(values: Values) -> None:
             raise BadInput(f"An answer is yes, no or unsure, not “{value}”.")
 
 
-def _list_round_image_ids(session: Session, round_id: int) -> list[int]:
+def _list_round_image_ids(
+    session: Session, round_id: int, *, with_removed: bool = True
+) -> list[int]:
     query = select(RoundImage.image_id).filter_by(round_id=round_id).order_by(RoundImage.position)
+    if not with_removed:
+        query = query.join(Image, Image.id == RoundImage.image_id).where(Image.removed_at.is_(None))
     return list(session.scalars(query))
 
 
@@ -922,7 +967,7 @@ def _add_changes(
     gesture_key: str | None,
 ) -> None:
     """Add an action for the answers that differ from what stands; none if nothing differs."""
-    standing = read_current_answers(session, search, image_ids=list(values))
+    standing = read_current_answers(session, search, image_ids=list(values), with_removed=True)
     changed = _only_changes(values, standing)
     if changed:
         action = _add_action(

@@ -17,7 +17,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 ROLES = ("admin", "ecologist", "evaluator", "viewer")
@@ -165,6 +165,13 @@ class Image(Table):
     __table_args__ = (
         UniqueConstraint("collection_id", "sha256"),
         Index("ix_images_collection_id_path_id", "collection_id", "path", "id"),
+        # Few are: every round asks for them.
+        Index(
+            "ix_images_removed",
+            "collection_id",
+            "removed_at",
+            postgresql_where=text("removed_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -183,6 +190,9 @@ class Image(Table):
     longitude: Mapped[float | None]
     camera: Mapped[str | None]
     added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # Of an image that somebody removed: it is kept, and left out wherever images are looked at.
+    removed_at: Mapped[datetime | None]
+    removed_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
 
 
 class ImagePath(Table):
@@ -391,6 +401,8 @@ class Round(Table):
     detour_id: Mapped[int | None] = mapped_column(
         ForeignKey("detours.id", use_alter=True, ondelete="SET NULL")
     )
+    # Removed images that its index still held: as good as answered.
+    left_out_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
     head_weights: Mapped[bytes | None]  # float32 little-endian; null while there is no head
     head_bias: Mapped[float | None]
     proposing_ms: Mapped[float]

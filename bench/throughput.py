@@ -5,8 +5,8 @@
 Imports, embedding on the way, and indexes by the real verbs, with the embedded database: the fish
 collection (8,725 small JPEGs), and 500 JPEGs of 2,000 x 1,500 pixels cut from the camera-trap
 frames. The floor is cores / (core-seconds an image of the model's forward pass on ready tensors +
-of decoding the JPEGs once, at the quick scale the import chooses + of encoding the thumbnails), each
-measured with every core at it.
+of decoding the JPEGs once, at the quick scale the import chooses + of encoding the thumbnails),
+each measured with every core at it.
 The speed of a shared machine drifts by a fifth within minutes, so the whole way is run a few
 times, each between two measurements of the floor, and the run with the median ratio is shown. Wall
 time counts: nothing else should run.

@@ -76,8 +76,12 @@ def browse(
     like: OptionalId = None,
     photo: OptionalId = None,
     words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
+    choose: bool = False,
 ) -> Response:
-    """A page of images: in order, at random, by name, by likeness, or by words."""
+    """A page of images: in order, at random, by name, by likeness, or by words.
+
+    With `choose` an admin ticks those to remove.
+    """
     words = words.strip()
     collection = get_collection(session, collection_id)
     listing = list_images(session, collection_id, page=page)
@@ -143,6 +147,10 @@ def browse(
         knows_words=any(one.knows_words for one in list_indexes(session, collection_id)),
         max_words_length=MAX_WORDS_LENGTH,
         next_seed=secrets.randbelow(SEEDS),
+        choosing=choose and person.role == "admin",
+        choose_query=urlencode(
+            [(key, value) for key, value in request.query_params.multi_items() if key != "choose"]
+        ),
         preparation=describe_preparation(session, collection, now=datetime.now(UTC)),
         **({"similarities": []} | context),
         **describe_tray(session, person, collection, here(request)),
