@@ -51,6 +51,7 @@ from app.workers import READ_FILES, count_processes, work_through
 DEFAULT_EMBEDDER = "efficientnet-lite0"
 CHUNK_IMAGES = 256  # recorded at a time: what a kill can lose
 CHUNK_S = 5.0  # or sooner, so that progress moves with slow embedders too
+MOST_LOADED = 3  # embedders in memory: two of a combined index, and one more
 COPY_ROWS = 8_192  # vectors in memory at once while copying
 CRASH: Pixels | Refusal = Refusal(DAMAGED, "Decoding it ended the process: it is damaged or huge.")
 PLAN = "planned_ids.npy"  # the image of each row of a building folder
@@ -208,25 +209,33 @@ class OpenIndexes:
 
 
 class LoadedEmbedders:
-    """The embedders in memory; each is loaded when it is first needed."""
+    """The embedders in memory; each is loaded when it is first needed.
+
+    While one is loaded the others go on. Of more than a few, the least recently used is let go; who
+    still uses it keeps it until then.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._loaded: dict[str, Embedder] = {}
-        self._lock = Lock()
+        self._loaded: OrderedDict[str, Embedder] = OrderedDict()  # least recently used first
+        self._loading: dict[str, Lock] = {}
+        self._lock = Lock()  # held for a moment only
 
     def get(self, row: ImageIndex) -> Embedder:
         """The embedder whose vectors fit the index, or EmbedderMismatch."""
         with self._lock:
-            if row.embedder not in self._loaded:
+            own_lock = self._loading.setdefault(row.embedder, Lock())
+        with own_lock:
+            embedder = self._find(row.embedder)
+            if embedder is None:
                 try:
-                    self._loaded[row.embedder] = _load_embedder(row.embedder, self._settings)
+                    embedder = _load_embedder(row.embedder, self._settings)
                 except (BadInput, EmbedderNotUsable) as error:
                     raise EmbedderMismatch(
                         f"The images were prepared with {row.embedder}, which can't be used now. "
                         f"{error}"
                     ) from error
-            embedder = self._loaded[row.embedder]
+                self._keep(row.embedder, embedder)
         if embedder.revision != row.revision:
             raise EmbedderMismatch(
                 f"The images were prepared with {row.revision}, but the weights here are "
@@ -235,6 +244,18 @@ class LoadedEmbedders:
                 "prepared anew."
             )
         return embedder
+
+    def _find(self, name: str) -> Embedder | None:
+        with self._lock:
+            if name in self._loaded:
+                self._loaded.move_to_end(name)
+            return self._loaded.get(name)
+
+    def _keep(self, name: str, embedder: Embedder) -> None:
+        with self._lock:
+            self._loaded[name] = embedder
+            while len(self._loaded) > MOST_LOADED:
+                self._loaded.popitem(last=False)
 
 
 def embed_photo(photo: Photo, embedder: Embedder, *, settings: Settings) -> Floats:

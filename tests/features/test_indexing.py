@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,13 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app.database import PROJECT, Database
-from app.engine.embedders import Pixels, Preparation, load_embedder
+from app.engine.embedders import (
+    EMBEDDERS,
+    Pixels,
+    Preparation,
+    RegisteredEmbedder,
+    load_embedder,
+)
 from app.engine.index import MANIFEST, VECTORS, VectorIndex, read_manifest
 from app.errors import (
     BadInput,
@@ -34,6 +41,7 @@ from app.errors import (
 )
 from app.importing import photo_path, read_photo
 from app.indexing import (
+    MOST_LOADED,
     PLAN,
     LoadedEmbedders,
     OpenIndexes,
@@ -787,6 +795,67 @@ def test_the_current_index_is_the_newest_of_the_embedder_asked_for(
     assert get_current_index(session, collection.id, embedder="x").id == b.id
     with pytest.raises(NoIndexYet):
         get_current_index(session, collection.id, embedder="z")
+
+
+def make_loadable(
+    monkeypatch: pytest.MonkeyPatch, name: str, load: Callable[[], HashEmbedder]
+) -> ImageIndex:
+    """An index row of an embedder that is loaded by `load`."""
+    entry = RegisteredEmbedder(
+        load=lambda _name, _loading: load(), summary="", dimension=24, knows_words=False
+    )
+    monkeypatch.setitem(EMBEDDERS, name, entry)
+    return ImageIndex(embedder=name, revision="hash:1")
+
+
+def test_an_embedder_that_loads_holds_up_only_who_needs_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    loads: list[str] = []
+
+    def load_slowly() -> HashEmbedder:
+        loads.append("slow")
+        begun.set()
+        assert may_end.wait(60)
+        return HashEmbedder()
+
+    slow = make_loadable(monkeypatch, "slow", load_slowly)
+    quick = make_loadable(monkeypatch, "quick", HashEmbedder)
+    embedders = LoadedEmbedders(settings)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(embedders.get, slow) for _ in range(2)]
+        assert begun.wait(60)
+        assert embedders.get(quick) is embedders.get(quick)
+        assert not any(one.done() for one in waiting)
+        may_end.set()
+        assert waiting[0].result() is waiting[1].result()
+    assert loads == ["slow"]
+
+
+def test_only_the_embedders_used_last_stay_in_memory(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+
+    def loadable(name: str) -> ImageIndex:
+        def load() -> HashEmbedder:
+            loads.append(name)
+            return HashEmbedder()
+
+        return make_loadable(monkeypatch, name, load)
+
+    rows = [loadable(f"embedder {number}") for number in range(MOST_LOADED + 1)]
+    embedders = LoadedEmbedders(settings)
+    for row in rows[:-1]:
+        embedders.get(row)
+    embedders.get(rows[0])
+    embedders.get(rows[-1])  # the second was used the longest ago
+    for row in (rows[0], *rows[2:]):
+        embedders.get(row)
+    assert loads == [row.embedder for row in rows]
+    embedders.get(rows[1])
+    assert loads[-1] == rows[1].embedder
 
 
 def test_an_embedder_must_be_the_one_that_made_the_index(
