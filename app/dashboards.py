@@ -56,6 +56,7 @@ from app.reporting import list_examples, plural
 from app.searching import (
     VALUES,
     list_chain,
+    list_left_out,
     read_head,
     read_plan,
 )
@@ -64,6 +65,7 @@ from app.tables import (
     Answer,
     ChosenGoal,
     Detour,
+    Image,
     ImageIndex,
     Person,
     Round,
@@ -172,7 +174,22 @@ class Moment:
     @cached_property
     def answers(self) -> Answers:
         """The answers as rows of the index."""
-        return self.answers_in(self.index, self.values)
+        return self.answers_in(self.index, self.values | dict.fromkeys(self.left_out, "unsure"))
+
+    @cached_property
+    def left_out(self) -> list[int]:
+        """Removed images that the index still holds: no picture shows them."""
+        if self.is_now:
+            return list_left_out(self.session, self.search.collection_id, self.index)
+        return self.made.left_out_ids or []
+
+    @cached_property
+    def removed(self) -> set[int]:
+        """The images that were removed from the collection: they no longer count as found."""
+        query = select(Image.id).where(
+            Image.collection_id == self.search.collection_id, Image.removed_at.is_not(None)
+        )
+        return set(self.session.scalars(query))
 
     @cached_property
     def unanswered(self) -> Integers:
@@ -294,7 +311,9 @@ class Found:
 
 def tell_found(moment: Moment) -> Found:
     """What have I found?"""
-    tally = Counter(moment.values.values())
+    tally = Counter(
+        value for image_id, value in moment.values.items() if image_id not in moment.removed
+    )
     answered = tally.total()
     seconds = _count_seconds(moment)
     image_count = moment.index.count

@@ -40,6 +40,9 @@ REDUCTIONS = (1, 2, 4, 8)
 # what the embedder wants: a third to two thirds of the time, for vectors at a cosine of 0.998 or
 # more to the exact ones (saving a photograph again at JPEG quality 95 moves them as far).
 SPARE_SCALE = 2
+# And never smaller than this, what models of 224 pixels need anyway: to those of 32 pixels the
+# difference would be much larger.
+LEAST_DECODED = 448
 # Measured on camera-trap frames at 1,280 px: WebP saves 40 to 60 % of the bytes for 6 to 27 times
 # the encoding time; twelve 320 px JPEGs are about half of the 600 KB that a grid may weigh.
 THUMBNAIL_QUALITY = 85
@@ -257,7 +260,7 @@ def decode_for(
     prepare: Preparation, opened: PIL.Image.Image, stream: BinaryIO, orientation: int
 ) -> tuple[PIL.Image.Image, Callable[[PIL.Image.Image], Pixels]]:
     """The picture as `decode` gives it, of a large JPEG a smaller one; and how to prepare it."""
-    enough = SPARE_SCALE * prepare.resize_side
+    enough = max(SPARE_SCALE * prepare.resize_side, LEAST_DECODED)
     fitting = [by for by in REDUCTIONS if min(opened.size) >= by * enough]
     reduction = max(fitting) if fitting and is_jpeg(opened) else 1
     picture = decode(opened, stream, orientation, reduce_size(opened.size, reduction))

@@ -14,10 +14,11 @@ This is the only importer of faiss.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import faiss
@@ -41,6 +42,7 @@ RECALL_QUERIES, RECALL_NEAREST = 64, 50
 FEW_ROWS = 10_000  # of so few allowed rows each is compared exactly
 CHUNK_ROWS = 65_536  # 128 MiB at 512 dimensions: what is in memory at once while building
 UNIT_TOLERANCE = 1e-3
+MOST_ON_GPU = 2_048  # neighbours that FAISS finds at once on a GPU
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -96,6 +98,7 @@ class VectorIndex:
     manifest: Manifest
     _faiss: Any
     _metric: Metric | None  # None in folders of versions before there was one
+    _gpu_lock: Lock = field(default_factory=Lock)
 
     @cached_property
     def metric(self) -> Metric:
@@ -148,9 +151,7 @@ class VectorIndex:
             own_vectors = self.vectors[every]  # read once for all queries
             found = [_best(own_vectors @ query, every, k) for query in queries]
         else:
-            candidates = _find_candidates(
-                self._faiss, queries, count, self.manifest.faiss_probes, rows
-            )
+            candidates = self._find_candidates(queries, count, rows)
             found = [
                 _best(self.vectors[own] @ query, own, k)
                 for query, own in zip(queries, candidates, strict=True)
@@ -173,6 +174,31 @@ class VectorIndex:
             more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
             raise UnknownImages(f"not in this index: image {shown}{more}")
         return rows
+
+    def _find_candidates(self, queries: Floats, count: int, rows: Integers | None) -> Integers:
+        if rows is None and count <= MOST_ON_GPU:
+            with self._gpu_lock:  # one search at a time uses a GPU's memory
+                found = None if self._on_gpu is None else self._on_gpu.search(queries, count)[1]
+            if found is not None and (found >= 0).all():
+                candidates: Integers = found
+                return candidates
+        return _find_candidates(self._faiss, queries, count, self.manifest.faiss_probes, rows)
+
+    @cached_property
+    def _on_gpu(self) -> Any:
+        """A copy of the lists on the first GPU, or None: made when it is first needed.
+
+        FAISS has no exhaustive index in 8 bits for GPUs, and no search among given rows there.
+        """
+        if not self.manifest.faiss_probes or not faiss.get_num_gpus():
+            return None
+        library: Any = faiss  # the package for the CPU has no GPU in it
+        try:
+            copied = library.index_cpu_to_gpu(library.StandardGpuResources(), 0, self._faiss)
+        except RuntimeError:  # its memory is too small
+            return None
+        copied.nprobe = self.manifest.faiss_probes
+        return copied
 
     @cached_property
     def _rows_by_image_id(self) -> Integers:

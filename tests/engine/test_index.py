@@ -1,8 +1,10 @@
 """The index: exact scores and neighbours, ids to rows, and that damage never goes unseen."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -116,6 +118,46 @@ def test_a_large_index_looks_into_some_lists_and_says_what_that_misses(large_ind
     assert LEAST_RECALL <= manifest.faiss_recall <= 1
     assert recall > LEAST_RECALL - 0.03  # other queries than it was tuned on
     assert len(np.unique(found[0])) == 50
+
+
+class CopyingGpu:
+    """Stands in for faiss-gpu: the copy is one more index of the CPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, has_room: bool = True) -> None:
+        self.searches = 0
+        self.has_room = has_room
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+        monkeypatch.setattr(faiss, "index_cpu_to_gpu", self.copy, raising=False)
+
+    def copy(self, _resources: object, device: int, index: faiss.IndexIVF) -> "CopyingGpu":
+        if not self.has_room:
+            raise RuntimeError("out of memory")
+        self.device, self.index, self.nprobe = device, index, 0
+        return self
+
+    def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        self.searches += 1
+        return self.index.search(
+            queries, count, params=faiss.SearchParametersIVF(nprobe=self.nprobe)
+        )
+
+
+def test_a_gpu_is_searched_when_faiss_has_one(large_index, tmp_path, monkeypatch):
+    queries, rows = unit_rows(3, 8, seed=6), np.arange(0, large_index.count, 2)
+    expected = large_index.nearest(queries, 20)
+    on_some = large_index.nearest(queries, 20, rows=rows)
+    gpu = CopyingGpu(monkeypatch)
+    fresh = dataclasses.replace(large_index)  # as it is when it is opened
+    np.testing.assert_array_equal(fresh.nearest(queries, 20), expected)
+    assert (gpu.searches, gpu.device, gpu.nprobe) == (1, 0, large_index.manifest.faiss_probes)
+    np.testing.assert_array_equal(fresh.nearest(queries, 20, rows=rows), on_some)
+    fresh.nearest(queries, 1_000)  # more than FAISS finds at once on a GPU
+    assert gpu.searches == 1
+
+    full = CopyingGpu(monkeypatch, has_room=False)
+    np.testing.assert_array_equal(dataclasses.replace(large_index).nearest(queries, 20), expected)
+    assert full.searches == 0
 
 
 @pytest.mark.parametrize("step", [2, 20])

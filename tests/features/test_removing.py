@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import browsing, removing, searching
 from app.collecting import describe_collection, list_collections
+from app.dashboards import open_moment, tell_found
 from app.database import Database
 from app.errors import BadInput
 from app.exports import export_rows
@@ -118,6 +119,9 @@ def test_a_search_goes_on_without_removed_images_and_repeats_its_rounds(
     assert shown(session, search) == second[1:]
     assert not set(upcoming_images(session, search, indexes)) & set(gone)
     assert current_grid(session, search).found == 2  # of four
+    now = open_moment(session, search, indexes, None)
+    assert tell_found(now).positives == 2
+    assert not set(gone) & set(now.index.image_ids[now.answers.positives].tolist())
     found = list_results(session, search, show="yes", page=1, indexes=indexes)
     assert {card.image_id for card in found.cards} == {first[1], images[1].id}
     paths = [row.path for row in export_rows(session, search, indexes)]
