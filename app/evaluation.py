@@ -399,7 +399,7 @@ def describe_replay(
         },
         "oracle_sha256": oracle.sha256,
         "grouped": oracle.groups is not None,
-        "engine_sha256": _hash_engine(),
+        "engine_sha256": hash_engine(),
         "versions": {
             name: version(name) for name in ("rarefind", "numpy", "scipy", "scikit-learn")
         },
@@ -656,7 +656,7 @@ def _what_must_agree(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _hash_engine() -> str:
+def hash_engine() -> str:
     """Changes with every line of the engine that could change a round."""
     code = hashlib.sha256()
     room = Path(engine.__file__).parent

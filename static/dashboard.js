@@ -3,7 +3,7 @@
 "use strict";
 {
   const charts = new Map();
-  const kinds = { bars, interval, histogram, map };
+  const kinds = { bars, interval, histogram, map, against };
   const peek = document.getElementById("peek");
   const still = { animation: false, textStyle: { fontFamily: "inherit" } };
 
@@ -166,6 +166,56 @@
         }),
         series(3, c.no, { symbol: "diamond", symbolSize: 7, lineStyle: { color: c.no, type: "dashed", width: 2 } }),
         series(2, c.yes, { symbol: "circle", symbolSize: 6 }),
+      ],
+    };
+  }
+
+  // What was said, with its interval, beside what was true: dashed, and with other marks.
+  function against({ rows, marks }, c) {
+    const base = frame(c, ["Round", marks.share ? "Share" : "Images"]);
+    const put = (value) => (value === null ? "–" : marks.share ? `${Math.round(100 * value)} %` : value);
+    const line = (name, column, more) => ({
+      type: "line",
+      name,
+      data: rows.map((row) => [row[0], column(row)]),
+      symbol: "none",
+      ...more,
+    });
+    const band = `${Math.round(100 * marks.level)} % interval`;
+    const axis = marks.share ? { max: 1, axisLabel: { color: c.muted, formatter: (v) => `${Math.round(100 * v)} %` } } : {};
+    return {
+      ...base,
+      legend: { ...base.legend, data: marks.level ? ["Said", band, "True"] : ["Said", "True"] },
+      tooltip: {
+        ...base.tooltip,
+        formatter: ([one]) => {
+          const [round, said, low, high, truth] = rows[one.dataIndex];
+          const range = low === null ? "" : ` (${put(low)} to ${put(high)})`;
+          return `After round ${round}: said ${put(said)}${range}, true ${put(truth)}`;
+        },
+      },
+      xAxis: { ...base.xAxis, min: rows[0][0], max: rows[rows.length - 1][0], minInterval: 1 },
+      yAxis: { ...base.yAxis, min: 0, ...axis },
+      series: [
+        line("low", (row) => row[2], { stack: "band", lineStyle: { opacity: 0 } }),
+        line(band, (row) => (row[2] === null ? null : row[3] - row[2]), {
+          stack: "band",
+          lineStyle: { opacity: 0 },
+          itemStyle: { color: c.accent, opacity: 0.3 },
+          areaStyle: { color: c.accent, opacity: 0.18 },
+        }),
+        line("Said", (row) => row[1], {
+          symbol: "circle",
+          symbolSize: 6,
+          lineStyle: { color: c.accent, width: 2 },
+          itemStyle: { color: c.accent },
+        }),
+        line("True", (row) => row[4], {
+          symbol: "diamond",
+          symbolSize: 7,
+          lineStyle: { color: c.text, width: 2, type: "dashed" },
+          itemStyle: { color: c.text },
+        }),
       ],
     };
   }

@@ -1,6 +1,6 @@
 """Rounds run against an oracle: known labels that answer instead of a person."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from app.engine.answers import Answers, Opening, Value, make_opening
 from app.engine.index import VectorIndex
-from app.engine.loop import Proposal, propose_round, round_rng
+from app.engine.loop import Choice, Proposal, propose_round, round_rng
+from app.engine.strategies.round_state import LIKELY
 
 Integers = NDArray[np.int64]
 ORACLE_STREAM = 1  # keeps the oracle's mistakes apart from the random numbers of the round
@@ -84,6 +85,51 @@ def replay(
         )
         played.append(ReplayRound(proposal, values, answers))
     return played
+
+
+def retrace(
+    index: VectorIndex,
+    *,
+    opening_rows: Integers,
+    shown: Sequence[Integers],
+    values: Sequence[NDArray[np.int8]],
+    strategy: str,
+    seed: int,
+    pool_rows: Integers | None = None,
+) -> list[ReplayRound]:
+    """The rounds of a run whose images and answers are known, with the heads that chose them.
+
+    Nothing is chosen anew, so it takes a fraction of the run's own time. One round without images
+    comes last, for the head after all answers.
+    Parameters: `shown` and `values`, of each round the rows (k,) int64 and the answers (k,) int8 of
+    Value; the others as they were given to `replay`. Raises UnknownStrategy.
+    Source: as `replay`; heads are those of the run wherever the engine is that of the run.
+    """
+    opening = Opening(
+        make_opening(index.vectors[opening_rows]), np.empty((0, index.dimension), np.float32)
+    )
+    answers = Answers(
+        np.asarray(opening_rows, np.int64), np.full(len(opening_rows), Value.YES, np.int8)
+    )
+    nothing = (np.empty(0, np.int64), np.empty(0, np.int8))
+    traced: list[ReplayRound] = []
+    for number, (rows, given) in enumerate([*zip(shown, values, strict=True), nothing], 1):
+        proposal = propose_round(
+            index,
+            answers,
+            opening=opening,
+            strategy=strategy,
+            size=len(rows),
+            round_number=number,
+            rng=round_rng(seed, number),
+            pool_rows=pool_rows,
+            planned=Choice.of(rows, LIKELY),
+        )
+        answers = Answers(
+            np.concatenate([answers.rows, rows]), np.concatenate([answers.values, given])
+        )
+        traced.append(ReplayRound(proposal, given, answers))
+    return traced
 
 
 def ask_oracle(

@@ -7,6 +7,7 @@ the head: the rounds stay those of the replay, the same for every rule.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +106,7 @@ def replay_stops(
     outcomes: dict[str, StopOutcome] = {}
     last = min(rounds, len(played))
     for number in range(1, last + 1):
-        moment = _describe_moment(index, played, number, opening_count, pool_rows, seed)
+        moment = describe_moment(index, played, number, opening_count, pool_rows, seed)
         by_rounds = measure(moment.answers)
         for name, own in waiting.items():
             if np.isnan(own.first) and _is_reached(own.goal, *by_rounds):
@@ -148,28 +149,45 @@ class _Waiting:
 
 
 @dataclass(frozen=True, eq=False)
-class _Moment:
-    """A run after one of its rounds, the same for every rule."""
+class RunMoment:
+    """A run after round `number` of it: what a live search would know then, the same for all rules.
+
+    `answers` are all, those of the opening first; `values` (k,) int8 of Value and `rounds` (k,)
+    int64 leave them out. `scores` (n,) float32 by the head after the round, None without one;
+    `calibration` of what the rounds so far have shown, None without a head that chose one.
+    `pool_rows` (m,) int64, ascending: the rows that could be shown; `seed` >= 0 of the run.
+    """
 
     index: VectorIndex
     number: int
     answers: Answers
     values: Values
     rounds: Integers
-    scores: Floats | None  # (n,) by the head after the round
+    scores: Floats | None
     calibration: Calibration | None
     pool_rows: Integers
     seed: int
 
+    @cached_property
+    def unanswered(self) -> Integers:
+        """Rows that could be shown and have no answer, (u,) int64, ascending."""
+        return np.setdiff1d(self.pool_rows, self.answers.rows)
 
-def _describe_moment(
+
+def describe_moment(
     index: VectorIndex,
     played: list[ReplayRound],
     number: int,
     opening_count: int,
     pool_rows: Integers,
     seed: int,
-) -> _Moment:
+) -> RunMoment:
+    """A run as it stood after one of its rounds.
+
+    Parameters: `played`, as `replay` or `retrace` gave them, one round more than `number` for the
+    head after it; `number` from 1; the others as in `replay_stops`.
+    Source: what `Moment` of app/dashboards.py knows of a live search, from the same rounds.
+    """
     answers = played[number - 1].answers
     values = answers.values[opening_count:]
     sizes = [len(one.proposal.rows) for one in played[:number]]
@@ -184,7 +202,7 @@ def _describe_moment(
             np.concatenate([one.values for one in judged]),
             scores[np.setdiff1d(pool_rows, answers.rows)],
         )
-    return _Moment(
+    return RunMoment(
         index,
         number,
         answers,
@@ -198,7 +216,7 @@ def _describe_moment(
 
 
 def _ask_rule(
-    moment: _Moment, own: _Waiting, name: str, ask_oracle: AskOracle
+    moment: RunMoment, own: _Waiting, name: str, ask_oracle: AskOracle
 ) -> tuple[Standing, Advice, bool]:
     """What a rule says, after giving it the sample and the look that it asks for."""
     needs_look = get_stop_rule(name).needs_look
@@ -228,7 +246,7 @@ def _ask_rule(
         _answer(own, plan.rows, ask_oracle(plan.rows, moment.number))
 
 
-def _stand(moment: _Moment, own: _Waiting) -> tuple[Standing, Integers]:
+def _stand(moment: RunMoment, own: _Waiting) -> tuple[Standing, Integers]:
     """Where the search stands for this rule, and the rows it has no answer on, ascending."""
     is_open = np.zeros(moment.index.count, dtype=bool)
     is_open[moment.pool_rows] = True
@@ -259,7 +277,7 @@ def _stand(moment: _Moment, own: _Waiting) -> tuple[Standing, Integers]:
 
 
 def _estimate_coverage(
-    moment: _Moment, standing: Standing, unanswered: Integers
+    moment: RunMoment, standing: Standing, unanswered: Integers
 ) -> CoverageEstimate | None:
     if moment.calibration is None or not standing.found:
         return None

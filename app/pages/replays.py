@@ -1,7 +1,12 @@
 """Replays: starting one, how it goes, its report, and two side by side. For evaluators."""
 
+import csv
+import io
+from dataclasses import asdict
 from datetime import UTC, datetime
+from math import isnan
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -14,6 +19,15 @@ from app.errors import BadInput, NotFound
 from app.evaluation import RIVAL, ReplaySettings
 from app.pages.addresses import LARGEST_ID, Id, see_other
 from app.pages.rendering import render, wants_fragment
+from app.replay_dashboard import (
+    find_course,
+    find_kept_run,
+    judge_rules,
+    plot_course,
+    tell_course,
+    tell_run_moment,
+    trace_run,
+)
 from app.replay_report import compare_replays, describe_report, find_film
 from app.replays import (
     get_replay,
@@ -37,6 +51,8 @@ USUAL = {"rounds": 25, "size": 10, "seeds": 3}
 Number = Annotated[int, Form()]
 Names = Annotated[list[str], Form()]
 OtherId = Annotated[int, Query(ge=1, le=LARGEST_ID)]
+Seed = Annotated[int | None, Query(ge=0, le=LARGEST_ID)]
+RoundNumber = Annotated[int | None, Query(ge=0, le=LARGEST_ID)]
 
 router = APIRouter(prefix="/collections/{collection_id}/replays")
 
@@ -130,7 +146,7 @@ def replay_page(
     replay_id: Id,
     target: str | None = None,
     strategy: str | None = None,
-    seed: Annotated[int | None, Query(ge=0, le=LARGEST_ID)] = None,
+    seed: Seed = None,
 ) -> Response:
     """How a replay goes, or its report with the filmstrip of one run."""
     context = describe(session, person, collection_id, replay_id)
@@ -142,6 +158,81 @@ def replay_page(
         names = name_images(session, seen)
         context |= describe_report(manifest, runs) | {"film": film, "names": names}
     return render(request, "replay.html", **context)
+
+
+@router.get("/{replay_id}/run")
+def run_page(
+    request: Request,
+    session: DbSession,
+    person: Evaluator,
+    collection_id: Id,
+    replay_id: Id,
+    target: str | None = None,
+    strategy: str | None = None,
+    seed: Seed = None,
+    round: RoundNumber = None,  # the word of the address
+    whole: bool = False,
+) -> Response:
+    """One run as its dashboard would have been after a round, beside the truth."""
+    context = describe(session, person, collection_id, replay_id)
+    context |= open_run(request, context["replay"], target, strategy, seed, round)
+    if whole:
+        context |= tell_moment(request, session, context) | tell_rounds(request, session, context)
+    return render(request, "replay_run.html", whole=whole, **context)
+
+
+@router.get("/{replay_id}/run/rounds.csv")
+def download_course(
+    request: Request,
+    session: DbSession,
+    person: Evaluator,
+    collection_id: Id,
+    replay_id: Id,
+    target: str | None = None,
+    strategy: str | None = None,
+    seed: Seed = None,
+) -> Response:
+    """What would have been said after each round of a run, and what was true, as a table."""
+    context = describe(session, person, collection_id, replay_id)
+    context |= open_run(request, context["replay"], target, strategy, seed, None)
+    rows = [asdict(row) for row in tell_rounds(request, session, context)["course"].rows]
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {name: "" if isnan(value) else round(value, 6) for name, value in row.items()}
+        )
+    name = f"replay-{replay_id}-run.csv"
+    return Response(
+        lines.getvalue(),
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+@router.get("/{replay_id}/run/{part}")
+def run_part(
+    request: Request,
+    session: DbSession,
+    person: Evaluator,
+    collection_id: Id,
+    replay_id: Id,
+    part: Literal["moment", "rounds"],
+    target: str | None = None,
+    strategy: str | None = None,
+    seed: Seed = None,
+    round: RoundNumber = None,
+) -> Response:
+    """A part of that page that takes longer."""
+    if not wants_fragment(request):
+        query = f"{request.url.query}&whole=1" if request.url.query else "whole=1"
+        return see_other(f"/collections/{collection_id}/replays/{replay_id}/run?{query}#{part}")
+    context = describe(session, person, collection_id, replay_id)
+    context |= open_run(request, context["replay"], target, strategy, seed, round)
+    tell = tell_moment if part == "moment" else tell_rounds
+    context |= tell(request, session, context)
+    return render(request, f"_replay_run_{part}.html", **context)
 
 
 @router.get("/{replay_id}/progress")
@@ -205,6 +296,55 @@ def describe(
         "collection": get_collection(session, collection_id),
         "replay": replay,
         "left_s": time_left_s(replay, now=datetime.now(UTC)),
+    }
+
+
+def open_run(
+    request: Request,
+    replay: Replay,
+    target: str | None,
+    strategy: str | None,
+    seed: int | None,
+    round_number: int | None,
+) -> dict[str, Any]:
+    """The run that is asked for, and the round of it: without one the last."""
+    settings = request.app.state.settings
+    kept = find_kept_run(settings, replay, target=target, strategy=strategy, seed=seed)
+    last = len(kept.rounds)
+    after = last if round_number is None else round_number
+    if not 1 <= after <= last:
+        raise NotFound(f"This run has {last} rounds. Choose one of them.")
+    run = kept.run
+    named = {"target": run.target, "strategy": run.strategy, "seed": run.seed}
+    return {"kept": kept, "after": after, "run_query": urlencode(named)}
+
+
+def tell_moment(request: Request, session: Session, context: dict[str, Any]) -> dict[str, Any]:
+    """What would have been said at the round."""
+    after = context["after"]
+    traced = trace_run(
+        session,
+        context["replay"],
+        context["kept"],
+        indexes=request.app.state.indexes,
+        rounds=after + 1,  # the next one too: it is what the forecast is of
+    )
+    told = tell_run_moment(traced, after)
+    seen = {image_id for gap in told.gaps for image_id in gap.image_ids}
+    return {"told": told, "names": name_images(session, seen)}
+
+
+def tell_rounds(request: Request, session: Session, context: dict[str, Any]) -> dict[str, Any]:
+    """What would have been said over all rounds, and by the stop rules until this one."""
+    kept = context["kept"]
+    course = find_course(kept)
+    if course is None:
+        traced = trace_run(session, context["replay"], kept, indexes=request.app.state.indexes)
+        course = tell_course(traced)
+    return {
+        "course": course,
+        "plots": plot_course(course, kept.rounds[0].n_target),
+        "rules": judge_rules(course, context["after"]),
     }
 
 

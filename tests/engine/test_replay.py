@@ -5,7 +5,7 @@ import pytest
 
 from app.engine.answers import Answers, Opening, Value
 from app.engine.loop import STRATEGIES, make_opening, propose_round, round_rng
-from app.engine.replay import hold_out, replay
+from app.engine.replay import hold_out, replay, retrace
 
 
 def play(clustered, **changes):
@@ -40,6 +40,31 @@ def test_every_round_is_what_the_loop_proposes(clustered, strategy):
         )
         assert one.proposal.rows.tolist() == proposal.rows.tolist()
         answers = one.answers
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_retraced_has_the_heads_that_chose_its_rounds(clustered, strategy):
+    index, target_rows = clustered
+    pool = np.arange(0, index.count, 2)
+    played = play(clustered, strategy=strategy, rounds=4, pool_rows=pool)
+    traced = retrace(
+        index,
+        opening_rows=target_rows[:1],
+        shown=[one.proposal.rows for one in played[:3]],
+        values=[one.values for one in played[:3]],
+        strategy=strategy,
+        seed=3,
+        pool_rows=pool,
+    )
+    assert len(traced) == 4 and len(traced[3].proposal.rows) == 0
+    for own, known in zip(traced, played, strict=True):
+        assert (own.proposal.head is None) == (known.proposal.head is None)
+        if own.proposal.head is not None:
+            assert own.proposal.head.weights.tolist() == known.proposal.head.weights.tolist()
+            assert own.proposal.head.bias == known.proposal.head.bias
+    for own, known in zip(traced[:3], played, strict=False):
+        assert own.proposal.scores.tolist() == known.proposal.scores.tolist()
+        assert own.answers.rows.tolist() == known.answers.rows.tolist()
 
 
 def test_the_oracle_answers_by_the_labels(clustered):
