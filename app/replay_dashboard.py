@@ -57,6 +57,7 @@ from app.evaluation import (
 )
 from app.indexing import OpenIndexes
 from app.replays import replay_folder
+from app.reporting import plural
 from app.settings import Settings
 from app.tables import ImageIndex, OracleLabel, Replay
 
@@ -192,7 +193,11 @@ class RuleVerdict:
 
 @dataclass(frozen=True)
 class Compared:
-    """What one method says at a moment, and what is true. `verdict`: inside, too high, too low."""
+    """What one method says at a moment, and what is true.
+
+    `verdict`: inside, where the interval holds the truth, or the interval is too high or too low;
+    empty where there is no interval.
+    """
 
     title: str
     kind: str
@@ -698,7 +703,7 @@ def _judge_plot(told: list[tuple[float, ...]], level: float | None, is_share: bo
     if not len(said):
         return "Nothing could be said yet."
     off = float((said - truth).mean())
-    by = f"{100 * abs(off):.0f} points" if is_share else f"{abs(off):.1f}"
+    by = plural(round(100 * abs(off)), "point") if is_share else f"{abs(off):.1f}"
     mean = f"On average it was {by} too {'high' if off > 0 else 'low'}."
     if level is None:
         return mean

@@ -80,6 +80,32 @@ def test_replay_is_played_reported_kept_and_compared(pond):
     assert alone.status_code == 422 and "two replays" in alone.text
 
 
+def test_one_run_is_shown_beside_the_truth_after_any_round(pond):
+    address = play(pond, rounds=3)
+    assert f"{address}/run?target=heron" in pond.get(address).text
+    here, run = f"{address}/run", {"target": "heron", "strategy": "random", "seed": 0}
+    page = pond.get(here, params=run).text
+    assert "after 3 rounds of 3" in page and "Chosen by random" in page
+    earlier = pond.get(here, params=run | {"round": 2}).text
+    assert "after 2 rounds of 3" in earlier and "round=1" in earlier and "round=3" in earlier
+    for part, words in (("moment", "truly left to find"), ("rounds", "reached")):
+        told = pond.get(f"{here}/{part}", params=run | {"round": 2}, headers={"HX-Request": "true"})
+        assert told.status_code == 200 and words in told.text and "<html" not in told.text
+        # Without scripts the link to a part leads to the whole page.
+        whole = pond.get(f"{here}/{part}", params=run | {"round": 2}).text
+        assert words in whole and "after 2 rounds of 3" in whole and "hx-get" not in whole
+    table = pond.get(f"{here}/rounds.csv", params=run)
+    assert table.headers["content-disposition"].startswith("attachment")
+    lines = table.text.splitlines()
+    assert lines[0].startswith("round,found,recall_said") and len(lines) == 1 + 3
+    assert "nan" not in table.text
+    assert pond.get(here, params=run | {"round": 4}).status_code == 404
+    assert pond.get(here, params=run | {"seed": 5}).status_code == 404
+    with pond.app.state.database.session() as session:
+        get_local_person(session).role = "ecologist"
+    assert pond.get(here, params=run).status_code == 403
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
