@@ -20,6 +20,7 @@ from app.database import PROJECT, open_database
 from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError, RequestTooLarge
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import Jobs
+from app.overview import FolderSizes
 from app.pages import (
     browse,
     collections,
@@ -28,6 +29,7 @@ from app.pages import (
     images,
     indexes,
     removing,
+    overview,
     replays,
     searches,
     sign_in,
@@ -58,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.database = open_database(settings)
         app.state.indexes = OpenIndexes(settings)
         app.state.embedders = LoadedEmbedders(settings)
+        app.state.folder_sizes = FolderSizes(settings.home)
         app.state.jobs = Jobs(app.state.database, settings)
         app.state.jobs.start()
         # Models and tables stay for good: looking through them for garbage would hold up a round
@@ -90,6 +93,7 @@ def create_app(settings: Settings) -> FastAPI:
         images,
         searches,
         dashboard,
+        overview,
     )
     for room in rooms:
         app.include_router(room.router, include_in_schema=False)

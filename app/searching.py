@@ -270,6 +270,7 @@ def submit_answers(
     `rest_are_no` answers no for every image of the round that has no answer, and is remembered.
     """
     _lock(session, search)
+    started = time.perf_counter()
     if _is_repeated(session, search, gesture_key):
         return Submitted(already=True)
     _check_values(session, search, round_id, values)
@@ -294,6 +295,7 @@ def submit_answers(
     proposed = _add_round(session, search, previous=previous, detour=detour, indexes=indexes)
     action.next_round_id = proposed.id
     search.current_round_id = proposed.id
+    proposed.submitting_ms = (time.perf_counter() - started) * 1_000
     session.flush()
     return Submitted(already=False)
 

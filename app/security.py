@@ -177,7 +177,7 @@ def get_person(request: Request, person: Annotated[Person | None, Depends(find_p
 def get_admin(person: Annotated[Person, Depends(get_person)]) -> Person:
     """The person signed in, if an admin."""
     if person.role != "admin":
-        raise NotAllowed("Only an admin can add or remove images. Ask one of yours.")
+        raise NotAllowed("Only an admin can do that. Ask one of yours.")
     return person
 
 

@@ -406,6 +406,8 @@ class Round(Table):
     head_weights: Mapped[bytes | None]  # float32 little-endian; null while there is no head
     head_bias: Mapped[float | None]
     proposing_ms: Mapped[float]
+    # Of the submit that led here, from the lock to the last write; null where none did.
+    submitting_ms: Mapped[float | None]
     proposed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     images: Mapped[list["RoundImage"]] = relationship(order_by="RoundImage.position")

@@ -3,7 +3,7 @@
 "use strict";
 {
   const charts = new Map();
-  const kinds = { bars, interval, histogram, map, against };
+  const kinds = { bars, interval, histogram, map, against, hours };
   const peek = document.getElementById("peek");
   const still = { animation: false, textStyle: { fontFamily: "inherit" } };
 
@@ -217,6 +217,18 @@
           itemStyle: { color: c.text },
         }),
       ],
+    };
+  }
+
+  function hours({ rows, marks }, c) {
+    const base = frame(c, ["", "Rounds"]);
+    return {
+      ...base,
+      grid: { ...base.grid, top: 12, bottom: 28 },
+      tooltip: { ...base.tooltip, formatter: ([one]) => `${new Date(one.value[0]).toLocaleString()}: ${one.value[1]}` },
+      xAxis: { ...base.xAxis, type: "time", name: "", min: marks.since, max: marks.until, axisLabel: { color: c.muted, hideOverlap: true } },
+      yAxis: { ...base.yAxis, minInterval: 1 },
+      series: [{ type: "bar", name: "Rounds", data: rows, barWidth: 4, itemStyle: { color: c.accent } }],
     };
   }
 
