@@ -224,11 +224,12 @@
     const base = frame(c, ["", "Rounds"]);
     return {
       ...base,
+      legend: { show: false },
       grid: { ...base.grid, top: 12, bottom: 28 },
       tooltip: { ...base.tooltip, formatter: ([one]) => `${new Date(one.value[0]).toLocaleString()}: ${one.value[1]}` },
       xAxis: { ...base.xAxis, type: "time", name: "", min: marks.since, max: marks.until, axisLabel: { color: c.muted, hideOverlap: true } },
       yAxis: { ...base.yAxis, minInterval: 1 },
-      series: [{ type: "bar", name: "Rounds", data: rows, barWidth: 4, itemStyle: { color: c.accent } }],
+      series: [{ type: "bar", name: "Rounds", data: rows, barWidth: window.innerWidth < 640 ? 1.5 : 4, itemStyle: { color: c.accent } }],
     };
   }
 
