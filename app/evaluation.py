@@ -32,11 +32,11 @@ from app.engine.metrics import average_precision, f1, recall
 from app.engine.replay import ReplayRound, ask_oracle, hold_out, replay
 from app.engine.stop_replay import replay_stops
 from app.engine.stopping import STOP_RULES, Goal, UnknownStopRule, get_stop_rule
-from app.engine.strategies import ANCHORAL, get_strategy
+from app.engine.strategies import get_strategy
 from app.errors import BadInput, NotFound, RarefindError
 from app.oracle import Oracle, count_of, name_some
 from app.reading import start_worker
-from app.searching import DEFAULT_STRATEGY
+from app.searching import DEFAULT_STRATEGY, NEAR_ANSWERS
 
 RIVAL = "pf-ma"
 ALL = "all"
@@ -192,7 +192,7 @@ def choose_targets(
 def choose_strategies(strategies: Iterable[str]) -> tuple[str, ...]:
     """The strategies named, each once; `all` is every one, none is pf-ma and the usual one."""
     named = tuple(dict.fromkeys(strategies)) or tuple(dict.fromkeys((RIVAL, DEFAULT_STRATEGY)))
-    return (*STRATEGIES, f"{ANCHORAL}{RIVAL}") if named == (ALL,) else named
+    return (*STRATEGIES, NEAR_ANSWERS) if named == (ALL,) else named
 
 
 def choose_stops(stops: Iterable[str]) -> tuple[str, ...]:

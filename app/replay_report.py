@@ -200,6 +200,8 @@ def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str
     """Everything but the filmstrips: facts, the table and the curves of each band."""
     settings = ReplaySettings(**manifest["settings"])
     measures = list_measures(runs, settings)
+    chief = [one for one in measures if not one.further]
+    further = [one for one in measures if one.further]
     summary = summarise(runs, settings)
     bands = list_bands(runs)
     if len(bands) == 2:  # all targets are of one band
@@ -210,7 +212,8 @@ def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str
         "settings": settings,
         "run_count": len(runs),
         "rival": RIVAL if RIVAL in settings.strategies else None,
-        "measures": measures,
+        "measures": chief,
+        "further_measures": further,
         "titles": {name: get_strategy(name).title for name in strategies},
         "stops": [_describe_stop(row) for row in summarise_stops(runs, settings)],
         "bands": [
@@ -218,12 +221,8 @@ def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str
                 "name": band,
                 "title": BAND_TITLES[band],
                 "targets": next(row.targets for row in summary if row.band == band),
-                "rows": [
-                    (row, [_describe_figure(row.figures[m.name], m) for m in measures])
-                    for name in strategies
-                    for row in summary
-                    if (row.band, row.strategy) == (band, name)
-                ],
+                "rows": _list_rows(summary, strategies, band, chief),
+                "further_rows": _list_rows(summary, strategies, band, further),
                 "charts": [
                     (title, meaning, draw_panels(runs, settings, strategies, band, column))
                     for column, (title, meaning) in CURVES.items()
@@ -249,7 +248,7 @@ def compare_replays(
             list_measures(right_runs, right_settings),
             strict=False,
         )
-        if one.name.split("@")[0] == other.name.split("@")[0]
+        if one.name.split("@")[0] == other.name.split("@")[0] and not one.further
     ]
     summaries = [
         {row.strategy: row for row in summarise(runs, settings) if row.band == ALL}
@@ -346,6 +345,17 @@ def sort_strategies(summary: list[SummaryRow], settings: ReplaySettings) -> list
     return sorted(settings.strategies, key=rank)
 
 
+def _list_rows(
+    summary: list[SummaryRow], strategies: list[str], band: str, measures: list[Measure]
+) -> list[tuple[SummaryRow, list[Cell]]]:
+    return [
+        (row, [_describe_figure(row.figures[one.name], one) for one in measures])
+        for name in strategies
+        for row in summary
+        if (row.band, row.strategy) == (band, name)
+    ]
+
+
 def _describe_stop(row: StopSummaryRow) -> StopLine:
     rule = get_stop_rule(row.rule)
     wanted = {
@@ -396,8 +406,7 @@ def _write_range(one: Interval, measure: Measure, *, signed: bool = False) -> st
 
 
 def _form(measure: Measure, *, signed: bool) -> str:
-    digits = {"answers_to_80": 0, "ms_per_round": 1}.get(measure.name, 3)
-    return f"{{:{'+' if signed else ''}.{digits}f}}"
+    return f"{{:{'+' if signed else ''}.{measure.digits}f}}"
 
 
 def _list_intervals(

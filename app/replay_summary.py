@@ -13,13 +13,20 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from app.engine.metrics import answers_until, area
+from app.engine.metrics import (
+    answers_until,
+    area,
+    positives_per_100_answers,
+    round_precision,
+    rounds_until,
+)
 from app.evaluation import (
     BANDS,
     RIVAL,
@@ -34,6 +41,13 @@ from app.evaluation import (
 SUMMARY, STOP_SUMMARY = "summary.csv", "stop_summary.csv"
 EARLY = 5  # rounds after which a first figure is taken
 LEVEL = 0.8  # of recall
+FURTHER_LEVELS = (0.5, 0.95)
+FURTHER_AREAS = {
+    "recall": "recall",
+    "mode_coverage": "mode coverage",
+    "f1": "F1",
+    "average_precision": "average precision",
+}
 CONFIDENCE = 0.95
 ALL = "all"
 
@@ -42,12 +56,17 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of a run; a difference in the wrong direction is no gain."""
+    """One figure of a run; a difference in the wrong direction is no gain.
+
+    The report shows those that are not `further` first, the others on demand.
+    """
 
     name: str
     title: str
     of_run: Callable[[PlayedRun], float]
     more_is_better: bool = True
+    digits: int = 3
+    further: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,10 +223,63 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
         Measure(
             "answers_to_80",
             "Answers to 80 % recall",
-            lambda run: answers_to_recall(run, LEVEL, budget),
+            partial(answers_to_recall, level=LEVEL, budget=budget),
             more_is_better=False,
+            digits=0,
         ),
-        Measure("ms_per_round", "Milliseconds a round", _ms_per_round, more_is_better=False),
+        Measure(
+            "ms_per_round", "Milliseconds a round", _ms_per_round, more_is_better=False, digits=1
+        ),
+        Measure(
+            "precision",
+            "Precision of rounds",
+            lambda run: _mean_precision(run, last),
+            further=True,
+        ),
+        Measure(
+            "per_100",
+            "Yes in 100 answers",
+            lambda run: _per_hundred(run, settings.open_with),
+            digits=1,
+            further=True,
+        ),
+        Measure(
+            f"average_precision@{last}",
+            f"Average precision after {last}",
+            _at("average_precision", last),
+            further=True,
+        ),
+        *(
+            Measure(
+                f"area_{column}",
+                f"Area under {title}",
+                partial(_area, rounds=last, column=column),
+                further=True,
+            )
+            for column, title in FURTHER_AREAS.items()
+        ),
+        *(
+            Measure(
+                f"answers_to_{100 * level:.0f}",
+                f"Answers to {100 * level:.0f} % recall",
+                partial(answers_to_recall, level=level, budget=budget),
+                more_is_better=False,
+                digits=0,
+                further=True,
+            )
+            for level in FURTHER_LEVELS
+        ),
+        *(
+            Measure(
+                f"rounds_to_{100 * level:.0f}",
+                f"Rounds to {100 * level:.0f} % recall",
+                partial(rounds_to_recall, level=level, budget=last),
+                more_is_better=False,
+                digits=1,
+                further=True,
+            )
+            for level in sorted({LEVEL, *FURTHER_LEVELS})
+        ),
     ]
     by_name = {measure.name: measure for measure in measures}  # one @5 when there are 5 rounds
     return [
@@ -225,6 +297,11 @@ def answers_to_recall(run: PlayedRun, level: float, budget: int) -> float:
     """
     answers = np.array([row.answers for row in run.rows])
     return min(answers_until(answers, curve(run, "recall", len(run.rows)), level), budget)
+
+
+def rounds_to_recall(run: PlayedRun, level: float, budget: int) -> float:
+    """As `answers_to_recall`, counted in rounds: a run that never did counts all of them."""
+    return min(rounds_until(curve(run, "recall", len(run.rows)), level), budget)
 
 
 def curve(run: PlayedRun, column: str, rounds: int) -> Doubles:
@@ -323,8 +400,24 @@ def _at(column: str, number: int) -> Callable[[PlayedRun], float]:
     return lambda run: float(curve(run, column, number)[number - 1])
 
 
-def _area(run: PlayedRun, rounds: int) -> float:
-    return area(curve(run, "coverage", rounds))
+def _area(run: PlayedRun, rounds: int, column: str = "coverage") -> float:
+    return area(curve(run, column, rounds))
+
+
+def _mean_precision(run: PlayedRun, rounds: int) -> float:
+    """The mean over the rounds; one that could not be filled counts by the images it had."""
+    before = 0
+    shares = []
+    for row in run.rows[:rounds]:
+        shares.append(round_precision(row.yes_in_round, row.answers - before))
+        before = row.answers
+    return float(np.mean(shares))
+
+
+def _per_hundred(run: PlayedRun, opening_count: int) -> float:
+    """Of all rounds together; the examples that opened the run are no answers."""
+    last = run.rows[-1]
+    return positives_per_100_answers(last.positives - opening_count, last.answers)
 
 
 def _ms_per_round(run: PlayedRun) -> float:

@@ -32,7 +32,7 @@ from app.engine.loop import (
     propose_round,
     round_rng,
 )
-from app.engine.strategies import STRATEGIES, UnknownStrategy, get_strategy
+from app.engine.strategies import ANCHORAL, STRATEGIES, UnknownStrategy, get_strategy
 from app.errors import (
     BadInput,
     EmbedderMismatch,
@@ -65,6 +65,7 @@ from app.tables import (
 
 ROUND_SIZES = range(6, 49)
 DEFAULT_ROUND_SIZE = 12
+NEAR_ANSWERS = f"{ANCHORAL}pf-ma"
 DEFAULT_STRATEGY = "rarefind"
 MAX_NAME_LENGTH = 200
 MAX_COUNTS_LENGTH = 2_000
@@ -114,10 +115,11 @@ class Step:
 
 
 def list_strategies() -> list[StrategyChoice]:
-    """Every strategy, the recommended one first."""
+    """Every strategy, the recommended one first; of those near the answers the usual one."""
+    entries = STRATEGIES | {NEAR_ANSWERS: get_strategy(NEAR_ANSWERS)}
     choices = [
         StrategyChoice(name, entry.title, entry.summary, entry.for_evaluators)
-        for name, entry in STRATEGIES.items()
+        for name, entry in entries.items()
     ]
     return sorted(choices, key=lambda choice: (choice.name != DEFAULT_STRATEGY,))
 

@@ -68,8 +68,8 @@ class Settings(BaseSettings):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="Where models run: auto takes a GPU when there is one.",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?|cuda:\d+(,cuda:\d+)+)$",
+        description="Where models run: auto takes every GPU there is; cuda:0,cuda:2 takes these.",
     )
     weights: Path | None = Field(
         default=None,

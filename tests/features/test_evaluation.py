@@ -466,6 +466,27 @@ def test_run_that_falls_short_counts_its_whole_budget(played):
     assert curve(replace(run, rows=rows[:2]), "recall", 4).tolist() == [0.1, 0.5, 0.5, 0.5]
 
 
+def test_further_figures_are_those_of_the_rounds(played):
+    _, runs = read_replay(played)
+    own = [run for run in runs if (run.target, run.strategy, run.seed) == ("heron", "pf-ma", 1)]
+    settings = replace(SETTINGS, targets=("heron",), strategies=("pf-ma",), seeds=1)
+    (row,) = [one for one in summarise(own, settings) if one.band == "all"]
+    figures = {name: figure.value.mean for name, figure in row.figures.items()}
+    lines = own[0].rows
+    yes = sum(text.count("y") for text in own[0].values)
+    assert figures["per_100"] == pytest.approx(100 * yes / (4 * 6))
+    assert figures["precision"] == pytest.approx(yes / (4 * 6))  # all rounds are full
+    for column in ("recall", "mode_coverage", "f1", "average_precision"):
+        mean = sum(getattr(line, column) for line in lines) / 4
+        assert figures[f"area_{column}"] == pytest.approx(mean)
+    assert figures["average_precision@4"] == lines[-1].average_precision
+    for level in (0.5, 0.8, 0.95):
+        reached = [line for line in lines if line.recall >= level - 1e-9]
+        rounds, answers = (reached[0].round, reached[0].answers) if reached else (4, 24)
+        assert figures[f"rounds_to_{100 * level:.0f}"] == rounds
+        assert figures[f"answers_to_{100 * level:.0f}"] == answers
+
+
 def test_report_needs_nothing_but_itself(played, oracle):
     names = oracle.name_of | {0: "</script><b>0"}
     page = write_report(played, names=names, find_pictures=lambda _: {}).read_text()
@@ -478,7 +499,9 @@ def test_report_needs_nothing_but_itself(played, oracle):
     assert data["runs"][0][4] == runs[0].shown
     assert page.count("for a coverage of 15 %<") == 2
     assert (played / "stop_summary.csv").read_text().count("enough-coverage,0.15,4,") == 2
-    assert (played / "summary.csv").read_text().splitlines()[0].startswith("band,strategy,targets")
+    header = (played / "summary.csv").read_text().splitlines()[0].split(",")
+    assert header[:3] == ["band", "strategy", "targets"]
+    assert {"per_100", "answers_to_50", "rounds_to_95", "area_recall"} <= set(header)
 
 
 def test_film_of_a_run_shows_what_was_answered(played):

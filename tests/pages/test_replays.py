@@ -56,10 +56,12 @@ def play(pond, **change) -> str:
 
 def test_replay_is_played_reported_kept_and_compared(pond):
     page = pond.get(pond.here).text
+    assert 'value="anchoral:pf-ma"' in page
     assert "No past" not in page and 'value="heron" checked' in page and "synthetic" in page
     first = play(pond)
     report = pond.get(first).text
     assert "held out" in report and "Round 2" in report and "Round 3" not in report
+    assert "Rounds to 95 % recall" in report and "Precision of rounds" in report
     assert "Any one run" in report and "<svg" in report
     chosen = pond.get(first, params={"target": "heron", "strategy": "random", "seed": 0}).text
     assert re.search(r"<option selected>random</option>", chosen)

@@ -158,9 +158,9 @@ def load_embedder(
 ) -> Embedder:
     """Load the embedder `name` onto `device`: auto, cpu, mps, cuda or cuda:N.
 
-    `auto` takes every CUDA device there is. Weights are taken from `weights_folder`
-    (`OWNER/NAME/FILE` in it, as on the hub), else from the hub's cache, else fetched if
-    `may_fetch`.
+    `auto` takes every CUDA device there is, names with commas between take each. Weights are
+    taken from `weights_folder` (`OWNER/NAME/FILE` in it, as on the hub), else from the hub's
+    cache, else fetched if `may_fetch`.
     Raises UnknownEmbedder with the names there are, WeightsMissing with the file to put where,
     WeightsNotUsable when they are not the model's, and torch's RuntimeError for a device that is
     not there.

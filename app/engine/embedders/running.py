@@ -134,12 +134,12 @@ class TorchEmbedder:
 
 
 def choose_devices(wanted: str) -> list[torch.device]:
-    """The device named, or with `auto` the best there are: every cuda, else mps, else cpu.
+    """The devices named, with commas between; with `auto` the best: every cuda, else mps, else cpu.
 
     Raises torch's RuntimeError for a name it does not know.
     """
     if wanted != "auto":
-        return [torch.device(wanted)]
+        return [torch.device(name.strip()) for name in wanted.split(",")]
     if torch.cuda.is_available():
         return [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():

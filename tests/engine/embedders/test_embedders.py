@@ -128,7 +128,11 @@ class MeanColour(nn.Module):
         return pictures.mean(dim=(2, 3))
 
 
-def make_torch_embedder(network: nn.Module) -> TorchEmbedder:
+# The processor under two numbers: the way of graphics cards, half precision included.
+LIKE_TWO_GPUS = "cpu:0,cpu:1"
+
+
+def make_torch_embedder(network: nn.Module, device: str = "cpu") -> TorchEmbedder:
     return TorchEmbedder(
         network,
         name="mean-colour",
@@ -137,7 +141,7 @@ def make_torch_embedder(network: nn.Module) -> TorchEmbedder:
         prepare=Preparation(4, 4),
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
-        device="cpu",
+        device=device,
     )
 
 
@@ -176,21 +180,17 @@ def test_unknown_embedder_names_the_known_ones(name):
         gather_files(name)
 
 
-def as_if_on_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processor under two numbers: the way of graphics cards, half precision included."""
-    devices = [torch.device("cpu", number) for number in (0, 1)]
-    monkeypatch.setattr(running, "choose_devices", lambda _wanted: devices)
-
-
 def test_every_cuda_device_is_taken_unless_one_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert running.choose_devices("auto") == [torch.device("cuda:0"), torch.device("cuda:1")]
     assert running.choose_devices("cuda:1") == [torch.device("cuda:1")]
     assert running.choose_devices("cpu") == [torch.device("cpu")]
+    named = running.choose_devices("cuda:0,cuda:2")
+    assert named == [torch.device("cuda:0"), torch.device("cuda:2")]
 
 
-def test_several_devices_embed_side_by_side_with_a_network_each(monkeypatch):
+def test_several_devices_embed_side_by_side_with_a_network_each():
     both_under_way = Barrier(2, timeout=30)
 
     class Meeting(nn.Module):
@@ -202,9 +202,7 @@ def test_several_devices_embed_side_by_side_with_a_network_each(monkeypatch):
             both_under_way.wait()
             return pictures.mean(dim=(2, 3))
 
-    as_if_on_two_gpus(monkeypatch)
-    network = Meeting()
-    embedder = make_torch_embedder(network)
+    embedder = make_torch_embedder(Meeting(), LIKE_TWO_GPUS)
     assert embedder.streams == 2
     batches = np.random.default_rng(0).integers(1, 256, (2, 5, 4, 4, 3), dtype=np.uint8)
     with ThreadPoolExecutor(3) as threads:
@@ -215,11 +213,10 @@ def test_several_devices_embed_side_by_side_with_a_network_each(monkeypatch):
     np.testing.assert_allclose(vectors, expected, atol=2e-3)
 
 
-def test_half_precision_changes_little(monkeypatch, tmp_path):
+def test_half_precision_changes_little(tmp_path):
     name = make_tiny_clip(tmp_path)
     exact = load_embedder(name, device="cpu")
-    as_if_on_two_gpus(monkeypatch)
-    half = load_embedder(name)
+    half = load_embedder(name, device=LIKE_TWO_GPUS)
     pictures = prepared(exact, [make_picture(60, 40, seed) for seed in range(6)])
     images = exact.embed_images(pictures), half.embed_images(pictures)
     texts = exact.embed_text(["a heron", "tree"]), half.embed_text(["a heron", "tree"])
