@@ -4,14 +4,14 @@
 {
   const charts = new Map();
   const kinds = { bars, interval, histogram, map, against, hours };
-  const peek = document.getElementById("peek");
+  const peek = document.getElementById("peek"); // only where there is a map
   const still = { animation: false, textStyle: { fontFamily: "inherit" } };
 
   drawAll();
   document.addEventListener("htmx:afterSettle", drawAll);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-  window.addEventListener("scroll", () => (peek.hidden = true), { passive: true });
+  window.addEventListener("scroll", () => peek && (peek.hidden = true), { passive: true });
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-svg]");
