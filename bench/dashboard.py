@@ -127,18 +127,18 @@ def draw_vectors() -> np.ndarray:
 
 def measure(session: Any, search: Any, indexes: Any) -> list[dict[str, Any]]:
     """Median milliseconds of each part, everything read anew."""
-    from app import dashboards
+    from app.dashboards import found, moments, stopping, trust, variety
 
     parts = {
-        "the page, what was found": dashboards.tell_found,
-        "how varied": dashboards.tell_variety,
-        "coverage over rounds": dashboards.tell_history,
-        "gaps and map": dashboards.tell_looks,
-        "how many are left": dashboards.tell_left,
-        "when to stop": dashboards.tell_stopping,
-        "the head": dashboards.tell_head,
+        "the page, what was found": found.tell_found,
+        "how varied": variety.tell_variety,
+        "coverage over rounds": variety.tell_history,
+        "gaps and map": variety.tell_looks,
+        "how many are left": stopping.tell_left,
+        "when to stop": stopping.tell_stopping,
+        "the head": trust.tell_head,
     }
-    dashboards.choose_goal(
+    stopping.choose_goal(
         session,
         search,
         person=search.owner,
@@ -153,7 +153,7 @@ def measure(session: Any, search: Any, indexes: Any) -> list[dict[str, Any]]:
         for _ in range(REPEATS + 1):
             session.expire_all()
             started = time.perf_counter()
-            tell(dashboards.open_moment(session, search, indexes, None))
+            tell(moments.open_moment(session, search, indexes, None))
             spent.append(1_000 * (time.perf_counter() - started))
         value = median(spent[1:])
         results.append(

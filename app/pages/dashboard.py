@@ -7,21 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from app.dashboards import (
-    Moment,
-    Plot,
-    choose_goal,
-    describe_report,
-    list_rules,
-    open_moment,
-    tell_found,
-    tell_head,
-    tell_history,
-    tell_left,
-    tell_looks,
-    tell_stopping,
-    tell_variety,
-)
+from app.dashboards.found import tell_found
+from app.dashboards.moments import Moment, Plot, open_moment
+from app.dashboards.report import describe_report
+from app.dashboards.stopping import choose_goal, list_rules, tell_left, tell_stopping
+from app.dashboards.trust import tell_head
+from app.dashboards.variety import tell_history, tell_looks, tell_variety
 from app.database import PROJECT, DbSession
 from app.errors import BadInput, NotFound
 from app.pages.addresses import Id, see_other

@@ -9,19 +9,12 @@ import pytest
 from sqlalchemy import select, update
 
 from app import searching
-from app.dashboards import (
-    build_standing,
-    choose_goal,
-    describe_report,
-    open_moment,
-    tell_found,
-    tell_head,
-    tell_history,
-    tell_left,
-    tell_looks,
-    tell_stopping,
-    tell_variety,
-)
+from app.dashboards.found import tell_found
+from app.dashboards.moments import open_moment
+from app.dashboards.report import describe_report
+from app.dashboards.stopping import build_standing, choose_goal, tell_left, tell_stopping
+from app.dashboards.trust import tell_head
+from app.dashboards.variety import tell_history, tell_looks, tell_variety
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid
