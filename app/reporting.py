@@ -60,6 +60,7 @@ REASON_SENTENCES = {
     "gap": "Among the images most like the gap you picked on the dashboard.",
     "sample": "Drawn by lot for the sample, whether it is likely or not.",
     "second-look": "Chosen by something else than your search, to see what it may have missed.",
+    "other-embedder": "Likely as another embedder sees it, though not as your search does.",
 }
 
 
@@ -479,8 +480,9 @@ def _tell_detour(session: Session, made: Round, shown_count: int) -> str | None:
         "estimate": "A sample by score, to tell how many are left",
         "absence": "A sample at random, to tell how many are left at most",
         "second-look": "A second look, by something else than your search",
+        "other-embedder": "A second look, as another embedder sees your answers",
     }[detour.kind]
-    return f"{what}: images {before + 1} to {before + shown_count} of {detour.size}."
+    return f"{what}: images {before + 1} to {before + shown_count} of {detour.image_count}."
 
 
 def _get_current_round(session: Session, search: Search) -> Round:

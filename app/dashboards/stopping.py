@@ -36,24 +36,26 @@ from app.engine.stopping import (
 )
 from app.errors import BadInput
 from app.indexes import list_indexes
-from app.searching import (
-    VALUES,
-    read_plan,
-)
+from app.searching import LARGEST_DETOURS, SMALLEST_DETOUR, VALUES
 from app.tables import (
     ChosenGoal,
     Detour,
+    ImageIndex,
     Person,
     Search,
 )
 
 Integers = NDArray[np.int64]
 
+ABSENCE_SIZE = 300  # images of a random sample, as the page offers it
+BESIDE_TITLE = "Another opening: images beside single finds"
+EXPLORATION_TITLE = "Exploration: images far from everything seen"
 DETOUR_TITLES = {
     "gap": "A gap of the dashboard",
     "estimate": "A sample by score",
     "absence": "A sample at random",
     "second-look": "A second look",
+    "other-embedder": "A look by another embedder",
 }
 
 
@@ -63,6 +65,11 @@ class Left:
 
     statements: list[Statement]
     taken: list["TakenDetour"]
+    gains: list["Gain"]
+    unanswered_count: int
+    smallest: int  # images that can be asked for
+    absence_size: int  # to offer
+    largest_absence: int
     estimate_size: int
     look_size: int
     has_head: bool
@@ -82,8 +89,18 @@ class TakenDetour:
     first_round: int
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What one way of taking a second look has brought, over all second looks."""
+
+    title: str
+    shown: int
+    positives: int
+
+
 def tell_left(moment: Moment) -> Left:
     """How many are left?"""
+    own = moment.session.get_one(ImageIndex, moment.made.index_id)
     standing = build_standing(moment)
     statements = [run_of_negatives(standing.values), recent_yield(standing.values)]
     curve = yield_curve(standing.values, standing.unanswered_count)
@@ -118,13 +135,18 @@ def tell_left(moment: Moment) -> Left:
     return Left(
         statements if moment.after else [],
         list_detours(moment),
-        SAMPLE_SIZE,
-        LOOK_SIZE,
+        list_gains(moment),
+        standing.unanswered_count,
+        SMALLEST_DETOUR,
+        min(ABSENCE_SIZE, standing.unanswered_count),
+        min(LARGEST_DETOURS["absence"], standing.unanswered_count),
+        min(SAMPLE_SIZE, standing.unanswered_count),
+        min(LOOK_SIZE, standing.unanswered_count),
         moment.head is not None,
         [
             one.embedder
             for one in list_indexes(moment.session, moment.search.collection_id)
-            if one.embedder != moment.search.embedder
+            if one.embedder != own.embedder
         ],
     )
 
@@ -274,7 +296,7 @@ def list_detours(moment: Moment) -> list[TakenDetour]:
             TakenDetour(
                 detour.kind,
                 DETOUR_TITLES[detour.kind],
-                detour.size,
+                detour.image_count,
                 len(shown),
                 sum(moment.values.get(image_id) == "yes" for image_id in shown),
                 moment.made.detour_id == detour.id,
@@ -284,13 +306,35 @@ def list_detours(moment: Moment) -> list[TakenDetour]:
     return taken
 
 
+def list_gains(moment: Moment) -> list[Gain]:
+    """New positives of second looks: by another embedder, another opening, exploration."""
+    shown: dict[str, list[int]] = {}
+    for detour in moment.detours:
+        own = [one.image_id for one in moment.showings if one.detour_id == detour.id]
+        if not own or detour.kind not in ("second-look", "other-embedder"):
+            continue
+        if detour.kind == "other-embedder":
+            other = moment.session.get_one(ImageIndex, detour.other_index_id)
+            shown.setdefault(f"Another embedder: {other.embedder}", []).extend(own)
+            continue
+        plan, index = moment.plan_of(detour)
+        beside = set(index.image_ids[plan.rows[: plan.beside_count]].tolist())
+        for image_id in own:
+            title = BESIDE_TITLE if image_id in beside else EXPLORATION_TITLE
+            shown.setdefault(title, []).append(image_id)
+    return [
+        Gain(title, len(own), sum(moment.values.get(image_id) == "yes" for image_id in own))
+        for title, own in shown.items()
+    ]
+
+
 def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
     """The latest sample of a kind of which at least one round was submitted."""
     for detour in reversed(moment.detours):
         shown = [one.image_id for one in moment.showings if one.detour_id == detour.id]
         if detour.kind != kind or not shown:
             continue
-        planned, index = read_plan(moment.session, moment.search, detour, moment.indexes)
+        planned, index = moment.plan_of(detour)
         if planned.sample is None:
             continue
         plan = _move_plan(planned.sample, index, moment.index)
@@ -342,7 +386,7 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
             continue
         following = next(made for made in moment.rounds if made.previous_id == own[-1].id)
         shown = [one.image_id for one in moment.showings if one.detour_id == detour.id]
-        planned, index = read_plan(moment.session, moment.search, detour, moment.indexes)
+        planned, index = moment.plan_of(detour)
         said = {i: moment.values.get(i) for i in index.image_ids[planned.rows].tolist()}
         # A plan of fewer images than were asked for had no others left. What was found elsewhere
         # before the look came to it is no find of the look, and none of its noes either.

@@ -157,6 +157,7 @@ def set_detour(
     kind: Annotated[str, Form()] = "",
     size: Annotated[str, Form()] = "",
     anchor_image_id: Annotated[str, Form()] = "",
+    embedder: Annotated[str, Form()] = "",
     gesture_key: Annotated[str, Form()] = "",
 ) -> Response:
     """Make a gap, a sample or a second look the next rounds; without a kind, end it."""
@@ -170,6 +171,7 @@ def set_detour(
         kind=kind or None,
         size=search.round_size if kind == "gap" else read_whole(size) if kind else 0,
         anchor_image_id=read_whole(anchor_image_id) if kind == "gap" else None,
+        embedder=embedder or None,
         gesture_key=gesture_key or None,
         indexes=request.app.state.indexes,
     )

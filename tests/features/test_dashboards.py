@@ -80,13 +80,14 @@ class Hunt:
             indexes=self.indexes,
         )
 
-    def take(self, kind, size):
+    def take(self, kind, size, embedder=None):
         searching.take_detour(
             self.session,
             self.search,
             person=self.person,
             kind=kind,
             size=size,
+            embedder=embedder,
             gesture_key=None,
             indexes=self.indexes,
         )
@@ -342,6 +343,35 @@ def test_second_look_counts_when_it_is_done(hunt):
     assert taken.positives == sum(
         row[1] for row in tell_found(hunt.moment()).plot.rows[taken.first_round - 1 :]
     )
+
+
+def test_each_way_of_a_second_look_shows_what_it_brought(hunt, settings):
+    """Six images of the target look like it to the other embedder alone."""
+    hunt.targets |= {image.id for image in hunt.images[100:106]}
+    vectors = np.random.default_rng(6).normal(size=(300, 8))
+    vectors[:20] += 2
+    vectors[100:106] += 2
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    make_index(
+        hunt.session, settings, hunt.images, vectors.astype(np.float32), embedder="other-eyes"
+    )
+    assert tell_left(hunt.moment()).other_embedders == ["other-eyes"]
+    hunt.take("other-embedder", 6, "other-eyes")
+    first = hunt.shown()
+    hunt.submit()
+    hunt.take("second-look", 12)
+    second = []
+    for _ in range(2):
+        second += hunt.shown()
+        hunt.submit()
+    gains = {one.title.split(":")[0]: one for one in tell_left(hunt.moment()).gains}
+    expected = {"Another embedder": first, "Another opening": second[:6], "Exploration": second[6:]}
+    assert {title: (one.shown, one.positives) for title, one in gains.items()} == {
+        title: (6, len(hunt.targets & set(shown))) for title, shown in expected.items()
+    }
+    assert gains["Another embedder"].positives >= 5
+    # It is no second look of the rules: their record was measured without it.
+    assert len(build_standing(hunt.moment()).looks) == 1
 
 
 def correct(hunt, values):
