@@ -3,7 +3,7 @@
 "use strict";
 {
   const charts = new Map();
-  const kinds = { bars, interval, histogram, map };
+  const kinds = { bars, interval, histogram, calibration, map };
   const peek = document.getElementById("peek");
   const still = { animation: false, textStyle: { fontFamily: "inherit" } };
 
@@ -166,6 +166,52 @@
         }),
         series(3, c.no, { symbol: "diamond", symbolSize: 7, lineStyle: { color: c.no, type: "dashed", width: 2 } }),
         series(2, c.yes, { symbol: "circle", symbolSize: 6 }),
+      ],
+    };
+  }
+
+  // The diagonal is a promise kept; each point lies on its interval, larger for more answers.
+  function calibration({ rows }, c) {
+    const base = frame(c, ["Chance said before", "Share of yes"]);
+    const percent = (share) => `${Math.round(100 * share)} %`;
+    const shares = { min: 0, max: 1, axisLabel: { color: c.muted, formatter: percent } };
+    const most = Math.max(...rows.map((row) => row[4]));
+    return {
+      ...base,
+      legend: { ...base.legend, data: ["Answers", "90 % interval", "Promise kept"] },
+      tooltip: { ...base.tooltip, trigger: "item" },
+      xAxis: { ...base.xAxis, ...shares },
+      yAxis: { ...base.yAxis, ...shares },
+      series: [
+        {
+          type: "line",
+          name: "Promise kept",
+          data: [[0, 0], [1, 1]],
+          symbol: "none",
+          silent: true,
+          itemStyle: { color: c.muted },
+          lineStyle: { color: c.muted, type: "dashed", width: 1.5 },
+        },
+        {
+          type: "line",
+          name: "90 % interval",
+          data: rows.flatMap((row) => [[row[2], row[6]], [row[2], row[7]], [row[2], null]]),
+          symbol: "rect",
+          symbolSize: [9, 2],
+          silent: true,
+          itemStyle: { color: c.accent },
+          lineStyle: { color: c.accent, width: 2 },
+        },
+        {
+          type: "scatter",
+          name: "Answers",
+          data: rows.map((row) => ({ value: [row[2], row[5]], symbolSize: 8 + 10 * Math.sqrt(row[4] / most), row })),
+          itemStyle: { color: c.yes },
+          tooltip: {
+            formatter: ({ data: { row } }) =>
+              `Said ${percent(row[0])} to ${percent(row[1])}: ${row[3]} of ${row[4]} were yes (${percent(row[5])})`,
+          },
+        },
       ],
     };
   }

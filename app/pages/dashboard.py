@@ -35,6 +35,7 @@ TABLES: dict[str, Callable[[Moment], Plot | None]] = {
     "coverage": tell_history,
     "map": lambda moment: tell_looks(moment).map,
     "scores": lambda moment: tell_head(moment).plot,
+    "calibration": lambda moment: tell_head(moment).calibration,
 }
 
 RoundNumber = Annotated[int | None, Query(ge=0, le=1_000_000)]

@@ -470,6 +470,17 @@ def test_score_table_counts_every_image_once(hunt):
     ]
 
 
+def test_calibration_compares_what_was_said_before_each_answer(hunt):
+    plot = tell_head(hunt.moment()).calibration
+    said = [one for one in hunt.moment().showings if one.has_head]
+    assert sum(row[4] for row in plot.rows) == len(said) == 12  # the first round had no head
+    given = hunt.answers()
+    assert sum(row[3] for row in plot.rows) == sum(given[one.image_id] == "yes" for one in said)
+    expected = sum(1 / (1 + np.exp(-one.score)) for one in said)
+    assert f"expected {expected:.0f} yes" in plot.sentence
+    assert "say little" in plot.sentence
+
+
 def test_search_without_a_round_has_little_to_say(session, settings):
     hunt = Hunt(session, settings)
     moment = hunt.moment()

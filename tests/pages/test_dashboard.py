@@ -111,6 +111,7 @@ def test_table_chart_and_file_hold_the_same_numbers(client, here):
         "map": client.get(f"{here}/dashboard/looks", headers=HTMX).text,
         "scores": client.get(f"{here}/dashboard/head", headers=HTMX).text,
     }
+    pages["calibration"] = pages["scores"]
     for name, page in pages.items():
         shown = plot(page, name)
         answer = client.get(f"{here}/dashboard/tables/{name}.csv")
