@@ -3,7 +3,8 @@
 "use strict";
 {
   const charts = new Map();
-  const kinds = { bars, interval, histogram, calibration, map };
+  const kinds = { bars, interval, histogram, calibration, map, dates, clock, places, deployments };
+  const mostDeployments = 20; // drawn; the table has the others
   const peek = document.getElementById("peek");
   const still = { animation: false, textStyle: { fontFamily: "inherit" } };
 
@@ -28,9 +29,14 @@
   function drawAll() {
     for (const box of document.querySelectorAll("[data-plot]")) {
       if (charts.has(box)) continue;
+      fitHeight(box);
       const chart = echarts.init(box, null, { renderer: "svg" });
       charts.set(box, chart);
-      new ResizeObserver(() => chart.resize()).observe(box);
+      new ResizeObserver(() => {
+        chart.resize();
+        // On the ground a kilometre stays as long up as across.
+        if (box.classList.contains("places")) draw(box, chart);
+      }).observe(box);
       draw(box, chart);
       if (box.classList.contains("map")) followPointer(box, chart);
     }
@@ -42,7 +48,28 @@
 
   function draw(box, chart) {
     const plot = JSON.parse(box.dataset.plot);
-    chart.setOption({ ...still, ...kinds[plot.kind](plot, colours()) }, true);
+    chart.setOption({ ...still, ...kinds[plot.kind](plot, colours(), box) }, true);
+  }
+
+  function fitHeight(box) {
+    if (!box.classList.contains("deployments")) return;
+    const rows = JSON.parse(box.dataset.plot).rows.length;
+    box.style.height = `${72 + 24 * Math.min(rows, mostDeployments)}px`;
+  }
+
+  function percent(share) {
+    return `${Math.round(100 * share)} %`;
+  }
+
+  // Each group in shares of itself, so that few finds can be compared with many images.
+  function shares(rows, part) {
+    const total = rows.reduce((sum, row) => sum + row[part], 0) || 1;
+    return rows.map((row) => row[part] / total);
+  }
+
+  function tell(row, first) {
+    const [found, likely, every] = row.slice(-3);
+    return `${first}: ${found} found, ${likely} likely, ${every} images in all`;
   }
 
   function colours() {
@@ -109,12 +136,12 @@
         ...base.tooltip,
         formatter: ([one]) => {
           const row = rows[one.dataIndex];
-          const [value, low, high] = row.slice(1).map((share) => `${Math.round(100 * share)} %`);
+          const [value, low, high] = row.slice(1).map(percent);
           return `After round ${row[0]}: ${value} (${low} to ${high})`;
         },
       },
       xAxis: { ...base.xAxis, min: rows[0][0], max: rows[rows.length - 1][0], minInterval: 1 },
-      yAxis: { ...base.yAxis, min: 0, max: 1, axisLabel: { color: c.muted, formatter: (v) => `${Math.round(100 * v)} %` } },
+      yAxis: { ...base.yAxis, min: 0, max: 1, axisLabel: { color: c.muted, formatter: percent } },
       series: [
         line("low", rows.map((row) => [row[0], row[2]]), { stack: "band", lineStyle: { opacity: 0 } }),
         line("90 % interval", rows.map((row) => [row[0], row[3] - row[2]]), {
@@ -150,7 +177,7 @@
           return `${row[0].toFixed(1)} to ${row[1].toFixed(1)}: ${row[2]} yes, ${row[3]} no, ${row[4]} without an answer`;
         },
       },
-      yAxis: { ...base.yAxis, axisLabel: { color: c.muted, formatter: (v) => `${Math.round(100 * v)} %` } },
+      yAxis: { ...base.yAxis, axisLabel: { color: c.muted, formatter: percent } },
       series: [
         series(4, c.muted, {
           symbol: "none",
@@ -173,7 +200,6 @@
   // The diagonal is a promise kept; each point lies on its interval, larger for more answers.
   function calibration({ rows }, c) {
     const base = frame(c, ["Chance said before", "Share of yes"]);
-    const percent = (share) => `${Math.round(100 * share)} %`;
     const shares = { min: 0, max: 1, axisLabel: { color: c.muted, formatter: percent } };
     const most = Math.max(...rows.map((row) => row[4]));
     return {
@@ -242,6 +268,184 @@
         itemStyle,
         data: rows.filter((row) => row[1] === name).map((row) => [row[2], row[3], row[0]]),
       })),
+    };
+  }
+
+  function dates({ columns, rows }, c) {
+    const base = frame(c, [columns[0], "Share of its group"], { category: true });
+    const long = { Day: 10, Week: 10, Month: 7, Year: 4 }[columns[0]];
+    return {
+      ...base,
+      tooltip: {
+        ...base.tooltip,
+        formatter: ([one]) => tell(rows[one.dataIndex], `${columns[0]} ${rows[one.dataIndex][0].slice(0, long)}`),
+      },
+      xAxis: { ...base.xAxis, data: rows.map((row) => row[0].slice(0, long)) },
+      yAxis: { ...base.yAxis, axisLabel: { color: c.muted, formatter: percent } },
+      series: [
+        { type: "bar", name: "Found", data: shares(rows, 1), itemStyle: { color: c.yes }, barMaxWidth: 36, barMinWidth: 2, barGap: "10%" },
+        {
+          type: "bar",
+          name: "Likely",
+          data: shares(rows, 2),
+          itemStyle: { color: "transparent", borderColor: c.accent, borderWidth: 1 },
+          barWidth: "15%",
+          barMaxWidth: 10,
+        },
+        {
+          type: "line",
+          name: "All images",
+          data: shares(rows, 3),
+          step: "middle",
+          symbol: "none",
+          z: 0,
+          itemStyle: { color: c.muted },
+          lineStyle: { color: c.muted, width: 1 },
+          areaStyle: { color: c.muted, opacity: 0.25 },
+        },
+      ],
+    };
+  }
+
+  // A dial of 24 hours, midnight at the top; the area of a sector is its share.
+  function clock({ rows }, c) {
+    const base = frame(c, ["", ""]);
+    const groups = [3, 1, 2].map((part) => shares(rows, part).map(Math.sqrt));
+    const most = Math.max(...groups.flat());
+    const rose = (name, data, itemStyle, more) => ({
+      type: "pie",
+      name,
+      roseType: "area",
+      startAngle: 90,
+      center: ["50%", "54%"],
+      radius: [0, `${(76 * Math.max(...data)) / most}%`],
+      label: { show: false },
+      labelLine: { show: false },
+      emphasis: { scale: false },
+      data: data.map((value, hour) => ({ value, name: `${hour}`, itemStyle })),
+      ...more,
+    });
+    const dial = {
+      type: "pie",
+      silent: true,
+      startAngle: 97.5,
+      center: ["50%", "54%"],
+      radius: ["77%", "77.5%"],
+      itemStyle: { color: c.line },
+      label: { color: c.muted, formatter: ({ dataIndex }) => (dataIndex % 3 ? "" : `${dataIndex} h`) },
+      labelLine: { length: 2, length2: 0, lineStyle: { opacity: 0 } },
+      data: rows.map((row) => ({ value: 1, name: `at ${row[0]}` })),
+    };
+    return {
+      tooltip: {
+        ...base.tooltip,
+        trigger: "item",
+        formatter: ({ dataIndex }) => tell(rows[dataIndex], `${dataIndex} to ${(dataIndex + 1) % 24} h`),
+      },
+      series: [
+        dial,
+        rose("All images", groups[0], { color: c.muted, opacity: 0.3 }),
+        rose("Found", groups[1], { color: c.yes, opacity: 0.85 }),
+        rose("Likely", groups[2], { color: "transparent", borderColor: c.accent, borderWidth: 1.5 }, { silent: true }),
+      ],
+      // A legend of pies would name the hours.
+      graphic: [["All images", { fill: c.muted, opacity: 0.3 }], ["Found", { fill: c.yes }], ["Likely", { fill: "none", stroke: c.accent, lineWidth: 1.5 }]].flatMap(
+        ([text, style], place) => [
+          { type: "rect", silent: true, shape: { x: 1, y: 4 + 22 * place, width: 16, height: 10, r: 2 }, style },
+          { type: "text", silent: true, style: { text, x: 24, y: 3 + 22 * place, fill: c.text, font: "12px sans-serif" } },
+        ],
+      ),
+    };
+  }
+
+  // Latitude and longitude without a map beneath; both axes in the same scale on the ground.
+  function places({ rows }, c, box) {
+    const base = frame(c, ["Longitude", "Latitude"]);
+    const grid = { left: 68, right: 24, top: 44, bottom: 48 };
+    const wide = Math.max(box.clientWidth - grid.left - grid.right, 50);
+    const high = Math.max(box.clientHeight - grid.top - grid.bottom, 50);
+    const [south, north] = ends(rows.map((row) => row[0]));
+    const [west, east] = ends(rows.map((row) => row[1]));
+    const squeeze = Math.cos((((south + north) / 2) * Math.PI) / 180) || 1;
+    // Degrees of latitude in one pixel; a single place gets about a kilometre around it.
+    const scale = 1.25 * Math.max((north - south) / high, ((east - west) * squeeze) / wide, 0.01 / high);
+    const range = (low, top, half) => ({ min: (low + top) / 2 - half, max: (low + top) / 2 + half });
+    const digits = Math.max(0, Math.ceil(-Math.log10(scale * 60)));
+    const axis = {
+      axisLabel: { color: c.muted, formatter: (degrees) => `${degrees.toFixed(digits)}°`, hideOverlap: true, showMinLabel: false, showMaxLabel: false },
+      splitNumber: 4,
+      splitLine: { show: true, lineStyle: { color: c.line } },
+    };
+    const largest = Math.max(...rows.map((row) => row[4]));
+    const circles = (name, part, symbol, least, itemStyle) => ({
+      type: "scatter",
+      name,
+      symbol,
+      data: rows
+        .filter((row) => row[part])
+        .map((row) => ({ value: [row[1], row[0]], symbolSize: Math.max(least, 34 * Math.sqrt(row[part] / largest)), row })),
+      itemStyle,
+    });
+    const kilometres = scale * 111.2; // in one pixel
+    const decades = [0.001, 0.01, 0.1, 1, 10, 100, 1000].flatMap((ten) => [ten, 2 * ten, 5 * ten]);
+    const ruler = decades.filter((length) => length / kilometres <= 120).pop() ?? 0.001;
+    const length = ruler / kilometres;
+    const right = box.clientWidth - grid.right - 10;
+    const foot = box.clientHeight - grid.bottom - 12;
+    const line = (points) => ({ type: "polyline", silent: true, shape: { points }, style: { stroke: c.text, lineWidth: 1.5, fill: "none" } });
+    const word = (text, x, y) => ({ type: "text", silent: true, style: { text, x, y, fill: c.text, align: "center", font: "12px sans-serif" } });
+    const top = grid.top + 8;
+    return {
+      ...base,
+      grid,
+      tooltip: { ...base.tooltip, trigger: "item", formatter: ({ data: { row } }) => tell(row, `${row[0]}, ${row[1]}`) },
+      xAxis: { ...base.xAxis, ...axis, ...range(west, east, (scale * wide) / squeeze / 2) },
+      yAxis: { ...base.yAxis, ...axis, ...range(south, north, (scale * high) / 2), nameGap: 52 },
+      series: [
+        circles("All images", 4, "circle", 5, { color: c.muted, opacity: 0.35 }),
+        circles("Found", 2, "circle", 6, { color: c.yes, opacity: 0.85 }),
+        circles("Likely", 3, "diamond", 8, { color: "transparent", borderColor: c.accent, borderWidth: 1.5 }),
+      ],
+      graphic: [
+        line([[right - length, foot - 4], [right - length, foot], [right, foot], [right, foot - 4]]),
+        word(ruler < 1 ? `${1000 * ruler} m` : `${ruler} km`, right - length / 2, foot - 18),
+        line([[right - 6, top + 8], [right, top], [right + 6, top + 8]]),
+        line([[right, top], [right, top + 20]]),
+        word("N", right, top + 24),
+      ],
+    };
+  }
+
+  function ends(values) {
+    return [Math.min(...values), Math.max(...values)];
+  }
+
+  function deployments({ rows }, c) {
+    const drawn = rows.slice(0, mostDeployments);
+    const base = frame(c, ["", ""], { category: true });
+    const bar = (name, value, itemStyle) => ({ type: "bar", stack: "all", name, data: drawn.map(value), itemStyle, barMaxWidth: 14 });
+    return {
+      ...base,
+      grid: { left: 8, right: 24, top: 36, bottom: 8, containLabel: true },
+      tooltip: {
+        ...base.tooltip,
+        formatter: ([one]) => {
+          const [name, found, answered, likely, every] = drawn[one.dataIndex];
+          return `${name}: ${found} found of ${answered} answered, ${likely} likely, ${every} images in all`;
+        },
+      },
+      xAxis: { ...base.yAxis, minInterval: 1 },
+      yAxis: {
+        ...base.xAxis,
+        inverse: true,
+        data: drawn.map((row) => row[0]),
+        axisLabel: { color: c.text, width: Math.min(180, window.innerWidth / 3), overflow: "truncate" },
+      },
+      series: [
+        bar("Found", (row) => row[1], { color: c.yes }),
+        bar("Answered otherwise", (row) => row[2] - row[1], { color: c["no-soft"], borderColor: c.no, borderWidth: 1 }),
+        bar("Likely", (row) => row[3], { color: "transparent", borderColor: c.accent, borderWidth: 1, borderType: "dashed" }),
+      ],
     };
   }
 

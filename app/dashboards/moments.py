@@ -21,6 +21,7 @@ from app.engine.remaining import (
     Calibration,
     calibrate,
 )
+from app.engine.strategies.round_state import smallest
 from app.errors import NotFound
 from app.indexing import OpenIndexes
 from app.searching import (
@@ -41,6 +42,7 @@ from app.tables import (
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
 
+MOST_LIKELY = 600  # likely images: in which gaps are looked for, and whose places are told
 VERSIONS = 50  # of the calibration, for an interval
 
 
@@ -210,6 +212,11 @@ class Moment:
             weights=chosen.weights,
             rng=rng,
         )
+
+    def list_likely(self, limit: int) -> Integers:
+        """Unanswered rows that the head takes for positives, best first."""
+        best = smallest(-self.scores, limit)
+        return self.unanswered[best[self.scores[best] > 0]]
 
     def rng(self) -> np.random.Generator:
         """For intervals: the same ones on every opening."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.dashboards.moments import Moment, Plot, rounded
+from app.dashboards.moments import MOST_LIKELY, Moment, Plot, rounded
 from app.engine.coverage import CoverageEstimate
 from app.engine.looks import FEWEST, find_gaps, lay_out, sort_looks
 from app.engine.strategies.round_state import smallest
@@ -13,7 +13,6 @@ from app.engine.strategies.round_state import smallest
 Integers = NDArray[np.int64]
 
 MOST_HISTORY = 5  # rounds at which coverage is told
-MOST_LIKELY = 600  # likely images in which gaps are looked for
 MOST_ON_MAP = 200  # likely images
 MOST_MISSED = 60  # images on the map that lie just beyond the boundary
 GAPS, GAP_IMAGES = 6, 4
@@ -88,7 +87,7 @@ def tell_looks(moment: Moment) -> Looks:
     positives = moment.answers.positives
     if moment.head is None or not len(positives):
         return Looks([], None)
-    likely, missed = _list_likely(moment, MOST_LIKELY)
+    likely, missed = moment.list_likely(MOST_LIKELY), _list_missed(moment)
     vectors, image_ids = moment.index.vectors, moment.index.image_ids
     gaps = find_gaps(
         vectors[positives],
@@ -118,14 +117,10 @@ def _score_together(moments: list[Moment]) -> None:
             one.__dict__["all_scores"] = own + np.float32(head.bias)
 
 
-def _list_likely(moment: Moment, limit: int) -> tuple[Integers, Integers]:
-    """Unanswered rows that the head takes for positives, best first; and the near misses."""
-    scores = moment.scores
-    best = smallest(-scores, limit)
-    likely = moment.unanswered[best[scores[best] > 0]]
-    below = np.flatnonzero(scores <= 0)
-    missed = below[smallest(-scores[below], MOST_MISSED)]
-    return likely, moment.unanswered[missed]
+def _list_missed(moment: Moment) -> Integers:
+    """Unanswered rows just below the boundary, the nearest first."""
+    below = np.flatnonzero(moment.scores <= 0)
+    return moment.unanswered[below[smallest(-moment.scores[below], MOST_MISSED)]]
 
 
 def _list_modes(moment: Moment) -> list[Mode]:
@@ -133,7 +128,7 @@ def _list_modes(moment: Moment) -> list[Mode]:
     positives = moment.answers.positives
     if moment.head is None or not len(positives):
         return []
-    likely, _ = _list_likely(moment, MOST_ON_MAP)
+    likely = moment.list_likely(MOST_ON_MAP)
     rows = np.concatenate([positives, likely])
     vectors = moment.index.vectors[rows]
     labels = sort_looks(vectors)

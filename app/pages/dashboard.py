@@ -13,6 +13,7 @@ from app.dashboards.report import describe_report
 from app.dashboards.stopping import choose_goal, list_rules, tell_left, tell_stopping
 from app.dashboards.trust import tell_head
 from app.dashboards.variety import tell_history, tell_looks, tell_variety
+from app.dashboards.whereabouts import Whereabouts, tell_whereabouts
 from app.database import PROJECT, DbSession
 from app.errors import BadInput, NotFound
 from app.pages.addresses import Id, see_other
@@ -21,11 +22,18 @@ from app.pages.searches import GESTURE_KEY, new_gesture_key
 from app.searching import get_search, take_detour
 from app.security import SignedIn
 
+
+def find_plot(told: Whereabouts, name: str) -> Plot | None:
+    """The plot of that name, if there is one."""
+    return next((one for one in told.plots if one.name == name), None)
+
+
 # Each part with what it asks; the page brings the first, the others load after it.
 PARTS: dict[str, tuple[str, Callable[[Moment], Any]]] = {
     "variety": ("How varied is it?", tell_variety),
     "history": ("", tell_history),  # stands inside the one before
     "looks": ("Where are the gaps?", tell_looks),
+    "whereabouts": ("When and where was it found?", tell_whereabouts),
     "left": ("How many are left?", tell_left),
     "stopping": ("May I stop?", tell_stopping),
     "head": ("What does the search believe?", tell_head),
@@ -34,6 +42,10 @@ TABLES: dict[str, Callable[[Moment], Plot | None]] = {
     "yield": lambda moment: tell_found(moment).plot,
     "coverage": tell_history,
     "map": lambda moment: tell_looks(moment).map,
+    "dates": lambda moment: find_plot(tell_whereabouts(moment), "dates"),
+    "hours": lambda moment: find_plot(tell_whereabouts(moment), "hours"),
+    "places": lambda moment: find_plot(tell_whereabouts(moment), "places"),
+    "deployments": lambda moment: find_plot(tell_whereabouts(moment), "deployments"),
     "scores": lambda moment: tell_head(moment).plot,
     "calibration": lambda moment: tell_head(moment).calibration,
 }
