@@ -26,6 +26,24 @@
     URL.revokeObjectURL(link.href);
   });
 
+  // The question on screen is marked in the list of questions.
+  const links = document.querySelectorAll(".contents a");
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
+        for (const link of links) {
+          if (link.hash === `#${target.id}`) link.setAttribute("aria-current", "true");
+          else link.removeAttribute("aria-current");
+        }
+      }
+    },
+    { rootMargin: "-25% 0px -70%" },
+  );
+  for (const part of document.querySelectorAll(".part")) seen.observe(part);
+  document.querySelector(".contents.narrow").addEventListener("click", (event) => {
+    if (event.target.closest("a")) event.currentTarget.open = false;
+  });
+
   function drawAll() {
     for (const box of document.querySelectorAll("[data-plot]")) {
       if (charts.has(box)) continue;

@@ -34,7 +34,7 @@ from app.engine.stopping import (
     TakenSample,
     advise,
 )
-from app.errors import BadInput
+from app.errors import RefusedGoal
 from app.indexes import list_indexes
 from app.searching import LARGEST_DETOURS, SMALLEST_DETOUR, VALUES
 from app.tables import (
@@ -207,14 +207,14 @@ def choose_goal(
     The goal that stands already, set again (a double click), stays as it is.
     """
     if rule not in STOP_RULES or STOP_RULES[rule].aim != aim:
-        raise BadInput("That rule does not serve this goal. Choose another.")
+        raise RefusedGoal("rule", "That rule does not serve this goal. Choose another.")
     if not 0.5 <= confidence <= 0.999:
-        raise BadInput("How sure to be must be from 50 to 99.9 %.")
+        raise RefusedGoal("confidence", "How sure to be must be from 50 to 99.9 %.")
     if aim == "positives":
         if not 1 <= amount <= 1_000_000:
-            raise BadInput("The number of images must be from 1 to 1,000,000.")
+            raise RefusedGoal("amount", "The number of images must be from 1 to 1,000,000.")
     elif not 0.01 <= amount <= 0.999:
-        raise BadInput("The share must be from 1 to 99.9 %.")
+        raise RefusedGoal("amount", "The share must be from 1 to 99.9 %.")
     goal = ChosenGoal(
         search_id=search.id,
         person_id=person.id,

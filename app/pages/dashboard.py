@@ -15,12 +15,13 @@ from app.dashboards.trust import tell_head
 from app.dashboards.variety import tell_history, tell_looks, tell_variety
 from app.dashboards.whereabouts import Whereabouts, tell_whereabouts
 from app.database import PROJECT, DbSession
-from app.errors import BadInput, NotFound
+from app.errors import BadInput, NotFound, RefusedGoal
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render, wants_fragment
 from app.pages.searches import GESTURE_KEY, new_gesture_key
 from app.searching import get_search, take_detour
 from app.security import SignedIn
+from app.tables import Person
 
 
 def find_plot(told: Whereabouts, name: str) -> Plot | None:
@@ -66,16 +67,30 @@ def show_dashboard(
     """What was found; the other parts load after, or come at once where scripts are off."""
     search = get_search(session, person, search_id)
     moment = open_moment(session, search, request.app.state.indexes, round)
+    told = {name: tell(moment) for name, (_, tell) in PARTS.items()} if whole else {}
+    return render_dashboard(request, person, moment, told=told)
+
+
+def render_dashboard(
+    request: Request,
+    person: Person,
+    moment: Moment,
+    *,
+    told: dict[str, Any],
+    refused: dict[str, str] | None = None,
+) -> Response:
+    """The page, with what is told of it already; with a goal that was refused, as it was typed."""
     return render(
         request,
         "dashboard.html",
+        status=422 if refused else 200,
         person=person,
-        search=search,
+        search=moment.search,
         moment=moment,
         found=tell_found(moment),
         parts={name: title for name, (title, _) in PARTS.items() if title},
-        told={name: tell(moment) for name, (_, tell) in PARTS.items()} if whole else {},
-        whole=whole,
+        told=told,
+        refused=refused or {},
         rules=list_rules(),
         gesture_key=new_gesture_key,
     )
@@ -104,7 +119,7 @@ def show_part(
         person=person,
         search=search,
         moment=moment,
-        whole=False,
+        refused={},
         told={part: PARTS[part][1](moment)},
         rules=list_rules(),
         gesture_key=new_gesture_key,
@@ -193,6 +208,7 @@ def set_detour(
 
 @router.post("/goal")
 def set_goal(
+    request: Request,
     search_id: Id,
     session: DbSession,
     person: SignedIn,
@@ -204,19 +220,37 @@ def set_goal(
     """Set the goal and the rule it goes by; shares come in percent."""
     search = get_search(session, person, search_id)
     try:
-        number, sure = float(amount), float(confidence)
-    except ValueError as error:
-        raise BadInput("The goal needs a number.") from error
-    choose_goal(
-        session,
-        search,
-        person=person,
-        aim=aim,
-        amount=number if aim == "positives" else number / 100,
-        confidence=sure / 100,
-        rule=rule,
-    )
+        share = 1 if aim == "positives" else 100
+        choose_goal(
+            session,
+            search,
+            person=person,
+            aim=aim,
+            amount=read_number("amount", amount) / share,
+            confidence=read_number("confidence", confidence) / 100,
+            rule=rule,
+        )
+    except RefusedGoal as error:
+        refused = {
+            "aim": aim,
+            "amount": amount,
+            "confidence": confidence,
+            "rule": rule,
+            "field": error.field,
+            "sentence": str(error),
+        }
+        moment = open_moment(session, search, request.app.state.indexes, None)
+        told = {"stopping": tell_stopping(moment)}
+        return render_dashboard(request, person, moment, told=told, refused=refused)
     return see_other(f"/searches/{search.id}/dashboard#stopping")
+
+
+def read_number(field: str, text: str) -> float:
+    """A number of the form of a goal."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise RefusedGoal(field, "This needs a number.") from error
 
 
 def read_whole(text: str) -> int:
