@@ -8,6 +8,7 @@ in rounds of 48. The limit is 300 ms for the page and for each part that loads a
 
 import tempfile
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,7 @@ ANSWERS = 2_000
 ROUND_SIZE = 48
 LIMIT_MS = 300
 REPEATS = 5
+PLACES = 50  # cameras
 
 
 def run() -> list[dict[str, Any]]:
@@ -55,12 +57,15 @@ def fill(session: Any, settings: Any) -> tuple[Any, Any]:
         {
             "collection_id": collection.id,
             "sha256": f"{number:064x}",
-            "path": f"{number}.jpg",
+            "path": f"{number % PLACES:02}/{number}.jpg",
             "file": f"/{number}.jpg",
             "size_bytes": 1,
             "format": "JPEG",
             "width": 1,
             "height": 1,
+            "captured_at": datetime(2026, 1, 1) + number * timedelta(minutes=5),
+            "latitude": 50 + number % PLACES / 100,
+            "longitude": 4 + number % 7 / 100,
         }
         for number in range(COUNT)
     ]
@@ -127,13 +132,14 @@ def draw_vectors() -> np.ndarray:
 
 def measure(session: Any, search: Any, indexes: Any) -> list[dict[str, Any]]:
     """Median milliseconds of each part, everything read anew."""
-    from app.dashboards import found, moments, stopping, trust, variety
+    from app.dashboards import found, moments, stopping, trust, variety, whereabouts
 
     parts = {
         "the page, what was found": found.tell_found,
         "how varied": variety.tell_variety,
         "coverage over rounds": variety.tell_history,
         "gaps and map": variety.tell_looks,
+        "when and where": whereabouts.tell_whereabouts,
         "how many are left": stopping.tell_left,
         "when to stop": stopping.tell_stopping,
         "the head": trust.tell_head,

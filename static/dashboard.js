@@ -4,6 +4,7 @@
 {
   const charts = new Map();
   const kinds = { bars, interval, histogram, calibration, map, dates, clock, places, deployments };
+  const mostPictures = 40; // on the map at once
   const mostDeployments = 20; // drawn; the table has the others
   const peek = document.getElementById("peek");
   const still = { animation: false, textStyle: { fontFamily: "inherit" } };
@@ -15,9 +16,10 @@
   window.addEventListener("scroll", () => (peek.hidden = true), { passive: true });
 
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-svg]");
+    const button = event.target.closest("[data-svg], [data-zoom]");
     if (!button) return;
     const box = button.closest("figure").querySelector("[data-plot]");
+    if (button.dataset.zoom) return zoom(charts.get(box), Number(button.dataset.zoom));
     const link = document.createElement("a");
     const svg = new Blob([charts.get(box).renderToSVGString()], { type: "image/svg+xml" });
     link.href = URL.createObjectURL(svg);
@@ -263,11 +265,6 @@
   function map({ rows }, c) {
     const base = frame(c, ["", ""]);
     const bare = { axisLabel: { show: false }, axisTick: { show: false }, splitLine: { show: false }, axisLine: { show: false }, scale: true };
-    const groups = [
-      ["Near miss", "triangle", 6, { color: "transparent", borderColor: c.muted, borderWidth: 1 }],
-      ["Likely", "diamond", 11, { color: "transparent", borderColor: c.accent, borderWidth: 2 }],
-      ["Found", "circle", 10, { color: c.yes, opacity: 0.85 }],
-    ];
     return {
       ...base,
       grid: { left: 8, right: 8, top: 36, bottom: 8 },
@@ -278,7 +275,7 @@
         { type: "inside", xAxisIndex: 0, zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
         { type: "inside", yAxisIndex: 0, zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
       ],
-      series: groups.map(([name, symbol, symbolSize, itemStyle]) => ({
+      series: mapGroups(c).map(([name, symbol, symbolSize, itemStyle]) => ({
         type: "scatter",
         name,
         symbol,
@@ -287,6 +284,14 @@
         data: rows.filter((row) => row[1] === name).map((row) => [row[2], row[3], row[0]]),
       })),
     };
+  }
+
+  function mapGroups(c = {}) {
+    return [
+      ["Near miss", "triangle", 6, { color: "transparent", borderColor: c.muted, borderWidth: 1 }],
+      ["Likely", "diamond", 11, { color: "transparent", borderColor: c.accent, borderWidth: 2 }],
+      ["Found", "circle", 10, { color: c.yes, opacity: 0.85 }],
+    ];
   }
 
   function dates({ columns, rows }, c) {
@@ -467,8 +472,36 @@
     };
   }
 
+  // Halves what is shown around its middle; 0 shows everything.
+  function zoom(chart, part) {
+    chart.getOption().dataZoom.forEach(({ start, end }, dataZoomIndex) => {
+      const [middle, half] = part ? [(start + end) / 2, ((end - start) / 2) * part] : [50, 50];
+      chart.dispatchAction({ type: "dataZoom", dataZoomIndex, start: middle - half, end: middle + half });
+    });
+  }
+
+  // Where few points are left on the map they become their pictures.
+  function showPictures(box, chart) {
+    const { rows } = JSON.parse(box.dataset.plot);
+    const [across, up] = ["xAxis", "yAxis"].map((axis) => chart.getModel().getComponent(axis).axis.scale.getExtent());
+    const isShown = (row) => row[2] >= across[0] && row[2] <= across[1] && row[3] >= up[0] && row[3] <= up[1];
+    const pictures = rows.filter(isShown).length <= mostPictures;
+    chart.setOption({
+      series: mapGroups().map(([name, , symbolSize]) => ({
+        name,
+        data: rows
+          .filter((row) => row[1] === name)
+          .map((row) => ({
+            value: [row[2], row[3], row[0]],
+            ...(pictures && isShown(row) ? { symbol: `image:///images/${row[0]}/small`, symbolSize: 56, symbolKeepAspect: true } : { symbolSize }),
+          })),
+      })),
+    });
+  }
+
   // The image under the pointer; a click opens it.
   function followPointer(box, chart) {
+    chart.on("datazoom", () => showPictures(box, chart));
     chart.on("mouseover", ({ value, event }) => {
       const { clientX, clientY } = event.event;
       peek.src = `/images/${value[2]}/small`;

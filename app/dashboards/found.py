@@ -17,6 +17,7 @@ from app.tables import (
     RoundImage,
 )
 
+LEAST_YES = 0.1  # of a round: less is no pace to tell a time by
 PAUSE_S = 300  # a longer silence is a pause, not work
 
 
@@ -35,6 +36,7 @@ class Found:
     forecast_yes: float | None  # in the next round
     next_count: int
     seconds_per_round: float | None
+    seconds_to_next: float | None  # until another yes, at the pace of now
     plot: Plot
 
 
@@ -51,7 +53,10 @@ def tell_found(moment: Moment) -> Found:
     next_scores = moment.session.scalars(
         select(RoundImage.score).where(RoundImage.round_id == moment.made.id)
     ).all()
-    knows = moment.calibration is not None and next_scores
+    forecast = None
+    if moment.calibration is not None and next_scores:
+        forecast = float(moment.chances(np.array(next_scores)).sum())
+    pace = seconds / moment.after if moment.after else None
     return Found(
         positives=tally["yes"],
         negatives=tally["no"],
@@ -61,10 +66,11 @@ def tell_found(moment: Moment) -> Found:
         seconds=seconds,
         per_hundred=100 * tally["yes"] / answered if answered else None,
         by_chance=by_chance,
-        forecast_yes=float(moment.chances(np.array(next_scores)).sum()) if knows else None,
+        forecast_yes=forecast,
         next_count=len(next_scores),
-        seconds_per_round=seconds / moment.after if moment.after else None,
-        plot=_plot_yield(moment),
+        seconds_per_round=pace,
+        seconds_to_next=pace / forecast if pace and forecast and forecast >= LEAST_YES else None,
+        plot=_plot_yield(moment, by_chance),
     )
 
 
@@ -95,7 +101,7 @@ def _to_rate(left: Statement, found: int, image_count: int) -> Statement:
     )
 
 
-def _plot_yield(moment: Moment) -> Plot:
+def _plot_yield(moment: Moment, by_chance: Statement | None) -> Plot:
     tallies: dict[int, Counter[str]] = {
         made.number: Counter() for made in moment.rounds[: moment.after]
     }
@@ -109,6 +115,7 @@ def _plot_yield(moment: Moment) -> Plot:
     asked = sum(tally.total() for tally in list(tallies.values())[-3:])
     sentence = (
         f"Of the {asked} images in the last {min(3, len(rows))} rounds, {recent} were yes."
+        f"{_compare_with_chance(by_chance, asked)}"
         if rows
         else "No round has been submitted yet."
     )
@@ -121,3 +128,12 @@ def _plot_yield(moment: Moment) -> Plot:
         rows,
         {},
     )
+
+
+def _compare_with_chance(by_chance: Statement | None, asked: int) -> str:
+    """What as many random images would have brought."""
+    if by_chance is None:
+        return ""
+    brought = by_chance.value * asked / 100
+    about = f"about {brought:.0f}" if brought >= 1.5 else f"about {brought:.1f}"
+    return f" As many images drawn at random would have brought {about}, by estimate."
