@@ -310,7 +310,7 @@
         {
           type: "bar",
           name: "Likely",
-          data: shares(rows, 2),
+          data: shares(rows, 2).map((share) => share || null), // an empty bar would be a dot
           itemStyle: { color: "transparent", borderColor: c.accent, borderWidth: 1 },
           barWidth: "15%",
           barMaxWidth: 10,
@@ -355,8 +355,8 @@
       center: ["50%", "54%"],
       radius: ["77%", "77.5%"],
       itemStyle: { color: c.line },
-      label: { color: c.muted, formatter: ({ dataIndex }) => (dataIndex % 3 ? "" : `${dataIndex} h`) },
-      labelLine: { length: 2, length2: 0, lineStyle: { opacity: 0 } },
+      label: { color: c.muted, overflow: "none", formatter: ({ dataIndex }) => (dataIndex % 3 ? "" : `${dataIndex} h`) },
+      labelLine: { length: 9, length2: 0, lineStyle: { opacity: 0 } },
       data: rows.map((row) => ({ value: 1, name: `at ${row[0]}` })),
     };
     return {
@@ -446,7 +446,7 @@
   function deployments({ rows }, c) {
     const drawn = rows.slice(0, mostDeployments);
     const base = frame(c, ["", ""], { category: true });
-    const bar = (name, value, itemStyle) => ({ type: "bar", stack: "all", name, data: drawn.map(value), itemStyle, barMaxWidth: 14 });
+    const bar = (name, value, itemStyle) => ({ type: "bar", stack: "all", name, data: drawn.map((row) => value(row) || null), itemStyle, barMaxWidth: 14 });
     return {
       ...base,
       grid: { left: 8, right: 24, top: 36, bottom: 8, containLabel: true },

@@ -192,12 +192,14 @@ def _plot_dates(tallies: Tallies) -> Plot | str:
     total = found.total()
     when = f"on {_name(own[0])}" if own[0] == own[-1] else f"{_name(own[0])} to {_name(own[-1])}"
     peak = "" if len(found) == 1 else f", most in the {unit} of {_name(best)} ({most} of {total})"
+    span = f"The collection reaches from {_name(first)} to {_name(last)}"
+    if first == last:
+        span = "All images that have a date are of one day"
     return Plot(
         "dates",
         "dates",
         "Dates",
-        f"Found {when}{peak}. The collection reaches from {_name(first)} to {_name(last)}, by the "
-        f"cameras' own dates.{_tell_unknown(tallies, 'a date')}",
+        f"Found {when}{peak}. {span}, by the cameras' own dates.{_tell_unknown(tallies, 'a date')}",
         [unit.capitalize(), "Found", "Likely", "All images"],
         [[start.isoformat(), found[start], likely[start], every[start]] for start in starts],
         {},
