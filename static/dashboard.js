@@ -19,7 +19,7 @@
     const button = event.target.closest("[data-svg], [data-zoom]");
     if (!button) return;
     const box = button.closest("figure").querySelector("[data-plot]");
-    if (button.dataset.zoom) return zoom(charts.get(box), Number(button.dataset.zoom));
+    if (button.dataset.zoom) return zoom(box, charts.get(box), Number(button.dataset.zoom));
     const link = document.createElement("a");
     const svg = new Blob([charts.get(box).renderToSVGString()], { type: "image/svg+xml" });
     link.href = URL.createObjectURL(svg);
@@ -264,6 +264,11 @@
 
   function map({ rows }, c) {
     const base = frame(c, ["", ""]);
+    const groups = [
+      ["Near miss", "triangle", 6, { color: "transparent", borderColor: c.muted, borderWidth: 1 }],
+      ["Likely", "diamond", 11, { color: "transparent", borderColor: c.accent, borderWidth: 2 }],
+      ["Found", "circle", 10, { color: c.yes, opacity: 0.85 }],
+    ];
     const bare = { axisLabel: { show: false }, axisTick: { show: false }, splitLine: { show: false }, axisLine: { show: false }, scale: true };
     return {
       ...base,
@@ -272,26 +277,21 @@
       xAxis: { ...base.xAxis, ...bare, name: "" },
       yAxis: { ...base.yAxis, ...bare, name: "" },
       dataZoom: [
-        { type: "inside", xAxisIndex: 0, zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
-        { type: "inside", yAxisIndex: 0, zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
+        { type: "inside", xAxisIndex: 0, filterMode: "none", zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
+        { type: "inside", yAxisIndex: 0, filterMode: "none", zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
       ],
-      series: mapGroups(c).map(([name, symbol, symbolSize, itemStyle]) => ({
-        type: "scatter",
-        name,
-        symbol,
-        symbolSize,
-        itemStyle,
-        data: rows.filter((row) => row[1] === name).map((row) => [row[2], row[3], row[0]]),
-      })),
+      series: [
+        { type: "scatter", id: "pictures", symbolSize: 56, symbolKeepAspect: true, symbolOffset: [0, "60%"], z: 1, data: [] },
+        ...groups.map(([name, symbol, symbolSize, itemStyle]) => ({
+          type: "scatter",
+          name,
+          symbol,
+          symbolSize,
+          itemStyle,
+          data: rows.filter((row) => row[1] === name).map((row) => [row[2], row[3], row[0]]),
+        })),
+      ],
     };
-  }
-
-  function mapGroups(c = {}) {
-    return [
-      ["Near miss", "triangle", 6, { color: "transparent", borderColor: c.muted, borderWidth: 1 }],
-      ["Likely", "diamond", 11, { color: "transparent", borderColor: c.accent, borderWidth: 2 }],
-      ["Found", "circle", 10, { color: c.yes, opacity: 0.85 }],
-    ];
   }
 
   function dates({ columns, rows }, c) {
@@ -472,30 +472,42 @@
     };
   }
 
-  // Halves what is shown around its middle; 0 shows everything.
-  function zoom(chart, part) {
+  // Halves what is shown, around the middle one of the points in sight; 0 shows everything.
+  function zoom(box, chart, part) {
+    const points = listShown(box, chart);
     chart.getOption().dataZoom.forEach(({ start, end }, dataZoomIndex) => {
-      const [middle, half] = part ? [(start + end) / 2, ((end - start) / 2) * part] : [50, 50];
-      chart.dispatchAction({ type: "dataZoom", dataZoomIndex, start: middle - half, end: middle + half });
+      const [low, high] = getExtents(chart)[dataZoomIndex];
+      const places = points.map((row) => row[2 + dataZoomIndex]).sort((a, b) => a - b);
+      const place = places[Math.floor(places.length / 2)] ?? (low + high) / 2;
+      const middle = start + ((place - low) / (high - low)) * (end - start);
+      const half = ((end - start) / 2) * part;
+      const shown = part ? { start: Math.max(0, middle - half), end: Math.min(100, middle + half) } : { start: 0, end: 100 };
+      chart.dispatchAction({ type: "dataZoom", dataZoomIndex, ...shown });
     });
   }
 
-  // Where few points are left on the map they become their pictures.
+  function getExtents(chart) {
+    return ["xAxis", "yAxis"].map((axis) => chart.getModel().getComponent(axis).axis.scale.getExtent());
+  }
+
+  function listShown(box, chart) {
+    const [across, up] = getExtents(chart);
+    return JSON.parse(box.dataset.plot).rows.filter(
+      (row) => row[2] >= across[0] && row[2] <= across[1] && row[3] >= up[0] && row[3] <= up[1],
+    );
+  }
+
+  // Where few points are left on the map their pictures hang beneath them.
   function showPictures(box, chart) {
-    const { rows } = JSON.parse(box.dataset.plot);
-    const [across, up] = ["xAxis", "yAxis"].map((axis) => chart.getModel().getComponent(axis).axis.scale.getExtent());
-    const isShown = (row) => row[2] >= across[0] && row[2] <= across[1] && row[3] >= up[0] && row[3] <= up[1];
-    const pictures = rows.filter(isShown).length <= mostPictures;
+    const shown = listShown(box, chart);
+    const pictures = shown.length > mostPictures ? [] : shown;
     chart.setOption({
-      series: mapGroups().map(([name, , symbolSize]) => ({
-        name,
-        data: rows
-          .filter((row) => row[1] === name)
-          .map((row) => ({
-            value: [row[2], row[3], row[0]],
-            ...(pictures && isShown(row) ? { symbol: `image:///images/${row[0]}/small`, symbolSize: 56, symbolKeepAspect: true } : { symbolSize }),
-          })),
-      })),
+      series: [
+        {
+          id: "pictures",
+          data: pictures.map((row) => ({ value: [row[2], row[3], row[0]], symbol: `image:///images/${row[0]}/small` })),
+        },
+      ],
     });
   }
 

@@ -82,7 +82,7 @@ def tell_whereabouts(moment: Moment) -> Whereabouts:
     ]
     return Whereabouts(
         [one for one in told if isinstance(one, Plot)],
-        [one for one in told if isinstance(one, str)],
+        list(dict.fromkeys(one for one in told if isinstance(one, str))),
     )
 
 
@@ -174,7 +174,7 @@ def _tell_unknown(tallies: Tallies, what: str) -> str:
 
 
 def _plot_dates(tallies: Tallies) -> Plot | str:
-    lack = _check_known(tallies, "on which day it was taken")
+    lack = _check_known(tallies, "when it was taken")
     if lack:
         return lack
     days = [day for day in tallies.every if isinstance(day, date)]
@@ -248,7 +248,7 @@ def _name(day: date) -> str:
 
 
 def _plot_hours(tallies: Tallies) -> Plot | str:
-    lack = _check_known(tallies, "at which hour it was taken")
+    lack = _check_known(tallies, "when it was taken")
     if lack:
         return lack
     counts = [tallies.found[hour] for hour in range(24)]

@@ -103,7 +103,7 @@ def test_what_is_not_known_is_said(session, settings):
     hunt = Hunt(session, settings)
     told = tell_whereabouts(hunt.moment())
     assert told.plots == []
-    assert len(told.missing) == 4
+    assert len(told.missing) == 3
     assert "No image of this collection says where it was taken." in told.missing
     hunt.images[50].latitude = hunt.images[50].longitude = 3.0
     session.flush()
