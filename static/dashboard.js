@@ -10,7 +10,11 @@
   const still = { animation: false, textStyle: { fontFamily: "inherit" } };
 
   drawAll();
-  document.addEventListener("htmx:afterSettle", drawAll);
+  document.addEventListener("htmx:afterSettle", () => {
+    drawAll();
+    // A field that was refused stays in sight while the parts above it arrive.
+    document.querySelector("[aria-invalid]:focus")?.scrollIntoView({ block: "center" });
+  });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   window.addEventListener("scroll", () => (peek.hidden = true), { passive: true });
