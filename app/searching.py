@@ -83,6 +83,15 @@ Values = dict[int, str | None]  # image id -> yes, no, unsure, or None for no an
 StepRow = Row[int, str, int | None, int | None]  # id, kind, round_id, next_round_id
 
 
+@dataclass(frozen=True, eq=False)
+class KeptPlan:
+    """What is kept of a detour's plan: a `DetourPlan` without the chances of a sample."""
+
+    image_ids: NDArray[np.int64]  # in the order to show
+    seen_again: int
+    beside_count: int
+
+
 @dataclass(frozen=True)
 class StrategyChoice:
     """A strategy as the page offers it."""
@@ -354,6 +363,7 @@ def take_detour(
         if not len(plan.rows):
             raise BadInput("No such image is left to show. Your answers are safe.")
         detour.planned_image_ids = planned_in.image_ids[plan.rows].astype("<i8").tobytes()
+        detour.seen_again, detour.beside_count = plan.seen_again, plan.beside_count
         session.add(detour)
         session.flush()
     action = _add_action(
@@ -531,14 +541,16 @@ def read_plan(
     return plan, index
 
 
-def list_planned_images(
-    session: Session, search: Search, detour: Detour, indexes: OpenIndexes
-) -> NDArray[np.int64]:
-    """The images of a detour in the order to show, as its plan was kept."""
+def recall_plan(session: Session, search: Search, detour: Detour, indexes: OpenIndexes) -> KeptPlan:
+    """The plan of a detour as it was kept; made again for detours of earlier versions."""
     if detour.planned_image_ids is not None:
-        return np.frombuffer(detour.planned_image_ids, dtype="<i8").astype(np.int64)
+        return KeptPlan(
+            np.frombuffer(detour.planned_image_ids, dtype="<i8").astype(np.int64),
+            detour.seen_again or 0,
+            detour.beside_count or 0,
+        )
     plan, index = read_plan(session, search, detour, indexes)
-    return index.image_ids[plan.rows]
+    return KeptPlan(index.image_ids[plan.rows], plan.seen_again, plan.beside_count)
 
 
 def list_detour_images(session: Session, detour_id: int, round_id: int | None) -> list[int]:
@@ -791,7 +803,7 @@ def choose_planned(
 
     Images answered since it was planned are passed over, and so are those it showed already.
     """
-    image_ids = list_planned_images(session, search, detour, indexes)
+    image_ids = recall_plan(session, search, detour, indexes).image_ids
     shown = list_detour_images(session, detour.id, previous_id)
     is_next = np.isin(image_ids, index.image_ids) & ~np.isin(image_ids, shown)
     rows = index.rows_of(image_ids[is_next])

@@ -421,8 +421,12 @@ class Detour(Table):
     anchor_image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"))  # of a gap
     # Of the other embedder, whose vectors chose the images.
     other_index_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
-    # All images in the order to show, int64 little-endian; null in detours of earlier versions.
+    # The plan: all images in the order to show, int64 little-endian; and of a second look, the
+    # positives it came upon, and how many images stand beside single ones. Null in detours of
+    # earlier versions.
     planned_image_ids: Mapped[bytes | None]
+    seen_again: Mapped[int | None]
+    beside_count: Mapped[int | None]
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     @property

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from app.engine.answers import Answers
 from app.engine.coverage import CoverageEstimate, choose_candidates, estimate_coverage
-from app.engine.detours import DetourPlan
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.remaining import (
@@ -28,7 +27,6 @@ from app.searching import (
     VALUES,
     list_chain,
     read_head,
-    read_plan,
 )
 from app.tables import (
     Answer,
@@ -186,16 +184,6 @@ class Moment:
         ids = [made.detour_id for made in self.rounds[: self.after + 1] if made.detour_id]
         query = select(Detour).where(Detour.id.in_(ids)).order_by(Detour.id)
         return list(self.session.scalars(query))
-
-    def plan_of(self, detour: Detour) -> tuple[DetourPlan, VectorIndex]:
-        """All images of a detour as they were planned, and the index whose rows the plan names."""
-        if detour.id not in self._plans:
-            self._plans[detour.id] = read_plan(self.session, self.search, detour, self.indexes)
-        return self._plans[detour.id]
-
-    @cached_property
-    def _plans(self) -> dict[int, tuple[DetourPlan, VectorIndex]]:
-        return {}
 
     @cached_property
     def coverage(self) -> CoverageEstimate | None:

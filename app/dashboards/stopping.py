@@ -36,7 +36,7 @@ from app.engine.stopping import (
 )
 from app.errors import RefusedGoal
 from app.indexes import list_indexes
-from app.searching import LARGEST_DETOURS, SMALLEST_DETOUR, VALUES
+from app.searching import LARGEST_DETOURS, SMALLEST_DETOUR, VALUES, read_plan, recall_plan
 from app.tables import (
     ChosenGoal,
     Detour,
@@ -317,8 +317,8 @@ def list_gains(moment: Moment) -> list[Gain]:
             other = moment.session.get_one(ImageIndex, detour.other_index_id)
             shown.setdefault(f"Another embedder: {other.embedder}", []).extend(own)
             continue
-        plan, index = moment.plan_of(detour)
-        beside = set(index.image_ids[plan.rows[: plan.beside_count]].tolist())
+        plan = recall_plan(moment.session, moment.search, detour, moment.indexes)
+        beside = set(plan.image_ids[: plan.beside_count].tolist())
         for image_id in own:
             title = BESIDE_TITLE if image_id in beside else EXPLORATION_TITLE
             shown.setdefault(title, []).append(image_id)
@@ -334,7 +334,7 @@ def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
         shown = [one.image_id for one in moment.showings if one.detour_id == detour.id]
         if detour.kind != kind or not shown:
             continue
-        planned, index = moment.plan_of(detour)
+        planned, index = read_plan(moment.session, moment.search, detour, moment.indexes)
         if planned.sample is None:
             continue
         plan = _move_plan(planned.sample, index, moment.index)
@@ -386,8 +386,8 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
             continue
         following = next(made for made in moment.rounds if made.previous_id == own[-1].id)
         shown = [one.image_id for one in moment.showings if one.detour_id == detour.id]
-        planned, index = moment.plan_of(detour)
-        said = {i: moment.values.get(i) for i in index.image_ids[planned.rows].tolist()}
+        planned = recall_plan(moment.session, moment.search, detour, moment.indexes)
+        said = {i: moment.values.get(i) for i in planned.image_ids.tolist()}
         # A plan of fewer images than were asked for had no others left. What was found elsewhere
         # before the look came to it is no find of the look, and none of its noes either.
         is_whole = (detour.size >= LOOK_SIZE or len(said) < detour.size) and all(

@@ -18,6 +18,8 @@ def upgrade() -> None:
     )
     # Detours of before are planned again at each of their rounds, as they were.
     op.add_column("detours", sa.Column("planned_image_ids", sa.LargeBinary(), nullable=True))
+    op.add_column("detours", sa.Column("seen_again", sa.BigInteger(), nullable=True))
+    op.add_column("detours", sa.Column("beside_count", sa.BigInteger(), nullable=True))
     op.drop_constraint(op.f("ck_detours_kind"), "detours", type_="check")
     op.create_check_constraint(
         op.f("ck_detours_kind"), "detours", f"kind IN ({KINDS}, 'other-embedder')"
@@ -29,6 +31,8 @@ def downgrade() -> None:
     op.execute("DELETE FROM detours WHERE kind = 'other-embedder'")
     op.drop_constraint(op.f("ck_detours_kind"), "detours", type_="check")
     op.create_check_constraint(op.f("ck_detours_kind"), "detours", f"kind IN ({KINDS})")
+    op.drop_column("detours", "beside_count")
+    op.drop_column("detours", "seen_again")
     op.drop_column("detours", "planned_image_ids")
     op.drop_constraint(op.f("fk_detours_other_index_id_indexes"), "detours", type_="foreignkey")
     op.drop_column("detours", "other_index_id")

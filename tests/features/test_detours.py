@@ -225,10 +225,11 @@ def test_every_round_of_detours_is_proposed_again_image_for_image(hunt, settings
     # By the plans that were kept, and planned anew as detours of earlier versions are.
     propose_again(hunt, rounds)
     for detour in hunt.session.scalars(select(Detour)):
-        kept = searching.list_planned_images(hunt.session, hunt.search, detour, hunt.indexes)
-        detour.planned_image_ids = None
-        anew = searching.list_planned_images(hunt.session, hunt.search, detour, hunt.indexes)
-        assert kept.tolist() == anew.tolist()
+        kept = searching.recall_plan(hunt.session, hunt.search, detour, hunt.indexes)
+        detour.planned_image_ids = detour.seen_again = detour.beside_count = None
+        anew = searching.recall_plan(hunt.session, hunt.search, detour, hunt.indexes)
+        assert kept.image_ids.tolist() == anew.image_ids.tolist()
+        assert (kept.seen_again, kept.beside_count) == (anew.seen_again, anew.beside_count)
     hunt.session.flush()
     propose_again(hunt, rounds)
 

@@ -7,11 +7,12 @@ import re
 from html import unescape
 
 import pytest
+from sqlalchemy import select
 
 from app.searching import open_search, submit_answers
 from app.security import get_local_person
-from app.tables import Round
-from tests.factories import make_collection, make_images, make_index
+from app.tables import Image, Round, Search
+from tests.factories import make_collection, make_images, make_index, make_vectors
 
 HTMX = {"HX-Request": "true"}
 PARTS = ("variety", "looks", "whereabouts", "left", "stopping", "head")
@@ -199,6 +200,28 @@ def test_no_more_images_are_offered_than_have_no_answer(client, here):
     assert "95 images drawn by lot" in part
     answer = client.post(f"{here}/detour", data={"kind": "absence", "size": "300"})
     assert "images 1 to 6 of 95" in answer.text
+
+
+def test_another_embedder_of_the_collection_can_take_a_look(client, here):
+    ask = "As another embedder sees it"
+    assert ask not in client.get(f"{here}/dashboard/left", headers=HTMX).text
+    state = client.app.state
+    with state.database.session() as session:
+        search = session.get_one(Search, int(here.rsplit("/", 1)[1]))
+        images = session.scalars(select(Image).filter_by(collection_id=search.collection_id)).all()
+        vectors = make_vectors(120, dimension=8, seed=3)
+        make_index(session, state.settings, images, vectors, embedder="other-eyes")
+    part = client.get(f"{here}/dashboard/left", headers=HTMX).text
+    form = part[part.index(ask) :]
+    fields = dict(re.findall(r'name="(\w+)"\s+value="([^"]+)"', form))
+    assert (fields["kind"], fields["embedder"]) == ("other-embedder", "other-eyes")
+    answer = client.post(f"{here}/detour", data=fields)
+    assert re.search(r"as another embedder sees your answers: images 1 to 6 of \d+\.", answer.text)
+    assert "Likely as another embedder sees it" in answer.text
+    refused = client.post(
+        f"{here}/detour", data=fields | {"embedder": "hand-made", "gesture_key": ""}
+    )
+    assert refused.status_code == 422
 
 
 def test_questions_of_the_page_are_listed(client, here):
