@@ -16,6 +16,7 @@
     document.querySelector("[aria-invalid]:focus")?.scrollIntoView({ block: "center" });
   });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  window.matchMedia("print").addEventListener("change", redraw);
   new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   window.addEventListener("scroll", () => (peek.hidden = true), { passive: true });
 
