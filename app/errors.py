@@ -17,6 +17,7 @@ RarefindError
 ├── BadInput                       422  a value that cannot be used, saying which
 │   ├── SourceNotUsable            422  a folder or zip that cannot be read
 │   ├── LabelsNotUsable            422  a labels file that cannot be read
+│   ├── RefusedGoal                422  a goal that cannot be, and which of its fields is why
 │   ├── RefusedPhoto               422  an uploaded example that is not a usable photo
 │   └── NoWords                    422  the images were prepared by a model that knows no words
 └── DatabaseNotUsable              503  not reachable, or newer than this code
@@ -133,6 +134,14 @@ class SourceNotUsable(BadInput):
 
 class LabelsNotUsable(BadInput):
     """A labels file that cannot be read or has not the columns it needs."""
+
+
+class RefusedGoal(BadInput):
+    """A goal of a search that cannot be; `field` is the one to change."""
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
 
 
 class RefusedPhoto(BadInput):

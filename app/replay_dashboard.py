@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.dashboards import GAP_IMAGES, GAPS, MOST_LIKELY, VERSIONS, Plot
+from app.dashboards.moments import MOST_LIKELY, VERSIONS, Plot
+from app.dashboards.variety import GAP_IMAGES, GAPS
 from app.engine.answers import Answers, Value
 from app.engine.coverage import CoverageEstimate, choose_candidates, estimate_coverage
 from app.engine.head import probabilities

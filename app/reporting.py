@@ -9,13 +9,14 @@ from datetime import datetime
 from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
-from app.engine.loop import nearest_positives, propose_round, rank_likely, round_rng
+from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
 from app.indexing import OpenIndexes
@@ -45,11 +46,13 @@ from app.tables import (
     Search,
 )
 
+Integers = NDArray[np.int64]
+
 RESULTS_PER_PAGE = 60
 EVENTS_PER_PAGE = 100
 LATEST_POSITIVES = 8
 RECENT_ROUNDS = 3
-NEAREST_POSITIVES = 6
+NEAREST = 6  # positives, and negatives
 MOST_LIKELY = 600  # ten pages of results: who needs more answers some first
 RESULT_KINDS = ("yes", "likely", "unsure", "no", "open")
 
@@ -61,6 +64,7 @@ REASON_SENTENCES = {
     "gap": "Among the images most like the gap you picked on the dashboard.",
     "sample": "Drawn by lot for the sample, whether it is likely or not.",
     "second-look": "Chosen by something else than your search, to see what it may have missed.",
+    "other-embedder": "Likely as another embedder sees it, though not as your search does.",
 }
 
 
@@ -138,6 +142,7 @@ class Explanation:
     probability: float | None
     answers: list[AnswerEvent]
     nearest_positives: list[tuple[int, float]]  # image id, similarity
+    nearest_negatives: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -302,7 +307,10 @@ def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> l
 def explain_image(
     session: Session, search: Search, image_id: int, indexes: OpenIndexes
 ) -> Explanation:
-    """Why this search shows an image, by figures and by the positives nearest to it."""
+    """Why this search shows an image: by figures, and the positives and negatives nearest to it.
+
+    The figures are those of the round that showed it; of an image never shown, those of now.
+    """
     image = session.get(Image, image_id)
     if image is None or image.collection_id != search.collection_id:
         raise NotFound("There is no such image in this collection.")
@@ -317,11 +325,17 @@ def explain_image(
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
     left_out = list_left_out(session, search.collection_id, index)
     answers = read_engine_answers(session, search, index, left_out=left_out)
-    nearest: list[tuple[int, float]] = []
+    nearest_positives: list[tuple[int, float]] = []
+    nearest_negatives: list[tuple[int, float]] = []
+    score, probability = (place.score, place.probability) if place else (None, None)
     if np.isin(image_id, index.image_ids):
         (row,) = index.rows_of([image_id])
-        rows, similarities = nearest_positives(index, row, answers, NEAREST_POSITIVES)
-        nearest = list(zip(index.image_ids[rows].tolist(), similarities.tolist(), strict=True))
+        nearest_positives = _list_nearest(index, row, answers.positives)
+        nearest_negatives = _list_nearest(index, row, answers.negatives)
+        head = read_head(made)
+        if place is None and head is not None:
+            own = index.vectors[row : row + 1] @ head.weights + np.float32(head.bias)
+            score, probability = float(own[0]), float(probabilities(own)[0])
     examples = select(Example.image_id).filter_by(search_id=search.id, image_id=image_id)
     sentence = (
         "One of the examples that opened this search."
@@ -334,10 +348,11 @@ def explain_image(
         position=place.position if place and place.round_id == made.id else None,
         reason=place.reason if place else None,
         reason_sentence=REASON_SENTENCES[place.reason] if place else sentence,
-        score=place.score if place else None,
-        probability=place.probability if place else None,
+        score=score,
+        probability=probability,
         answers=_list_answer_events(session, search, image_id),
-        nearest_positives=nearest,
+        nearest_positives=nearest_positives,
+        nearest_negatives=nearest_negatives,
     )
 
 
@@ -476,6 +491,12 @@ def list_searches(
     return summaries
 
 
+def _list_nearest(index: VectorIndex, row: int, among: Integers) -> list[tuple[int, float]]:
+    """The images nearest to one among some rows, with their similarities."""
+    rows, similarities = nearest_among(index, row, among, NEAREST)
+    return list(zip(index.image_ids[rows].tolist(), similarities.tolist(), strict=True))
+
+
 def _tell_detour(session: Session, made: Round, shown_count: int) -> str | None:
     if made.detour_id is None:
         return None
@@ -487,8 +508,9 @@ def _tell_detour(session: Session, made: Round, shown_count: int) -> str | None:
         "estimate": "A sample by score, to tell how many are left",
         "absence": "A sample at random, to tell how many are left at most",
         "second-look": "A second look, by something else than your search",
+        "other-embedder": "A second look, as another embedder sees your answers",
     }[detour.kind]
-    return f"{what}: images {before + 1} to {before + shown_count} of {detour.size}."
+    return f"{what}: images {before + 1} to {before + shown_count} of {detour.image_count}."
 
 
 def _get_current_round(session: Session, search: Search) -> Round:

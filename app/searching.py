@@ -18,7 +18,7 @@ from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
-from app.engine.detours import DetourPlan, detour_rng, plan_detour
+from app.engine.detours import DETOUR_REASONS, DetourPlan, detour_rng, plan_detour
 from app.engine.head import Head
 from app.engine.index import VectorIndex
 from app.engine.loop import (
@@ -73,10 +73,25 @@ VALUES = {"yes": Value.YES, "no": Value.NO, "unsure": Value.UNSURE}
 UNDOABLE = ("answer", "submit", "correct", "detour")
 SMALLEST_DETOUR = 6  # images
 # Each at most: a certificate can need very many, and the others are planned image by image.
-LARGEST_DETOURS = {"gap": 200, "second-look": 200, "estimate": 1_000, "absence": 100_000}
+LARGEST_DETOURS = {
+    "gap": 200,
+    "second-look": 200,
+    "other-embedder": 200,
+    "estimate": 1_000,
+    "absence": 100_000,
+}
 
 Values = dict[int, str | None]  # image id -> yes, no, unsure, or None for no answer
 StepRow = Row[int, str, int | None, int | None]  # id, kind, round_id, next_round_id
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPlan:
+    """What is kept of a detour's plan: a `DetourPlan` without the chances of a sample."""
+
+    image_ids: NDArray[np.int64]  # in the order to show
+    seen_again: int
+    beside_count: int
 
 
 @dataclass(frozen=True)
@@ -310,10 +325,12 @@ def take_detour(
     kind: str | None,
     size: int = 0,
     anchor_image_id: int | None = None,
+    embedder: str | None = None,
     gesture_key: str | None,
     indexes: OpenIndexes,
 ) -> None:
-    """Show other images than the strategy's next: a gap, a sample, a second look of `size` images.
+    """Show other images than the strategy's next: a gap, a sample, a second look of `size` images,
+    or what another `embedder` of the collection holds likely and the search does not.
 
     It goes on over as many rounds as it needs; kind None ends it, and the strategy chooses again.
     The grid on screen counts as submitted if any of its images has an answer; if none has, the new
@@ -333,6 +350,9 @@ def take_detour(
     detour = None
     if kind is not None:
         _check_detour(session, current, kind, size, anchor_image_id, indexes)
+        other = None
+        if kind == "other-embedder":
+            other = _choose_other_index(session, search, current, embedder or "")
         detour = Detour(
             search_id=search.id,
             person_id=person.id,
@@ -343,7 +363,13 @@ def take_detour(
             seed=search.seed,
             round_number=previous.number + 1,
             anchor_image_id=anchor_image_id,
+            other_index_id=other.id if other else None,
         )
+        plan, planned_in = read_plan(session, search, detour, indexes)
+        if not len(plan.rows):
+            raise BadInput("No such image is left to show. Your answers are safe.")
+        detour.planned_image_ids = planned_in.image_ids[plan.rows].astype("<i8").tobytes()
+        detour.seen_again, detour.beside_count = plan.seen_again, plan.beside_count
         session.add(detour)
         session.flush()
     action = _add_action(
@@ -521,8 +547,25 @@ def read_plan(
         size=detour.size,
         rng=detour_rng(detour.seed, detour.round_number),
         anchor_row=anchor_row,
+        other=(
+            indexes.get(session.get_one(ImageIndex, detour.other_index_id))
+            if detour.other_index_id is not None
+            else None
+        ),
     )
     return plan, index
+
+
+def recall_plan(session: Session, search: Search, detour: Detour, indexes: OpenIndexes) -> KeptPlan:
+    """The plan of a detour as it was kept; made again for detours of earlier versions."""
+    if detour.planned_image_ids is not None:
+        return KeptPlan(
+            np.frombuffer(detour.planned_image_ids, dtype="<i8").astype(np.int64),
+            detour.seen_again or 0,
+            detour.beside_count or 0,
+        )
+    plan, index = read_plan(session, search, detour, indexes)
+    return KeptPlan(index.image_ids[plan.rows], plan.seen_again, plan.beside_count)
 
 
 def list_detour_images(session: Session, detour_id: int, round_id: int | None) -> list[int]:
@@ -805,13 +848,12 @@ def choose_planned(
 
     Images answered since it was planned are passed over, and so are those it showed already.
     """
-    plan, planned_in = read_plan(session, search, detour, indexes)
-    image_ids = planned_in.image_ids[plan.rows]
+    image_ids = recall_plan(session, search, detour, indexes).image_ids
     shown = list_detour_images(session, detour.id, previous_id)
     is_next = np.isin(image_ids, index.image_ids) & ~np.isin(image_ids, shown)
     rows = index.rows_of(image_ids[is_next])
     rows = rows[~np.isin(rows, answers.rows)][:size]
-    return Choice.of(rows, plan.reason) if len(rows) else None
+    return Choice.of(rows, DETOUR_REASONS[detour.kind]) if len(rows) else None
 
 
 def _check_detour(
@@ -826,12 +868,23 @@ def _check_detour(
         raise BadInput("There is no such way to choose the next images.")
     if not SMALLEST_DETOUR <= size <= LARGEST_DETOURS[kind]:
         raise BadInput(f"This takes from {SMALLEST_DETOUR} to {LARGEST_DETOURS[kind]:,} images.")
-    if kind == "estimate" and current.head_bias is None:
-        raise BadInput("A sample by score needs a head: answer a round with a yes in it first.")
+    if kind in ("estimate", "other-embedder") and current.head_bias is None:
+        what = "A sample by score" if kind == "estimate" else "A look by another embedder"
+        raise BadInput(f"{what} needs a head: answer a round with a yes in it first.")
     if kind == "gap":
         index = indexes.get(session.get_one(ImageIndex, current.index_id))
         if anchor_image_id is None or not np.isin(anchor_image_id, index.image_ids):
             raise NotFound("There is no such gap in this search.")
+
+
+def _choose_other_index(
+    session: Session, search: Search, current: Round, embedder: str
+) -> ImageIndex:
+    """The collection's index by another embedder than that of the grid on screen."""
+    row = choose_index(session, search.collection_id, embedder=embedder)
+    if row.embedder == session.get_one(ImageIndex, current.index_id).embedder:
+        raise BadInput(f"This search goes by {embedder} itself. Choose another embedder.")
+    return row
 
 
 def _get_newest_answer_id(session: Session, search: Search) -> int:

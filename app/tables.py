@@ -26,7 +26,7 @@ INDEX_STATES = ("building", "ready", "failed")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo", "detour")
-DETOUR_KINDS = ("gap", "estimate", "absence", "second-look")
+DETOUR_KINDS = ("gap", "estimate", "absence", "second-look", "other-embedder")
 # A path's last part, small letters, in the order of code points, which an index can follow.
 FILE_NAME = "(lower(regexp_replace(path, '^.*/'::text, ''::text)) COLLATE \"C\")"
 
@@ -414,10 +414,11 @@ class Round(Table):
 
 
 class Detour(Table):
-    """Rounds that a person asked for: a gap, a sample, a second look.
+    """Rounds that a person asked for: a gap, a sample, a second look, another embedder's look.
 
     Which images they show follows from the index and the head of the round that was on screen, the
-    answers that stood, and the seed: `searching.read_plan`.
+    answers that stood, and the seed: `searching.read_plan`. The plan is kept, for a round of it not
+    to cost more than others.
     """
 
     __tablename__ = "detours"
@@ -435,7 +436,21 @@ class Detour(Table):
     seed: Mapped[int]
     round_number: Mapped[int]  # of its first round
     anchor_image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"))  # of a gap
+    # Of the other embedder, whose vectors chose the images.
+    other_index_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
+    # The plan: all images in the order to show, int64 little-endian; and of a second look, the
+    # positives it came upon, and how many images stand beside single ones. Null in detours of
+    # earlier versions.
+    planned_image_ids: Mapped[bytes | None]
+    seen_again: Mapped[int | None]
+    beside_count: Mapped[int | None]
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    @property
+    def image_count(self) -> int:
+        """Images to show: fewer than `size` where fewer are left."""
+        planned = self.planned_image_ids
+        return self.size if planned is None else len(planned) // 8
 
 
 class ChosenGoal(Table):

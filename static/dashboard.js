@@ -3,20 +3,28 @@
 "use strict";
 {
   const charts = new Map();
-  const kinds = { bars, interval, histogram, map, against, hours };
+  const kinds = { bars, interval, histogram, calibration, map, dates, clock, places, deployments, against, hours };
+  const mostPictures = 40; // on the map at once
+  const mostDeployments = 20; // drawn; the table has the others
   const peek = document.getElementById("peek"); // only where there is a map
   const still = { animation: false, textStyle: { fontFamily: "inherit" } };
 
   drawAll();
-  document.addEventListener("htmx:afterSettle", drawAll);
+  document.addEventListener("htmx:afterSettle", () => {
+    drawAll();
+    // A field that was refused stays in sight while the parts above it arrive.
+    document.querySelector("[aria-invalid]:focus")?.scrollIntoView({ block: "center" });
+  });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  window.matchMedia("print").addEventListener("change", redraw);
   new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   window.addEventListener("scroll", () => peek && (peek.hidden = true), { passive: true });
 
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-svg]");
+    const button = event.target.closest("[data-svg], [data-zoom]");
     if (!button) return;
     const box = button.closest("figure").querySelector("[data-plot]");
+    if (button.dataset.zoom) return zoom(box, charts.get(box), Number(button.dataset.zoom));
     const link = document.createElement("a");
     const svg = new Blob([charts.get(box).renderToSVGString()], { type: "image/svg+xml" });
     link.href = URL.createObjectURL(svg);
@@ -25,12 +33,35 @@
     URL.revokeObjectURL(link.href);
   });
 
+  // The question on screen is marked in the list of questions.
+  const links = document.querySelectorAll(".contents a");
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
+        for (const link of links) {
+          if (link.hash === `#${target.id}`) link.setAttribute("aria-current", "true");
+          else link.removeAttribute("aria-current");
+        }
+      }
+    },
+    { rootMargin: "-25% 0px -70%" },
+  );
+  for (const part of document.querySelectorAll(".part")) seen.observe(part);
+  document.querySelector(".contents.narrow").addEventListener("click", (event) => {
+    if (event.target.closest("a")) event.currentTarget.open = false;
+  });
+
   function drawAll() {
     for (const box of document.querySelectorAll("[data-plot]")) {
       if (charts.has(box)) continue;
+      fitHeight(box);
       const chart = echarts.init(box, null, { renderer: "svg" });
       charts.set(box, chart);
-      new ResizeObserver(() => chart.resize()).observe(box);
+      new ResizeObserver(() => {
+        chart.resize();
+        // On the ground a kilometre stays as long up as across.
+        if (box.classList.contains("places")) draw(box, chart);
+      }).observe(box);
       draw(box, chart);
       if (box.classList.contains("map")) followPointer(box, chart);
     }
@@ -42,7 +73,28 @@
 
   function draw(box, chart) {
     const plot = JSON.parse(box.dataset.plot);
-    chart.setOption({ ...still, ...kinds[plot.kind](plot, colours()) }, true);
+    chart.setOption({ ...still, ...kinds[plot.kind](plot, colours(), box) }, true);
+  }
+
+  function fitHeight(box) {
+    if (!box.classList.contains("deployments")) return;
+    const rows = JSON.parse(box.dataset.plot).rows.length;
+    box.style.height = `${72 + 24 * Math.min(rows, mostDeployments)}px`;
+  }
+
+  function percent(share) {
+    return `${Math.round(100 * share)} %`;
+  }
+
+  // Each group in shares of itself, so that few finds can be compared with many images.
+  function shares(rows, part) {
+    const total = rows.reduce((sum, row) => sum + row[part], 0) || 1;
+    return rows.map((row) => row[part] / total);
+  }
+
+  function tell(row, first) {
+    const [found, likely, every] = row.slice(-3);
+    return `${first}: ${found} found, ${likely} likely, ${every} images in all`;
   }
 
   function colours() {
@@ -109,12 +161,12 @@
         ...base.tooltip,
         formatter: ([one]) => {
           const row = rows[one.dataIndex];
-          const [value, low, high] = row.slice(1).map((share) => `${Math.round(100 * share)} %`);
+          const [value, low, high] = row.slice(1).map(percent);
           return `After round ${row[0]}: ${value} (${low} to ${high})`;
         },
       },
       xAxis: { ...base.xAxis, min: rows[0][0], max: rows[rows.length - 1][0], minInterval: 1 },
-      yAxis: { ...base.yAxis, min: 0, max: 1, axisLabel: { color: c.muted, formatter: (v) => `${Math.round(100 * v)} %` } },
+      yAxis: { ...base.yAxis, min: 0, max: 1, axisLabel: { color: c.muted, formatter: percent } },
       series: [
         line("low", rows.map((row) => [row[0], row[2]]), { stack: "band", lineStyle: { opacity: 0 } }),
         line("90 % interval", rows.map((row) => [row[0], row[3] - row[2]]), {
@@ -150,7 +202,7 @@
           return `${row[0].toFixed(1)} to ${row[1].toFixed(1)}: ${row[2]} yes, ${row[3]} no, ${row[4]} without an answer`;
         },
       },
-      yAxis: { ...base.yAxis, axisLabel: { color: c.muted, formatter: (v) => `${Math.round(100 * v)} %` } },
+      yAxis: { ...base.yAxis, axisLabel: { color: c.muted, formatter: percent } },
       series: [
         series(4, c.muted, {
           symbol: "none",
@@ -220,6 +272,51 @@
     };
   }
 
+  // The diagonal is a promise kept; each point lies on its interval, larger for more answers.
+  function calibration({ rows }, c) {
+    const base = frame(c, ["Chance said before", "Share of yes"]);
+    const shares = { min: 0, max: 1, axisLabel: { color: c.muted, formatter: percent } };
+    const most = Math.max(...rows.map((row) => row[4]));
+    return {
+      ...base,
+      legend: { ...base.legend, data: ["Answers", "90 % interval", "Promise kept"] },
+      tooltip: { ...base.tooltip, trigger: "item" },
+      xAxis: { ...base.xAxis, ...shares },
+      yAxis: { ...base.yAxis, ...shares },
+      series: [
+        {
+          type: "line",
+          name: "Promise kept",
+          data: [[0, 0], [1, 1]],
+          symbol: "none",
+          silent: true,
+          itemStyle: { color: c.muted },
+          lineStyle: { color: c.muted, type: "dashed", width: 1.5 },
+        },
+        {
+          type: "line",
+          name: "90 % interval",
+          data: rows.flatMap((row) => [[row[2], row[6]], [row[2], row[7]], [row[2], null]]),
+          symbol: "rect",
+          symbolSize: [9, 2],
+          silent: true,
+          itemStyle: { color: c.accent },
+          lineStyle: { color: c.accent, width: 2 },
+        },
+        {
+          type: "scatter",
+          name: "Answers",
+          data: rows.map((row) => ({ value: [row[2], row[5]], symbolSize: 8 + 10 * Math.sqrt(row[4] / most), row })),
+          itemStyle: { color: c.yes },
+          tooltip: {
+            formatter: ({ data: { row } }) =>
+              `Said ${percent(row[0])} to ${percent(row[1])}: ${row[3]} of ${row[4]} were yes (${percent(row[5])})`,
+          },
+        },
+      ],
+    };
+  }
+
   function hours({ rows, marks }, c) {
     const base = frame(c, ["", "Rounds"]);
     return {
@@ -235,12 +332,12 @@
 
   function map({ rows }, c) {
     const base = frame(c, ["", ""]);
-    const bare = { axisLabel: { show: false }, axisTick: { show: false }, splitLine: { show: false }, axisLine: { show: false }, scale: true };
     const groups = [
       ["Near miss", "triangle", 6, { color: "transparent", borderColor: c.muted, borderWidth: 1 }],
       ["Likely", "diamond", 11, { color: "transparent", borderColor: c.accent, borderWidth: 2 }],
       ["Found", "circle", 10, { color: c.yes, opacity: 0.85 }],
     ];
+    const bare = { axisLabel: { show: false }, axisTick: { show: false }, splitLine: { show: false }, axisLine: { show: false }, scale: true };
     return {
       ...base,
       grid: { left: 8, right: 8, top: 36, bottom: 8 },
@@ -248,22 +345,243 @@
       xAxis: { ...base.xAxis, ...bare, name: "" },
       yAxis: { ...base.yAxis, ...bare, name: "" },
       dataZoom: [
-        { type: "inside", xAxisIndex: 0, zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
-        { type: "inside", yAxisIndex: 0, zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
+        { type: "inside", xAxisIndex: 0, filterMode: "none", zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
+        { type: "inside", yAxisIndex: 0, filterMode: "none", zoomOnMouseWheel: "ctrl", moveOnMouseMove: true },
       ],
-      series: groups.map(([name, symbol, symbolSize, itemStyle]) => ({
-        type: "scatter",
-        name,
-        symbol,
-        symbolSize,
-        itemStyle,
-        data: rows.filter((row) => row[1] === name).map((row) => [row[2], row[3], row[0]]),
-      })),
+      series: [
+        { type: "scatter", id: "pictures", symbolSize: 56, symbolKeepAspect: true, symbolOffset: [0, "60%"], z: 1, data: [] },
+        ...groups.map(([name, symbol, symbolSize, itemStyle]) => ({
+          type: "scatter",
+          name,
+          symbol,
+          symbolSize,
+          itemStyle,
+          data: rows.filter((row) => row[1] === name).map((row) => [row[2], row[3], row[0]]),
+        })),
+      ],
     };
+  }
+
+  function dates({ columns, rows }, c) {
+    const base = frame(c, [columns[0], "Share of its group"], { category: true });
+    const long = { Day: 10, Week: 10, Month: 7, Year: 4 }[columns[0]];
+    return {
+      ...base,
+      tooltip: {
+        ...base.tooltip,
+        formatter: ([one]) => tell(rows[one.dataIndex], `${columns[0]} ${rows[one.dataIndex][0].slice(0, long)}`),
+      },
+      xAxis: { ...base.xAxis, data: rows.map((row) => row[0].slice(0, long)) },
+      yAxis: { ...base.yAxis, axisLabel: { color: c.muted, formatter: percent } },
+      series: [
+        { type: "bar", name: "Found", data: shares(rows, 1), itemStyle: { color: c.yes }, barMaxWidth: 36, barMinWidth: 2, barGap: "10%" },
+        {
+          type: "bar",
+          name: "Likely",
+          data: shares(rows, 2).map((share) => share || null), // an empty bar would be a dot
+          itemStyle: { color: "transparent", borderColor: c.accent, borderWidth: 1 },
+          barWidth: "15%",
+          barMaxWidth: 10,
+        },
+        {
+          type: "line",
+          name: "All images",
+          data: shares(rows, 3),
+          step: "middle",
+          symbol: "none",
+          z: 0,
+          itemStyle: { color: c.muted },
+          lineStyle: { color: c.muted, width: 1 },
+          areaStyle: { color: c.muted, opacity: 0.25 },
+        },
+      ],
+    };
+  }
+
+  // A dial of 24 hours, midnight at the top; the area of a sector is its share.
+  function clock({ rows }, c) {
+    const base = frame(c, ["", ""]);
+    const groups = [3, 1, 2].map((part) => shares(rows, part).map(Math.sqrt));
+    const most = Math.max(...groups.flat());
+    const rose = (name, data, itemStyle, more) => ({
+      type: "pie",
+      name,
+      roseType: "area",
+      startAngle: 90,
+      center: ["50%", "54%"],
+      radius: [0, `${(76 * Math.max(...data)) / most}%`],
+      label: { show: false },
+      labelLine: { show: false },
+      emphasis: { scale: false },
+      data: data.map((value, hour) => ({ value, name: `${hour}`, itemStyle })),
+      ...more,
+    });
+    const dial = {
+      type: "pie",
+      silent: true,
+      startAngle: 97.5,
+      center: ["50%", "54%"],
+      radius: ["77%", "77.5%"],
+      itemStyle: { color: c.line },
+      label: { color: c.muted, overflow: "none", formatter: ({ dataIndex }) => (dataIndex % 3 ? "" : `${dataIndex} h`) },
+      labelLine: { length: 9, length2: 0, lineStyle: { opacity: 0 } },
+      data: rows.map((row) => ({ value: 1, name: `at ${row[0]}` })),
+    };
+    return {
+      tooltip: {
+        ...base.tooltip,
+        trigger: "item",
+        formatter: ({ dataIndex }) => tell(rows[dataIndex], `${dataIndex} to ${(dataIndex + 1) % 24} h`),
+      },
+      series: [
+        dial,
+        rose("All images", groups[0], { color: c.muted, opacity: 0.3 }),
+        rose("Found", groups[1], { color: c.yes, opacity: 0.85 }),
+        rose("Likely", groups[2], { color: "transparent", borderColor: c.accent, borderWidth: 1.5 }, { silent: true }),
+      ],
+      // A legend of pies would name the hours.
+      graphic: [["All images", { fill: c.muted, opacity: 0.3 }], ["Found", { fill: c.yes }], ["Likely", { fill: "none", stroke: c.accent, lineWidth: 1.5 }]].flatMap(
+        ([text, style], place) => [
+          { type: "rect", silent: true, shape: { x: 1, y: 4 + 22 * place, width: 16, height: 10, r: 2 }, style },
+          { type: "text", silent: true, style: { text, x: 24, y: 3 + 22 * place, fill: c.text, font: "12px sans-serif" } },
+        ],
+      ),
+    };
+  }
+
+  // Latitude and longitude without a map beneath; both axes in the same scale on the ground.
+  function places({ rows }, c, box) {
+    const base = frame(c, ["Longitude", "Latitude"]);
+    const grid = { left: 68, right: 24, top: 44, bottom: 48 };
+    const wide = Math.max(box.clientWidth - grid.left - grid.right, 50);
+    const high = Math.max(box.clientHeight - grid.top - grid.bottom, 50);
+    const [south, north] = ends(rows.map((row) => row[0]));
+    const [west, east] = ends(rows.map((row) => row[1]));
+    const squeeze = Math.cos((((south + north) / 2) * Math.PI) / 180) || 1;
+    // Degrees of latitude in one pixel; a single place gets about a kilometre around it.
+    const scale = 1.25 * Math.max((north - south) / high, ((east - west) * squeeze) / wide, 0.01 / high);
+    const range = (low, top, half) => ({ min: (low + top) / 2 - half, max: (low + top) / 2 + half });
+    const digits = Math.max(0, Math.ceil(-Math.log10(scale * 60)));
+    const axis = {
+      axisLabel: { color: c.muted, formatter: (degrees) => `${degrees.toFixed(digits)}°`, hideOverlap: true, showMinLabel: false, showMaxLabel: false },
+      splitNumber: 4,
+      splitLine: { show: true, lineStyle: { color: c.line } },
+    };
+    const largest = Math.max(...rows.map((row) => row[4]));
+    const circles = (name, part, symbol, least, itemStyle) => ({
+      type: "scatter",
+      name,
+      symbol,
+      data: rows
+        .filter((row) => row[part])
+        .map((row) => ({ value: [row[1], row[0]], symbolSize: Math.max(least, 34 * Math.sqrt(row[part] / largest)), row })),
+      itemStyle,
+    });
+    const kilometres = scale * 111.2; // in one pixel
+    const decades = [0.001, 0.01, 0.1, 1, 10, 100, 1000].flatMap((ten) => [ten, 2 * ten, 5 * ten]);
+    const ruler = decades.filter((length) => length / kilometres <= 120).pop() ?? 0.001;
+    const length = ruler / kilometres;
+    const right = box.clientWidth - grid.right - 10;
+    const foot = box.clientHeight - grid.bottom - 12;
+    const line = (points) => ({ type: "polyline", silent: true, shape: { points }, style: { stroke: c.text, lineWidth: 1.5, fill: "none" } });
+    const word = (text, x, y) => ({ type: "text", silent: true, style: { text, x, y, fill: c.text, align: "center", font: "12px sans-serif" } });
+    const top = grid.top + 8;
+    return {
+      ...base,
+      grid,
+      tooltip: { ...base.tooltip, trigger: "item", formatter: ({ data: { row } }) => tell(row, `${row[0]}, ${row[1]}`) },
+      xAxis: { ...base.xAxis, ...axis, ...range(west, east, (scale * wide) / squeeze / 2) },
+      yAxis: { ...base.yAxis, ...axis, ...range(south, north, (scale * high) / 2), nameGap: 52 },
+      series: [
+        circles("All images", 4, "circle", 5, { color: c.muted, opacity: 0.35 }),
+        circles("Found", 2, "circle", 6, { color: c.yes, opacity: 0.85 }),
+        circles("Likely", 3, "diamond", 8, { color: "transparent", borderColor: c.accent, borderWidth: 1.5 }),
+      ],
+      graphic: [
+        line([[right - length, foot - 4], [right - length, foot], [right, foot], [right, foot - 4]]),
+        word(ruler < 1 ? `${1000 * ruler} m` : `${ruler} km`, right - length / 2, foot - 18),
+        line([[right - 6, top + 8], [right, top], [right + 6, top + 8]]),
+        line([[right, top], [right, top + 20]]),
+        word("N", right, top + 24),
+      ],
+    };
+  }
+
+  function ends(values) {
+    return [Math.min(...values), Math.max(...values)];
+  }
+
+  function deployments({ rows }, c) {
+    const drawn = rows.slice(0, mostDeployments);
+    const base = frame(c, ["", ""], { category: true });
+    const bar = (name, value, itemStyle) => ({ type: "bar", stack: "all", name, data: drawn.map((row) => value(row) || null), itemStyle, barMaxWidth: 14 });
+    return {
+      ...base,
+      grid: { left: 8, right: 24, top: 36, bottom: 8, containLabel: true },
+      tooltip: {
+        ...base.tooltip,
+        formatter: ([one]) => {
+          const [name, found, answered, likely, every] = drawn[one.dataIndex];
+          return `${name}: ${found} found of ${answered} answered, ${likely} likely, ${every} images in all`;
+        },
+      },
+      xAxis: { ...base.yAxis, minInterval: 1 },
+      yAxis: {
+        ...base.xAxis,
+        inverse: true,
+        data: drawn.map((row) => row[0]),
+        axisLabel: { color: c.text, width: Math.min(180, window.innerWidth / 3), overflow: "truncate" },
+      },
+      series: [
+        bar("Found", (row) => row[1], { color: c.yes }),
+        bar("Answered otherwise", (row) => row[2] - row[1], { color: c["no-soft"], borderColor: c.no, borderWidth: 1 }),
+        bar("Likely", (row) => row[3], { color: "transparent", borderColor: c.accent, borderWidth: 1, borderType: "dashed" }),
+      ],
+    };
+  }
+
+  // Halves what is shown, around the middle one of the points in sight; 0 shows everything.
+  function zoom(box, chart, part) {
+    const points = listShown(box, chart);
+    chart.getOption().dataZoom.forEach(({ start, end }, dataZoomIndex) => {
+      const [low, high] = getExtents(chart)[dataZoomIndex];
+      const places = points.map((row) => row[2 + dataZoomIndex]).sort((a, b) => a - b);
+      const place = places[Math.floor(places.length / 2)] ?? (low + high) / 2;
+      const middle = start + ((place - low) / (high - low)) * (end - start);
+      const half = ((end - start) / 2) * part;
+      const shown = part ? { start: Math.max(0, middle - half), end: Math.min(100, middle + half) } : { start: 0, end: 100 };
+      chart.dispatchAction({ type: "dataZoom", dataZoomIndex, ...shown });
+    });
+  }
+
+  function getExtents(chart) {
+    return ["xAxis", "yAxis"].map((axis) => chart.getModel().getComponent(axis).axis.scale.getExtent());
+  }
+
+  function listShown(box, chart) {
+    const [across, up] = getExtents(chart);
+    return JSON.parse(box.dataset.plot).rows.filter(
+      (row) => row[2] >= across[0] && row[2] <= across[1] && row[3] >= up[0] && row[3] <= up[1],
+    );
+  }
+
+  // Where few points are left on the map their pictures hang beneath them.
+  function showPictures(box, chart) {
+    const shown = listShown(box, chart);
+    const pictures = shown.length > mostPictures ? [] : shown;
+    chart.setOption({
+      series: [
+        {
+          id: "pictures",
+          data: pictures.map((row) => ({ value: [row[2], row[3], row[0]], symbol: `image:///images/${row[0]}/small` })),
+        },
+      ],
+    });
   }
 
   // The image under the pointer; a click opens it.
   function followPointer(box, chart) {
+    chart.on("datazoom", () => showPictures(box, chart));
     chart.on("mouseover", ({ value, event }) => {
       const { clientX, clientY } = event.event;
       peek.src = `/images/${value[2]}/small`;

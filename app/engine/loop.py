@@ -38,7 +38,7 @@ __all__ = [
     "Value",
     "join_openings",
     "make_opening",
-    "nearest_positives",
+    "nearest_among",
     "propose_round",
     "rank_likely",
     "round_rng",
@@ -150,16 +150,15 @@ def rank_likely(
     return rows, scores[rows], probabilities(scores[rows])
 
 
-def nearest_positives(
-    index: VectorIndex, row: int, answers: Answers, k: int
-) -> tuple[Integers, Floats]:
-    """The `k` positives most similar to one image, itself left out, most similar first.
+def nearest_among(index: VectorIndex, row: int, rows: Integers, k: int) -> tuple[Integers, Floats]:
+    """The `k` of `rows` most similar to one image, itself left out, most similar first.
 
-    Parameters: `row` of the image, 0..n-1, answered or not; `k` >= 0. Returns rows (k',) int64 and
-    similarities (k',) float32, cosines in -1..1; k' is `k` or the number of other positives if that
-    is smaller. Source: exact nearest neighbours by cosine, from `VectorIndex.nearest`.
+    Parameters: `row` of the image, 0..n-1; `rows` (r,) int64, all positives or all negatives;
+    `k` >= 0. Returns rows (k',) int64 and similarities (k',) float32, cosines in -1..1; k' is `k`
+    or the number of others if that is smaller.
+    Source: exact nearest neighbours by cosine, from `VectorIndex.nearest`.
     """
-    others = answers.positives[answers.positives != row]
+    others = rows[rows != row]
     similarities, rows = index.nearest(index.vectors[row : row + 1], k, rows=others)
     return rows[0], similarities[0]
 

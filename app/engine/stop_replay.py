@@ -186,7 +186,7 @@ def describe_moment(
 
     Parameters: `played`, as `replay` or `retrace` gave them, one round more than `number` for the
     head after it; `number` from 1; the others as in `replay_stops`.
-    Source: what `Moment` of app/dashboards.py knows of a live search, from the same rounds.
+    Source: what `Moment` of app/dashboards/moments.py knows of a live search, from the same rounds.
     """
     answers = played[number - 1].answers
     values = answers.values[opening_count:]

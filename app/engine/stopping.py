@@ -102,10 +102,14 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class LookPlan:
-    """Images of a second look: `rows` (k,) int64 to show, and the positives it came upon before."""
+    """Images of a second look: `rows` (k,) int64 to show, and the positives it came upon before.
+
+    The first `beside_count` of them stand beside single positives, the others far from all answers.
+    """
 
     rows: Integers
     seen_again: int
+    beside_count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +260,7 @@ def plan_look(
     drawn = np.sort(rng.permutation(others)[:EXPLORED])
     seen = index.vectors[np.concatenate([answers.rows, beside])]
     explored = _list_farthest(index, drawn, seen, size - len(beside))
-    return LookPlan(np.concatenate([beside, explored]), seen_again)
+    return LookPlan(np.concatenate([beside, explored]), seen_again, len(beside))
 
 
 # --- The rules ----------------------------------------------------------------------------------

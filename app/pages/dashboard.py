@@ -7,34 +7,34 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from app.dashboards import (
-    Moment,
-    Plot,
-    choose_goal,
-    describe_report,
-    list_rules,
-    open_moment,
-    tell_found,
-    tell_head,
-    tell_history,
-    tell_left,
-    tell_looks,
-    tell_stopping,
-    tell_variety,
-)
+from app.dashboards.found import tell_found
+from app.dashboards.moments import Moment, Plot, open_moment
+from app.dashboards.report import describe_report
+from app.dashboards.stopping import choose_goal, list_rules, tell_left, tell_stopping
+from app.dashboards.trust import tell_head
+from app.dashboards.variety import tell_history, tell_looks, tell_variety
+from app.dashboards.whereabouts import Whereabouts, tell_whereabouts
 from app.database import PROJECT, DbSession
-from app.errors import BadInput, NotFound
+from app.errors import BadInput, NotFound, RefusedGoal
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render, wants_fragment
 from app.pages.searches import GESTURE_KEY, new_gesture_key
 from app.searching import get_search, take_detour
 from app.security import SignedIn
+from app.tables import Person
+
+
+def find_plot(told: Whereabouts, name: str) -> Plot | None:
+    """The plot of that name, if there is one."""
+    return next((one for one in told.plots if one.name == name), None)
+
 
 # Each part with what it asks; the page brings the first, the others load after it.
 PARTS: dict[str, tuple[str, Callable[[Moment], Any]]] = {
     "variety": ("How varied is it?", tell_variety),
     "history": ("", tell_history),  # stands inside the one before
     "looks": ("Where are the gaps?", tell_looks),
+    "whereabouts": ("When and where was it found?", tell_whereabouts),
     "left": ("How many are left?", tell_left),
     "stopping": ("May I stop?", tell_stopping),
     "head": ("What does the search believe?", tell_head),
@@ -43,7 +43,12 @@ TABLES: dict[str, Callable[[Moment], Plot | None]] = {
     "yield": lambda moment: tell_found(moment).plot,
     "coverage": tell_history,
     "map": lambda moment: tell_looks(moment).map,
+    "dates": lambda moment: find_plot(tell_whereabouts(moment), "dates"),
+    "hours": lambda moment: find_plot(tell_whereabouts(moment), "hours"),
+    "places": lambda moment: find_plot(tell_whereabouts(moment), "places"),
+    "deployments": lambda moment: find_plot(tell_whereabouts(moment), "deployments"),
     "scores": lambda moment: tell_head(moment).plot,
+    "calibration": lambda moment: tell_head(moment).calibration,
 }
 
 RoundNumber = Annotated[int | None, Query(ge=0, le=1_000_000)]
@@ -62,16 +67,30 @@ def show_dashboard(
     """What was found; the other parts load after, or come at once where scripts are off."""
     search = get_search(session, person, search_id)
     moment = open_moment(session, search, request.app.state.indexes, round)
+    told = {name: tell(moment) for name, (_, tell) in PARTS.items()} if whole else {}
+    return render_dashboard(request, person, moment, told=told)
+
+
+def render_dashboard(
+    request: Request,
+    person: Person,
+    moment: Moment,
+    *,
+    told: dict[str, Any],
+    refused: dict[str, str] | None = None,
+) -> Response:
+    """The page, with what is told of it already; with a goal that was refused, as it was typed."""
     return render(
         request,
         "dashboard.html",
+        status=422 if refused else 200,
         person=person,
-        search=search,
+        search=moment.search,
         moment=moment,
         found=tell_found(moment),
         parts={name: title for name, (title, _) in PARTS.items() if title},
-        told={name: tell(moment) for name, (_, tell) in PARTS.items()} if whole else {},
-        whole=whole,
+        told=told,
+        refused=refused or {},
         rules=list_rules(),
         gesture_key=new_gesture_key,
     )
@@ -100,7 +119,7 @@ def show_part(
         person=person,
         search=search,
         moment=moment,
-        whole=False,
+        refused={},
         told={part: PARTS[part][1](moment)},
         rules=list_rules(),
         gesture_key=new_gesture_key,
@@ -166,6 +185,7 @@ def set_detour(
     kind: Annotated[str, Form()] = "",
     size: Annotated[str, Form()] = "",
     anchor_image_id: Annotated[str, Form()] = "",
+    embedder: Annotated[str, Form()] = "",
     gesture_key: Annotated[str, Form()] = "",
 ) -> Response:
     """Make a gap, a sample or a second look the next rounds; without a kind, end it."""
@@ -179,6 +199,7 @@ def set_detour(
         kind=kind or None,
         size=search.round_size if kind == "gap" else read_whole(size) if kind else 0,
         anchor_image_id=read_whole(anchor_image_id) if kind == "gap" else None,
+        embedder=embedder or None,
         gesture_key=gesture_key or None,
         indexes=request.app.state.indexes,
     )
@@ -187,6 +208,7 @@ def set_detour(
 
 @router.post("/goal")
 def set_goal(
+    request: Request,
     search_id: Id,
     session: DbSession,
     person: SignedIn,
@@ -198,19 +220,37 @@ def set_goal(
     """Set the goal and the rule it goes by; shares come in percent."""
     search = get_search(session, person, search_id)
     try:
-        number, sure = float(amount), float(confidence)
-    except ValueError as error:
-        raise BadInput("The goal needs a number.") from error
-    choose_goal(
-        session,
-        search,
-        person=person,
-        aim=aim,
-        amount=number if aim == "positives" else number / 100,
-        confidence=sure / 100,
-        rule=rule,
-    )
+        share = 1 if aim == "positives" else 100
+        choose_goal(
+            session,
+            search,
+            person=person,
+            aim=aim,
+            amount=read_number("amount", amount) / share,
+            confidence=read_number("confidence", confidence) / 100,
+            rule=rule,
+        )
+    except RefusedGoal as error:
+        refused = {
+            "aim": aim,
+            "amount": amount,
+            "confidence": confidence,
+            "rule": rule,
+            "field": error.field,
+            "sentence": str(error),
+        }
+        moment = open_moment(session, search, request.app.state.indexes, None)
+        told = {"stopping": tell_stopping(moment)}
+        return render_dashboard(request, person, moment, told=told, refused=refused)
     return see_other(f"/searches/{search.id}/dashboard#stopping")
+
+
+def read_number(field: str, text: str) -> float:
+    """A number of the form of a goal."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise RefusedGoal(field, "This needs a number.") from error
 
 
 def read_whole(text: str) -> int:

@@ -14,7 +14,7 @@ from app.engine.loop import (
     UnknownStrategy,
     Value,
     make_opening,
-    nearest_positives,
+    nearest_among,
     propose_round,
     rank_likely,
     round_rng,
@@ -320,8 +320,8 @@ def test_likely_images_are_unanswered_and_best_first(make_index):
     assert len(rank_likely(index, Answers.empty(), head, 99)[0]) == 5
 
 
-def test_nearest_positives_are_positives_and_not_the_image_itself(make_index):
+def test_nearest_are_among_those_asked_for_and_not_the_image_itself(make_index):
     index = make_index([[1, 0], [4, 3], [3, 4], [0, 1], [-1, 0]])
-    rows, similarities = nearest_positives(index, 0, make_answers(yes=[3, 0, 2], no=[1]), 5)
+    rows, similarities = nearest_among(index, 0, np.array([3, 0, 2]), 5)
     assert rows.tolist() == [2, 3]
     np.testing.assert_allclose(similarities, [0.6, 0], atol=1e-6)

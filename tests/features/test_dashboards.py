@@ -9,19 +9,12 @@ import pytest
 from sqlalchemy import select, update
 
 from app import searching
-from app.dashboards import (
-    build_standing,
-    choose_goal,
-    describe_report,
-    open_moment,
-    tell_found,
-    tell_head,
-    tell_history,
-    tell_left,
-    tell_looks,
-    tell_stopping,
-    tell_variety,
-)
+from app.dashboards.found import tell_found
+from app.dashboards.moments import open_moment
+from app.dashboards.report import describe_report
+from app.dashboards.stopping import build_standing, choose_goal, tell_left, tell_stopping
+from app.dashboards.trust import tell_head
+from app.dashboards.variety import tell_history, tell_looks, tell_variety
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid
@@ -87,13 +80,14 @@ class Hunt:
             indexes=self.indexes,
         )
 
-    def take(self, kind, size):
+    def take(self, kind, size, embedder=None):
         searching.take_detour(
             self.session,
             self.search,
             person=self.person,
             kind=kind,
             size=size,
+            embedder=embedder,
             gesture_key=None,
             indexes=self.indexes,
         )
@@ -351,6 +345,35 @@ def test_second_look_counts_when_it_is_done(hunt):
     )
 
 
+def test_each_way_of_a_second_look_shows_what_it_brought(hunt, settings):
+    """Six images of the target look like it to the other embedder alone."""
+    hunt.targets |= {image.id for image in hunt.images[100:106]}
+    vectors = np.random.default_rng(6).normal(size=(300, 8))
+    vectors[:20] += 2
+    vectors[100:106] += 2
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    make_index(
+        hunt.session, settings, hunt.images, vectors.astype(np.float32), embedder="other-eyes"
+    )
+    assert tell_left(hunt.moment()).other_embedders == ["other-eyes"]
+    hunt.take("other-embedder", 6, "other-eyes")
+    first = hunt.shown()
+    hunt.submit()
+    hunt.take("second-look", 12)
+    second = []
+    for _ in range(2):
+        second += hunt.shown()
+        hunt.submit()
+    gains = {one.title.split(":")[0]: one for one in tell_left(hunt.moment()).gains}
+    expected = {"Another embedder": first, "Another opening": second[:6], "Exploration": second[6:]}
+    assert {title: (one.shown, one.positives) for title, one in gains.items()} == {
+        title: (6, len(hunt.targets & set(shown))) for title, shown in expected.items()
+    }
+    assert gains["Another embedder"].positives >= 5
+    # It is no second look of the rules: their record was measured without it.
+    assert len(build_standing(hunt.moment()).looks) == 1
+
+
 def correct(hunt, values):
     searching.correct_answers(
         hunt.session, hunt.search, person=hunt.person, values=values, gesture_key=None
@@ -445,6 +468,17 @@ def test_score_table_counts_every_image_once(hunt):
         tally["no"],
         300 - len(hunt.answers()),
     ]
+
+
+def test_calibration_compares_what_was_said_before_each_answer(hunt):
+    plot = tell_head(hunt.moment()).calibration
+    said = [one for one in hunt.moment().showings if one.has_head]
+    assert sum(row[4] for row in plot.rows) == len(said) == 12  # the first round had no head
+    given = hunt.answers()
+    assert sum(row[3] for row in plot.rows) == sum(given[one.image_id] == "yes" for one in said)
+    expected = sum(1 / (1 + np.exp(-one.score)) for one in said)
+    assert f"expected {expected:.0f} yes" in plot.sentence
+    assert "say little" in plot.sentence
 
 
 def test_search_without_a_round_has_little_to_say(session, settings):

@@ -55,7 +55,7 @@ class Hunt:
             indexes=self.indexes,
         )
 
-    def take(self, kind, size=0, anchor=None, key=None):
+    def take(self, kind, size=0, anchor=None, key=None, embedder=None):
         searching.take_detour(
             self.session,
             self.search,
@@ -63,6 +63,7 @@ class Hunt:
             kind=kind,
             size=size,
             anchor_image_id=anchor,
+            embedder=embedder,
             gesture_key=key,
             indexes=self.indexes,
         )
@@ -166,8 +167,45 @@ def test_same_place_gives_the_same_sample_again(hunt):
     assert hunt.shown() == first
 
 
+def prepare_otherwise(hunt, settings):
+    """Another embedder's index, in another order: it likens ten more images to the target."""
+    vectors = np.random.default_rng(8).normal(size=(200, 24))
+    vectors[:20] += 3
+    vectors[100:110] += 3
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    order = np.random.default_rng(9).permutation(200)
+    images = [hunt.images[place] for place in order]
+    make_index(
+        hunt.session, settings, images, vectors[order].astype(np.float32), embedder="other-eyes"
+    )
+
+
+def test_another_embedder_shows_what_it_holds_likely_and_the_search_does_not(hunt, settings):
+    prepare_otherwise(hunt, settings)
+    before = hunt.shown()
+    head = searching.read_head(hunt.made())
+    scores = hunt.index.scores(head.weights, head.bias)
+    unlikely = {image.id for image in hunt.images[100:110] if scores[hunt.images.index(image)] < 0}
+    hunt.take("other-embedder", 12, embedder="other-eyes")
+    shown = hunt.shown()
+    assert len(unlikely) >= 6
+    assert set(shown[: len(unlikely)]) == unlikely
+    assert not set(shown) & hunt.targets  # those the search knows are likely itself
+    assert {card.reason for card in current_grid(hunt.session, hunt.search).cards} == {
+        "other-embedder"
+    }
+    hunt.undo()
+    assert hunt.shown() == before
+    hunt.redo()
+    assert hunt.shown() == shown
+    for embedder in ("hand-made", "guess", None):
+        with pytest.raises(BadInput):
+            hunt.take("other-embedder", 12, embedder=embedder)
+
+
 def test_every_round_of_detours_is_proposed_again_image_for_image(hunt, settings):
     """Live equals replay, also where the collection grew in the middle of a sample."""
+    prepare_otherwise(hunt, settings)
     hunt.take("estimate", 30)
     hunt.submit()
     make_index(hunt.session, settings, hunt.images[:190], hunt.index.vectors[:190])
@@ -177,10 +215,26 @@ def test_every_round_of_detours_is_proposed_again_image_for_image(hunt, settings
     hunt.take("second-look", 20)
     hunt.submit()
     hunt.submit()
+    hunt.take("other-embedder", 18, embedder="other-eyes")
+    hunt.submit()
+    hunt.submit()
     hunt.take("absence", 12)
     hunt.submit()
     rounds = hunt.session.scalars(select(Round).order_by(Round.id)).all()
-    assert sum(made.detour_id is not None for made in rounds) >= 6
+    assert sum(made.detour_id is not None for made in rounds) >= 8
+    # By the plans that were kept, and planned anew as detours of earlier versions are.
+    propose_again(hunt, rounds)
+    for detour in hunt.session.scalars(select(Detour)):
+        kept = searching.recall_plan(hunt.session, hunt.search, detour, hunt.indexes)
+        detour.planned_image_ids = detour.seen_again = detour.beside_count = None
+        anew = searching.recall_plan(hunt.session, hunt.search, detour, hunt.indexes)
+        assert kept.image_ids.tolist() == anew.image_ids.tolist()
+        assert (kept.seen_again, kept.beside_count) == (anew.seen_again, anew.beside_count)
+    hunt.session.flush()
+    propose_again(hunt, rounds)
+
+
+def propose_again(hunt, rounds):
     for made in rounds:
         stored = hunt.session.scalars(
             select(RoundImage.image_id).filter_by(round_id=made.id).order_by(RoundImage.position)

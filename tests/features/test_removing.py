@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from app import browsing, removing, searching
 from app.collecting import describe_collection, list_collections
-from app.dashboards import open_moment, tell_found
+from app.dashboards.found import tell_found
+from app.dashboards.moments import open_moment
 from app.database import Database
 from app.errors import BadInput
 from app.exports import export_rows

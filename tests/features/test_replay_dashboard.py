@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from app import searching
-from app.dashboards import open_moment, tell_found, tell_left, tell_looks, tell_variety
+from app.dashboards.found import tell_found
+from app.dashboards.moments import open_moment
+from app.dashboards.stopping import tell_left
+from app.dashboards.variety import tell_looks, tell_variety
 from app.engine.index import read_manifest
 from app.errors import NotFound
 from app.evaluation import (

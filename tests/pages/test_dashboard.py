@@ -7,14 +7,15 @@ import re
 from html import unescape
 
 import pytest
+from sqlalchemy import select
 
 from app.searching import open_search, submit_answers
 from app.security import get_local_person
-from app.tables import Round
-from tests.factories import make_collection, make_images, make_index
+from app.tables import Image, Round, Search
+from tests.factories import make_collection, make_images, make_index, make_vectors
 
 HTMX = {"HX-Request": "true"}
-PARTS = ("variety", "looks", "left", "stopping", "head")
+PARTS = ("variety", "looks", "whereabouts", "left", "stopping", "head")
 
 
 @pytest.fixture
@@ -111,6 +112,7 @@ def test_table_chart_and_file_hold_the_same_numbers(client, here):
         "map": client.get(f"{here}/dashboard/looks", headers=HTMX).text,
         "scores": client.get(f"{here}/dashboard/head", headers=HTMX).text,
     }
+    pages["calibration"] = pages["scores"]
     for name, page in pages.items():
         shown = plot(page, name)
         answer = client.get(f"{here}/dashboard/tables/{name}.csv")
@@ -162,8 +164,72 @@ def test_goal_is_set_and_told(client, here):
     part = client.get(f"{here}/dashboard/stopping", headers=HTMX).text
     assert "90 % of what is there, 95 % sure" in part
     assert "Not yet." in part
-    assert client.post(f"{here}/goal", data=fields | {"amount": "all"}).status_code == 422
-    assert client.post(f"{here}/goal", data=fields | {"amount": "nan"}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"amount": "all"}, "amount"),
+        ({"amount": "nan"}, "amount"),
+        ({"amount": "140"}, "amount"),
+        ({"confidence": "20"}, "confidence"),
+        ({"rule": "enough-positives"}, "rule"),
+    ],
+)
+def test_refused_goal_stays_on_the_page_with_its_field_marked(client, here, wrong, field):
+    fields = {"aim": "recall", "amount": "85", "confidence": "95", "rule": "sum-of-chances"}
+    answer = client.post(f"{here}/goal", data=fields | wrong)
+    assert answer.status_code == 422
+    page = answer.text
+    marked = re.findall(r"<(?:input|select)[^>]*aria-invalid[^>]*>", page)
+    assert len(marked) == 1
+    assert f'name="{field}"' in marked[0]
+    described = re.search(r'aria-describedby="([^"]+)"', marked[0])[1]
+    assert f'id="{described}"' in page
+    if field != "amount":
+        assert 'value="85"' in page  # what was typed is still there
+    assert figure(page, "answered") == "25"
+    assert "Your goal:" not in client.get(f"{here}/dashboard/stopping", headers=HTMX).text
+
+
+def test_no_more_images_are_offered_than_have_no_answer(client, here):
+    part = client.get(f"{here}/dashboard/left", headers=HTMX).text
+    box = re.search(r'<input[^>]*id="absence-size"[^>]*>', part)[0]
+    assert 'value="95"' in box
+    assert 'max="95"' in box
+    assert "95 images drawn by lot" in part
+    answer = client.post(f"{here}/detour", data={"kind": "absence", "size": "300"})
+    assert "images 1 to 6 of 95" in answer.text
+
+
+def test_another_embedder_of_the_collection_can_take_a_look(client, here):
+    ask = "As another embedder sees it"
+    assert ask not in client.get(f"{here}/dashboard/left", headers=HTMX).text
+    state = client.app.state
+    with state.database.session() as session:
+        search = session.get_one(Search, int(here.rsplit("/", 1)[1]))
+        images = session.scalars(select(Image).filter_by(collection_id=search.collection_id)).all()
+        vectors = make_vectors(120, dimension=8, seed=3)
+        make_index(session, state.settings, images, vectors, embedder="other-eyes")
+    part = client.get(f"{here}/dashboard/left", headers=HTMX).text
+    form = part[part.index(ask) :]
+    fields = dict(re.findall(r'name="(\w+)"\s+value="([^"]+)"', form))
+    assert (fields["kind"], fields["embedder"]) == ("other-embedder", "other-eyes")
+    answer = client.post(f"{here}/detour", data=fields)
+    assert re.search(r"as another embedder sees your answers: images 1 to 6 of \d+\.", answer.text)
+    assert "Likely as another embedder sees it" in answer.text
+    refused = client.post(
+        f"{here}/detour", data=fields | {"embedder": "hand-made", "gesture_key": ""}
+    )
+    assert refused.status_code == 422
+
+
+def test_questions_of_the_page_are_listed(client, here):
+    page = client.get(f"{here}/dashboard").text
+    for part in ("found", *PARTS):
+        assert page.count(f'href="#{part}"') == 2  # beside the page, and at its head on phones
+        assert f'id="{part}"' in page
+    assert '<a href="/">Home</a>' in page
 
 
 def test_report_is_a_page_and_a_file_that_needs_nothing_else(client, here):

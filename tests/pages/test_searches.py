@@ -333,10 +333,13 @@ def test_large_view_is_a_page_and_a_fragment(browser):
 def test_large_view_shows_nearest_positives_and_past_answers(browser):
     page = browser.grid()
     browser.give({page.image_ids[0]: "unsure"})
-    browser.give({page.image_ids[0]: "yes"})
+    browser.give({page.image_ids[0]: "yes", page.image_ids[2]: "no"})
     text = browser.get(f"/images/{page.image_ids[1]}", headers=HTMX).text
-    assert f"/images/{browser.image_ids[0]}/small" in text  # the example
-    assert f"/images/{page.image_ids[0]}/small" in text
+    positives, negatives = text.split("Your negatives most like it")
+    assert f"/images/{browser.image_ids[0]}/small" in positives  # the example
+    assert f"/images/{page.image_ids[0]}/small" in positives
+    assert f"/images/{page.image_ids[2]}/small" in negatives
+    assert f"/images/{page.image_ids[2]}/small" not in positives
     text = browser.get(f"/images/{page.image_ids[0]}", headers=HTMX).text
     assert text.index("Unsure") < text.index("Yes</span>")
 

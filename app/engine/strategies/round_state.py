@@ -20,7 +20,17 @@ EXPLORATION = "exploration"
 GAP = "gap"  # the looks that a person asked for
 SAMPLE = "sample"  # drawn by lot, to tell how many are left
 SECOND_LOOK = "second-look"
-REASONS = (OPENING, CLOSE_TO_LINE, LIKELY, EXPLORATION, GAP, SAMPLE, SECOND_LOOK)
+OTHER_EMBEDDER = "other-embedder"  # likely by its vectors, unlikely by those of the search
+REASONS = (
+    OPENING,
+    CLOSE_TO_LINE,
+    LIKELY,
+    EXPLORATION,
+    GAP,
+    SAMPLE,
+    SECOND_LOOK,
+    OTHER_EMBEDDER,
+)
 
 
 @dataclass(frozen=True, eq=False)

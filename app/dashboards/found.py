@@ -1,0 +1,141 @@
+"""What was found, at what price, and what the next round may bring."""
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from sqlalchemy import select
+
+from app.dashboards.moments import Moment, Plot
+from app.engine.remaining import (
+    Statement,
+    calibrated_sum,
+)
+from app.tables import (
+    Action,
+    RoundImage,
+)
+
+LEAST_YES = 0.1  # of a round: less is no pace to tell a time by
+PAUSE_S = 300  # a longer silence is a pause, not work
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found, and at what price."""
+
+    positives: int
+    negatives: int
+    unsure: int
+    answered: int
+    image_count: int
+    seconds: float
+    per_hundred: float | None
+    by_chance: Statement | None  # positives per 100 random answers
+    forecast_yes: float | None  # in the next round
+    next_count: int
+    seconds_per_round: float | None
+    seconds_to_next: float | None  # until another yes, at the pace of now
+    plot: Plot
+
+
+def tell_found(moment: Moment) -> Found:
+    """What have I found?"""
+    tally = Counter(
+        value for image_id, value in moment.values.items() if image_id not in moment.removed
+    )
+    answered = tally.total()
+    seconds = _count_seconds(moment)
+    image_count = moment.index.count
+    by_chance = None
+    if moment.calibration is not None:
+        left = calibrated_sum(moment.scores, moment.calibration, rng=moment.rng())
+        by_chance = _to_rate(left, tally["yes"], image_count)
+    next_scores = moment.session.scalars(
+        select(RoundImage.score).where(RoundImage.round_id == moment.made.id)
+    ).all()
+    forecast = None
+    if moment.calibration is not None and next_scores:
+        forecast = float(moment.chances(np.array(next_scores)).sum())
+    pace = seconds / moment.after if moment.after else None
+    return Found(
+        positives=tally["yes"],
+        negatives=tally["no"],
+        unsure=tally["unsure"],
+        answered=answered,
+        image_count=image_count,
+        seconds=seconds,
+        per_hundred=100 * tally["yes"] / answered if answered else None,
+        by_chance=by_chance,
+        forecast_yes=forecast,
+        next_count=len(next_scores),
+        seconds_per_round=pace,
+        seconds_to_next=pace / forecast if pace and forecast and forecast >= LEAST_YES else None,
+        plot=_plot_yield(moment, by_chance),
+    )
+
+
+def _count_seconds(moment: Moment) -> float:
+    """Time between one action and the next, pauses left out."""
+    query = select(Action.at).where(Action.search_id == moment.search.id).order_by(Action.id)
+    if not moment.is_now:
+        query = query.where(Action.at <= moment.made.proposed_at)
+    times = list(moment.session.scalars(query))
+    steps = [(later - one).total_seconds() for one, later in pairwise(times)]
+    return sum(step for step in steps if step <= PAUSE_S)
+
+
+def _to_rate(left: Statement, found: int, image_count: int) -> Statement:
+    """Positives per 100 images drawn at random, from how many are left."""
+    share = 100 / max(image_count, 1)
+    return Statement(
+        left.name,
+        left.title,
+        left.kind,
+        left.quantity,
+        share * (found + left.value),
+        share * (found + left.low),
+        share * (found + left.high),
+        left.level,
+        left.assumption,
+        left.cost,
+    )
+
+
+def _plot_yield(moment: Moment, by_chance: Statement | None) -> Plot:
+    tallies: dict[int, Counter[str]] = {
+        made.number: Counter() for made in moment.rounds[: moment.after]
+    }
+    for one in moment.showings:
+        tallies[one.number][moment.values.get(one.image_id, "open")] += 1
+    rows: list[list[float | int | str | None]] = [
+        [number, tally["yes"], tally["no"], tally["unsure"], tally["open"]]
+        for number, tally in tallies.items()
+    ]
+    recent = sum(tally["yes"] for tally in list(tallies.values())[-3:])
+    asked = sum(tally.total() for tally in list(tallies.values())[-3:])
+    sentence = (
+        f"Of the {asked} images in the last {min(3, len(rows))} rounds, {recent} were yes."
+        f"{_compare_with_chance(by_chance, asked)}"
+        if rows
+        else "No round has been submitted yet."
+    )
+    return Plot(
+        "yield",
+        "bars",
+        "Answers in each round",
+        sentence,
+        ["Round", "Yes", "No", "Unsure", "Left open"],
+        rows,
+        {},
+    )
+
+
+def _compare_with_chance(by_chance: Statement | None, asked: int) -> str:
+    """What as many random images would have brought."""
+    if by_chance is None:
+        return ""
+    brought = by_chance.value * asked / 100
+    about = f"about {brought:.0f}" if brought >= 1.5 else f"about {brought:.1f}"
+    return f" As many images drawn at random would have brought {about}, by estimate."

@@ -1,0 +1,100 @@
+"""What a methods section needs of a search."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from importlib.metadata import version
+
+from sqlalchemy import Row, func, select
+from sqlalchemy.dialects.postgresql import distinct_on
+
+from app.dashboards.found import Found, tell_found
+from app.dashboards.moments import Moment
+from app.dashboards.stopping import Left, Stopping, tell_left, tell_stopping
+from app.dashboards.variety import Variety, tell_variety
+from app.reporting import list_examples, plural
+from app.tables import (
+    Action,
+    Answer,
+    ImageIndex,
+    Person,
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a methods section needs of a search."""
+
+    facts: list[tuple[str, str]]
+    found: Found
+    left: Left
+    stopping: Stopping
+    variety: Variety
+
+
+def describe_report(moment: Moment) -> Report:
+    """Target, collection, embedder, strategies, answers, people, rule, estimates, versions."""
+    session, search = moment.session, moment.search
+    row = session.get_one(ImageIndex, moment.made.index_id)
+    submitted = moment.rounds[: moment.after]
+    strategies = Counter(made.strategy for made in submitted if made.detour_id is None)
+    # Who gave each answer that stands; taken back and done again, it is still one answer.
+    standing = select(Answer.action_id, Answer.value).where(Answer.search_id == search.id)
+    if not moment.is_now:
+        standing = standing.where(Answer.id <= moment.made.answers_through_id)
+    last = (
+        standing.order_by(Answer.image_id, Answer.id.desc())
+        .ext(distinct_on(Answer.image_id))
+        .subquery()
+    )
+    people = (
+        select(Person.name, func.count())
+        .join(Action, Action.person_id == Person.id)
+        .join(last, last.c.action_id == Action.id)
+        .where(last.c.value != "cleared")
+        .group_by(Person.name)
+        .order_by(Person.name)
+    )
+    examples = list_examples(session, search)
+    words = [one.words for one in examples if one.words]
+    photos = sum(one.photo_id is not None for one in examples)
+    images = sum(one.image_id is not None for one in examples)
+    opened = [plural(images, "image") + " of the collection"] * bool(images)
+    opened += [plural(photos, "photo")] * bool(photos) + [f"the words “{one}”" for one in words]
+    facts = [
+        ("Target", search.target_name),
+        ("Counts as yes", search.counts_as_yes or "not written down"),
+        ("Collection", f"{search.collection.name}, {row.image_count:,} images"),
+        ("Opened with", " and ".join(opened)),
+        ("Images compared by", f"{row.embedder}, revision {row.revision}"),
+        (
+            "Images chosen by",
+            ", ".join(f"{name} ({plural(count, 'round')})" for name, count in strategies.items())
+            or "nothing yet",
+        ),
+        (
+            "Rounds",
+            f"{moment.after}, of them {sum(made.detour_id is not None for made in submitted)} "
+            "asked for on the dashboard",
+        ),
+        ("Answers given by", _name_people(session.execute(people).all())),
+        (
+            "From … to",
+            f"{search.made_at.astimezone(UTC):%Y-%m-%d %H:%M} … "
+            f"{moment.made.proposed_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
+        ),
+        ("Seed", str(search.seed)),
+        ("Rarefind", f"version {version('rarefind')}"),
+    ]
+    return Report(
+        facts,
+        tell_found(moment),
+        tell_left(moment),
+        tell_stopping(moment),
+        tell_variety(moment),
+    )
+
+
+def _name_people(counts: Sequence[Row[str, int]]) -> str:
+    return ", ".join(f"{name} ({plural(count, 'answer')})" for name, count in counts) or "nobody"

@@ -1,0 +1,365 @@
+"""When and where the target was found: dates, hours, places and deployments, as metadata say.
+
+Finds and likely images stand beside all images of the index: a target that is found where most
+images are may be no more frequent there. Times are those of the cameras' own clocks.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+from sqlalchemy import Date, Integer, cast, extract, func, select, tuple_
+
+from app.dashboards.moments import MOST_LIKELY, Moment, Plot, rounded
+from app.engine.places import merge_places
+from app.reporting import plural
+from app.tables import Image, ImageIndex, Import, UnreadableImage
+
+PLACES_PER_DEGREE = 10_000  # places nearer than some 11 m are one
+MOST_DAYS, MOST_WEEKS, MOST_MONTHS = 92, 104, 240
+WINDOW_HOURS = 4
+MOST_DEPLOYMENTS = 200
+
+Key = date | int | str | tuple[float, float] | None
+Counts = Counter[Key]
+Cells = list[float | int | str | None]
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """What metadata say of the finds: plots, and sentences where there is nothing to plot."""
+
+    plots: list[Plot]
+    missing: list[str]
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """Images by a date, an hour, a place or a folder; None stands for not known."""
+
+    found: Counts
+    likely: Counts
+    answered: Counts
+    every: Counts
+
+    def total(self, counts: Counts) -> int:
+        """Those of which it is known."""
+        return counts.total() - counts[None]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of one image."""
+
+    day: date | None
+    hour: int | None
+    place: tuple[float, float] | None
+    folder: str | None
+
+
+def tell_whereabouts(moment: Moment) -> Whereabouts:
+    """When and where was it found?"""
+    found = [image_id for image_id, value in moment.values.items() if value == "yes"]
+    if not found:
+        return Whereabouts([], ["To tell this, the search needs a find."])
+    likely = moment.index.image_ids[moment.list_likely(MOST_LIKELY)].tolist()
+    known = _read_facts(moment, [*moment.values, *likely])
+    every = _count_all(moment)
+
+    def tally(name: str) -> Tallies:
+        def count(image_ids: Iterable[int]) -> Counts:
+            return Counter(getattr(known[one], name) for one in image_ids if one in known)
+
+        return Tallies(count(found), count(likely), count(moment.values), every[name])
+
+    told = [
+        _plot_dates(tally("day")),
+        _plot_hours(tally("hour")),
+        _plot_places(tally("place")),
+        _plot_deployments(moment, tally("folder")),
+    ]
+    return Whereabouts(
+        [one for one in told if isinstance(one, Plot)],
+        list(dict.fromkeys(one for one in told if isinstance(one, str))),
+    )
+
+
+def _read_facts(moment: Moment, image_ids: list[int]) -> dict[int, _Facts]:
+    rows = moment.session.execute(
+        select(Image.id, Image.captured_at, Image.latitude, Image.longitude, Image.path).where(
+            Image.id.in_(image_ids)
+        )
+    )
+    return {
+        image_id: _Facts(
+            at.date() if at else None,
+            at.hour if at else None,
+            _to_place(latitude, longitude),
+            path.partition("/")[0] if "/" in path else None,
+        )
+        for image_id, at, latitude, longitude, path in rows
+    }
+
+
+def _to_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
+    if latitude is None or longitude is None:
+        return None
+    return tuple(  # type: ignore[return-value]
+        round(degrees * PLACES_PER_DEGREE) / PLACES_PER_DEGREE for degrees in (latitude, longitude)
+    )
+
+
+def _count_all(moment: Moment) -> dict[str, Counts]:
+    """All images of the index, counted in one look at the table."""
+    index = moment.session.get_one(ImageIndex, moment.made.index_id)
+    parts = [one for one in (index.id, index.first_part_id, index.second_part_id) if one]
+    day = cast(Image.captured_at, Date)
+    hour = cast(extract("hour", Image.captured_at), Integer)
+    north, east = (
+        func.round(degrees * PLACES_PER_DEGREE) for degrees in (Image.latitude, Image.longitude)
+    )
+    slash = func.strpos(Image.path, "/")
+    folder = func.nullif(func.left(Image.path, func.greatest(slash - 1, 0)), "")
+    which = func.grouping(day, hour, north, folder)
+    rows = moment.session.execute(
+        select(which, day, hour, north, east, folder, func.count())
+        .where(
+            Image.collection_id == index.collection_id,
+            # Images that joined later are in later indexes.
+            Image.id <= int(moment.index.image_ids.max()),
+            Image.id.not_in(
+                select(UnreadableImage.image_id).where(UnreadableImage.index_id.in_(parts))
+            ),
+        )
+        .group_by(
+            func.grouping_sets(tuple_(day), tuple_(hour), tuple_(north, east), tuple_(folder))
+        )
+    )
+    counts: dict[str, Counts] = {name: Counter() for name in ("day", "hour", "place", "folder")}
+    for mask, one_day, one_hour, one_north, one_east, one_folder, count in rows:
+        if mask == 0b0111:
+            counts["day"][one_day] += count
+        elif mask == 0b1011:
+            counts["hour"][one_hour] += count
+        elif mask == 0b1101:
+            place = None
+            if one_north is not None and one_east is not None:
+                place = (one_north / PLACES_PER_DEGREE, one_east / PLACES_PER_DEGREE)
+            counts["place"][place] += count
+        else:
+            counts["folder"][one_folder] += count
+    return counts
+
+
+def _check_known(tallies: Tallies, what: str) -> str | None:
+    """Why there is nothing to plot, if so."""
+    if not tallies.total(tallies.every):
+        return f"No image of this collection says {what}."
+    if not tallies.total(tallies.found):
+        return f"None of your finds says {what}, though other images of the collection do."
+    return None
+
+
+def _tell_unknown(tallies: Tallies, what: str) -> str:
+    """How many finds are not in a plot."""
+    unknown = tallies.found[None]
+    if not unknown:
+        return ""
+    return f" {plural(unknown, 'find')} without {what} {'is' if unknown == 1 else 'are'} left out."
+
+
+# --- Dates ----------------------------------------------------------------------------------------
+
+
+def _plot_dates(tallies: Tallies) -> Plot | str:
+    lack = _check_known(tallies, "when it was taken")
+    if lack:
+        return lack
+    days = [day for day in tallies.every if isinstance(day, date)]
+    first, last = min(days), max(days)
+    unit, start_of, step = _choose_step(first, last)
+    starts = [start_of(first)]
+    while step(starts[-1]) <= last:
+        starts.append(step(starts[-1]))
+    found, likely, every = (
+        _count_by_start(counts, start_of)
+        for counts in (tallies.found, tallies.likely, tallies.every)
+    )
+    own = sorted(day for day in tallies.found if isinstance(day, date))
+    (best, most), *_ = found.most_common(1)
+    total = found.total()
+    when = f"on {_name(own[0])}" if own[0] == own[-1] else f"{_name(own[0])} to {_name(own[-1])}"
+    peak = "" if len(found) == 1 else f", most in the {unit} of {_name(best)} ({most} of {total})"
+    span = f"The collection reaches from {_name(first)} to {_name(last)}"
+    if first == last:
+        span = "All images that have a date are of one day"
+    return Plot(
+        "dates",
+        "dates",
+        "Dates",
+        f"Found {when}{peak}. {span}, by the cameras' own dates.{_tell_unknown(tallies, 'a date')}",
+        [unit.capitalize(), "Found", "Likely", "All images"],
+        [[start.isoformat(), found[start], likely[start], every[start]] for start in starts],
+        {},
+    )
+
+
+def _count_by_start(counts: Counts, start_of: Callable[[date], date]) -> Counter[date]:
+    summed: Counter[date] = Counter()
+    for day, count in counts.items():
+        if isinstance(day, date):
+            summed[start_of(day)] += count
+    return summed
+
+
+def _choose_step(
+    first: date, last: date
+) -> tuple[str, Callable[[date], date], Callable[[date], date]]:
+    """Days, weeks, months or years: its name, where one begins, and where the next one does."""
+    days = (last - first).days + 1
+    if days <= MOST_DAYS:
+        return "day", lambda day: day, lambda day: day + timedelta(1)
+    if days <= 7 * MOST_WEEKS:
+        return (
+            "week",
+            lambda day: day - timedelta(day.weekday()),
+            lambda day: day + timedelta(7),
+        )
+    if days <= 30 * MOST_MONTHS:
+        return (
+            "month",
+            lambda day: day.replace(day=1),
+            lambda day: (day + timedelta(31)).replace(day=1),
+        )
+    return (
+        "year",
+        lambda day: day.replace(month=1, day=1),
+        lambda day: day.replace(year=day.year + 1),
+    )
+
+
+def _name(day: date) -> str:
+    return f"{day.day} {day:%B %Y}"
+
+
+# --- Hours ----------------------------------------------------------------------------------------
+
+
+def _plot_hours(tallies: Tallies) -> Plot | str:
+    lack = _check_known(tallies, "when it was taken")
+    if lack:
+        return lack
+    counts = [tallies.found[hour] for hour in range(24)]
+    sums = [sum(counts[(hour + k) % 24] for k in range(WINDOW_HOURS)) for hour in range(24)]
+    best = int(np.argmax(sums))
+    total = sum(counts)
+    share = sum(tallies.every[(best + k) % 24] for k in range(WINDOW_HOURS))
+    return Plot(
+        "hours",
+        "clock",
+        "Hours of the day",
+        f"{sums[best]} of {plural(total, 'find')} were taken between {best} and "
+        f"{(best + WINDOW_HOURS) % 24} h, as were {_percent(share, tallies.total(tallies.every))} "
+        "of all images. By the cameras' own clocks, which are never converted."
+        f"{_tell_unknown(tallies, 'a time')}",
+        ["Hour", "Found", "Likely", "All images"],
+        [
+            [hour, tallies.found[hour], tallies.likely[hour], tallies.every[hour]]
+            for hour in range(24)
+        ],
+        {},
+    )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %"
+
+
+# --- Places ---------------------------------------------------------------------------------------
+
+
+def _plot_places(tallies: Tallies) -> Plot | str:
+    lack = _check_known(tallies, "where it was taken")
+    if lack:
+        return lack
+    places = sorted(place for place in tallies.every if isinstance(place, tuple))
+    degrees = np.array(places, np.float64)
+    every = np.array([tallies.every[place] for place in places], np.int64)
+    points = merge_places(degrees[:, 0], degrees[:, 1], every)
+    rows: list[Cells] = []
+    for point in range(int(points.max()) + 1):
+        own = np.flatnonzero(points == point)
+        north, east = np.average(degrees[own], axis=0, weights=every[own])
+        rows.append(
+            [
+                *rounded(north, east),
+                sum(tallies.found[places[place]] for place in own),
+                sum(tallies.likely[places[place]] for place in own),
+                int(every[own].sum()),
+            ]
+        )
+    with_finds = sum(bool(row[2]) for row in rows)
+    merged = (
+        f" Places close together are one point: {len(places):,} are shown as {len(rows):,}."
+        if len(rows) < len(places)
+        else ""
+    )
+    return Plot(
+        "places",
+        "places",
+        "Places",
+        f"Found at {with_finds} of {plural(len(rows), 'place')}. The larger a circle, the more "
+        f"images.{merged}{_tell_unknown(tallies, 'a place')}",
+        ["Latitude", "Longitude", "Found", "Likely", "All images"],
+        rows,
+        {},
+    )
+
+
+# --- Deployments ----------------------------------------------------------------------------------
+
+
+def _plot_deployments(moment: Moment, tallies: Tallies) -> Plot | str:
+    labelled = select(Import.id).where(
+        Import.collection_id == moment.search.collection_id, Import.labels.is_not(None)
+    )
+    if moment.session.scalar(labelled.limit(1)) is not None:
+        return (
+            "Folders are not compared: this collection has known labels, which its folders may "
+            "name, and a search is never told them."
+        )
+    folders = [folder for folder in tallies.every if isinstance(folder, str)]
+    if len(folders) < 2:
+        return "All images are in one folder: there are no deployments to compare."
+    order = sorted(
+        folders,
+        key=lambda name: (
+            -tallies.found[name],
+            -tallies.answered[name],
+            -tallies.every[name],
+            name,
+        ),
+    )
+    with_finds = sum(bool(tallies.found[name]) for name in folders)
+    cut = "" if len(order) <= MOST_DEPLOYMENTS else f" The first {MOST_DEPLOYMENTS} are listed."
+    return Plot(
+        "deployments",
+        "deployments",
+        "Deployments",
+        f"Found in {with_finds} of {len(folders):,} deployments; the first folder of an image's "
+        f"path stands for its deployment.{cut}",
+        ["Deployment", "Found", "Answered", "Likely", "All images"],
+        [
+            [
+                name,
+                tallies.found[name],
+                tallies.answered[name],
+                tallies.likely[name],
+                tallies.every[name],
+            ]
+            for name in order[:MOST_DEPLOYMENTS]
+        ],
+        {},
+    )
