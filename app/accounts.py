@@ -11,15 +11,18 @@ from functools import cache
 
 from fastapi import Request
 from pwdlib import PasswordHash
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, Integer, cast, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from app.audit import note
 from app.errors import BadInput, NameTaken, NotAllowed, NotFound, SignInLinkSpent
 from app.security import (
     add_login,
+    add_token,
     check_person_name,
     client_address,
     read_login_hash,
+    revoke_token,
     same_name,
     sha256,
     spend_link,
@@ -55,13 +58,14 @@ class SignedInWith:
     wait_s: int = 0
 
 
-def add_person(session: Session, name: str, role: str) -> Person:
+def add_person(session: Session, name: str, role: str, *, by: Person) -> Person:
     """A new account, without a password yet."""
     person = Person(name=check_person_name(name), role=check_role(role))
     if session.scalar(select(Person.id).where(same_name(person.name))) is not None:
         raise NameTaken(f"Somebody is called “{person.name}” already. Take another name.")
     session.add(person)
     session.flush()
+    note(session, by, "account", f"Added {person.name} as {role}")
     return person
 
 
@@ -112,25 +116,29 @@ def list_accounts(session: Session) -> list[Account]:
 
 
 def rename(session: Session, person: Person, name: str) -> None:
-    """Give a person another name, by which they then sign in."""
+    """Give oneself another name, by which one then signs in."""
     name = check_person_name(name)
     other = select(Person.id).where(same_name(name), Person.id != person.id)
     if session.scalar(other) is not None:
         raise NameTaken(f"Somebody is called “{name}” already. Take another name.")
-    person.name = name
-    session.flush()
+    if name != person.name:
+        note(session, person, "account", f"Took the name {name}")
+        person.name = name
+        session.flush()
 
 
-def change_role(session: Session, person: Person, role: str) -> None:
+def change_role(session: Session, person: Person, role: str, *, by: Person) -> None:
     """Give a person another role; there must always be an admin."""
     check_role(role)
     if role != "admin":
         _keep_an_admin(session, person)
-    person.role = role
-    session.flush()
+    if role != person.role:
+        note(session, by, "account", f"Changed {person.name} from {person.role} to {role}")
+        person.role = role
+        session.flush()
 
 
-def close_account(session: Session, person: Person) -> None:
+def close_account(session: Session, person: Person, *, by: Person) -> None:
     """Let a person in no more; their searches and answers stay. A reset opens it again."""
     _keep_an_admin(session, person)
     person.closed_at = datetime.now(UTC)
@@ -142,10 +150,12 @@ def close_account(session: Session, person: Person) -> None:
         .where(ApiToken.person_id == person.id, ApiToken.revoked_at.is_(None))
         .values(revoked_at=func.now())
     )
-    session.flush()
+    note(session, by, "account", f"Closed the account of {person.name}")
 
 
-def reset_password(session: Session, person: Person, *, base_url: str, settings: Settings) -> str:
+def reset_password(
+    session: Session, person: Person, *, by: Person, base_url: str, settings: Settings
+) -> str:
     """A link by which the person sets a password, once; until then they can't sign in."""
     _void_links(session, person)
     sign_out_everywhere(session, person)
@@ -159,7 +169,7 @@ def reset_password(session: Session, person: Person, *, base_url: str, settings:
             expires_at=datetime.now(UTC) + timedelta(days=settings.password_link_days),
         )
     )
-    session.flush()
+    note(session, by, "account", f"Made a link by which {person.name} sets a password")
     return f"{base_url.rstrip('/')}/password?token={token}"
 
 
@@ -184,23 +194,44 @@ def set_password_by_link(
     if spend_link(session, token, sets_password=True) is None:
         find_link_owner(session, token)  # says that it was spent meanwhile
     person.password_hash = hashed
+    note(session, person, "account", "Set a password by a link")
     session.execute(delete(FailedSignIn).where(FailedSignIn.name == person.name.lower()))
     return add_login(session, person.id, request=request, settings=settings)
 
 
 def change_password(
     session: Session, person: Person, *, old: str, new: str, request: Request
-) -> None:
-    """Change one's own password and sign out everywhere else; the first one needs no old one."""
+) -> str | None:
+    """Change one's own password and sign out everywhere else; the first one needs no old one.
+
+    A wrong old one is a sentence and counts as a failed sign-in: the caller must not raise.
+    """
+    hashed = hash_password(person, new)
     if person.password_hash is not None:
-        problem = _find_lock(session, person.name.lower(), client_address(request))
-        if problem is not None:
-            raise NotAllowed(problem.problem)
+        typed, address = person.name.lower(), client_address(request)
+        _take_turns(session, typed, address)
+        if (locked := _find_lock(session, typed, address)) is not None:
+            return locked.problem
         if not _hasher().verify(old, person.password_hash):
-            raise BadInput("That is not your password of now. Nothing was changed.")
-    person.password_hash = hash_password(person, new)
+            _add_failure(session, typed, address)
+            return "That is not your password of now. Nothing was changed."
+    person.password_hash = hashed
     sign_out_everywhere(session, person, but=read_login_hash(request))
-    session.flush()
+    note(session, person, "account", "Changed their password")
+    return None
+
+
+def make_token(session: Session, person: Person, name: str, scope: str) -> str:
+    """A new API token, shown once."""
+    token = add_token(session, person, name, scope=scope)
+    note(session, person, "token", f"Made the token “{name.strip()}” for “{scope}”")
+    return token
+
+
+def end_token(session: Session, person: Person, name: str) -> None:
+    """Make a token work no longer."""
+    revoke_token(session, person, name)
+    note(session, person, "token", f"Revoked the token “{name}”")
 
 
 def sign_in_with_password(
@@ -213,8 +244,7 @@ def sign_in_with_password(
     """
     typed = " ".join(name.split()).lower().replace("\x00", "")[:200]
     address = client_address(request)
-    for kind, what in ((ADDRESS_LOCK, address), (NAME_LOCK, typed)):
-        session.execute(select(func.pg_advisory_xact_lock(kind, func.hashtext(what))))
+    _take_turns(session, typed, address)
     if (locked := _find_lock(session, typed, address)) is not None:
         return locked
     person = session.scalar(select(Person).where(same_name(typed), Person.closed_at.is_(None)))
@@ -222,19 +252,14 @@ def sign_in_with_password(
     password = password[: PASSWORD_LENGTHS[-1]]
     right, renewed = _hasher().verify_and_update(password, known or _no_ones_hash())
     if person is None or known is None or not right:
-        session.add(FailedSignIn(name=typed, address=address))
-        old = FailedSignIn.at < datetime.now(UTC) - timedelta(days=1)
-        session.execute(delete(FailedSignIn).where(old))
-        session.flush()
+        _add_failure(session, typed, address)
         return SignedInWith(
             problem="The name or the password is not right. If you have forgotten it, an admin of "
             "this Rarefind can give you a link to set a new one."
         )
     person.password_hash = renewed or known
     session.execute(delete(FailedSignIn).filter_by(name=typed, address=address))
-    return SignedInWith(
-        cookie=add_login(session, person.id, request=request, settings=settings)
-    )
+    return SignedInWith(cookie=add_login(session, person.id, request=request, settings=settings))
 
 
 def list_logins(session: Session, person: Person) -> list[LoginSession]:
@@ -288,6 +313,20 @@ def hash_password(person: Person, password: str) -> str:
     if len(set(password)) < 4:
         raise BadInput("That password is too easy to guess: it has the same few characters.")
     return _hasher().hash(password)
+
+
+def _take_turns(session: Session, name: str, address: str) -> None:
+    for kind, what in ((ADDRESS_LOCK, address), (NAME_LOCK, name)):
+        session.execute(
+            select(func.pg_advisory_xact_lock(cast(kind, Integer), func.hashtext(what)))
+        )
+
+
+def _add_failure(session: Session, name: str, address: str) -> None:
+    session.add(FailedSignIn(name=name, address=address))
+    old = FailedSignIn.at < datetime.now(UTC) - timedelta(days=1)
+    session.execute(delete(FailedSignIn).where(old))
+    session.flush()
 
 
 def _find_lock(session: Session, name: str, address: str) -> SignedInWith | None:

@@ -30,6 +30,7 @@ from rich.progress import (
 from rich.table import Table
 from sqlalchemy.orm import Session
 
+from app.access import get_search
 from app.collecting import list_collections
 from app.database import Database, open_database
 from app.demo.showing import prepare_demo, replay_demo
@@ -61,7 +62,6 @@ from app.main import create_app
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
 from app.replay_report import find_thumbnails, write_report
-from app.searching import get_search
 from app.security import (
     add_token,
     get_local_person,
@@ -230,7 +230,7 @@ def collection_list() -> None:
     with opened() as (_, database), database.session() as session:
         table = Table("name", "images", "state", box=None, pad_edge=False)
         table.add_column("came from", overflow="fold")
-        for summary in list_collections(session, now=datetime.now(UTC)):
+        for summary in list_collections(session, get_local_person(session), now=datetime.now(UTC)):
             preparation = summary.preparation
             table.add_row(
                 escape(summary.collection.name),

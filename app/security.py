@@ -180,9 +180,13 @@ def find_person(request: Request, session: DbSession) -> Person | None:
     elif settings.auth == "local":
         refuse_other_hosts(request)
         person = get_local_person(session)
-    elif settings.remote_user_secret and (named := request.headers.get(settings.remote_user_header)):
+    elif settings.remote_user_secret and (
+        named := request.headers.get(settings.remote_user_header)
+    ):
         given = request.headers.get(SECRET_HEADER, "").encode()
-        if not secrets.compare_digest(given, settings.remote_user_secret.get_secret_value().encode()):
+        if not secrets.compare_digest(
+            given, settings.remote_user_secret.get_secret_value().encode()
+        ):
             raise NotSignedIn("The proxy before Rarefind did not send the secret they share.")
         person = get_remote_person(session, named, settings)
     elif token_hash := read_login_hash(request):

@@ -82,9 +82,7 @@ class SignInLink(Table):
     __tablename__ = "sign_in_links"
 
     token_sha256: Mapped[bytes] = mapped_column(primary_key=True)
-    person_id: Mapped[int] = mapped_column(
-        ForeignKey("people.id", ondelete="CASCADE"), index=True
-    )
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
     sets_password: Mapped[bool] = mapped_column(server_default="false")
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
@@ -98,9 +96,7 @@ class LoginSession(Table):
 
     token_sha256: Mapped[bytes] = mapped_column(primary_key=True)
     id: Mapped[int] = mapped_column(Identity(), unique=True)  # what a page may name it by
-    person_id: Mapped[int] = mapped_column(
-        ForeignKey("people.id", ondelete="CASCADE"), index=True
-    )
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
     browser: Mapped[str] = mapped_column(server_default="")  # as it calls itself
     address: Mapped[str] = mapped_column(server_default="")  # the network address it came from
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
+from app.access import get_own_search, get_search
 from app.api.models import (
     LARGEST_ID,
     CardModel,
@@ -30,6 +31,7 @@ from app.api.models import (
     SubmitAnswers,
     SubmittedRound,
 )
+from app.audit import note
 from app.browsing import list_images_after
 from app.collecting import get_collection, list_collections
 from app.database import DbSession
@@ -40,7 +42,6 @@ from app.searching import (
     DEFAULT_ROUND_SIZE,
     DEFAULT_STRATEGY,
     Step,
-    get_search,
     move_search,
     open_search,
     record_answers,
@@ -65,8 +66,8 @@ router = APIRouter(
 
 
 @router.get("/collections", tags=["collections"])
-def read_collections(session: DbSession, person: SignedIn) -> list[CollectionModel]:  # noqa: ARG001
-    """Every collection."""
+def read_collections(session: DbSession, person: SignedIn) -> list[CollectionModel]:
+    """Every collection you see."""
     return [
         CollectionModel(
             collection_id=one.collection.id,
@@ -74,7 +75,7 @@ def read_collections(session: DbSession, person: SignedIn) -> list[CollectionMod
             notice=one.collection.notice,
             image_count=one.image_count,
         )
-        for one in list_collections(session, now=datetime.now(UTC))
+        for one in list_collections(session, person, now=datetime.now(UTC))
     ]
 
 
@@ -143,7 +144,7 @@ def post_search(
 
 @router.get("/searches", tags=["searches"])
 def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
-    """Your searches, the one touched last first."""
+    """The searches you own or answer in, the one touched last first."""
     return [
         SearchModel(**describe_search(session, one.search))
         for one in list_searches(session, person)
@@ -152,7 +153,7 @@ def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
 
 @router.get("/searches/{search_id}", tags=["searches"])
 def read_search(session: DbSession, person: SignedIn, search_id: Id) -> SearchModel:
-    """One of your searches."""
+    """A search that you see."""
     return SearchModel(**describe_search(session, get_search(session, person, search_id)))
 
 
@@ -161,7 +162,7 @@ def post_move(
     request: Request, session: DbSession, person: SignedIn, search_id: Id, body: MoveSearch
 ) -> SearchModel:
     """Let the next rounds come from another index of the collection; answers stay."""
-    search = get_search(session, person, search_id)
+    search = get_own_search(session, person, search_id)
     state = request.app.state
     move_search(
         session,
@@ -279,6 +280,8 @@ def read_export(
 ) -> StreamingResponse:
     """Every answered image, as CSV or JSON Lines."""
     search = get_search(session, person, search_id)
+    what = f"Exported “{search.target_name}” as {file_format}"
+    note(session, person, "export", what, search=search)
     lines = write_export(session, search, request.app.state.indexes, file_format=file_format)
     # Gathered first: the session ends with this function, and an error must not cut a file short.
     return StreamingResponse(iter(list(lines)), media_type=MEDIA_TYPES[file_format])
