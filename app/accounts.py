@@ -214,7 +214,7 @@ def change_password(
             return locked.problem
         if not _hasher().verify(old, person.password_hash):
             _add_failure(session, typed, address)
-            return "That is not your password of now. Nothing was changed."
+            return "That is not your current password. Nothing was changed."
     person.password_hash = hashed
     sign_out_everywhere(session, person, but=read_login_hash(request))
     note(session, person, "account", "Changed their password")

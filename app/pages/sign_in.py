@@ -93,6 +93,7 @@ def leave(request: Request, session: DbSession) -> Response:
     """End this browser's login session."""
     answer = render_sign_in(request, signed_out=True)
     sign_out(session, request, answer)
+    answer.headers["Clear-Site-Data"] = '"cache"'  # images that the next person may not see
     return answer
 
 
