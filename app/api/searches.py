@@ -56,12 +56,15 @@ MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"
 
 token = HTTPBearer(
     auto_error=False,  # who is asking is found by app.security; this documents the header
-    description="A token of “rarefind token add NAME”.",
+    description="A token, made on the page of one's account or by “rarefind token add NAME”. Its "
+    "scope says what it may: “read” looks (every GET), “search” also opens searches and answers "
+    "(every POST here), “admin” does all that its person may. It sees what its person sees: what "
+    "belongs to others is answered with 404, what they may only look at with 403.",
 )
 router = APIRouter(
     prefix="/api/v1",
     dependencies=[Depends(token)],
-    responses={status: {"model": Problem} for status in (401, 404, 409, 422)},
+    responses={status: {"model": Problem} for status in (401, 403, 404, 409, 422)},
 )
 
 
