@@ -547,11 +547,20 @@ class Action(Table):
     __table_args__ = (
         CheckConstraint(one_of("kind", ACTION_KINDS), name="kind"),
         UniqueConstraint("search_id", "gesture_key"),
+        # Deleting an action or a round looks for what names it; most actions name neither.
+        Index("ix_actions_reverses_id", "reverses_id", postgresql_where="reverses_id IS NOT NULL"),
+        Index(
+            "ix_actions_next_round_id",
+            "next_round_id",
+            postgresql_where="next_round_id IS NOT NULL",
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
-    round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    round_id: Mapped[int | None] = mapped_column(
+        ForeignKey("rounds.id", ondelete="CASCADE"), index=True
+    )
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
     kind: Mapped[str] = mapped_column(String(8))
     # Made by the browser for each gesture: a retried or repeated request is the same gesture.

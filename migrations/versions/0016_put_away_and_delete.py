@@ -1,6 +1,7 @@
 """Collections and searches can be put away, or lie in the bin before they are deleted.
 
-Deleting an image looks for what names it in these tables: without an index, through all of them.
+Deleting an image, a round or an action looks for what names it in these tables: without an index,
+through all of them.
 """
 
 import sqlalchemy as sa
@@ -20,7 +21,9 @@ INDEXED = (
     ("detours", "anchor_image_id"),
     ("round_images", "image_id"),
     ("answers", "image_id"),
+    ("actions", "round_id"),
 )
+SELDOM = ("reverses_id", "next_round_id")  # of actions
 
 
 def upgrade() -> None:
@@ -41,9 +44,14 @@ def upgrade() -> None:
     )
     for table, column in INDEXED:
         op.create_index(op.f(f"ix_{table}_{column}"), table, [column])
+    for column in SELDOM:
+        named = sa.text(f"{column} IS NOT NULL")
+        op.create_index(f"ix_actions_{column}", "actions", [column], postgresql_where=named)
 
 
 def downgrade() -> None:
+    for column in SELDOM:
+        op.drop_index(f"ix_actions_{column}", "actions")
     for table, column in reversed(INDEXED):
         op.drop_index(op.f(f"ix_{table}_{column}"), table)
     # What lies in the bin comes back, under another name where its own is taken.
