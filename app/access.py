@@ -80,6 +80,7 @@ def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -
     changes = request.method not in SAFE_METHODS
     if "search_id" in ids:
         search = get_search(session, person, ids["search_id"])
+        request.state.looks_only = not may_answer(session, person, search)  # pages offer less
         if changes:
             check_may_answer(session, person, search)
     elif "collection_id" in ids:

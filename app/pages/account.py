@@ -72,10 +72,17 @@ def keep_password(
 
 
 @router.post("/alone")
-def go_on_alone(person: Present) -> Response:  # noqa: ARG001
+def go_on_alone(request: Request, person: Present) -> Response:  # noqa: ARG001
     """The first admin goes on without a password; home does not ask again in this browser."""
     answer = see_other("/")
-    answer.set_cookie(ALONE_COOKIE, "1", max_age=YEAR_S, httponly=True, samesite="lax")
+    answer.set_cookie(
+        ALONE_COOKIE,
+        "1",
+        max_age=YEAR_S,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
     return answer
 
 

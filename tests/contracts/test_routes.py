@@ -354,3 +354,11 @@ def test_token_does_no_more_than_its_scope(world):
         searcher = add_token(session, world.people["ann"], "search", scope="search")
     admin_page = world.web.get("/people", headers={"Authorization": f"Bearer {searcher}"})
     assert admin_page.status_code == 403
+
+
+def test_page_that_may_only_be_looked_at_says_so_to_its_style(world):
+    address = f"/searches/{world.ids['search_id']}/dashboard"
+    ada, vic = world.signed_in["ada"], world.signed_in["vic"]
+    ada.post(f"/searches/{world.ids['search_id']}/view", data={"open_to_view": "yes"})
+    assert "looks-only" not in ada.get(address).text
+    assert "looks-only" in vic.get(address).text
