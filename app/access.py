@@ -31,7 +31,9 @@ from app.tables import (
     SearchMember,
 )
 
-ID = re.compile(r"[0-9]{1,18}")  # what is anything else is no id, and its route says so
+ID = re.compile(
+    r"[0-9]{1,18}"
+)  # other ways to write a number, like +5, must not go round the guard
 
 
 def sees_collection(person: Person) -> ColumnElement[bool]:
@@ -73,10 +75,12 @@ def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -
     A request that changes something also needs the right to.
     """
     named = {name: value for name, value in request.path_params.items() if name.endswith("_id")}
-    ids = {name: int(value) for name, value in named.items() if ID.fullmatch(value)}
-    if not ids:
+    if not named:
         return
     person = get_person(request, person)
+    if not all(ID.fullmatch(value) for value in named.values()):
+        raise NotFound("There is nothing at this address.")
+    ids = {name: int(value) for name, value in named.items()}
     changes = request.method not in SAFE_METHODS
     if "search_id" in ids:
         search = get_search(session, person, ids["search_id"])
