@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import delete, exists, func, select, update
-from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy.orm import Session, aliased
 
 from app.access import get_own_search, may_open
 from app.audit import note
@@ -47,7 +47,6 @@ class CollectionContents:
 
     image_count: int
     searches: list[Search]
-    others_count: int  # searches of other people among them
     answer_count: int
     original_bytes: int  # unpacked or copied; a person's own folder is no part of it
     thumbnail_bytes: int  # told from a sample
@@ -118,7 +117,6 @@ def describe_collection_contents(
     searches = session.scalars(
         select(Search)
         .filter_by(collection_id=collection.id, deleted_at=None)
-        .options(joinedload(Search.owner))
         .order_by(Search.touched_at.desc())
     ).all()
     answers = select(func.count()).select_from(Answer)
@@ -130,7 +128,6 @@ def describe_collection_contents(
     return CollectionContents(
         image_count=_count_images(session, collection),
         searches=list(searches),
-        others_count=sum(search.owner_id != collection.made_by_id for search in searches),
         answer_count=session.scalar(answers.where(Answer.search_id.in_(own))) or 0,
         original_bytes=sizes["originals"],
         thumbnail_bytes=_guess_thumbnail_bytes(session, collection, settings),

@@ -307,13 +307,13 @@ def test_everybody_gets_where_they_may_and_nowhere_else(world):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("written", ["+{}", "%20{}", "{}.0", "0{}", "{}_", "٣", "9" * 19])
-def test_number_written_in_another_way_goes_round_nothing(world, written):
+def test_number_written_in_another_way_goes_round_nothing(world):
     sam = world.signed_in["sam"]
-    for kind, ending in (("collection", ""), ("collection", "/browse"), ("image", "/small")):
-        number = written.format(world.ids[f"{kind}_id"])
-        assert sam.get(f"/{kind}s/{number}{ending}").status_code == 404
-        assert world.web.get(f"/{kind}s/{number}{ending}").status_code == 401
+    for written in ("+{}", "%20{}", "{}.0", "0{}", "{}_", "٣", "9" * 19):
+        for kind, ending in (("collection", ""), ("collection", "/browse"), ("image", "/small")):
+            number = written.format(world.ids[f"{kind}_id"])
+            assert sam.get(f"/{kind}s/{number}{ending}").status_code == 404, written
+            assert world.web.get(f"/{kind}s/{number}{ending}").status_code == 401, written
 
 
 def test_lists_hold_only_what_may_be_seen(world):
