@@ -243,7 +243,7 @@ def test_photo_is_kept_once_for_each_person(session, settings, collection):
     assert (item.photo.name, item.photo.width, item.photo.height) == ("first.jpg", 60, 40)
     assert get_photo(session, person, item.photo_id) is item.photo
     with pytest.raises(NotFound):
-        browsing.get_photo(session, other, item.photo_id)
+        get_photo(session, other, item.photo_id)
     browsing.remove_from_tray(session, person, collection.id, photo_ids=[item.photo_id])
     assert browsing.list_tray(session, person, collection.id) == []
 
