@@ -320,14 +320,6 @@ def remove_from_tray(
     )
 
 
-def get_photo(session: Session, person: Person, photo_id: int) -> Photo:
-    """A photo the person uploaded, or NotFound."""
-    photo = session.get(Photo, photo_id)
-    if photo is None or photo.person_id != person.id:
-        raise NotFound("There is no such photo, or it belongs to somebody else.")
-    return photo
-
-
 def _count_images(session: Session, collection_id: int) -> int:
     query = select(func.count()).select_from(Image)
     return session.scalar(query.filter_by(collection_id=collection_id, removed_at=None)) or 0

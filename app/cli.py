@@ -30,8 +30,20 @@ from rich.progress import (
 from rich.table import Table
 from sqlalchemy.orm import Session
 
+from app.access import get_search
+from app.accounts import (
+    add_person,
+    change_role,
+    end_token,
+    get_person_named,
+    list_accounts,
+    make_token,
+    reset_password,
+)
+from app.audit import note
 from app.collecting import list_collections
 from app.database import Database, open_database
+from app.deleting import empty_bin
 from app.demo.showing import prepare_demo, replay_demo
 from app.embedders import EmbedderChoice, list_embedders
 from app.errors import BadInput, NoIndexYet, NotFound, RarefindError
@@ -62,17 +74,10 @@ from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.removing import describe_removal, find_listed, put_back_images, remove_images
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
 from app.replay_report import find_thumbnails, write_report
-from app.searching import get_search
-from app.security import (
-    add_token,
-    get_local_person,
-    issue_sign_in_link,
-    list_tokens,
-    revoke_token,
-)
+from app.security import get_local_person, issue_sign_in_link, list_tokens
 from app.settings import Settings
 from app.sources import check_source
-from app.tables import Collection
+from app.tables import Collection, Person
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -83,6 +88,8 @@ collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True
 app.add_typer(collection_app, name="collection")
 index_app = typer.Typer(help="Indexes of vectors.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
+user_app = typer.Typer(help="People and their accounts.", no_args_is_help=True)
+app.add_typer(user_app, name="user")
 token_app = typer.Typer(help="Tokens for programs that use the JSON API.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
 console = Console()
@@ -136,8 +143,7 @@ def serve(
 def link() -> None:
     """Print a new one-time sign-in link for the server that runs."""
     with opened() as (settings, database), database.session() as session:
-        running = settings.home / ADDRESS_FILE
-        address = running.read_text() if running.exists() else base_url(settings)
+        address = read_address(settings)
         if not answers(address):
             errors.print(
                 f"No server answers at {address} now. Start one with “rarefind serve”; "
@@ -197,6 +203,7 @@ def collection_add(
         with database.session() as session:
             person = get_local_person(session)
             collection = get_or_add_collection(session, name, source=source, person=person)
+            note(session, person, "import", f"Added images to “{collection.name}” from {source}")
             collection_id = collection.id
             first = list_wanted(session, collection_id, embedder=embedder)[0]
         with progress_of("Importing") as advance:
@@ -291,7 +298,7 @@ def collection_list() -> None:
     with opened() as (_, database), database.session() as session:
         table = Table("name", "images", "state", box=None, pad_edge=False)
         table.add_column("came from", overflow="fold")
-        for summary in list_collections(session, now=datetime.now(UTC)):
+        for summary in list_collections(session, get_local_person(session), now=datetime.now(UTC)):
             preparation = summary.preparation
             table.add_row(
                 escape(summary.collection.name),
@@ -313,7 +320,10 @@ def export(
 ) -> None:
     """Write the answers of a search as CSV or JSON Lines."""
     with opened() as (settings, database), database.session() as session:
-        search = get_search(session, get_local_person(session), search_id)
+        person = get_local_person(session)
+        search = get_search(session, person, search_id)
+        what = f"Exported “{search.target_name}” as {file_format}"
+        note(session, person, "export", what, search=search)
         lines = write_export(session, search, OpenIndexes(settings), file_format=file_format)
         if out is None:
             sys.stdout.writelines(lines)
@@ -478,27 +488,111 @@ def index_from_vectors(
     console.print(f"{folder}: {what}", soft_wrap=True, highlight=False)
 
 
-@token_app.command("add")
-def token_add(name: Annotated[str, typer.Argument(help="To know it by later.")]) -> None:
-    """Make a token with which a program acts as you; it is shown this once."""
+@user_app.command("add")
+def user_add(
+    name: Annotated[str, typer.Argument(help="The name they sign in by.")],
+    role: Annotated[str, typer.Option(help="viewer, ecologist, evaluator or admin.")] = "ecologist",
+) -> None:
+    """Add a person and print a one-time link by which they set their password."""
+    with opened() as (settings, database), database.session() as session:
+        admin = get_local_person(session)
+        person = add_person(session, name, role, by=admin)
+        url = reset_password(
+            session, person, by=admin, base_url=read_address(settings), settings=settings
+        )
+    console.print(url, soft_wrap=True, highlight=False)
+
+
+@user_app.command("list")
+def user_list() -> None:
+    """Show everybody who has an account."""
     with opened() as (_, database), database.session() as session:
-        made = add_token(session, get_local_person(session), name)
+        table = Table("name", "role", "last seen", "", box=None, pad_edge=False)
+        for account in list_accounts(session):
+            person = account.person
+            waits = "waits for a password" if account.awaits_password else ""
+            table.add_row(
+                escape(person.name),
+                person.role,
+                f"{account.seen_at.astimezone():%Y-%m-%d %H:%M}" if account.seen_at else "never",
+                "closed" if person.closed_at else waits,
+            )
+    console.print(table, highlight=False)
+
+
+@user_app.command("role")
+def user_role(
+    name: Annotated[str, typer.Argument(help="Their name.")],
+    role: Annotated[str, typer.Argument(help="viewer, ecologist, evaluator or admin.")],
+) -> None:
+    """Give a person another role."""
+    with opened() as (_, database), database.session() as session:
+        person = get_person_named(session, name)
+        change_role(session, person, role, by=get_local_person(session))
+
+
+@user_app.command("reset")
+def user_reset(name: Annotated[str, typer.Argument(help="Their name.")]) -> None:
+    """Sign a person out everywhere and print a link by which they set a new password."""
+    with opened() as (settings, database), database.session() as session:
+        url = reset_password(
+            session,
+            get_person_named(session, name),
+            by=get_local_person(session),
+            base_url=read_address(settings),
+            settings=settings,
+        )
+    console.print(url, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def gc() -> None:
+    """Delete for good what has lain in the bin for 30 days; the server does so when it starts."""
+    with opened() as (settings, database):
+        gone = empty_bin(database, settings, now=datetime.now(UTC))
+    size = f"{gone.size_bytes / 1e6:,.1f} MB"
+    console.print(
+        f"Collections: {gone.collections}, searches: {gone.searches}, freed: {size}",
+        highlight=False,
+    )
+
+
+@token_app.command("add")
+def token_add(
+    name: Annotated[str, typer.Argument(help="To know it by later.")],
+    scope: Annotated[str, typer.Option(help="read, search or admin.")] = "search",
+    user: Annotated[str | None, typer.Option(help="For whom; without it for you.")] = None,
+) -> None:
+    """Make a token with which a program acts as a person; it is shown this once."""
+    with opened() as (_, database), database.session() as session:
+        made = make_token(session, get_owner(session, user), name, scope)
     console.print(made, soft_wrap=True, highlight=False)
 
 
 @token_app.command("list")
-def token_list() -> None:
+def token_list(
+    user: Annotated[str | None, typer.Option(help="Whose; without it yours.")] = None,
+) -> None:
     """The names of the tokens that work."""
     with opened() as (_, database), database.session() as session:
-        for token in list_tokens(session, get_local_person(session)):
-            console.print(f"{token.name}  {token.made_at:%Y-%m-%d}", highlight=False)
+        for token in list_tokens(session, get_owner(session, user)):
+            line = f"{token.name}  {token.scope}  {token.made_at:%Y-%m-%d}"
+            console.print(line, highlight=False, markup=False)
 
 
 @token_app.command("revoke")
-def token_revoke(name: Annotated[str, typer.Argument(help="As it was added.")]) -> None:
+def token_revoke(
+    name: Annotated[str, typer.Argument(help="As it was added.")],
+    user: Annotated[str | None, typer.Option(help="Whose; without it yours.")] = None,
+) -> None:
     """Make a token work no longer."""
     with opened() as (_, database), database.session() as session:
-        revoke_token(session, get_local_person(session), name)
+        end_token(session, get_owner(session, user), name)
+
+
+def get_owner(session: Session, name: str | None) -> Person:
+    """The person of that name, or whom this machine's commands act for."""
+    return get_person_named(session, name) if name else get_local_person(session)
 
 
 def get_collection_id(database: Database, name: str) -> int:
@@ -528,12 +622,17 @@ def run_server(settings: Settings) -> None:
                 (settings.home / ADDRESS_FILE).write_text(base_url(settings))
                 with web.state.database.session() as session:
                     person = get_local_person(session)
-                    url = issue_sign_in_link(
-                        session, person, base_url=base_url(settings), settings=settings
-                    )
-                console.print("\nRarefind is ready. Open this link; it signs you in once:\n")
+                    # A standing way in for an admin must not lie in the logs of a shared server.
+                    has_password = person.password_hash is not None
+                    by_link = settings.auth == "accounts" and not has_password
+                    url = base_url(settings)
+                    if by_link:
+                        url = issue_sign_in_link(session, person, base_url=url, settings=settings)
+                how = "Open this link; it signs you in once" if by_link else "Open"
+                console.print(f"\nRarefind is ready. {how}:\n")
                 console.print(f"    {url}\n", soft_wrap=True, highlight=False)
-                console.print("Stop with Ctrl-C. A new link: rarefind link", highlight=False)
+                end = "" if settings.auth == "local" else " A new sign-in link: rarefind link"
+                console.print(f"Stop with Ctrl-C.{end}", highlight=False)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             console.print("\nStopping; every answer is kept.", highlight=False)
@@ -587,6 +686,12 @@ def answers(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def read_address(settings: Settings) -> str:
+    """Where the server listens, or listened last."""
+    running = settings.home / ADDRESS_FILE
+    return running.read_text() if running.exists() else base_url(settings)
 
 
 def base_url(settings: Settings) -> str:
@@ -679,8 +784,8 @@ def print_summary(summary: ImportSummary) -> None:
     for examples in summary.refused_examples.values():
         for example in examples:
             console.print(f"refused {example}", style="dim", highlight=False, markup=False)
-    for note in summary.notes:
-        console.print(note, highlight=False, markup=False)
+    for remark in summary.notes:
+        console.print(remark, highlight=False, markup=False)
 
 
 def print_embedders(choices: list[EmbedderChoice], folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TypedDict
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
+from app.access import sees_collection
 from app.errors import NotFound
 from app.removing import count_removed
 from app.tables import (
@@ -17,6 +18,7 @@ from app.tables import (
     ImagePath,
     Import,
     OracleLabel,
+    Person,
     RefusedFile,
     UnreadableImage,
 )
@@ -107,8 +109,8 @@ class RefusedPage:
     total: int
 
 
-def list_collections(session: Session, *, now: datetime) -> list[CollectionSummary]:
-    """Every collection, by name."""
+def list_collections(session: Session, person: Person, *, now: datetime) -> list[CollectionSummary]:
+    """The collections a person sees, by name."""
     counts = dict(
         session.execute(
             select(Image.collection_id, func.count())
@@ -123,7 +125,9 @@ def list_collections(session: Session, *, now: datetime) -> list[CollectionSumma
             image_ids=_list_mosaic(session, collection.id, MOSAIC_SIZE),
             preparation=describe_preparation(session, collection, now=now),
         )
-        for collection in session.scalars(select(Collection).order_by(Collection.name))
+        for collection in session.scalars(
+            select(Collection).where(sees_collection(person)).order_by(Collection.name)
+        )
     ]
 
 

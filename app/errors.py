@@ -9,6 +9,7 @@ RarefindError
 ├── NameTaken                      409  another collection has that name
 ├── RoundAlreadyAnswered           409  a second tab, a double click, an old page
 ├── NothingToUndo                  409
+├── WorkGoesOn                     409  it can't be deleted now
 ├── NoIndexYet                     409  the collection is still being prepared
 ├── EmbedderMismatch               409  vectors of another model
 ├── EmbedderNotUsable              409  its weights are missing, or another model's
@@ -85,6 +86,13 @@ class NothingToUndo(RarefindError):
 
     status = 409
     title = "Nothing to undo"
+
+
+class WorkGoesOn(RarefindError):
+    """Something works on what is to be deleted; the sentence says what to stop."""
+
+    status = 409
+    title = "Work goes on there"
 
 
 class NoIndexYet(RarefindError):

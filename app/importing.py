@@ -176,7 +176,9 @@ def get_or_add_collection(
 
 def find_collection(session: Session, name: str) -> Collection | None:
     """The collection of that name, or None."""
-    return session.scalar(select(Collection).filter_by(name=" ".join(show(name).split())))
+    return session.scalar(
+        select(Collection).filter_by(name=" ".join(show(name).split()), deleted_at=None)
+    )
 
 
 def import_images(

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from app.access import sees_collection
 from app.database import Database
 from app.embedders import EmbedderChoice, list_embedders
 from app.engine.combined import combine_vectors, place_in_part
@@ -27,7 +28,7 @@ from app.indexing import (
     get_current_index,
 )
 from app.settings import Settings
-from app.tables import Collection, ImageIndex, Photo
+from app.tables import Collection, ImageIndex, Person, Photo
 
 MAX_WORDS_LENGTH = 300
 
@@ -119,12 +120,11 @@ def choose_index(
     return row
 
 
-def list_collections_with_words(session: Session) -> list[Collection]:
-    """The collections that have an index that knows words, by name."""
+def list_collections_with_words(session: Session, person: Person) -> list[Collection]:
+    """The collections a person sees that have an index that knows words, by name."""
     able = select(ImageIndex.collection_id).filter_by(state="ready", knows_words=True)
-    return list(
-        session.scalars(select(Collection).where(Collection.id.in_(able)).order_by(Collection.name))
-    )
+    query = select(Collection).where(Collection.id.in_(able), sees_collection(person))
+    return list(session.scalars(query.order_by(Collection.name)))
 
 
 def embed_example_photo(

@@ -7,11 +7,13 @@ One thread does one job after the other; progress stands in the tables `imports`
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from threading import Event
 
 from app.database import Database
+from app.deleting import empty_bin
 from app.engine import EngineError
 from app.errors import RarefindError
 from app.importing import ImportProgress, import_images, mark_interrupted_imports
@@ -54,6 +56,7 @@ class Jobs:
     def start(self) -> None:
         """Take up what an earlier server left unfinished."""
         mark_interrupted_imports(self._database)
+        self._thread.submit(self._run, self._empty_bin)
         for collection_id, embedder in list_unfinished_builds(self._database):
             self._submit(collection_id, self._index, collection_id, embedder)
         for replay_id in list_unfinished_replays(self._database):
@@ -195,6 +198,9 @@ class Jobs:
 
     def _replay(self, replay_id: int) -> None:
         play_replay(self._database, replay_id, settings=self._settings, go_on=self._go_on)
+
+    def _empty_bin(self) -> None:
+        empty_bin(self._database, self._settings, now=datetime.now(UTC))
 
     def _go_on_with(self, collection_id: int, *_progress: ImportProgress | int) -> None:
         self._go_on()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
+from app.access import refuse_unseen
 from app.api import health
 from app.api import searches as api_searches
 from app.database import PROJECT, open_database
@@ -22,6 +23,8 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import Jobs
 from app.overview import FolderSizes
 from app.pages import (
+    account,
+    bin,
     browse,
     collections,
     dashboard,
@@ -29,9 +32,11 @@ from app.pages import (
     images,
     indexes,
     overview,
+    people,
     removing,
     replays,
     searches,
+    sharing,
     sign_in,
 )
 from app.pages.rendering import make_templates, render_error
@@ -83,22 +88,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.templates = make_templates(PROJECT)
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
-        home,
-        sign_in,
-        collections,
-        indexes,
-        removing,
-        replays,
-        browse,
-        images,
-        searches,
-        dashboard,
-        overview,
+        *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
+        *(browse, images, searches, dashboard, overview),
     )
+    seen = [Depends(refuse_unseen)]
     for room in rooms:
-        app.include_router(room.router, include_in_schema=False)
+        app.include_router(room.router, include_in_schema=False, dependencies=seen)
     for room in (health, api_searches):
-        app.include_router(room.router)
+        app.include_router(room.router, dependencies=seen)
     app.middleware("http")(guard)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     add_error_pages(app)
@@ -122,6 +119,8 @@ async def guard(request: Request, call_next: Callable[[Request], Awaitable[Respo
         response = answer_error(request, RarefindError(sentence))
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    if request.url.scheme == "https":
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     if request.url.path.startswith("/static/") and request.url.query:  # the address of one content
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     if "cache-control" not in response.headers:

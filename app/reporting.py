@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
+from app.access import is_in_search, sees_search
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
@@ -466,10 +467,18 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
 
 
 def list_searches(
-    session: Session, person: Person, *, collection_id: int | None = None
+    session: Session,
+    person: Person,
+    *,
+    collection_id: int | None = None,
+    of_others: bool = False,
 ) -> list[SearchSummary]:
-    """The person's searches (in one collection, or all), the one touched last first."""
-    query = select(Search).where(Search.owner_id == person.id)
+    """Searches a person owns or answers in (in one collection, or all), touched last first.
+
+    Those `of_others` are the ones they may look at without being in them.
+    """
+    own = is_in_search(person)
+    query = select(Search).where(sees_search(person), ~own if of_others else own)
     if collection_id is not None:
         query = query.where(Search.collection_id == collection_id)
     query = query.options(joinedload(Search.collection))

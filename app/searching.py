@@ -18,6 +18,7 @@ from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from app.access import get_collection
 from app.engine.detours import DETOUR_REASONS, DetourPlan, detour_rng, plan_detour
 from app.engine.head import Head
 from app.engine.index import VectorIndex
@@ -49,7 +50,6 @@ from app.tables import (
     DETOUR_KINDS,
     Action,
     Answer,
-    Collection,
     Detour,
     Example,
     ExampleVector,
@@ -173,8 +173,7 @@ def open_search(
         if opened is not None and opened.target_name == target_name.strip():
             return opened
         opening_key = None if opened is not None else opening_key  # the form was changed: another
-    if session.get(Collection, collection_id) is None:
-        raise NotFound("There is no such collection.")
+    get_collection(session, person, collection_id)
     words = check_text("The description", words, MAX_WORDS_LENGTH)
     if not image_ids and not photo_ids and not words:
         raise BadInput(
@@ -229,14 +228,6 @@ def open_search(
         )
     )
     session.flush()
-    return search
-
-
-def get_search(session: Session, person: Person, search_id: int) -> Search:
-    """The search, if it is theirs."""
-    search = session.get(Search, search_id)
-    if search is None or search.owner_id != person.id:
-        raise NotFound("There is no such search, or it belongs to somebody else.")
     return search
 
 

@@ -1,4 +1,4 @@
-"""Who is asking: one-time sign-in links, login sessions, and the same-origin check.
+"""Who is asking, and what their role lets them do: links, login sessions, tokens, same origin.
 
 Tokens are 256 random bits; the database keeps only their SHA-256, so a stolen copy of it signs
 nobody in.
@@ -8,11 +8,12 @@ import getpass
 import hashlib
 import secrets
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.database import DbSession
@@ -25,16 +26,22 @@ from app.errors import (
     NotSignedIn,
     SignInLinkSpent,
 )
-from app.settings import Settings
-from app.tables import ApiToken, LoginSession, Person, SignInLink
+from app.settings import Settings, is_loopback
+from app.tables import TOKEN_SCOPES, ApiToken, LoginSession, Person, SignInLink
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 MAX_TOKEN_NAME_LENGTH = 80
+MAX_PERSON_NAME_LENGTH = 80
+SECRET_HEADER = "X-Rarefind-Secret"  # noqa: S105 - the header's name
+SEEN_EVERY = timedelta(minutes=5)  # how exact "last used" is: not every request writes
+
+Seen = TypeVar("Seen", LoginSession, ApiToken)
 
 
 def get_local_person(session: Session) -> Person:
-    """The database's one local account, an admin, made on first use."""
-    person = session.scalar(select(Person).order_by(Person.id).limit(1))
+    """Whom the commands of this machine act for: its first admin, made on first use."""
+    query = select(Person).filter_by(closed_at=None)
+    person = session.scalar(query.order_by(Person.role != "admin", Person.id).limit(1))
     if person is None:
         try:
             name = getpass.getuser()
@@ -61,32 +68,46 @@ def issue_sign_in_link(
     return f"{base_url.rstrip('/')}/sign-in?token={token}"
 
 
-def sign_in(session: Session, token: str, *, settings: Settings) -> str:
+def sign_in(session: Session, token: str, *, request: Request, settings: Settings) -> str:
     """Spend a one-time link; the new login session's token for the cookie."""
+    person_id = spend_link(session, token, sets_password=False)
+    if person_id is None:
+        raise SignInLinkSpent(
+            "Each link signs in once and works for a limited time. "
+            "Run “rarefind link” where the server runs to print a new one."
+        )
+    return add_login(session, person_id, request=request, settings=settings)
+
+
+def spend_link(session: Session, token: str, *, sets_password: bool) -> int | None:
+    """Whose one-time link it was; None if it was used, has expired or never was."""
     now = datetime.now(UTC)
-    person_id = session.scalar(  # one statement, so that two clicks can't both spend it
+    return session.scalar(  # one statement, so that two clicks can't both spend it
         update(SignInLink)
         .where(
             SignInLink.token_sha256 == sha256(token),
+            SignInLink.sets_password == sets_password,
             SignInLink.used_at.is_(None),
             SignInLink.expires_at > now,
         )
         .values(used_at=now)
         .returning(SignInLink.person_id)
     )
-    if person_id is None:
-        raise SignInLinkSpent(
-            "Each link signs in once and works for a limited time. "
-            "Run “rarefind link” where the server runs to print a new one."
-        )
+
+
+def add_login(session: Session, person_id: int, *, request: Request, settings: Settings) -> str:
+    """A new login session; its token for the cookie."""
     cookie = secrets.token_urlsafe(32)
     session.add(
         LoginSession(
             token_sha256=sha256(cookie),
             person_id=person_id,
-            expires_at=now + timedelta(days=settings.login_days),
+            browser=clean(request.headers.get("user-agent", ""))[:300],
+            address=client_address(request),
+            expires_at=datetime.now(UTC) + timedelta(days=settings.login_days),
         )
     )
+    session.flush()
     return cookie
 
 
@@ -104,26 +125,27 @@ def set_login_cookie(request: Request, response: Response, token: str, settings:
 
 def sign_out(session: Session, request: Request, response: Response) -> None:
     """End this browser's login session."""
-    token = request.cookies.get(cookie_name(request), "")
     session.execute(
         update(LoginSession)
-        .where(LoginSession.token_sha256 == sha256(token))
+        .where(LoginSession.token_sha256 == read_login_hash(request))
         .values(revoked_at=datetime.now(UTC))
     )
     response.delete_cookie(cookie_name(request))
 
 
-def add_token(session: Session, person: Person, name: str) -> str:
+def add_token(session: Session, person: Person, name: str, *, scope: str = "search") -> str:
     """A new API token for `person`; it can't be shown again."""
     name = name.strip()
-    if not name or len(name) > MAX_TOKEN_NAME_LENGTH:
+    if not name or len(name) > MAX_TOKEN_NAME_LENGTH or clean(name) != name:
         raise BadInput(f"Give the token a name of 1 to {MAX_TOKEN_NAME_LENGTH} characters.")
+    if scope not in TOKEN_SCOPES:
+        raise BadInput(f"A token is for {', '.join(TOKEN_SCOPES[:-1])} or {TOKEN_SCOPES[-1]}.")
     if any(token.name == name for token in list_tokens(session, person)):
         raise NameTaken(
             f"A token is called “{name}” already. Revoke it first, or take another name."
         )
     token = secrets.token_urlsafe(32)
-    session.add(ApiToken(person_id=person.id, name=name, token_sha256=sha256(token)))
+    session.add(ApiToken(person_id=person.id, name=name, scope=scope, token_sha256=sha256(token)))
     session.flush()
     return token
 
@@ -145,53 +167,107 @@ def revoke_token(session: Session, person: Person, name: str) -> None:
 
 
 def find_person(request: Request, session: DbSession) -> Person | None:
-    """Who is signed in, or nobody. A request with a token is its owner's, whatever its cookies."""
+    """Who is asking, or nobody. A request with a token is its owner's, whatever its cookies."""
+    settings: Settings = request.app.state.settings
+    person: Person | None = None
     if (bearer := read_bearer_token(request)) is not None:
         known = select(ApiToken).filter_by(token_sha256=sha256(bearer), revoked_at=None)
         api_token = session.scalar(known)
-        return api_token.person if api_token else None
-    token = request.cookies.get(cookie_name(request))
-    if not token:
-        return None
-    login = session.get(LoginSession, sha256(token))
-    if login is None or login.revoked_at is not None or login.expires_at <= datetime.now(UTC):
-        return None
-    return login.person
+        if api_token is not None and api_token.person.closed_at is None:
+            note_seen(session, api_token)
+            request.state.scope = api_token.scope
+            person = api_token.person
+    elif settings.auth == "local":
+        refuse_other_hosts(request)
+        person = get_local_person(session)
+    elif settings.remote_user_secret and (
+        named := request.headers.get(settings.remote_user_header)
+    ):
+        given = request.headers.get(SECRET_HEADER, "").encode()
+        if not secrets.compare_digest(
+            given, settings.remote_user_secret.get_secret_value().encode()
+        ):
+            raise NotSignedIn("The proxy before Rarefind did not send the secret they share.")
+        person = get_remote_person(session, named, settings)
+    elif token_hash := read_login_hash(request):
+        login = session.get(LoginSession, token_hash)
+        if login and login.revoked_at is None and login.expires_at > datetime.now(UTC):
+            note_seen(session, login)
+            person = login.person
+    return person if person is not None and person.closed_at is None else None
 
 
 def get_person(request: Request, person: Annotated[Person | None, Depends(find_person)]) -> Person:
-    """Who is signed in; an error page says how to sign in otherwise."""
+    """Who is asking; an error page says how to sign in otherwise."""
     if person is None and request.url.path.startswith("/api/"):
         raise NotSignedIn(
-            "Send a token that works, as “Authorization: Bearer TOKEN”. "
-            "Run “rarefind token add NAME” where the server runs to make one."
+            "Send a token that works, as “Authorization: Bearer TOKEN”. Make one on the page of "
+            "your account, or run “rarefind token add NAME” where the server runs."
         )
     if person is None:
         raise NotSignedIn(
-            "Open the link that the server printed when it started, "
-            "or run “rarefind link” where it runs to print a new one."
+            "Sign in with your name and password, open the link that the server printed when it "
+            "started, or run “rarefind link” where it runs to print a new one."
         )
+    if request.method not in SAFE_METHODS:
+        need_scope(request, "search")
     return person
 
 
-def get_admin(person: Annotated[Person, Depends(get_person)]) -> Person:
-    """The person signed in, if an admin."""
-    if person.role != "admin":
-        raise NotAllowed("Only an admin can do that. Ask one of yours.")
+def get_searcher(request: Request, person: Annotated[Person, Depends(get_person)]) -> Person:
+    """The person asking, if they may search and not only look."""
+    need_scope(request, "search")
+    refuse_viewer(person)
     return person
 
 
 def get_evaluator(person: Annotated[Person, Depends(get_person)]) -> Person:
-    """The person signed in, if they may see known labels."""
+    """The person asking, if they may see known labels."""
     if person.role not in ("admin", "evaluator"):
         raise NotAllowed("Only an evaluator can replay searches on known labels.")
     return person
 
 
+def get_admin(request: Request, person: Annotated[Person, Depends(get_person)]) -> Person:
+    """The person asking, if an admin."""
+    need_scope(request, "admin")
+    if person.role != "admin":
+        what = "add images" if request.url.path.startswith("/collections") else "do this"
+        raise NotAllowed(f"Only an admin can {what}. Ask one of yours.")
+    return person
+
+
+def get_present(request: Request, person: Annotated[Person, Depends(get_person)]) -> Person:
+    """The person themselves, in a browser: no program may make tokens or change passwords."""
+    if read_bearer_token(request) is not None:
+        raise NotAllowed("A token can't be used here. Sign in with a browser.")
+    return person
+
+
 MaybeSignedIn = Annotated[Person | None, Depends(find_person)]
 SignedIn = Annotated[Person, Depends(get_person)]
-Admin = Annotated[Person, Depends(get_admin)]
+Searcher = Annotated[Person, Depends(get_searcher)]
 Evaluator = Annotated[Person, Depends(get_evaluator)]
+Admin = Annotated[Person, Depends(get_admin)]
+Present = Annotated[Person, Depends(get_present)]
+
+
+def refuse_viewer(person: Person) -> None:
+    """Viewers look at what others do."""
+    if person.role == "viewer":
+        raise NotAllowed(
+            "Your account is for looking only. Ask an admin to make you an ecologist if you want "
+            "to search."
+        )
+
+
+def need_scope(request: Request, scope: str) -> None:
+    """Refuse a token that was made for less; a browser may do all that its person may."""
+    given = getattr(request.state, "scope", TOKEN_SCOPES[-1])
+    if TOKEN_SCOPES.index(given) < TOKEN_SCOPES.index(scope):
+        raise NotAllowed(
+            f"This token is for “{given}” only, and this needs one for “{scope}”. Make another."
+        )
 
 
 def refuse_cross_site(request: Request) -> None:
@@ -212,15 +288,86 @@ def refuse_cross_site(request: Request) -> None:
         raise CrossSiteRequest("Nothing was changed. Go back to Rarefind and do it from there.")
 
 
+def refuse_other_hosts(request: Request) -> None:
+    """Without sign-in, only pages of this machine's own address may ask.
+
+    Another site could give its name this machine's address, and a browser would then hold that
+    site's pages for ours.
+    """
+    if not is_loopback(request.url.hostname or ""):
+        raise NotAllowed(
+            "Rarefind runs without accounts here (RAREFIND_AUTH=local), for this machine alone. "
+            f"Open it as http://127.0.0.1:{request.url.port or 80}."
+        )
+
+
+def get_remote_person(session: Session, named: str, settings: Settings) -> Person:
+    """The person a proxy names, added if there is none of that name."""
+    try:
+        name = named.encode("latin-1").decode()  # headers are bytes; names may have accents
+    except UnicodeError:
+        name = named
+    name = check_person_name(name)
+    query = select(Person).where(same_name(name))
+    if (person := session.scalar(query)) is None:
+        made = insert(Person).values(name=name, role=settings.remote_user_role)
+        session.execute(made.on_conflict_do_nothing())
+        person = session.scalars(query).one()
+    return person
+
+
+def check_person_name(name: str) -> str:
+    """A person's name, if it can be one."""
+    name = " ".join(name.split())
+    if not name or len(name) > MAX_PERSON_NAME_LENGTH or clean(name) != name:
+        raise BadInput(f"A name has 1 to {MAX_PERSON_NAME_LENGTH} letters, digits or signs.")
+    return name
+
+
+def same_name(name: str) -> ColumnElement[bool]:
+    """The condition that a person has this name, in small or capital letters."""
+    return func.lower(Person.name) == func.lower(name)
+
+
+def note_seen(session: Session, seen: Seen) -> None:
+    """Keep when a login session or token was used last, without waiting for another request."""
+    now = datetime.now(UTC)
+    if seen.seen_at is None or now - seen.seen_at > SEEN_EVERY:
+        table = type(seen)
+        free = select(table.id).filter_by(id=seen.id).with_for_update(skip_locked=True)
+        session.execute(
+            update(table)
+            .where(table.id.in_(free.scalar_subquery()))
+            .values(seen_at=now)
+            .execution_options(synchronize_session=False)
+        )
+
+
 def read_bearer_token(request: Request) -> str | None:
     """The API token a program sent, if it sent one."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
+def read_login_hash(request: Request) -> bytes | None:
+    """What the database keeps of this browser's cookie, if it has one."""
+    token = request.cookies.get(cookie_name(request))
+    return sha256(token) if token else None
+
+
 def cookie_name(request: Request) -> str:
     """Cookies ignore ports: two servers on one machine must not sign each other out."""
     return f"rarefind_login_{request.url.port or request.url.scheme}"
+
+
+def client_address(request: Request) -> str:
+    """The network address a request came from; a trusted proxy names the browser's."""
+    return request.client.host if request.client else ""
+
+
+def clean(text: str) -> str:
+    """`text` without what no name needs and no table holds."""
+    return "".join(letter for letter in text if letter.isprintable())
 
 
 def sha256(token: str) -> bytes:

@@ -1,9 +1,11 @@
 """Every setting of Rarefind, read from the environment; docs/operations.md lists the same names."""
 
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 
 from platformdirs import user_data_path
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -76,11 +78,35 @@ class Settings(BaseSettings):
         description="Folder of embedders' weights, laid out as OWNER/NAME/FILE like on the hub; "
         "without it `weights` in the data folder. Looked at first, so that no network is needed.",
     )
+    auth: Literal["accounts", "local"] = Field(
+        default="accounts",
+        description="Who may come in: people with accounts, or with local anybody on this machine "
+        "without signing in, which is refused on any other host than loopback.",
+    )
+    remote_user_secret: SecretStr | None = Field(
+        default=None,
+        description="What a proxy that signs people in sends as X-Rarefind-Secret; without it the "
+        "header with a person's name is ignored.",
+    )
+    remote_user_header: str = Field(
+        default="Remote-User",
+        min_length=1,
+        description="The header in which such a proxy names the person: what most of them send.",
+    )
+    remote_user_role: Literal["ecologist", "viewer"] = Field(
+        default="ecologist",
+        description="Role of a person whom such a proxy names for the first time.",
+    )
     sign_in_link_hours: float = Field(
         default=24.0,
         gt=0,
         description="How long a printed sign-in link works: a working day, should the terminal be "
         "left open.",
+    )
+    password_link_days: float = Field(
+        default=7.0,
+        gt=0,
+        description="How long a link works by which a person sets a password: over a week's leave.",
     )
     login_days: float = Field(
         default=30.0,
@@ -93,7 +119,26 @@ class Settings(BaseSettings):
         description="Vectors kept open at once, in gigabytes; the least recently used are closed.",
     )
 
+    @field_validator("auth")
+    @classmethod
+    def _local_only_on_loopback(cls, auth: str, info: ValidationInfo) -> str:
+        """Without accounts, whoever reaches the server may do everything."""
+        if auth == "local" and not is_loopback(info.data.get("host", "")):
+            raise ValueError(
+                "RAREFIND_AUTH=local lets anybody in without signing in, so it works only on "
+                "this machine's own address. Set RAREFIND_HOST=127.0.0.1, or RAREFIND_AUTH=accounts"
+            )
+        return auth
+
     @property
     def weights_folder(self) -> Path:
         """Where weights are looked for first."""
         return self.weights or self.home / "weights"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host names this machine and no other can reach it."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -21,6 +21,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 ROLES = ("admin", "ecologist", "evaluator", "viewer")
+TOKEN_SCOPES = ("read", "search", "admin")
+OPEN_TO = ("everyone", "listed", "private")
 IMPORT_STATES = ("running", "done", "interrupted", "failed")
 INDEX_STATES = ("building", "ready", "failed")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
@@ -57,24 +59,31 @@ def one_of(column: str, values: tuple[str, ...]) -> str:
 
 
 class Person(Table):
-    """Someone who answers; for now one local account per database."""
+    """Someone with an account. People are never deleted, for answers name them; accounts close."""
 
     __tablename__ = "people"
-    __table_args__ = (CheckConstraint(one_of("role", ROLES), name="role"),)
+    __table_args__ = (
+        CheckConstraint(one_of("role", ROLES), name="role"),
+        # People type their names to sign in: "Ada" and "ada" are one.
+        Index("uq_people_name", text("lower(name)"), unique=True),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     name: Mapped[str]
     role: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str | None]  # argon2; null until a password is set
+    closed_at: Mapped[datetime | None]
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class SignInLink(Table):
-    """A one-time link, printed by the server; only the hash of its token is kept."""
+    """A one-time link, which signs in or lets a password be set; only its token's hash is kept."""
 
     __tablename__ = "sign_in_links"
 
     token_sha256: Mapped[bytes] = mapped_column(primary_key=True)
-    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
+    sets_password: Mapped[bool] = mapped_column(server_default="false")
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
@@ -86,8 +95,12 @@ class LoginSession(Table):
     __tablename__ = "login_sessions"
 
     token_sha256: Mapped[bytes] = mapped_column(primary_key=True)
-    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
+    id: Mapped[int] = mapped_column(Identity(), unique=True)  # what a page may name it by
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
+    browser: Mapped[str] = mapped_column(server_default="")  # as it calls itself
+    address: Mapped[str] = mapped_column(server_default="")  # the network address it came from
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())  # within minutes
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
 
@@ -99,6 +112,7 @@ class ApiToken(Table):
 
     __tablename__ = "api_tokens"
     __table_args__ = (
+        CheckConstraint(one_of("scope", TOKEN_SCOPES), name="scope"),
         # A name is free again once its token is revoked.
         Index(
             "uq_api_tokens_person_id_name",
@@ -112,24 +126,61 @@ class ApiToken(Table):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
     name: Mapped[str]
+    scope: Mapped[str] = mapped_column(String(8))
     token_sha256: Mapped[bytes] = mapped_column(unique=True)
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime | None]  # within minutes
     revoked_at: Mapped[datetime | None]
 
     person: Mapped[Person] = relationship()
+
+
+class FailedSignIn(Table):
+    """One wrong name or password: what locks a name or an address out for a while."""
+
+    __tablename__ = "failed_sign_ins"
+    __table_args__ = (Index("ix_failed_sign_ins_name_at", "name", "at"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str]  # as it was typed, in small letters; there need not be such a person
+    address: Mapped[str] = mapped_column(index=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Collection(Table):
     """A named set of images that can be searched."""
 
     __tablename__ = "collections"
+    __table_args__ = (
+        CheckConstraint(one_of("open_to", OPEN_TO), name="open_to"),
+        # A name is free again once its collection is in the bin.
+        Index("uq_collections_name", "name", unique=True, postgresql_where="deleted_at IS NULL"),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
     source: Mapped[str]  # folder or zip it was first imported from
     notice: Mapped[str | None]  # shown wherever the collection is: "synthetic"
     made_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+    # Who sees it beside who made it and the admins: `app/access.py`.
+    open_to: Mapped[str] = mapped_column(String(8), server_default="everyone")
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    archived_at: Mapped[datetime | None]  # put away: works as before, but home does not show it
+    deleted_at: Mapped[datetime | None]  # in the bin, and gone for good after some weeks
+    deleted_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"))
+
+
+class CollectionPerson(Table):
+    """Somebody on the list of people who see a collection."""
+
+    __tablename__ = "collection_people"
+
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    person_id: Mapped[int] = mapped_column(
+        ForeignKey("people.id", ondelete="CASCADE"), primary_key=True
+    )
 
 
 class Import(Table):
@@ -277,7 +328,7 @@ class UnreadableImage(Table):
         ForeignKey("indexes.id", ondelete="CASCADE"), primary_key=True
     )
     image_id: Mapped[int] = mapped_column(
-        ForeignKey("images.id", ondelete="CASCADE"), primary_key=True
+        ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, index=True
     )
     reason: Mapped[str]
 
@@ -309,8 +360,12 @@ class TrayItem(Table):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"))
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
-    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
-    photo_id: Mapped[int | None] = mapped_column(ForeignKey("photos.id", ondelete="CASCADE"))
+    image_id: Mapped[int | None] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), index=True
+    )
+    photo_id: Mapped[int | None] = mapped_column(
+        ForeignKey("photos.id", ondelete="CASCADE"), index=True
+    )
 
     image: Mapped[Image | None] = relationship()
     photo: Mapped[Photo | None] = relationship()
@@ -342,9 +397,31 @@ class Search(Table):
     )
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     touched_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # Whoever sees the collection may look at the search; only members answer.
+    open_to_view: Mapped[bool] = mapped_column(server_default="false")
+    archived_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+    deleted_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"))
 
     collection: Mapped[Collection] = relationship()
-    owner: Mapped[Person] = relationship()
+    owner: Mapped[Person] = relationship(foreign_keys=[owner_id])
+
+
+class SearchMember(Table):
+    """Somebody who answers in a search that another person opened; the owner is no row here."""
+
+    __tablename__ = "search_members"
+
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True
+    )
+    person_id: Mapped[int] = mapped_column(
+        ForeignKey("people.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    added_by_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    person: Mapped[Person] = relationship(foreign_keys=[person_id])
 
 
 class Example(Table):
@@ -359,8 +436,12 @@ class Example(Table):
     search_id: Mapped[int] = mapped_column(
         ForeignKey("searches.id", ondelete="CASCADE"), index=True
     )
-    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
-    photo_id: Mapped[int | None] = mapped_column(ForeignKey("photos.id", ondelete="CASCADE"))
+    image_id: Mapped[int | None] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), index=True
+    )
+    photo_id: Mapped[int | None] = mapped_column(
+        ForeignKey("photos.id", ondelete="CASCADE"), index=True
+    )
     words: Mapped[str | None]
 
     image: Mapped[Image | None] = relationship()
@@ -435,7 +516,7 @@ class Detour(Table):
     answers_through_id: Mapped[int]
     seed: Mapped[int]
     round_number: Mapped[int]  # of its first round
-    anchor_image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"))  # of a gap
+    anchor_image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)  # gap
     # Of the other embedder, whose vectors chose the images.
     other_index_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
     # The plan: all images in the order to show, int64 little-endian; and of a second look, the
@@ -483,7 +564,7 @@ class RoundImage(Table):
         ForeignKey("rounds.id", ondelete="CASCADE"), primary_key=True
     )
     position: Mapped[int] = mapped_column(primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
     score: Mapped[float]
     probability: Mapped[float | None]
     reason: Mapped[str]
@@ -498,11 +579,20 @@ class Action(Table):
     __table_args__ = (
         CheckConstraint(one_of("kind", ACTION_KINDS), name="kind"),
         UniqueConstraint("search_id", "gesture_key"),
+        # Deleting an action or a round looks for what names it; most actions name neither.
+        Index("ix_actions_reverses_id", "reverses_id", postgresql_where="reverses_id IS NOT NULL"),
+        Index(
+            "ix_actions_next_round_id",
+            "next_round_id",
+            postgresql_where="next_round_id IS NOT NULL",
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
-    round_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    round_id: Mapped[int | None] = mapped_column(
+        ForeignKey("rounds.id", ondelete="CASCADE"), index=True
+    )
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
     kind: Mapped[str] = mapped_column(String(8))
     # Made by the browser for each gesture: a retried or repeated request is the same gesture.
@@ -524,7 +614,7 @@ class Answer(Table):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     search_id: Mapped[int] = mapped_column(ForeignKey("searches.id", ondelete="CASCADE"))
     action_id: Mapped[int] = mapped_column(ForeignKey("actions.id", ondelete="CASCADE"), index=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
     value: Mapped[str] = mapped_column(String(8))
 
 
@@ -550,3 +640,18 @@ class Replay(Table):
     ended_at: Mapped[datetime | None]
 
     person: Mapped[Person] = relationship()
+
+
+class AuditEvent(Table):
+    """Who did what that matters to others. The database refuses to change or delete a row."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+    person_id: Mapped[int | None]  # no foreign keys: events outlive what they tell of
+    person_name: Mapped[str]
+    kind: Mapped[str] = mapped_column(String(16))
+    sentence: Mapped[str]
+    collection_id: Mapped[int | None]
+    search_id: Mapped[int | None]

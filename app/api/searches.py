@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
+from app.access import get_own_search, get_search
 from app.api.models import (
     LARGEST_ID,
     CardModel,
@@ -30,6 +31,7 @@ from app.api.models import (
     SubmitAnswers,
     SubmittedRound,
 )
+from app.audit import note
 from app.browsing import list_images_after
 from app.collecting import get_collection, list_collections
 from app.database import DbSession
@@ -40,7 +42,6 @@ from app.searching import (
     DEFAULT_ROUND_SIZE,
     DEFAULT_STRATEGY,
     Step,
-    get_search,
     move_search,
     open_search,
     record_answers,
@@ -55,18 +56,21 @@ MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"
 
 token = HTTPBearer(
     auto_error=False,  # who is asking is found by app.security; this documents the header
-    description="A token of “rarefind token add NAME”.",
+    description="A token, made on the page of one's account or by “rarefind token add NAME”. Its "
+    "scope says what it may: “read” looks (every GET), “search” also opens searches and answers "
+    "(every POST here), “admin” does all that its person may. It sees what its person sees: what "
+    "belongs to others is answered with 404, what they may only look at with 403.",
 )
 router = APIRouter(
     prefix="/api/v1",
     dependencies=[Depends(token)],
-    responses={status: {"model": Problem} for status in (401, 404, 409, 422)},
+    responses={status: {"model": Problem} for status in (401, 403, 404, 409, 422)},
 )
 
 
 @router.get("/collections", tags=["collections"])
-def read_collections(session: DbSession, person: SignedIn) -> list[CollectionModel]:  # noqa: ARG001
-    """Every collection."""
+def read_collections(session: DbSession, person: SignedIn) -> list[CollectionModel]:
+    """Every collection you see."""
     return [
         CollectionModel(
             collection_id=one.collection.id,
@@ -74,7 +78,7 @@ def read_collections(session: DbSession, person: SignedIn) -> list[CollectionMod
             notice=one.collection.notice,
             image_count=one.image_count,
         )
-        for one in list_collections(session, now=datetime.now(UTC))
+        for one in list_collections(session, person, now=datetime.now(UTC))
     ]
 
 
@@ -143,7 +147,7 @@ def post_search(
 
 @router.get("/searches", tags=["searches"])
 def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
-    """Your searches, the one touched last first."""
+    """The searches you own or answer in, the one touched last first."""
     return [
         SearchModel(**describe_search(session, one.search))
         for one in list_searches(session, person)
@@ -152,7 +156,7 @@ def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
 
 @router.get("/searches/{search_id}", tags=["searches"])
 def read_search(session: DbSession, person: SignedIn, search_id: Id) -> SearchModel:
-    """One of your searches."""
+    """A search that you see."""
     return SearchModel(**describe_search(session, get_search(session, person, search_id)))
 
 
@@ -161,7 +165,7 @@ def post_move(
     request: Request, session: DbSession, person: SignedIn, search_id: Id, body: MoveSearch
 ) -> SearchModel:
     """Let the next rounds come from another index of the collection; answers stay."""
-    search = get_search(session, person, search_id)
+    search = get_own_search(session, person, search_id)
     state = request.app.state
     move_search(
         session,
@@ -279,6 +283,8 @@ def read_export(
 ) -> StreamingResponse:
     """Every answered image, as CSV or JSON Lines."""
     search = get_search(session, person, search_id)
+    what = f"Exported “{search.target_name}” as {file_format}"
+    note(session, person, "export", what, search=search)
     lines = write_export(session, search, request.app.state.indexes, file_format=file_format)
     # Gathered first: the session ends with this function, and an error must not cut a file short.
     return StreamingResponse(iter(list(lines)), media_type=MEDIA_TYPES[file_format])

@@ -10,6 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from app.access import get_photo
 from app.browsing import (
     IMAGES_PER_PAGE,
     add_image_to_tray,
@@ -20,7 +21,6 @@ from app.browsing import (
     find_page_of,
     find_similar,
     get_image,
-    get_photo,
     list_images,
     list_tray,
     remove_from_tray,
@@ -51,7 +51,7 @@ from app.searching import (
     list_strategies,
     open_search,
 )
-from app.security import SignedIn
+from app.security import Searcher, SignedIn
 from app.settings import Settings
 from app.tables import Collection, Image, Person, Photo, TrayItem
 
@@ -244,7 +244,7 @@ def take_from_tray(
 def new_search(
     request: Request,
     session: DbSession,
-    person: SignedIn,
+    person: Searcher,
     collection_id: Id,
     image: OptionalId = None,
     words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
@@ -387,7 +387,7 @@ def render_new_search(
         max_words_length=MAX_WORDS_LENGTH,
         form=form | {"embedder": form["embedder"] or "".join(one.embedder for one in usual)},
         knows_words=bool(able),
-        collections_with_words=[] if able else list_collections_with_words(session),
+        collections_with_words=[] if able else list_collections_with_words(session, person),
         **known,
         wrong=wrong or {},
         problem=problem,

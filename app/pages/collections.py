@@ -7,6 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 from starlette.background import BackgroundTask
 
+from app.access import list_people_of, may_open
+from app.audit import note
 from app.collecting import (
     describe_collection,
     describe_preparation,
@@ -86,6 +88,8 @@ def add(
         except (NameTaken, BadInput) as error:
             wrong["name"] = str(error)
         else:
+            what = f"Added “{collection.name}” from {collection.source}"
+            note(session, admin, "import", what, collection=collection)
             return begin_preparing(request, collection.id, form, embedder=chosen)
     return render_new(request, session, admin, form=form, wrong=wrong)
 
@@ -131,10 +135,12 @@ def add_images(
     labels_file: Text = "",
 ) -> Response:
     """Import what is new in a folder or zip, or go on with an import that stopped."""
-    get_collection(session, collection_id)
+    collection = get_collection(session, collection_id)
     form = {"source": source, "keep_copy": keep_copy, "labels": labels, "labels_file": labels_file}
     wrong = find_wrong_sources(form, request.app.state.settings)
     if not wrong:
+        what = f"Added images to “{collection.name}” from {source.strip()}"
+        note(session, admin, "import", what, collection=collection)
         return begin_preparing(request, collection_id, form)
     return render_collection(request, session, admin, collection_id, form=form, wrong=wrong)
 
@@ -211,6 +217,9 @@ def render_collection(
         is_stopping=request.app.state.jobs.is_stopping(collection_id),
         can_stop=request.app.state.jobs.can_stop(collection_id),
         searches=list_searches(session, person, collection_id=collection_id),
+        others=list_searches(session, person, collection_id=collection_id, of_others=True),
+        may_open=may_open(person, facts.collection),
+        listed=[one.name for one in list_people_of(session, facts.collection)],
         **describe_indexes(session, facts.collection, state.jobs, state.settings),
         form=form or NEW | {"source": facts.collection.source},
         wrong=wrong or {},

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
+from app.access import get_search
 from app.dashboards.found import tell_found
 from app.dashboards.moments import Moment, Plot, open_moment
 from app.dashboards.report import describe_report
@@ -19,7 +20,7 @@ from app.errors import BadInput, NotFound, RefusedGoal
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render, wants_fragment
 from app.pages.searches import GESTURE_KEY, new_gesture_key
-from app.searching import get_search, take_detour
+from app.searching import take_detour
 from app.security import SignedIn
 from app.tables import Person
 

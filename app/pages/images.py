@@ -6,7 +6,8 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
-from app.browsing import get_image, get_photo
+from app.access import get_photo
+from app.browsing import get_image
 from app.database import DbSession
 from app.errors import NotFound
 from app.importing import get_thumbnail

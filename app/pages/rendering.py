@@ -14,6 +14,7 @@ from markupsafe import Markup
 from starlette.templating import Jinja2Templates
 
 from app.errors import BadInput, NotSignedIn, RarefindError
+from app.pages.addresses import here
 
 THIN_SPACE = "\u202f"  # narrow and unbreakable, between thousands
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
@@ -46,6 +47,7 @@ def make_templates(project: Path) -> Jinja2Templates:
         rate=rate,
         file_size=file_size,
         file_name=file_name,
+        browser_name=browser_name,
     )
     return Jinja2Templates(env=environment)
 
@@ -77,6 +79,7 @@ def render_error(request: Request, error: RarefindError) -> HTMLResponse:
         signed_out=isinstance(error, NotSignedIn),
         bad_input=isinstance(error, BadInput),
         back=_find_page_before(request),
+        then=here(request) if request.method == "GET" else "/",
     )
 
 
@@ -152,6 +155,17 @@ def file_size(size_bytes: int) -> str:
 def file_name(path: str) -> str:
     """The last part of a path."""
     return path.rsplit("/", 1)[-1]
+
+
+def browser_name(user_agent: str) -> str:
+    """Firefox on Linux: what people call a browser that calls itself by half a line."""
+    browsers = {"Edg/": "Edge", "OPR/": "Opera", "Firefox/": "Firefox", "Chrome/": "Chrome"}
+    systems = {"Android": "Android", "iPhone": "iPhone", "iPad": "iPad", "Windows": "Windows"}
+    browsers |= {"Safari/": "Safari"}
+    systems |= {"Mac OS": "Mac", "CrOS": "ChromeOS", "Linux": "Linux"}
+    browser = next((name for sign, name in browsers.items() if sign in user_agent), "A browser")
+    system = next((name for sign, name in systems.items() if sign in user_agent), "")
+    return f"{browser} on {system}" if system else browser
 
 
 def _ago(at: datetime, now: datetime) -> str:

@@ -13,6 +13,8 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.orm import Session
 
+from app.access import get_own_search, get_search, may_answer
+from app.audit import note
 from app.database import DbSession
 from app.errors import BadInput, NotFound
 from app.exports import Format, write_export
@@ -33,7 +35,6 @@ from app.searching import (
     Values,
     change_search,
     correct_answers,
-    get_search,
     list_strategies,
     move_search,
     record_answers,
@@ -124,8 +125,10 @@ Answered = Annotated[Posted, Depends(read_posted)]
 def show_grid(
     request: Request, search_id: Id, session: DbSession, person: SignedIn, after: str = ""
 ) -> Response:
-    """The grid to answer now."""
+    """The grid to answer now; who may only look sees the results instead."""
     search = get_search(session, person, search_id)
+    if not may_answer(session, person, search):
+        return see_other(f"/searches/{search_id}/results")
     return render_grid(request, session, search, person, notice=NOTICES.get(after))
 
 
@@ -218,7 +221,14 @@ def show_image(
     search = get_search(session, person, search_id)
     explanation = explain_image(session, search, image_id, request.app.state.indexes)
     if wants_fragment(request):
-        return render(request, "_large.html", person=person, search=search, explanation=explanation)
+        return render(
+            request,
+            "_large.html",
+            person=person,
+            search=search,
+            explanation=explanation,
+            may_answer=may_answer(session, person, search),
+        )
     shown = [card.image_id for card in current_grid(session, search).cards]
     place = shown.index(image_id) if image_id in shown else None
     return render(
@@ -227,6 +237,7 @@ def show_image(
         person=person,
         search=search,
         explanation=explanation,
+        may_answer=may_answer(session, person, search),
         before=shown[place - 1] if place else None,
         after=shown[place + 1] if place is not None and place + 1 < len(shown) else None,
         gesture_key=new_gesture_key,
@@ -253,6 +264,7 @@ def show_results(
         person=person,
         search=search,
         results=results,
+        may_answer=may_answer(session, person, search),
         answered=grid.answered,
         has_head=grid.has_head,
         can_undo=grid.can_undo,
@@ -299,6 +311,7 @@ def show_history(
         history=list_history(session, search, page=page),
         can_undo=grid.can_undo,
         can_redo=grid.can_redo,
+        may_answer=may_answer(session, person, search),
         notice=NOTICES.get(after),
         gesture_key=new_gesture_key,
     )
@@ -308,8 +321,8 @@ def show_history(
 def show_settings(
     request: Request, search_id: Id, session: DbSession, person: SignedIn
 ) -> Response:
-    """The settings of a search."""
-    search = get_search(session, person, search_id)
+    """The settings of a search, for its owner."""
+    search = get_own_search(session, person, search_id)
     given = {
         "target_name": search.target_name,
         "counts_as_yes": search.counts_as_yes,
@@ -333,7 +346,7 @@ def save_settings(
     embedder: Annotated[str, Form()] = "",
 ) -> Response:
     """Change the settings; what can't be used is said beside what was typed."""
-    search = get_search(session, person, search_id)
+    search = get_own_search(session, person, search_id)
     state = request.app.state
     try:
         if not round_size.isdecimal():
@@ -382,6 +395,8 @@ def export(
     if file_format not in formats:
         raise NotFound("Exports are made as .csv and .jsonl.")
     search = get_search(session, person, search_id)
+    what = f"Exported “{search.target_name}” as {file_format}"
+    note(session, person, "export", what, search=search)
     known_format, media_type = formats[file_format]
     lines = write_export(session, search, request.app.state.indexes, file_format=known_format)
     name = re.sub(r"[^\w. -]+", "_", search.target_name).strip(" ._") or "search"

@@ -180,6 +180,8 @@ def test_openapi_describes_the_api_and_no_page(api):
     assert "/api/v1/searches/{search_id}/submit" in described["paths"]
     assert described["components"]["securitySchemes"]
     answers = described["paths"]["/api/v1/searches/{search_id}/round"]["get"]["responses"]
+    assert answers["403"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+    assert "“read”" in described["components"]["securitySchemes"]["HTTPBearer"]["description"]
     assert answers["404"]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
     assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/RoundModel")
 

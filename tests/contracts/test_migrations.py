@@ -6,10 +6,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, select, text
 
-from app.database import alembic_config, migrate, open_database, psycopg_url
-from app.errors import DatabaseNotUsable
+from app.access import get_collection, get_search
+from app.database import Database, alembic_config, migrate, open_database, psycopg_url
+from app.errors import DatabaseNotUsable, NotFound
 from app.reporting import current_grid
 from app.searching import undo
+from app.security import get_local_person, list_tokens
 from app.settings import Settings
 from app.tables import FILE_NAME, Answer, Person, Search, Table
 from tests.features.test_detours import Hunt
@@ -68,6 +70,41 @@ def test_search_with_a_detour_taken_back_survives_going_down_and_up(own_database
         assert [card.image_id for card in current_grid(session, search).cards] == shown
         assert session.scalars(select(Answer.value).order_by(Answer.id)).all() == answers
         assert undo(session, search, person=person, gesture_key=None) is not None
+
+
+def test_people_of_before_keep_everything_and_can_be_told_apart(empty_database_url):
+    engine = create_engine(psycopg_url(empty_database_url))
+    config = alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        connection.execute(
+            text("INSERT INTO people (name, role) VALUES ('ada', 'admin'), ('Ada', 'ecologist')")
+        )
+        connection.execute(
+            text("INSERT INTO api_tokens (person_id, name, token_sha256) VALUES (1, 'x', 'y')")
+        )
+        connection.execute(
+            text("INSERT INTO collections (name, source, made_by_id) VALUES ('Pond', '/x', 1)")
+        )
+        connection.execute(
+            text(
+                "INSERT INTO searches (collection_id, owner_id, target_name, embedder, strategy, "
+                "round_size, seed) VALUES (1, 1, 'heron', 'e', 'random', 6, 1)"
+            )
+        )
+        command.upgrade(config, "head")
+    database = Database(engine)
+    with database.session() as session:
+        person = get_local_person(session)
+        assert (person.id, person.name, person.role) == (1, "ada", "admin")
+        assert get_search(session, person, 1).target_name == "heron"
+        assert [token.scope for token in list_tokens(session, person)] == ["search"]
+        other = session.get_one(Person, 2)
+        assert (other.name, get_collection(session, other, 1).name) == ("Ada 2", "Pond")
+        with pytest.raises(NotFound):
+            get_search(session, other, 1)
+    engine.dispose()
 
 
 def test_newer_database_is_refused_and_left_as_it_is(empty_database_url, tmp_path):

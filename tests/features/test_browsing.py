@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import browsing
+from app.access import get_photo
 from app.errors import BadInput, NoIndexYet, NotFound, RefusedPhoto
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.tables import Collection, ImagePath, Photo, TrayItem
@@ -240,9 +241,9 @@ def test_photo_is_kept_once_for_each_person(session, settings, collection):
     assert session.scalar(select(func.count()).select_from(TrayItem)) == 2
     (item,) = browsing.list_tray(session, person, collection.id)
     assert (item.photo.name, item.photo.width, item.photo.height) == ("first.jpg", 60, 40)
-    assert browsing.get_photo(session, person, item.photo_id) is item.photo
+    assert get_photo(session, person, item.photo_id) is item.photo
     with pytest.raises(NotFound):
-        browsing.get_photo(session, other, item.photo_id)
+        get_photo(session, other, item.photo_id)
     browsing.remove_from_tray(session, person, collection.id, photo_ids=[item.photo_id])
     assert browsing.list_tray(session, person, collection.id) == []
 

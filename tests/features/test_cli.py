@@ -15,7 +15,7 @@ from app import searching
 from app.cli import app
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.security import get_local_person
-from app.tables import ApiToken, Collection, ImageIndex, OracleLabel
+from app.tables import ApiToken, AuditEvent, Collection, ImageIndex, OracleLabel, Person
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 from tests.stand_ins import HashEmbedder, make_tiny_clip, register
 
@@ -311,3 +311,42 @@ def test_database_that_does_not_answer_is_said(rarefind, monkeypatch):
     assert result.exit_code == 1
     assert "Check DATABASE_URL" in result.stderr
     assert "secret" not in result.output
+
+
+def test_people_are_added_listed_changed_and_reset(rarefind, own_database):
+    made = rarefind("user", "add", "Ada Lovelace", "--role", "viewer")
+    assert made.stdout.startswith("http://127.0.0.1:8321/password?token=")
+    assert "waits for a password" in rarefind("user", "list").stdout
+    for wrong, what in (
+        (("Ada lovelace",), "Somebody is called"),
+        (("B", "--role", "king"), "king"),
+    ):
+        refused = rarefind("user", "add", *wrong)
+        assert refused.exit_code == 1 and what in refused.stderr
+    assert rarefind("user", "role", "ada lovelace", "evaluator").exit_code == 0
+    again = rarefind("user", "reset", "ADA LOVELACE")
+    assert again.stdout.startswith("http://127.0.0.1:8321/password?token=")
+    assert again.stdout != made.stdout
+    assert rarefind("user", "reset", "Nobody").exit_code == 1
+    with own_database.session() as session:
+        people = dict(session.execute(select(Person.name, Person.role)).all())
+        assert people == {get_local_person(session).name: "admin", "Ada Lovelace": "evaluator"}
+        said = session.scalars(select(AuditEvent.sentence).filter_by(kind="account")).all()
+        assert "Changed Ada Lovelace from viewer to evaluator" in said
+    last = rarefind("user", "role", get_name(own_database), "viewer")
+    assert last.exit_code == 1 and "only admin" in last.stderr
+    assert rarefind("token", "add", "x", "--user", "ada lovelace", "--scope", "read").exit_code == 0
+    assert "x  read" in rarefind("token", "list", "--user", "ada lovelace").stdout
+    assert rarefind("gc").stdout.startswith("Collections: 0, searches: 0")
+
+
+def get_name(database):
+    with database.session() as session:
+        return get_local_person(session).name
+
+
+def test_local_mode_is_refused_where_others_could_reach_it(rarefind, monkeypatch):
+    monkeypatch.setenv("RAREFIND_AUTH", "local")
+    refused = rarefind("serve", "--host", "0.0.0.0")
+    assert refused.exit_code == 1
+    assert "lets anybody in without signing in" in refused.stderr

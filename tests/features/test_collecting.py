@@ -13,7 +13,7 @@ from app.collecting import (
 )
 from app.errors import NotFound
 from app.tables import Collection, ImageIndex, ImagePath, Import, OracleLabel, RefusedFile
-from tests.factories import make_collection, make_images, make_index
+from tests.factories import make_collection, make_images, make_index, make_person
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
@@ -214,7 +214,7 @@ def test_collections_are_listed_by_name_with_their_own_counts(session, settings)
     pond, bay = make_collection(session, name="Pond"), make_collection(session, name="Bay")
     images = make_images(session, pond, 7)
     make_index(session, settings, images)
-    listed = list_collections(session, now=NOW)
+    listed = list_collections(session, make_person(session), now=NOW)
     assert [(one.collection.id, one.image_count) for one in listed] == [(bay.id, 0), (pond.id, 7)]
     assert [one.preparation.stage for one in listed] == ["waiting", "ready"]
     assert set(listed[1].image_ids) <= {image.id for image in images}

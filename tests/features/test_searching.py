@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import searching
+from app.access import get_search
 from app.errors import BadInput, IndexNotUsable, NotFound, NothingToUndo
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid, list_history, list_results, list_searches, upcoming_images
@@ -344,7 +345,7 @@ def test_what_cannot_be_used_is_refused_by_name(hunt):
     with pytest.raises(NotFound):
         hunt.answer({first: "yes"}, round_id=10**9)
     with pytest.raises(NotFound):
-        searching.get_search(hunt.session, make_person(hunt.session, name="other"), hunt.search.id)
+        get_search(hunt.session, make_person(hunt.session, name="other"), hunt.search.id)
     assert set(hunt.answers()) == {hunt.images[0].id}
 
 

@@ -240,7 +240,7 @@ def test_indexes_stand_side_by_side_the_newest_of_each_embedder(pond):
     ]
     assert choose_index(pond.session, pond.collection.id).id == again.id
     assert choose_index(pond.session, pond.collection.id, words="heron").embedder == "reader"
-    assert list_collections_with_words(pond.session) == [pond.collection]
+    assert list_collections_with_words(pond.session, pond.person) == [pond.collection]
     more = [
         one.name for one in list_more_embedders(pond.session, pond.collection.id, pond.settings)
     ]

@@ -1,0 +1,269 @@
+"""Who sees and changes which collection and search: decided here and nowhere else.
+
+`refuse_unseen` stands before every route, so that an address that names something of others' is
+answered as if there were no such thing. Lists ask `sees_collection` and `sees_search`.
+
+A collection is seen by everyone, by listed people or by nobody else than its maker; admins see all.
+A search is its owner's: members answer in it too, others look at it where it is open to view, and
+all of them only while they see its collection. Admins are no exception.
+"""
+
+import re
+
+from fastapi import Request
+from sqlalchemy import ColumnElement, delete, exists, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.audit import note
+from app.database import DbSession
+from app.errors import BadInput, NotAllowed, NotFound
+from app.security import SAFE_METHODS, MaybeSignedIn, get_person, refuse_viewer
+from app.tables import (
+    OPEN_TO,
+    Collection,
+    CollectionPerson,
+    Example,
+    Image,
+    Person,
+    Photo,
+    Search,
+    SearchMember,
+)
+
+ID = re.compile(
+    r"[0-9]{1,18}"
+)  # other ways to write a number, like +5, must not go round the guard
+
+
+def sees_collection(person: Person) -> ColumnElement[bool]:
+    """The condition that a person sees a collection."""
+    there = Collection.deleted_at.is_(None)
+    if person.role == "admin":
+        return there
+    listed = exists().where(
+        CollectionPerson.collection_id == Collection.id, CollectionPerson.person_id == person.id
+    )
+    return there & or_(
+        Collection.open_to == "everyone",
+        Collection.made_by_id == person.id,
+        (Collection.open_to == "listed") & listed,
+    )
+
+
+def sees_search(person: Person) -> ColumnElement[bool]:
+    """The condition that a person sees a search."""
+    seen = select(Collection.id).where(sees_collection(person)).scalar_subquery()
+    return (
+        Search.deleted_at.is_(None)
+        & Search.collection_id.in_(seen)
+        & or_(is_in_search(person), Search.open_to_view)
+    )
+
+
+def is_in_search(person: Person) -> ColumnElement[bool]:
+    """The condition that a search is a person's own, or that they are a member of it."""
+    member = exists().where(
+        SearchMember.search_id == Search.id, SearchMember.person_id == person.id
+    )
+    return or_(Search.owner_id == person.id, member)
+
+
+def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -> None:
+    """Stands before every route: whatever its address names must be the person's to see.
+
+    A request that changes something also needs the right to.
+    """
+    named = {name: value for name, value in request.path_params.items() if name.endswith("_id")}
+    if not named:
+        return
+    person = get_person(request, person)
+    if not all(ID.fullmatch(value) for value in named.values()):
+        raise NotFound("There is nothing at this address.")
+    ids = {name: int(value) for name, value in named.items()}
+    changes = request.method not in SAFE_METHODS
+    if "search_id" in ids:
+        search = get_search(session, person, ids["search_id"])
+        request.state.looks_only = not may_answer(session, person, search)  # pages offer less
+        if changes:
+            check_may_answer(session, person, search)
+    elif "collection_id" in ids:
+        get_collection(session, person, ids["collection_id"])
+        if changes:
+            refuse_viewer(person)
+    elif "image_id" in ids:
+        check_sees_image(session, person, ids["image_id"])
+    elif "photo_id" in ids:
+        get_photo(session, person, ids["photo_id"])
+
+
+def get_collection(session: Session, person: Person, collection_id: int) -> Collection:
+    """The collection, if the person sees it."""
+    query = select(Collection).where(Collection.id == collection_id, sees_collection(person))
+    collection = session.scalar(query)
+    if collection is None:
+        raise NotFound("There is no such collection.")
+    return collection
+
+
+def get_search(session: Session, person: Person, search_id: int) -> Search:
+    """The search, if the person sees it."""
+    search = session.scalar(select(Search).where(Search.id == search_id, sees_search(person)))
+    if search is None:
+        raise NotFound("There is no such search, or it belongs to somebody else.")
+    return search
+
+
+def get_own_search(session: Session, person: Person, search_id: int) -> Search:
+    """The search, if it is theirs: only its owner shares, settles and deletes it."""
+    search = get_search(session, person, search_id)
+    if search.owner_id != person.id:
+        raise NotAllowed(f"Only {search.owner.name}, who opened this search, can do this.")
+    return search
+
+
+def check_sees_image(session: Session, person: Person, image_id: int) -> None:
+    """Refuse an image of a collection the person does not see."""
+    query = select(Image).join(Collection, Collection.id == Image.collection_id)
+    if session.scalar(query.where(Image.id == image_id, sees_collection(person))) is None:
+        raise NotFound("There is no such image.")
+
+
+def get_photo(session: Session, person: Person, photo_id: int) -> Photo:
+    """A photo the person uploaded, or one that opened a search they see."""
+    shown = select(Example.photo_id).join(Search, Search.id == Example.search_id)
+    query = select(Photo).where(
+        Photo.id == photo_id,
+        or_(
+            Photo.person_id == person.id,
+            Photo.id.in_(shown.where(Example.photo_id == photo_id, sees_search(person))),
+        ),
+    )
+    photo = session.scalar(query)
+    if photo is None:
+        raise NotFound("There is no such photo, or it belongs to somebody else.")
+    return photo
+
+
+def may_answer(session: Session, person: Person, search: Search) -> bool:
+    """Whether a person who sees a search may answer in it."""
+    if person.role == "viewer":
+        return False
+    return search.owner_id == person.id or (
+        session.get(SearchMember, (search.id, person.id)) is not None
+    )
+
+
+def check_may_answer(session: Session, person: Person, search: Search) -> None:
+    """Refuse somebody who may only look."""
+    refuse_viewer(person)
+    if not may_answer(session, person, search):
+        raise NotAllowed(
+            f"{search.owner.name} lets you look at this search. Ask them to share it with you if "
+            "you want to answer in it."
+        )
+
+
+def may_open(person: Person, collection: Collection) -> bool:
+    """Whether a person decides who sees a collection."""
+    return person.role == "admin" or collection.made_by_id == person.id
+
+
+def list_people_of(session: Session, collection: Collection) -> list[Person]:
+    """The people on a collection's list, by name."""
+    query = select(Person).join(CollectionPerson, CollectionPerson.person_id == Person.id)
+    return list(session.scalars(query.filter_by(collection_id=collection.id).order_by(Person.name)))
+
+
+def open_collection(
+    session: Session, person: Person, collection: Collection, *, to: str, people: list[int]
+) -> None:
+    """Choose who sees a collection: everyone, these people, or nobody but its maker and admins."""
+    if not may_open(person, collection):
+        raise NotAllowed("Only an admin, or who added a collection, decides who may see it.")
+    if to not in OPEN_TO:
+        raise BadInput("Choose who may see the collection.")
+    known = session.scalars(select(Person).where(Person.id.in_(people), Person.closed_at.is_(None)))
+    chosen = {one.id: one.name for one in known.all()} if to == "listed" else {}
+    before = {one.id for one in list_people_of(session, collection)}
+    if (to, set(chosen)) == (collection.open_to, before):
+        return
+    collection.open_to = to
+    session.execute(delete(CollectionPerson).filter_by(collection_id=collection.id))
+    session.add_all(CollectionPerson(collection_id=collection.id, person_id=one) for one in chosen)
+    who = {
+        "everyone": "everyone",
+        "listed": ", ".join(sorted(chosen.values())) or "nobody yet",
+        "private": "nobody else",
+    }[to]
+    note(session, person, "share", f"Opened “{collection.name}” to {who}", collection=collection)
+
+
+def list_members(session: Session, search: Search) -> list[SearchMember]:
+    """Who answers in a search beside its owner, in the order they joined."""
+    query = select(SearchMember).filter_by(search_id=search.id).order_by(SearchMember.added_at)
+    return list(session.scalars(query))
+
+
+def list_invitable(session: Session, search: Search) -> list[Person]:
+    """Who could answer in a search: sees its collection, may search, and is not in it yet."""
+    there = {search.owner_id} | {one.person_id for one in list_members(session, search)}
+    people = session.scalars(
+        select(Person)
+        .where(Person.closed_at.is_(None), Person.role != "viewer")
+        .order_by(Person.name)
+    ).all()
+    seen = select(Collection.id).where(Collection.id == search.collection_id)
+    return [
+        one
+        for one in people
+        if one.id not in there and session.scalar(seen.where(sees_collection(one))) is not None
+    ]
+
+
+def invite(session: Session, person: Person, search: Search, name: str) -> Person:
+    """Let another person answer in one's search."""
+    name = " ".join(name.split())
+    invited = {one.name.lower(): one for one in list_invitable(session, search)}.get(name.lower())
+    if invited is None:
+        known = {one.person.name.lower() for one in list_members(session, search)}
+        if name.lower() in known | {search.owner.name.lower()}:
+            raise BadInput(f"{name} is in this search already.")
+        raise BadInput(
+            f"“{name}” can't be invited: nobody of that name may search in this collection. An "
+            "admin can add people, and open the collection to them."
+        )
+    made = {"search_id": search.id, "person_id": invited.id, "added_by_id": person.id}
+    session.execute(insert(SearchMember).values(made).on_conflict_do_nothing())
+    note(
+        session,
+        person,
+        "share",
+        f"Shared “{search.target_name}” with {invited.name}",
+        search=search,
+    )
+    return invited
+
+
+def remove_member(session: Session, person: Person, search: Search, person_id: int) -> None:
+    """Take a member out of a search: its owner does, or they leave by themselves."""
+    member = session.get(SearchMember, (search.id, person_id))
+    if member is None or person.id not in (search.owner_id, person_id):
+        raise NotFound("There is no such member in this search.")
+    name = member.person.name
+    session.delete(member)
+    left = person.id == person_id
+    what = f"Left “{search.target_name}”" if left else f"Took {name} out of “{search.target_name}”"
+    note(session, person, "share", what, search=search)
+
+
+def open_search_to_view(session: Session, person: Person, search: Search, *, is_open: bool) -> None:
+    """Let everybody who sees the collection look at a search, or nobody but its members."""
+    if search.open_to_view != is_open:
+        search.open_to_view = is_open
+        what = (
+            f"Opened “{search.target_name}” to view"
+            if is_open
+            else (f"Closed “{search.target_name}” to all but its members")
+        )
+        note(session, person, "share", what, search=search)

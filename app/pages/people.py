@@ -1,0 +1,140 @@
+"""The people of this Rarefind, for admins: adding them, roles, links for passwords; the log."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from sqlalchemy.orm import Session
+
+from app.accounts import (
+    add_person,
+    change_role,
+    close_account,
+    get_account,
+    list_accounts,
+    reset_password,
+)
+from app.audit import AUDIT_KINDS, list_events
+from app.database import DbSession
+from app.errors import BadInput, NameTaken, NotAllowed
+from app.pages.addresses import Id, PageNumber, see_other
+from app.pages.rendering import render
+from app.security import Admin
+from app.tables import Person
+
+Text = Annotated[str, Form(max_length=1_000)]
+ROLE_WORDS = {
+    "viewer": "looks at collections and at searches that are open to view",
+    "ecologist": "searches: opens searches of their own and answers",
+    "evaluator": "searches, and replays searches on known labels",
+    "admin": "everything: collections, people, the log",
+}
+
+router = APIRouter()
+
+
+@router.get("/people")
+def people_page(request: Request, session: DbSession, admin: Admin) -> Response:
+    """Everybody with an account."""
+    return render_people(request, session, admin)
+
+
+@router.post("/people")
+def add_one(
+    request: Request, session: DbSession, admin: Admin, name: Text = "", role: Text = "ecologist"
+) -> Response:
+    """Add a person; the answer shows the link by which they set their password."""
+    try:
+        made = add_person(session, name, role, by=admin)
+    except (BadInput, NameTaken) as error:
+        form = {"name": name, "role": role}
+        return render_people(request, session, admin, form=form, wrong=str(error))
+    return render_link(request, session, admin, made)
+
+
+@router.post("/people/{person_id}/role")
+def set_role(
+    request: Request, session: DbSession, admin: Admin, person_id: Id, role: Text = ""
+) -> Response:
+    """Give a person another role."""
+    try:
+        change_role(session, get_account(session, person_id), role, by=admin)
+    except NotAllowed as error:
+        return render_people(request, session, admin, problem=str(error))
+    return see_other("/people")
+
+
+@router.post("/people/{person_id}/reset")
+def reset(request: Request, session: DbSession, admin: Admin, person_id: Id) -> Response:
+    """Sign a person out everywhere; the answer shows the link by which they set a new password."""
+    return render_link(request, session, admin, get_account(session, person_id))
+
+
+@router.post("/people/{person_id}/close")
+def close(request: Request, session: DbSession, admin: Admin, person_id: Id) -> Response:
+    """Let a person in no more."""
+    try:
+        close_account(session, get_account(session, person_id), by=admin)
+    except NotAllowed as error:
+        return render_people(request, session, admin, problem=str(error))
+    return see_other("/people")
+
+
+@router.get("/log")
+def log_page(
+    request: Request,
+    session: DbSession,
+    admin: Admin,
+    kind: str = "",
+    who: str = "",
+    page: PageNumber = 1,
+) -> Response:
+    """Who did what, with filters."""
+    return render(
+        request,
+        "log.html",
+        person=admin,
+        kinds=AUDIT_KINDS,
+        kind=kind,
+        who=who,
+        log=list_events(session, kind=kind, who=who, page=page),
+    )
+
+
+def render_link(request: Request, session: Session, admin: Person, whose: Person) -> Response:
+    """The page with a new link for a person; it is shown this once."""
+    link = reset_password(
+        session,
+        whose,
+        by=admin,
+        base_url=str(request.base_url),
+        settings=request.app.state.settings,
+    )
+    return render_people(request, session, admin, link=link, link_for=whose)
+
+
+def render_people(
+    request: Request,
+    session: Session,
+    admin: Person,
+    *,
+    form: dict[str, str] | None = None,
+    wrong: str | None = None,
+    problem: str | None = None,
+    link: str | None = None,
+    link_for: Person | None = None,
+) -> Response:
+    """The list, with the form as it was filled in."""
+    return render(
+        request,
+        "people.html",
+        status=422 if wrong or problem else 200,
+        person=admin,
+        accounts=list_accounts(session),
+        roles=ROLE_WORDS,
+        form=form or {"name": "", "role": "ecologist"},
+        wrong=wrong,
+        problem=problem,
+        link=link,
+        link_for=link_for,
+        link_days=request.app.state.settings.password_link_days,
+    )
