@@ -266,7 +266,8 @@ def collection_put_back(
         with database.session() as session:
             collection_id = get_collection_named(session, name).id
             image_ids = find_listed(session, collection_id, read_lines(listed))
-            count = put_back_images(session, collection_id, image_ids)
+            person = get_local_person(session)
+            count = put_back_images(session, collection_id, image_ids, person=person)
         console.print(f"{count:,} images are back.", highlight=False)
         bring_indexes_up_to_date(database, collection_id, settings)
 

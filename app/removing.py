@@ -13,9 +13,10 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
+from app.audit import note
 from app.database import is_among
 from app.errors import BadInput
-from app.tables import Answer, Image, ImagePath, Person, TrayItem
+from app.tables import Answer, Collection, Image, ImagePath, Person, TrayItem
 
 IMAGES_PER_PAGE = 60
 NAMED = 5  # of a list's names that no image has
@@ -81,10 +82,13 @@ def remove_images(
         .returning(Image.id)
     ).all()
     session.execute(delete(TrayItem).where(TrayItem.image_id.in_(removed)))
+    _note(session, person, collection_id, "Removed", len(removed))
     return len(removed)
 
 
-def put_back_images(session: Session, collection_id: int, image_ids: Sequence[int]) -> int:
+def put_back_images(
+    session: Session, collection_id: int, image_ids: Sequence[int], *, person: Person
+) -> int:
     """Put removed images of the collection back, with their answers; how many."""
     put_back = session.scalars(
         update(Image)
@@ -96,7 +100,15 @@ def put_back_images(session: Session, collection_id: int, image_ids: Sequence[in
         .values(removed_at=None, removed_by_id=None)
         .returning(Image.id)
     ).all()
+    _note(session, person, collection_id, "Put back", len(put_back))
     return len(put_back)
+
+
+def _note(session: Session, person: Person, collection_id: int, did: str, count: int) -> None:
+    if count:
+        collection = session.get_one(Collection, collection_id)
+        what = f"{did} {count:,} image{'s' if count > 1 else ''} of “{collection.name}”"
+        note(session, person, "delete", what, collection=collection)
 
 
 def list_removed(session: Session, collection_id: int, *, page: int) -> RemovedPage:

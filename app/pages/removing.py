@@ -66,13 +66,13 @@ def remove(
 def put_back(
     request: Request,
     session: DbSession,
-    _admin: Admin,
+    admin: Admin,
     collection_id: Id,
     image_ids: ImageIds = [],  # noqa: B006
 ) -> Response:
     """Put removed images back; indexes are made with them in the background."""
     get_collection(session, collection_id)
-    put_back_images(session, collection_id, image_ids)
+    put_back_images(session, collection_id, image_ids, person=admin)
     return _update_indexes(request, collection_id)
 
 

@@ -18,6 +18,7 @@ from app.exports import export_rows
 from app.importing import import_images
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index
 from app.reporting import current_grid, list_examples, list_results, upcoming_images
+from app.security import get_local_person
 from app.settings import Settings
 from app.tables import Answer, Image, ImageIndex, ImagePath, Person, Round, RoundImage, Search
 from tests.factories import make_collection, make_images, make_index, make_person
@@ -143,7 +144,7 @@ def test_a_search_goes_on_without_removed_images_and_repeats_its_rounds(
     assert session.get_one(Round, search.current_round_id).left_out_ids is None
     assert_rounds_repeat(session, search, indexes)
 
-    removing.put_back_images(session, collection_id, gone)
+    removing.put_back_images(session, collection_id, gone, person=person)
     assert current_grid(session, search).found >= 4
     assert first[0] in searching.read_current_answers(session, search)
     assert_rounds_repeat(session, search, indexes)
@@ -165,7 +166,7 @@ def test_undo_of_an_answer_on_a_removed_image_keeps_what_stood(
         )
     removing.remove_images(session, search.collection_id, [image_id], person=person)
     searching.undo(session, search, person=person, gesture_key=None)
-    removing.put_back_images(session, search.collection_id, [image_id])
+    removing.put_back_images(session, search.collection_id, [image_id], person=person)
     assert searching.read_current_answers(session, search)[image_id] == "yes"
 
 
@@ -211,7 +212,7 @@ def test_removed_images_are_in_no_list_and_no_count(
         browsing.add_image_to_tray(session, person, collection_id, images[3].id)
     facts = describe_collection(session, collection_id)
     assert (facts.image_count, facts.removed_count, facts.duplicate_count) == (93, 7, 0)
-    [summary] = list_collections(session, now=images[0].added_at)
+    [summary] = list_collections(session, person, now=images[0].added_at)
     assert summary.image_count == 93
     listing = removing.list_removed(session, collection_id, page=9)
     assert ({image.id for image in listing.images}, listing.total) == (gone, 7)
@@ -270,7 +271,8 @@ def test_indexes_follow_without_embedding_and_imports_bring_nothing_back(
     assert (summary.known, summary.removed, summary.imported) == (6, 2, 0)
     with database.session() as session:
         assert removing.count_removed(session, collection_id) == 2
-        assert removing.put_back_images(session, collection_id, gone) == 2
+        someone = get_local_person(session)
+        assert removing.put_back_images(session, collection_id, gone, person=someone) == 2
     row = build_index(database, collection_id, settings=settings, embedder="hash")
     assert row.image_count == 6
     assert all((moved / f"{number}.png").exists() for number in range(6))
