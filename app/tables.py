@@ -24,6 +24,8 @@ ROLES = ("admin", "ecologist", "evaluator", "viewer")
 IMPORT_STATES = ("running", "done", "interrupted", "failed")
 INDEX_STATES = ("building", "ready", "failed")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
+JOB_KINDS = ("import", "index", "combine", "replay")
+JOB_STATES = ("waiting", "running", "done", "stopped", "failed")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo", "detour")
 DETOUR_KINDS = ("gap", "estimate", "absence", "second-look")
@@ -518,3 +520,39 @@ class Replay(Table):
     ended_at: Mapped[datetime | None]
 
     person: Mapped[Person] = relationship()
+
+
+class Job(Table):
+    """One piece of long work as people see it; the queue only says when somebody is to run it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", JOB_KINDS), name="kind"),
+        CheckConstraint(one_of("state", JOB_STATES), name="state"),
+        Index("ix_jobs_unfinished", "id", postgresql_where="state IN ('waiting', 'running')"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+    arguments: Mapped[dict[str, Any]]  # what its kind needs to know
+    state: Mapped[str] = mapped_column(String(16), server_default="waiting")
+    stop_asked: Mapped[bool] = mapped_column(server_default="false")
+    problem: Mapped[str | None]  # why it failed, as a sentence
+    step: Mapped[str | None] = mapped_column(String(16))  # importing, loading, indexing
+    done_count: Mapped[int] = mapped_column(server_default="0")  # of this step
+    total_count: Mapped[int] = mapped_column(server_default="0")
+    step_started_at: Mapped[datetime | None]
+    step_started_count: Mapped[int] = mapped_column(server_default="0")  # done when that began
+    attempts: Mapped[int] = mapped_column(server_default="0")  # times it was begun
+    queue_id: Mapped[int | None]  # its newest place in the queue
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+    collection: Mapped[Collection] = relationship()
+    person: Mapped[Person | None] = relationship()
