@@ -15,6 +15,7 @@ from app.tables import (
     ImageIndex,
     ImagePath,
     Import,
+    Job,
     OracleLabel,
     RefusedFile,
     UnreadableImage,
@@ -145,6 +146,11 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
     how: _How = {"source": collection.source, "labels": None, "copy": False}
     if run is not None:
         how = {"source": run.source, "labels": run.labels, "copy": run.copy}
+    asked = exists().where(
+        Job.collection_id == collection.id, Job.kind == "import", Job.state == "waiting"
+    )
+    if (run is None or run.state != "running") and session.scalar(select(asked)):
+        return Preparation("waiting", **how)
     if run is not None and run.state == "running":
         # Files known from an earlier run cost no time, so speed is told from the others.
         read_count = run.imported_count + run.duplicate_count + run.refused_count

@@ -16,10 +16,11 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from app.api import health
 from app.api import searches as api_searches
+from app.chores import CHORES
 from app.database import PROJECT, open_database
 from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError, RequestTooLarge
 from app.indexing import LoadedEmbedders, OpenIndexes
-from app.jobs import Jobs
+from app.jobs import Worker
 from app.pages import (
     browse,
     collections,
@@ -50,21 +51,23 @@ SECURITY_HEADERS = {
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; its database, indexes and background jobs live as long as it runs."""
+    """The application; its database, indexes and worker live as long as it runs."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.database = open_database(settings)
         app.state.indexes = OpenIndexes(settings)
         app.state.embedders = LoadedEmbedders(settings)
-        app.state.jobs = Jobs(app.state.database, settings)
-        app.state.jobs.start()
+        worker = Worker(app.state.database, settings, CHORES) if settings.run_jobs else None
+        if worker is not None:
+            worker.start()
         # Models and tables stay for good: looking through them for garbage would hold up a round
         # by a tenth of a second now and then.
         gc.collect()
         gc.freeze()
         yield
-        app.state.jobs.close()
+        if worker is not None:
+            worker.close()
         app.state.database.close()
 
     app = FastAPI(

@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Processes that decode images; 0 means one for each processor core.",
     )
+    run_jobs: bool = Field(
+        default=True,
+        description="Whether the server does long work itself: one command is then all it takes. "
+        "False where `rarefind worker` does it.",
+    )
     device: str = Field(
         default="auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
-from starlette.background import BackgroundTask
+from sqlalchemy.orm import Session
 
 from app.collecting import (
     describe_collection,
@@ -18,6 +18,7 @@ from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.importing import add_collection
 from app.indexing import DEFAULT_EMBEDDER, check_embedder
+from app.jobs import add_job, list_preparing, stop_preparing
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.indexes import describe_indexes
 from app.pages.rendering import render, wants_fragment
@@ -25,6 +26,7 @@ from app.reporting import list_searches
 from app.security import Admin, SignedIn
 from app.settings import Settings
 from app.sources import check_source
+from app.tables import Person
 
 Text = Annotated[str, Form()]
 MAX_NAME_LENGTH = 120
@@ -86,7 +88,7 @@ def add(
         except (NameTaken, BadInput) as error:
             wrong["name"] = str(error)
         else:
-            return begin_preparing(request, collection.id, form, embedder=chosen)
+            return begin_preparing(session, admin, collection.id, form, embedder=chosen)
     return render_new(request, session, admin, form=form, wrong=wrong)
 
 
@@ -114,8 +116,7 @@ def progress(
         person=person,
         collection=collection,
         preparation=preparation,
-        is_stopping=request.app.state.jobs.is_stopping(collection_id),
-        can_stop=request.app.state.jobs.can_stop(collection_id),
+        jobs=list_preparing(session, collection_id),
     )
 
 
@@ -135,15 +136,15 @@ def add_images(
     form = {"source": source, "keep_copy": keep_copy, "labels": labels, "labels_file": labels_file}
     wrong = find_wrong_sources(form, request.app.state.settings)
     if not wrong:
-        return begin_preparing(request, collection_id, form)
+        return begin_preparing(session, admin, collection_id, form)
     return render_collection(request, session, admin, collection_id, form=form, wrong=wrong)
 
 
 @router.post("/{collection_id}/stop")
-def stop(request: Request, session: DbSession, _admin: Admin, collection_id: Id) -> Response:
+def stop(session: DbSession, _admin: Admin, collection_id: Id) -> Response:
     """Stop preparing; what is done is kept, and can be gone on with."""
     get_collection(session, collection_id)
-    request.app.state.jobs.stop(collection_id)
+    stop_preparing(session, collection_id)
     return see_other(f"/collections/{collection_id}")
 
 
@@ -198,7 +199,6 @@ def render_collection(
     wrong: dict[str, str] | None = None,
 ) -> Response:
     """The collection's page; with `wrong`, its form for more images as it was filled in."""
-    state = request.app.state
     facts = describe_collection(session, collection_id)
     return render(
         request,
@@ -208,10 +208,9 @@ def render_collection(
         collection=facts.collection,
         facts=facts,
         preparation=describe_preparation(session, facts.collection, now=datetime.now(UTC)),
-        is_stopping=request.app.state.jobs.is_stopping(collection_id),
-        can_stop=request.app.state.jobs.can_stop(collection_id),
+        jobs=list_preparing(session, collection_id),
         searches=list_searches(session, person, collection_id=collection_id),
-        **describe_indexes(session, facts.collection, state.jobs, state.settings),
+        **describe_indexes(session, facts.collection, request.app.state.settings),
         form=form or NEW | {"source": facts.collection.source},
         wrong=wrong or {},
     )
@@ -246,16 +245,22 @@ def read_path(typed: str) -> Path:
 
 
 def begin_preparing(
-    request: Request, collection_id: int, form: dict[str, Any], *, embedder: str | None = None
+    session: Session,
+    person: Person,
+    collection_id: int,
+    form: dict[str, Any],
+    *,
+    embedder: str | None = None,
 ) -> Response:
-    """Hand the work to the background, once this request's transaction is committed."""
-    answer = see_other(f"/collections/{collection_id}")
-    answer.background = BackgroundTask(
-        request.app.state.jobs.prepare,
-        collection_id,
-        read_path(form["source"]),
+    """Put the work in line, in this request's transaction."""
+    add_job(
+        session,
+        "import",
+        collection_id=collection_id,
+        person=person,
+        source=str(read_path(form["source"]).absolute()),
         labels=read_labels_choice(form),
         copy=bool(form["keep_copy"]),
         embedder=embedder,
     )
-    return answer
+    return see_other(f"/collections/{collection_id}")

@@ -1,7 +1,7 @@
 """Add jobs, and the tables of the queue that runs them (procrastinate's, as of its version 3.10).
 
-The queue's own migrations are applied in their order: they never change, while its whole schema does
-with every release. A later release's additions are a later migration of ours.
+The queue's own migrations are applied in their order: they never change, while its whole schema
+does with every release. A later release's additions are a later migration of ours.
 """
 
 from pathlib import Path
@@ -89,7 +89,8 @@ def downgrade() -> None:
         BEGIN
             FOR one IN
                 SELECT oid::regprocedure AS name FROM pg_proc
-                WHERE proname LIKE 'procrastinate\\_%' AND pronamespace = current_schema()::regnamespace
+                WHERE proname LIKE 'procrastinate\\_%'
+                    AND pronamespace = current_schema()::regnamespace
             LOOP
                 EXECUTE 'DROP FUNCTION ' || one.name || ' CASCADE';
             END LOOP;
