@@ -31,6 +31,7 @@ from app.pages import (
     replays,
     searches,
     sign_in,
+    work,
 )
 from app.pages.rendering import make_templates, render_error
 from app.security import refuse_cross_site
@@ -81,8 +82,18 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.templates = make_templates(PROJECT)
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
-    rooms = (home, sign_in, collections, indexes, replays, browse, images, searches, dashboard)
-    for room in rooms:
+    for room in (
+        home,
+        sign_in,
+        collections,
+        indexes,
+        replays,
+        browse,
+        images,
+        searches,
+        dashboard,
+        work,
+    ):
         app.include_router(room.router, include_in_schema=False)
     for room in (health, api_searches):
         app.include_router(room.router)
