@@ -11,6 +11,7 @@ from app.jobs import Do, StoppedByPerson, Tell
 from app.replays import play_replay
 from app.settings import Settings
 from app.tables import Job, Replay
+from app.uploads import end_upload, list_sources, remove_files
 
 
 def do_import(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
@@ -20,15 +21,25 @@ def do_import(database: Database, settings: Settings, job: Job, tell: Tell) -> N
         tell("importing", progress.done_count, progress.found_count)
 
     tell("importing", 0, 0)
-    import_images(
-        database,
-        job.collection_id,
-        Path(job.arguments["source"]),
-        settings=settings,
-        copy=job.arguments["copy"],
-        labels=job.arguments["labels"],
-        progress=imported,
-    )
+    upload_id = job.arguments.get("upload_id")
+    sources = [Path(job.arguments["source"])]
+    if upload_id is not None:
+        with database.session() as session:
+            sources = list_sources(session, upload_id, settings=settings)
+    for source in sources:
+        import_images(
+            database,
+            job.collection_id,
+            source,
+            settings=settings,
+            copy=job.arguments["copy"],
+            labels=job.arguments["labels"],
+            progress=imported,
+        )
+    if upload_id is not None:
+        with database.session() as session:
+            end_upload(session, upload_id)
+        remove_files(settings, upload_id)
     tell("loading", 0, 0)
     update_indexes(
         database,

@@ -31,6 +31,7 @@ from app.pages import (
     replays,
     searches,
     sign_in,
+    uploads,
     work,
 )
 from app.pages.rendering import make_templates, render_error
@@ -93,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
         searches,
         dashboard,
         work,
+        uploads,
     ):
         app.include_router(room.router, include_in_schema=False)
     for room in (health, api_searches):

@@ -24,6 +24,7 @@ ROLES = ("admin", "ecologist", "evaluator", "viewer")
 IMPORT_STATES = ("running", "done", "interrupted", "failed")
 INDEX_STATES = ("building", "ready", "failed")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
+UPLOAD_STATES = ("receiving", "importing", "done")
 JOB_KINDS = ("import", "index", "combine", "replay")
 JOB_STATES = ("waiting", "running", "done", "stopped", "failed")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
@@ -556,3 +557,38 @@ class Job(Table):
 
     collection: Mapped[Collection] = relationship()
     person: Mapped[Person | None] = relationship()
+
+
+class Upload(Table):
+    """Files that a person sends from a browser, to become images of a collection."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (CheckConstraint(one_of("state", UPLOAD_STATES), name="state"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
+    state: Mapped[str] = mapped_column(String(16), server_default="receiving")
+    labels: Mapped[str | None]  # "folders", or none
+    embedder: Mapped[str | None]  # of a new collection
+    size_bytes: Mapped[int] = mapped_column(server_default="0")  # of all its files, as announced
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    touched_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    collection: Mapped[Collection] = relationship()
+
+
+class UploadedFile(Table):
+    """One file of an upload, until it is imported. Its size on disk says how much is here."""
+
+    __tablename__ = "uploaded_files"
+    __table_args__ = (UniqueConstraint("upload_id", "path"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    upload_id: Mapped[int] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"))
+    path: Mapped[str]  # within the folder that was sent
+    size_bytes: Mapped[int]
+    modified_ms: Mapped[int | None]  # since 1970, by the clock of the person's machine
+    has_arrived: Mapped[bool] = mapped_column(server_default="false")
