@@ -170,6 +170,15 @@ def list_preparing(session: Session, collection_id: int) -> list[Job]:
     return list(session.scalars(query.order_by(Job.id)))
 
 
+def find_failed_upload(session: Session, collection_id: int) -> Job | None:
+    """The newest import into a collection, if it is one of uploaded files that did not end well."""
+    query = select(Job).filter_by(collection_id=collection_id, kind="import")
+    job = session.scalar(query.order_by(Job.id.desc()).limit(1))
+    if job is None or "upload_id" not in job.arguments or job.state not in ("stopped", "failed"):
+        return None
+    return job
+
+
 def list_asked(session: Session, collection_id: int) -> list[Asked]:
     """The indexes that were asked for and are not there, the newest word about each."""
     query = select(Job).where(

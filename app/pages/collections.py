@@ -18,7 +18,7 @@ from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.importing import add_collection
 from app.indexing import DEFAULT_EMBEDDER, check_embedder
-from app.jobs import add_job, list_preparing, stop_preparing
+from app.jobs import add_job, find_failed_upload, list_preparing, stop_preparing
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.indexes import describe_indexes
 from app.pages.rendering import render, wants_fragment
@@ -27,11 +27,13 @@ from app.security import Admin, SignedIn
 from app.settings import Settings
 from app.sources import check_source
 from app.tables import Person
+from app.uploads import list_open_uploads, start_upload
 
 Text = Annotated[str, Form()]
 MAX_NAME_LENGTH = 120
 NEW = {
     "name": "",
+    "where": "here",
     "source": "",
     "keep_copy": "",
     "labels": "none",
@@ -55,16 +57,19 @@ def add(
     session: DbSession,
     admin: Admin,
     name: Text = "",
+    where: Text = "server",
     source: Text = "",
     keep_copy: Text = "",
     labels: Text = "none",
     labels_file: Text = "",
     embedder: Text = DEFAULT_EMBEDDER,
     other_embedder: Text = "",
+    upload_labels: Text = "",
 ) -> Response:
     """Add a collection and begin to prepare it, or show what is wrong with the form."""
     form = {
         "name": name,
+        "where": where,
         "source": source,
         "keep_copy": keep_copy,
         "labels": labels,
@@ -72,7 +77,9 @@ def add(
         "embedder": embedder,
         "other_embedder": other_embedder,
     }
-    wrong = find_wrong_sources(form, request.app.state.settings)
+    settings = request.app.state.settings
+    is_upload = where == "here"
+    wrong = {} if is_upload else find_wrong_sources(form, settings)
     chosen = other_embedder.strip() if embedder == "other" else embedder
     try:
         if not chosen:
@@ -84,10 +91,22 @@ def add(
         wrong["name"] = f"The name is longer than {MAX_NAME_LENGTH} characters."
     if not wrong:
         try:
-            collection = add_collection(session, name, source=read_path(source), person=admin)
+            collection = add_collection(
+                session, name, source=None if is_upload else read_path(source), person=admin
+            )
         except (NameTaken, BadInput) as error:
             wrong["name"] = str(error)
         else:
+            if is_upload:
+                upload = start_upload(
+                    session,
+                    collection,
+                    admin,
+                    settings=settings,
+                    labels="folders" if upload_labels == "folders" else None,
+                    embedder=chosen,
+                )
+                return see_other(f"/uploads/{upload.id}")
             return begin_preparing(session, admin, collection.id, form, embedder=chosen)
     return render_new(request, session, admin, form=form, wrong=wrong)
 
@@ -117,6 +136,7 @@ def progress(
         collection=collection,
         preparation=preparation,
         jobs=list_preparing(session, collection_id),
+        failed_upload=find_failed_upload(session, collection_id),
     )
 
 
@@ -209,6 +229,8 @@ def render_collection(
         facts=facts,
         preparation=describe_preparation(session, facts.collection, now=datetime.now(UTC)),
         jobs=list_preparing(session, collection_id),
+        uploads=list_open_uploads(session, person, collection_id),
+        failed_upload=find_failed_upload(session, collection_id),
         searches=list_searches(session, person, collection_id=collection_id),
         **describe_indexes(session, facts.collection, request.app.state.settings),
         form=form or NEW | {"source": facts.collection.source},
