@@ -1,4 +1,4 @@
-"""Uploads: the pieces of a file, what is refused, quota and full disks, and the import that follows."""
+"""Uploads: the pieces of a file, what is refused, quota, full disks, the import that follows."""
 
 import base64
 import io
@@ -61,6 +61,11 @@ def count(client, table) -> int:
 
 def folder_of(client, upload) -> Path:
     return client.app.state.settings.home / upload.lstrip("/")
+
+
+def read_job(client) -> Job:
+    with client.app.state.database.session() as session:
+        return session.scalars(select(Job)).one()
 
 
 def picture(number=0) -> bytes:
@@ -276,7 +281,6 @@ def test_disk_that_fills_up_is_told_and_goes_on_when_there_is_room(client, begin
         (small_disk / folder).mkdir()
         (home / folder).symlink_to(small_disk / folder)
     upload = begin(client)
-    data = picture(1)
     files = [(f"{number}.jpg", picture(number)) for number in range(3)]
     for path, content in files:
         announce(client, upload, path, len(content), body=content)
@@ -291,11 +295,12 @@ def test_disk_that_fills_up_is_told_and_goes_on_when_there_is_room(client, begin
 
     ballast.write_bytes(b"x" * 2_000_000)
     assert send(client, address, kept, noise[kept:]).status_code == 204
-    [free] = [shutil.disk_usage(small_disk).free]
+    free = shutil.disk_usage(small_disk).free
     ballast2 = small_disk / "ballast2"
     ballast2.write_bytes(b"x" * (free - 8_192))
     page = client.post(f"{upload}/finish")
-    wait_until(lambda: "This collection is not ready" in client.get(page.url.path).text)
+    wait_until(lambda: read_job(client).state == "failed")
+    assert "This collection is not ready" in client.get(page.url.path).text
     with state.database.session() as session:
         [job] = session.scalars(select(Job))
         assert job.state == "failed" and "can't write" in job.problem, job.problem
@@ -307,7 +312,6 @@ def test_disk_that_fills_up_is_told_and_goes_on_when_there_is_room(client, begin
     client.post(f"/work/{job.id}/again")
     wait_until(lambda: "Start a search" in client.get(page.url.path).text)
     assert count(client, Image) == 3
-    assert data
 
 
 def test_form_without_scripts_takes_files_and_imports_them(client, begin):
