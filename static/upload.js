@@ -286,14 +286,15 @@
     }
   }
 
-  $("choose-files").addEventListener("change", (event) => {
-    take([...event.target.files].map((file) => ({ path: file.name, file })));
-    event.target.value = "";
-  });
-  $("choose-folder").addEventListener("change", (event) => {
-    take([...event.target.files].map((file) => ({ path: file.webkitRelativePath || file.name, file })));
-    event.target.value = "";
-  });
+  for (const input of [$("choose-files"), $("choose-folder")]) {
+    const takeChosen = () => {
+      if (!input.files.length) return;
+      take([...input.files].map((file) => ({ path: file.webkitRelativePath || file.name, file })));
+      input.value = "";
+    };
+    input.addEventListener("change", takeChosen);
+    takeChosen(); // who is quicker than this script has chosen already
+  }
   $("choose-folder-button").hidden = !("webkitdirectory" in $("choose-folder"))
     || window.matchMedia("(pointer: coarse)").matches; // phones have no folders to choose
   for (const name of ["dragenter", "dragover"]) {
