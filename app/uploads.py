@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from app.errors import BadInput, DiskFull, NotFound, RequestTooLarge, UploadBusy, UploadMovedOn
-from app.jobs import add_job
+from app.jobs import UNFINISHED, add_job
 from app.settings import Settings
 from app.sources import show
 from app.tables import Collection, Job, Person, Upload, UploadedFile
@@ -267,7 +267,7 @@ def finish_upload(
         make_place(upload, file, settings).part.unlink(missing_ok=True)
         upload.size_bytes -= file.size_bytes
         session.delete(file)
-    upload.state = "importing"
+    upload.state, upload.touched_at = "importing", datetime.now(UTC)
     return add_job(
         session,
         "import",
@@ -284,7 +284,9 @@ def finish_upload(
 def list_sources(session: Session, upload_id: int, *, settings: Settings) -> list[Path]:
     """What is to be imported of an upload: its zips, then its other files; nothing once done."""
     upload = session.get(Upload, upload_id)
-    if upload is None or upload.state == "done":
+    if upload is None:
+        raise NotFound("The uploaded files were cleared away after some days. Upload them again.")
+    if upload.state == "done":
         return []
     folder = upload_folder(settings, upload_id)
     sources = sorted((folder / "zips").glob("*.zip"), key=lambda file: int(file.stem))
@@ -309,13 +311,18 @@ def cancel_upload(session: Session, upload: Upload, *, settings: Settings) -> No
 
 def sweep_uploads(session: Session, settings: Settings) -> None:
     """Clear away uploads that nobody went on with for days, and folders that none has."""
+    # Listed first: a folder is made after its row, so one without a row below has none for good.
+    folders = list((settings.home / "uploads").glob("[0-9]*"))
     oldest = datetime.now(UTC) - timedelta(days=settings.upload_days)
-    forgotten = select(Upload).where(Upload.state == "receiving", Upload.touched_at < oldest)
+    goes_on = exists().where(
+        Job.arguments["upload_id"].as_integer() == Upload.id, Job.state.in_(UNFINISHED)
+    )
+    forgotten = select(Upload).where(Upload.state != "done", Upload.touched_at < oldest, ~goes_on)
     for upload in session.scalars(forgotten.with_for_update(skip_locked=True)):
         session.delete(upload)
     session.flush()
     kept = set(session.scalars(select(Upload.id).where(Upload.state != "done")))
-    for folder in (settings.home / "uploads").glob("[0-9]*"):
+    for folder in folders:
         if int(folder.name) not in kept:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, select, text
 
+from app.database import Database, psycopg_url
 from app.errors import BadInput, NotFound
 from app.jobs import Worker, add_job, get_job, list_preparing, stop_job, try_again
 from app.tables import Job
@@ -251,6 +252,25 @@ def test_worker_that_lost_its_hold_does_not_go_on(own_database, settings):
         wait_until(lambda: read(own_database, job_id).state == "done")
     assert outcomes == ["began", "ended"]
     assert read(own_database, job_id).attempts == 2
+
+
+def test_worker_goes_on_when_the_database_was_away(own_database_url, settings):
+    engine = create_engine(psycopg_url(own_database_url), pool_pre_ping=True)
+    database = Database(engine)
+    done = []
+    with working(database, settings, lambda *given: done.append(given[2].id)):
+        first = ask(database)
+        wait_until(lambda: done == [first])
+        with database.session() as session:
+            session.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        second = ask(database, name="Lake")
+        wait_until(lambda: second in done and read(database, second).state == "done")
+    engine.dispose()
 
 
 def test_others_see_their_own_jobs_only(session):

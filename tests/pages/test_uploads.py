@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from app.errors import NotFound
 from app.security import get_local_person
 from app.tables import Collection, Image, ImagePath, Job, OracleLabel, Upload, UploadedFile
-from app.uploads import append_to, clean_path, get_place, sweep_uploads
+from app.uploads import append_to, clean_path, get_place, list_sources, sweep_uploads
 from tests.factories import make_collection, make_image_file, make_person
 
 TUS = {"Tus-Resumable": "1.0.0", "Accept": "application/json"}
@@ -345,6 +346,27 @@ def test_open_upload_is_found_again_and_forgotten_ones_are_cleared(idle_client, 
         sweep_uploads(session, state.settings.model_copy(update={"upload_days": 1e-9}))
     assert client.get(upload).status_code == 404
     assert list((state.settings.home / "uploads").iterdir()) == []
+
+
+def test_failed_import_keeps_its_files_for_some_days_only(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    announce(client, upload, "a.jpg", 1, body=b"x")
+    client.post(f"{upload}/finish")
+    state = client.app.state
+    soon = state.settings.model_copy(update={"upload_days": 1e-9})
+    with state.database.session() as session:
+        sweep_uploads(session, soon)  # its job still waits
+        assert session.scalars(select(Upload)).one().state == "importing"
+    assert folder_of(client, upload).exists()
+    with state.database.session() as session:
+        session.scalars(select(Job)).one().state = "failed"
+    with state.database.session() as session:
+        sweep_uploads(session, soon)
+        assert session.scalars(select(Upload)).first() is None
+        with pytest.raises(NotFound, match="Upload them again"):
+            list_sources(session, 1, settings=state.settings)
+    assert not folder_of(client, upload).exists()
 
 
 def test_adding_to_a_collection_begins_an_upload(idle_client):
