@@ -36,6 +36,10 @@ JOB_LOCK = 7_273_005  # any number: the first half of the advisory lock of a run
 UNFINISHED = ("waiting", "running")
 TASK = "run_job"
 NOT_IN_QUEUE = "NOT EXISTS (SELECT FROM procrastinate_jobs AS q WHERE q.id = jobs.queue_id)"
+LIVING_WORKERS = (
+    "SELECT count(*) FROM procrastinate_workers "
+    "WHERE last_heartbeat > now() - make_interval(secs => :seconds)"
+)
 LOOK_S = 2.0  # between looks for jobs whose worker died; the queue itself is heard at once
 SILENT_S = 30.0  # a worker without a sign of life for so long has died: it gives one every 10 s
 BUSY_S = 5  # until a job is tried again that another worker still holds
@@ -190,6 +194,11 @@ def list_asked(session: Session, collection_id: int) -> list[Asked]:
         for name, job in newest.items()
         if job.state in UNFINISHED or job.state == "failed"
     ]
+
+
+def has_worker(session: Session) -> bool:
+    """Whether any worker has given a sign of life lately."""
+    return bool(session.scalar(text(LIVING_WORKERS), {"seconds": SILENT_S}))
 
 
 def find_replay_job(session: Session, replay_id: int) -> Job | None:

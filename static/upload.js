@@ -110,12 +110,15 @@
   async function drop(event) {
     event.preventDefault();
     $("drop").classList.remove("is-over");
-    const entries = [...event.dataTransfer.items]
+    const dropped = [...event.dataTransfer.items]
       .filter((item) => item.kind === "file")
-      .map((item) => item.webkitGetAsEntry());
+      .map((item) => ({ entry: item.webkitGetAsEntry(), file: item.getAsFile() }));
     const found = [];
-    for (const entry of entries) {
-      if (!entry) continue;
+    for (const { entry, file } of dropped) {
+      if (!entry) {
+        if (file) found.push({ path: file.name, file });
+        continue;
+      }
       try {
         await walk(entry, found);
       } catch {

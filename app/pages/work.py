@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request, Response
 
 from app.database import DbSession
-from app.jobs import get_job, stop_job, try_again
+from app.jobs import get_job, has_worker, stop_job, try_again
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render, wants_fragment
 from app.security import SignedIn
@@ -19,7 +19,7 @@ def work_page(request: Request, session: DbSession, person: SignedIn) -> Respons
     """All long work that the person may see; a part of the page looks again by itself."""
     template = "_work.html" if wants_fragment(request) else "work.html"
     work = list_work(session, person, now=datetime.now(UTC))
-    return render(request, template, person=person, work=work)
+    return render(request, template, person=person, work=work, has_worker=has_worker(session))
 
 
 @router.post("/{job_id}/stop")

@@ -131,6 +131,30 @@ def test_many_files_and_a_folder_go_on_after_a_reload_and_say_what_is_refused(
     expect(page.get_by_text("Done").first).to_be_visible()
 
 
+DROP = """
+(bytes) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(bytes)], "dropped.jpg", { type: "image/jpeg" }));
+  transfer.items.add(new File(["x"], "notes.txt", { type: "text/plain" }));
+  document.getElementById("drop").dispatchEvent(
+    new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true })
+  );
+}
+"""
+
+
+def test_dropped_files_are_sent_and_what_is_none_is_told(page, empty_server, tmp_path):
+    empty_server.sign_in(page)
+    begin(page, empty_server.address, "Dropped")
+    photo = make_image_file(tmp_path / "dropped.jpg", 5).read_bytes()
+    expect(page.get_by_text("Drop photos, folders or a zip here")).to_be_visible()
+    page.wait_for_load_state()
+    page.evaluate(DROP, list(photo))
+    expect(page.get_by_text("Everything has arrived")).to_be_visible()
+    expect(page.get_by_text("notes.txt")).to_be_visible()
+    expect(page.get_by_role("button", name="Import 1 file")).to_be_visible()
+
+
 def test_phone_chooses_photos_and_a_page_without_scripts_sends_a_form(
     phone, page_without_scripts, empty_server, tmp_path
 ):

@@ -51,6 +51,7 @@ def test_page_says_how_each_job_stands_and_looks_again(idle_client):
     assert "10 a second" in page and "about 2 min left" in page
     assert page.index("Prepare with hawk") < page.index("Prepare with swan")
     assert "The disk is &lt;full&gt;." in page and "Try again" in page
+    assert "Nobody does this work at present" in page  # there is no worker
     part = client.get("/work", headers=HTMX).text
     assert "<html" not in part and 'hx-trigger="every 2s"' in part
 
