@@ -117,7 +117,7 @@ def test_many_files_and_a_folder_go_on_after_a_reload_and_say_what_is_refused(
     page.unroute("**/uploads/*/files")
     page.on("dialog", lambda dialog: dialog.accept())
     page.reload()
-    expect(page.get_by_text("arrived before. To go on")).to_be_visible()
+    expect(page.get_by_text("arrived before.")).to_be_visible()
     sent = []
     page.on("request", lambda request: sent.append(request.method))
     page.set_input_files("#choose-folder", tmp_path / "season")
