@@ -126,15 +126,15 @@ def check_version(request: Request) -> None:
 
 def new_place(request: Request, upload_id: Id) -> Place:
     """A place for the file that the headers announce, in a transaction of its own."""
-    check_version(request)
-    length = request.headers.get("upload-length", "")
-    if not length.isascii() or not length.isdigit() or int(length) > LARGEST_ID:
-        raise BadInput("Send the size of the file as the header Upload-Length.")
-    metadata = read_metadata(request.headers.get("upload-metadata", ""))
-    modified = metadata.get("modified", "")
     state = request.app.state
     with state.database.session() as session:
         person = get_admin(get_person(request, find_person(request, session)))
+        check_version(request)
+        length = request.headers.get("upload-length", "")
+        if not length.isascii() or not length.isdigit() or int(length) > LARGEST_ID:
+            raise BadInput("Send the size of the file as the header Upload-Length.")
+        metadata = read_metadata(request.headers.get("upload-metadata", ""))
+        modified = metadata.get("modified", "")
         return add_file(
             session,
             get_upload(session, person, upload_id),
@@ -147,10 +147,10 @@ def new_place(request: Request, upload_id: Id) -> Place:
 
 def known_place(request: Request, upload_id: Id, file_id: Id) -> Place:
     """The place of a file that was announced before, in a transaction of its own."""
-    check_version(request)
     state = request.app.state
     with state.database.session() as session:
         person = get_admin(get_person(request, find_person(request, session)))
+        check_version(request)
         upload = get_upload(session, person, upload_id)
         return get_place(session, upload, file_id, settings=state.settings)
 

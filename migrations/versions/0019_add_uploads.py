@@ -56,7 +56,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_uploaded_files")),
-        sa.UniqueConstraint("upload_id", "path", name=op.f("uq_uploaded_files_upload_id")),
+        sa.UniqueConstraint("upload_id", "path", name=op.f("uq_uploaded_files_upload_id_path")),
     )
 
 
