@@ -32,6 +32,10 @@ serve: install ## open the server on your own data folder
 test: install ## run all tests (browser tests need chromium; they say so if it is missing)
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
+.PHONY: kills
+kills: install ## kill servers and workers 30 times in mid-work and check that nothing is lost
+	$(BIN)/pytest -m kills tests/kills
+
 .PHONY: lint
 lint: install ## check style, types, imports, templates
 	$(BIN)/ruff check .

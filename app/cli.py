@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -41,6 +43,7 @@ from app.accounts import (
     reset_password,
 )
 from app.audit import note
+from app.chores import CHORES
 from app.collecting import list_collections
 from app.database import Database, open_database
 from app.deleting import empty_bin
@@ -69,6 +72,7 @@ from app.indexing import (
     combine_indexes,
     fetch_embedder,
 )
+from app.jobs import Worker
 from app.main import create_app
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.removing import describe_removal, find_listed, put_back_images, remove_images
@@ -133,10 +137,32 @@ class SettingsNotUsable(RarefindError):
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Leave long work to “rarefind worker”.")
+    ] = False,
 ) -> None:
     """Open the server and print a link that signs you in."""
     with explained():
-        run_server(read_settings(host=host, port=port))
+        run_jobs = False if no_worker else None
+        run_server(read_settings(host=host, port=port, run_jobs=run_jobs))
+
+
+@app.command()
+def worker() -> None:
+    """Do long work (imports, indexes, replays) beside the server, until Ctrl-C.
+
+    Several may run, on any machine that shares the database and the data folder.
+    """
+    with opened() as (settings, database):
+        stopping = Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopping.set())
+        working = Worker(database, settings, CHORES)
+        working.start()
+        console.print("Waiting for work. Stop with Ctrl-C.", highlight=False)
+        stopping.wait()
+        console.print("Stopping; what is under way is handed on.", highlight=False)
+        working.close()
 
 
 @app.command()
@@ -651,7 +677,7 @@ def play(oracle: Oracle, folder: Path, plan: ReplaySettings, out: Path, workers:
         run_replays(oracle, folder, plan, out, workers=workers, progress=advance)
 
 
-def read_settings(**given: str | int | None) -> Settings:
+def read_settings(**given: str | int | bool | None) -> Settings:
     """The settings, with what was given on the command line before the environment."""
     known = {name: value for name, value in given.items() if value is not None}
     try:

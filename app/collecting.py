@@ -17,10 +17,12 @@ from app.tables import (
     ImageIndex,
     ImagePath,
     Import,
+    Job,
     OracleLabel,
     Person,
     RefusedFile,
     UnreadableImage,
+    Upload,
 )
 
 REFUSED_PER_PAGE = 100
@@ -34,8 +36,8 @@ STALLED_AFTER_S = 120  # a chunk of the slowest embedder on one core stays far b
 class Preparation:
     """How far a collection is from being searchable.
 
-    `stage`: waiting, importing, loading, indexing (work goes on), ready, or stopped (somebody must
-    act).
+    `stage`: waiting, importing, loading, indexing (work goes on), ready, stopped (somebody must
+    act), or empty (files are to be uploaded first).
     """
 
     stage: str
@@ -160,6 +162,11 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
             "copy": run.copy,
             "at_once": run.embedder is not None,
         }
+    asked = exists().where(
+        Job.collection_id == collection.id, Job.kind == "import", Job.state == "waiting"
+    )
+    if (run is None or run.state != "running") and session.scalar(select(asked)):
+        return Preparation("waiting", **how)
     if run is not None and run.state == "running":
         # Files known from an earlier run cost no time, so speed is told from the others.
         read_count = run.imported_count + run.duplicate_count + run.refused_count
@@ -193,7 +200,7 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
         )
     problem = None
     if run is None and newest is None:
-        return Preparation("waiting", **how, stalled=_is_stalled(collection.made_at, now))
+        return _describe_unbegun(session, collection, how, now)
     if run is not None and run.state in ("failed", "interrupted"):
         problem = run.problem or "The import was interrupted. What it had imported is kept."
     elif newest is not None and newest.state == "failed":
@@ -284,6 +291,22 @@ def list_refused(session: Session, collection_id: int, *, reason: str, page: int
     shown = query.order_by(RefusedFile.path).limit(REFUSED_PER_PAGE)
     files = session.scalars(shown.offset((page - 1) * REFUSED_PER_PAGE))
     return RefusedPage(list(files), page, pages, total)
+
+
+def _describe_unbegun(
+    session: Session, collection: Collection, how: _How, now: datetime
+) -> Preparation:
+    """What a collection waits for into which nothing has been imported yet."""
+    query = select(Job).filter_by(collection_id=collection.id, kind="import")
+    job = session.scalar(query.order_by(Job.id.desc()).limit(1))
+    if job is not None and job.state in ("failed", "stopped"):
+        problem = job.problem or "It was stopped before it began."
+        return Preparation("stopped", problem=problem, **how)
+    if job is None and session.scalar(
+        select(exists().where(Upload.collection_id == collection.id, Upload.state == "receiving"))
+    ):
+        return Preparation("empty", **how)
+    return Preparation("waiting", **how, stalled=_is_stalled(collection.made_at, now))
 
 
 def _speed(done: int, started_at: datetime, updated_at: datetime) -> float | None:

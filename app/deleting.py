@@ -28,6 +28,7 @@ from app.tables import (
     Image,
     ImageIndex,
     Import,
+    Job,
     Person,
     Photo,
     Replay,
@@ -283,6 +284,12 @@ def _refuse_while_working(session: Session, collection: Collection, now: datetim
     if session.scalar(played.limit(1)) is not None:
         raise WorkGoesOn(
             f"A replay is played on “{collection.name}”. Stop it on its page, then delete this."
+        )
+    asked = select(Job.id).filter_by(**own).where(Job.state.in_(("waiting", "running")))
+    if session.scalar(asked.limit(1)) is not None:
+        raise WorkGoesOn(
+            f"Work on “{collection.name}” waits or runs. Stop it under “Work under way”, in the "
+            "menu of your name, or wait for its end; then delete this."
         )
     stopped = "It was stopped when the collection was deleted."
     session.execute(

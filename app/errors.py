@@ -14,13 +14,16 @@ RarefindError
 ├── EmbedderMismatch               409  vectors of another model
 ├── EmbedderNotUsable              409  its weights are missing, or another model's
 ├── IndexNotUsable                 500  its files are damaged
-├── RequestTooLarge                413  more bytes than any form of ours sends
+├── UploadMovedOn                  409  a chunk for another place of the file than its end
+├── RequestTooLarge                413  more bytes than any form of ours sends, or than a quota
 ├── BadInput                       422  a value that cannot be used, saying which
 │   ├── SourceNotUsable            422  a folder or zip that cannot be read
 │   ├── LabelsNotUsable            422  a labels file that cannot be read
 │   ├── RefusedGoal                422  a goal that cannot be, and which of its fields is why
 │   ├── RefusedPhoto               422  an uploaded example that is not a usable photo
 │   └── NoWords                    422  the images were prepared by a model that knows no words
+├── UploadBusy                     423  another connection still sends the same file
+├── DiskFull                       507  no room for what is sent
 └── DatabaseNotUsable              503  not reachable, or newer than this code
 """
 
@@ -127,6 +130,27 @@ class RequestTooLarge(RarefindError):
 
     status = 413
     title = "That is too much at once"
+
+
+class UploadMovedOn(RarefindError):
+    """A chunk that does not begin where the file ends here; asking again tells where."""
+
+    status = 409
+    title = "That part is here already"
+
+
+class UploadBusy(RarefindError):
+    """Another connection, perhaps a lost one, still holds the file."""
+
+    status = 423
+    title = "This file is being sent already"
+
+
+class DiskFull(RarefindError):
+    """The disk of the data folder has no room for what is sent."""
+
+    status = 507
+    title = "The disk is full"
 
 
 class BadInput(RarefindError):

@@ -146,15 +146,15 @@ Thing = TypeVar("Thing")
 
 
 def add_collection(
-    session: Session, name: str, *, source: Path, person: Person, notice: str | None = None
+    session: Session, name: str, *, source: Path | None, person: Person, notice: str | None = None
 ) -> Collection:
-    """Add an empty collection; `notice` is shown wherever the collection is."""
+    """Add an empty collection; `notice` is shown wherever it is, no source means uploads."""
     name = " ".join(show(name).split())
     if not name or "\0" in name:
         raise BadInput("A collection needs a name. Type one that tells it from the others.")
     collection = Collection(
         name=name,
-        source=show(str(source.expanduser().absolute())),
+        source="" if source is None else show(str(source.expanduser().absolute())),
         notice=notice,
         made_by_id=person.id,
     )

@@ -1,214 +1,503 @@
-"""Long work in the server's background: importing a source, indexing its collection, replays.
+"""Long work as jobs: asked for in a request's transaction, done by any worker.
 
-One thread does one job after the other; progress stands in the tables `imports`, `indexes` and
-`replays`, so that any page can show it and a restart goes on where a kill left off.
+A job is a row of `jobs`, which pages show and which says whether to stop; procrastinate's queue
+only says who does it next, and nothing else knows the queue. Whoever does a job holds its advisory
+lock: the database lets go when that process dies, and the job goes on elsewhere.
 """
 
+import asyncio
+import errno
 import logging
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-from threading import Event
+from threading import Event, Thread
+from typing import Any
+
+import procrastinate
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job as QueuedJob
+from procrastinate.retry import BaseRetryStrategy, RetryDecision
+from sqlalchemy import Cast, Connection, Integer, cast, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.deleting import empty_bin
 from app.engine import EngineError
-from app.errors import RarefindError
-from app.importing import ImportProgress, import_images, mark_interrupted_imports
-from app.indexes import list_wanted, prepare_index, update_indexes
-from app.indexing import combine_indexes, list_unfinished_builds
-from app.replays import list_unfinished_replays, play_replay
+from app.errors import NotFound, RarefindError
+from app.importing import mark_interrupted_imports
+from app.indexing import list_unfinished_builds
+from app.replays import list_unfinished_replays, resume_replay, stop_replay
 from app.settings import Settings
+from app.tables import Job, Person, Replay
+
+JOB_LOCK = 7_273_005  # any number: the first half of the advisory lock of a running job
+UNFINISHED = ("waiting", "running")
+TASK = "run_job"
+NOT_IN_QUEUE = "NOT EXISTS (SELECT FROM procrastinate_jobs AS q WHERE q.id = jobs.queue_id)"
+LIVING_WORKERS = (
+    "SELECT count(*) FROM procrastinate_workers "
+    "WHERE last_heartbeat > now() - make_interval(secs => :seconds)"
+)
+LOOK_S = 2.0  # between looks for jobs whose worker died; the queue itself is heard at once
+SILENT_S = 30.0  # a worker without a sign of life for so long has died: it gives one every 10 s
+BUSY_S = 5  # until a job is tried again that another worker still holds
+RESTART_S = 2.0  # until a worker begins again that has lost the database
+
+Tell = Callable[[str, int, int], None]  # step, done, in all
+Do = Callable[[Database, Settings, Job, Tell], None]
 
 logger = logging.getLogger(__name__)
 
 
 class Stopping(BaseException):
-    """The server is being stopped; what is done so far is kept. No job may take it for a fault."""
+    """The worker is being stopped, or has lost the job. No job may take it for a fault."""
 
 
 class StoppedByPerson(RarefindError):
-    """Somebody stopped the preparation of a collection; what is done so far is kept."""
+    """Somebody stopped the job; what is done so far is kept."""
+
+
+class HandedBack(Exception):
+    """The job is to be gone on with by another worker, at once."""
+
+
+class HeldElsewhere(Exception):
+    """Another worker does this job at this moment."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """An index somebody asked for; a model that can't be loaded leaves no other trace."""
+    """An index somebody asked for that is not there: waiting, under way, or failed."""
 
     embedder: str
     problem: str | None = None
 
 
-class Jobs:
-    """The background thread of one server."""
+# --- Asking for work, in the transaction of a request --------------------------------------------
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+
+def add_job(
+    session: Session,
+    kind: str,
+    *,
+    collection_id: int,
+    person: Person | None,
+    **arguments: Any,
+) -> Job:
+    """Put work in line; the same work that waits already is not asked for twice.
+
+    It is in the queue when the session's transaction is committed, and never was when it is not.
+    """
+    same = select(Job).where(
+        Job.kind == kind,
+        Job.collection_id == collection_id,
+        Job.state == "waiting",
+        Job.arguments == arguments,
+    )
+    found = session.scalar(same.limit(1))
+    if found is not None:
+        return found  # a double click
+    job = Job(
+        kind=kind,
+        collection_id=collection_id,
+        person_id=None if person is None else person.id,
+        arguments=arguments,
+        state="waiting",
+    )
+    session.add(job)
+    session.flush()
+    _enqueue(session, job)
+    return job
+
+
+def get_job(session: Session, person: Person, job_id: int) -> Job:
+    """A job that the person may see: an admin any, others their own."""
+    job = session.get(Job, job_id, with_for_update=True)
+    if job is None or (person.role != "admin" and job.person_id != person.id):
+        raise NotFound("There is no such job.")
+    return job
+
+
+def stop_job(session: Session, job: Job) -> None:
+    """Have a job stop: at once if it waits, else after the file or chunk under way."""
+    if job.state not in UNFINISHED:
+        return
+    job.stop_asked = True
+    if job.kind == "replay":
+        replay = session.get(Replay, job.arguments["replay_id"])
+        if replay is not None:
+            stop_replay(session, replay)
+    if job.state == "waiting":
+        job.state, job.ended_at = "stopped", datetime.now(UTC)
+    session.flush()
+
+
+def try_again(session: Session, job: Job) -> None:
+    """Put a job that stopped or failed back in line; it goes on where it was."""
+    if job.state not in ("stopped", "failed"):
+        return
+    if job.kind == "replay":
+        replay = session.get(Replay, job.arguments["replay_id"])
+        if replay is not None:
+            resume_replay(session, replay)
+    _wait_again(session, job)
+
+
+def play(session: Session, replay: Replay, person: Person) -> Job:
+    """Put a replay in line; one that was in line before goes on as the same job."""
+    job = find_replay_job(session, replay.id)
+    if job is not None and job.state in ("stopped", "failed"):
+        _wait_again(session, job)
+        return job
+    return add_job(
+        session,
+        "replay",
+        collection_id=replay.collection_id,
+        person=person,
+        replay_id=replay.id,
+    )
+
+
+def stop_preparing(session: Session, collection_id: int) -> None:
+    """Stop what prepares a collection, what waits of it included."""
+    for job in list_preparing(session, collection_id):
+        stop_job(session, job)
+
+
+def list_preparing(session: Session, collection_id: int) -> list[Job]:
+    """The unfinished jobs that prepare a collection, the oldest first."""
+    query = select(Job).where(
+        Job.collection_id == collection_id, Job.kind != "replay", Job.state.in_(UNFINISHED)
+    )
+    return list(session.scalars(query.order_by(Job.id)))
+
+
+def find_failed_upload(session: Session, collection_id: int) -> Job | None:
+    """The newest import into a collection, if it is one of uploaded files that did not end well."""
+    query = select(Job).filter_by(collection_id=collection_id, kind="import")
+    job = session.scalar(query.order_by(Job.id.desc()).limit(1))
+    if job is None or "upload_id" not in job.arguments or job.state not in ("stopped", "failed"):
+        return None
+    return job
+
+
+def list_asked(session: Session, collection_id: int) -> list[Asked]:
+    """The indexes that were asked for and are not there, the newest word about each."""
+    query = select(Job).where(
+        Job.collection_id == collection_id, Job.kind.in_(("index", "combine"))
+    )
+    newest = {_name_index(job): job for job in session.scalars(query.order_by(Job.id))}
+    return [
+        Asked(name, job.problem)
+        for name, job in newest.items()
+        if job.state in UNFINISHED or job.state == "failed"
+    ]
+
+
+def has_worker(session: Session) -> bool:
+    """Whether any worker has given a sign of life lately."""
+    return bool(session.scalar(text(LIVING_WORKERS), {"seconds": SILENT_S}))
+
+
+def find_replay_job(session: Session, replay_id: int) -> Job | None:
+    """The newest job of a replay."""
+    query = select(Job).where(
+        Job.kind == "replay", Job.arguments["replay_id"].as_integer() == replay_id
+    )
+    return session.scalar(query.order_by(Job.id.desc()).limit(1))
+
+
+def _name_index(job: Job) -> str:
+    if job.kind == "combine":
+        return f"{job.arguments['first']} + {job.arguments['second']}"
+    return str(job.arguments["embedder"])
+
+
+def _wait_again(session: Session, job: Job) -> None:
+    now = datetime.now(UTC)
+    job.state, job.stop_asked, job.problem = "waiting", False, None
+    job.step = job.started_at = job.ended_at = None
+    job.done_count = job.total_count = 0
+    job.made_at = job.updated_at = now
+    session.flush()
+    _enqueue(session, job)
+
+
+def _enqueue(session: Session, job: Job) -> None:
+    """A place in the queue, in the session's own transaction.
+
+    Jobs of one collection run one after the other; replays only read it.
+    """
+    app = _make_queue(procrastinate.SyncPsycopgConnector(), lambda _: None)
+    lock = f"collection {job.collection_id}"
+    if job.kind == "replay":
+        lock = f"replay {job.arguments['replay_id']}"
+    connection = session.connection().connection.driver_connection
+    job.queue_id = app.configure_task(TASK, lock=lock, connection=connection).defer(job_id=job.id)
+    session.flush()
+
+
+class _GoOn(BaseRetryStrategy):
+    """What becomes of a job that a worker could not end: only its row says whether it failed."""
+
+    def get_retry_decision(
+        self,
+        *,
+        exception: BaseException,
+        job: QueuedJob,  # noqa: ARG002
+    ) -> RetryDecision | None:
+        if isinstance(exception, HandedBack):
+            return RetryDecision(retry_at=datetime.now(UTC))
+        if isinstance(exception, HeldElsewhere):
+            return RetryDecision(retry_in={"seconds": BUSY_S})
+        return None
+
+
+def _make_queue(
+    connector: procrastinate.BaseConnector, run: Callable[[int], None]
+) -> procrastinate.App:
+    app = procrastinate.App(connector=connector)
+
+    @app.task(name=TASK, retry=_GoOn())
+    def run_job(job_id: int) -> None:
+        run(job_id)
+
+    return app
+
+
+# --- Doing it -------------------------------------------------------------------------------------
+
+
+class Worker:
+    """Does jobs, one after the other, in a thread of its own, until it is closed."""
+
+    def __init__(self, database: Database, settings: Settings, do: dict[str, Do]) -> None:
         self._database = database
         self._settings = settings
+        self._do = do
         self._stopping = Event()
-        self._stopped: set[int] = set()  # collections whose preparation somebody stopped
-        self._jobs: dict[int, list[Future[None]]] = {}  # of each collection, waiting ones included
-        self._asked: dict[tuple[int, str], Asked] = {}
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._thread = Thread(target=self._live, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Take up what an earlier server left unfinished."""
+        """Take up what no worker does any more, and wait for work."""
         mark_interrupted_imports(self._database)
-        self._thread.submit(self._run, self._empty_bin)
-        for collection_id, embedder in list_unfinished_builds(self._database):
-            self._submit(collection_id, self._index, collection_id, embedder)
-        for replay_id in list_unfinished_replays(self._database):
-            self.replay(replay_id)
-
-    def prepare(
-        self,
-        collection_id: int,
-        source: Path,
-        *,
-        labels: str | None,
-        copy: bool,
-        embedder: str | None = None,
-    ) -> None:
-        """Import `source` into the collection, then bring its indexes up to date."""
-        self._stopped.discard(collection_id)
-        self._submit(collection_id, self._import, collection_id, source, labels, copy, embedder)
-        self._submit(collection_id, self._update, collection_id, embedder)
-
-    def update(self, collection_id: int) -> None:
-        """Bring the collection's indexes up to date: images were removed or put back."""
-        self._stopped.discard(collection_id)
-        self._submit(collection_id, self._update, collection_id, None)
-
-    def index(self, collection_id: int, embedder: str) -> None:
-        """Make an index of the collection by an embedder."""
-        self._stopped.discard(collection_id)
-        self._ask(collection_id, embedder, self._index, collection_id, embedder)
-
-    def combine(self, collection_id: int, first: str, second: str) -> None:
-        """Make one index of those by two embedders."""
-        name = f"{first} + {second}"
-        self._ask(collection_id, name, self._combine, collection_id, first, second)
-
-    def stop(self, collection_id: int) -> None:
-        """Stop preparing the collection at the next chunk, and what waits of it too."""
-        if self.can_stop(collection_id):
-            self._stopped.add(collection_id)
-
-    def can_stop(self, collection_id: int) -> bool:
-        """Whether it is this server that prepares the collection, and not a command beside it."""
-        return any(not job.done() for job in self._jobs.get(collection_id, ()))
-
-    def is_stopping(self, collection_id: int) -> bool:
-        """Whether somebody stopped the preparation, and it has not ended yet."""
-        return collection_id in self._stopped and self.can_stop(collection_id)
-
-    def list_asked(self, collection_id: int) -> list[Asked]:
-        """The indexes that were asked for and are not there: waiting, under way, or failed."""
-        return [
-            asked for (own_id, _), asked in list(self._asked.items()) if own_id == collection_id
-        ]
-
-    def replay(self, replay_id: int) -> None:
-        """Play a replay that waits."""
-        self._thread.submit(self._run, self._replay, replay_id)
+        self._adopt()
+        self._thread.start()
 
     def close(self) -> None:
-        """Stop at the next file or chunk; everything before it is kept."""
+        """Hand the job under way back at its next file or chunk; everything before it is kept."""
         self._stopping.set()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._loop is not None and self._work is not None:
+            with suppress(RuntimeError):  # the loop has just ended by itself
+                self._loop.call_soon_threadsafe(self._work.cancel)
+        if self._thread.ident is not None:
+            self._thread.join()
 
-    def _ask(self, collection_id: int, embedder: str, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
-        """Have an index made, and remember that it was asked for until it is there."""
-        key = collection_id, embedder
-        if key in self._asked and self._asked[key].problem is None:
-            return  # a double click: it waits already
-        self._asked[key] = Asked(embedder)
-
-        def make() -> None:
-            try:
-                job(*arguments)
-            except Exception as error:
-                known = isinstance(error, (RarefindError, EngineError))
-                sentence = str(error) if known else "Something went wrong; the log says more."
-                self._asked[key] = Asked(embedder, sentence)
-                raise
-            self._asked.pop(key, None)
-
-        self._submit(collection_id, make)
-
-    def _submit(self, collection_id: int, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
-        going_on = [other for other in self._jobs.get(collection_id, ()) if not other.done()]
-        self._jobs[collection_id] = [*going_on, self._thread.submit(self._run, job, *arguments)]
-
-    def _run(self, job, *arguments) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002
-        try:
-            job(*arguments)
-        except Stopping:
-            logger.info("Stopped with the server; it goes on at the next start.")
-        except RarefindError as error:
-            logger.warning("%s", error)  # the page shows it from the import's or index's row
-        except Exception:
-            logger.exception("A background job failed")
-
-    def _import(
-        self,
-        collection_id: int,
-        source: Path,
-        labels: str | None,
-        copy: bool,
-        embedder: str | None,
-    ) -> None:
+    def _adopt(self) -> None:
+        """Jobs for what an earlier version, or a command that was killed, left unfinished."""
+        builds = list_unfinished_builds(self._database)
+        replay_ids = list_unfinished_replays(self._database)
         with self._database.session() as session:
-            first = list_wanted(session, collection_id, embedder=embedder)[0]
-        import_images(
-            self._database,
-            collection_id,
-            source,
-            settings=self._settings,
-            copy=copy,
-            labels=labels,
-            embedder=first,
-            progress=partial(self._go_on_with, collection_id),
+            session.execute(select(func.pg_advisory_xact_lock(*_lock_key(0))))  # two starts at once
+            for collection_id, embedder in builds:
+                if not list_preparing(session, collection_id):
+                    add_job(
+                        session,
+                        "index",
+                        collection_id=collection_id,
+                        person=None,
+                        embedder=embedder,
+                    )
+            for replay_id in replay_ids:
+                job = find_replay_job(session, replay_id)
+                if job is None or job.state not in UNFINISHED:
+                    replay = session.get_one(Replay, replay_id)
+                    play(session, replay, replay.person)
+
+    def _live(self) -> None:
+        """Empty the bin, work, and begin again when the database was away."""
+        try:
+            empty_bin(self._database, self._settings, now=datetime.now(UTC))
+        except Exception:
+            logger.exception("The bin could not be emptied")
+        while not self._stopping.is_set():
+            try:
+                asyncio.run(self._listen())
+            except Exception:
+                logger.exception("The worker stopped; it begins again")
+            self._stopping.wait(RESTART_S)
+
+    async def _listen(self) -> None:
+        url = self._database.bind.engine.url.set(drivername="postgresql")
+        connector = procrastinate.PsycopgConnector(
+            conninfo=url.render_as_string(hide_password=False), min_size=1, max_size=4
         )
-
-    def _index(self, collection_id: int, embedder: str) -> None:
-        self._go_on_with(collection_id)
-        prepare_index(
-            self._database,
-            collection_id,
-            settings=self._settings,
-            embedder=embedder,
-            progress=partial(self._go_on_with, collection_id),
-        )
-
-    def _update(self, collection_id: int, embedder: str | None) -> None:
-        self._go_on_with(collection_id)
-        update_indexes(
-            self._database,
-            collection_id,
-            settings=self._settings,
-            embedder=embedder,
-            progress=partial(self._go_on_with, collection_id),
-        )
-
-    def _combine(self, collection_id: int, first: str, second: str) -> None:
-        combine_indexes(self._database, collection_id, first, second, settings=self._settings)
-
-    def _replay(self, replay_id: int) -> None:
-        play_replay(self._database, replay_id, settings=self._settings, go_on=self._go_on)
-
-    def _empty_bin(self) -> None:
-        empty_bin(self._database, self._settings, now=datetime.now(UTC))
-
-    def _go_on_with(self, collection_id: int, *_progress: ImportProgress | int) -> None:
-        self._go_on()
-        if collection_id in self._stopped:
-            raise StoppedByPerson(
-                "It was stopped before its end. What was done is kept: press Run again to go on."
+        app = _make_queue(connector, self._run)
+        async with app.open_async():
+            self._loop = asyncio.get_running_loop()
+            self._work = asyncio.create_task(
+                app.run_worker_async(
+                    install_signal_handlers=False,
+                    delete_jobs=procrastinate.jobs.DeleteJobCondition.ALWAYS,
+                    stalled_worker_timeout=SILENT_S,
+                )
             )
+            if self._stopping.is_set():
+                self._work.cancel()
+            looking = asyncio.create_task(self._take_over(app))
+            try:
+                with suppress(asyncio.CancelledError):
+                    await self._work
+            finally:
+                looking.cancel()
+                with suppress(asyncio.CancelledError):
+                    await looking
 
-    def _go_on(self) -> None:
-        if self._stopping.is_set():
-            raise Stopping
+    async def _take_over(self, app: procrastinate.App) -> None:
+        """Put jobs whose worker died back in line, for any worker."""
+        while True:
+            try:
+                silent = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=SILENT_S)
+                queue_ids = await asyncio.to_thread(
+                    self._list_dead, [job.id for job in silent if job.id is not None]
+                )
+                for queue_id in queue_ids:
+                    # Another worker may have been faster.
+                    with suppress(ConnectorException):
+                        await app.job_manager.retry_job_by_id_async(
+                            queue_id, retry_at=datetime.now(UTC)
+                        )
+            except (ConnectorException, SQLAlchemyError) as error:
+                logger.warning("Can't look for jobs that nobody does: %s", error)
+            await asyncio.sleep(LOOK_S)
+
+    def _list_dead(self, silent: list[int]) -> list[int]:
+        """Places in the queue of jobs that began and that nobody holds.
+
+        `silent` are those of workers that give no sign of life: they may have died before they
+        began. A row that says running, whose lock is free, has lost its worker for certain.
+        """
+        with self._database.session() as session:
+            begun = session.scalars(
+                select(Job).where((Job.state == "running") | Job.queue_id.in_(silent))
+            ).all()
+            dead = [
+                job
+                for job in begun
+                if session.scalar(select(func.pg_try_advisory_xact_lock(*_lock_key(job.id))))
+            ]
+            for job in dead:
+                session.refresh(job)  # it may have ended between the two
+                if job.state == "running":
+                    job.state = "waiting"
+            session.flush()
+            queue_ids = [job.queue_id for job in dead if job.queue_id is not None]
+            # A worker that lost the database at the end may have left the queue, not the row.
+            lost = select(Job).where(Job.state == "waiting", text(NOT_IN_QUEUE))
+            for job in session.scalars(lost.with_for_update(skip_locked=True)):
+                _enqueue(session, job)
+            return queue_ids
+
+    def _run(self, job_id: int) -> None:
+        with self._hold(job_id) as lock:
+            job = self._begin(job_id)
+            if job is None:
+                return
+            try:
+                tell = self._make_tell(job_id, lock)
+                self._do[job.kind](self._database, self._settings, job, tell)
+            except Stopping:
+                logger.info("Job %s is handed back; another worker goes on with it.", job_id)
+                self._end(job_id, "waiting", None)
+                raise HandedBack from None
+            except StoppedByPerson:
+                self._end(job_id, "stopped", None)
+            except (RarefindError, EngineError) as error:
+                logger.warning("Job %s failed: %s", job_id, error)
+                self._end(job_id, "failed", str(error))
+            except Exception as error:
+                logger.exception("Job %s failed", job_id)
+                self._end(job_id, "failed", _say_fault(error))
+            else:
+                self._end(job_id, "done", None)
+
+    @contextmanager
+    def _hold(self, job_id: int) -> Iterator[Connection]:
+        """Hold a job; the database lets go when this process dies."""
+        key = _lock_key(job_id)
+        engine = self._database.bind.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            if not connection.scalar(select(func.pg_try_advisory_lock(*key))):
+                raise HeldElsewhere
+            try:
+                yield connection
+            finally:
+                with suppress(SQLAlchemyError):  # lost with the connection
+                    connection.execute(select(func.pg_advisory_unlock(*key)))
+
+    def _begin(self, job_id: int) -> Job | None:
+        """What there is to do, or None: stopped, removed with its collection, or done before."""
+        with self._database.session() as session:
+            job = session.get(Job, job_id, with_for_update=True)
+            if job is None or job.state not in UNFINISHED:
+                return None
+            if job.stop_asked:
+                job.state, job.ended_at = "stopped", datetime.now(UTC)
+                return None
+            now = datetime.now(UTC)
+            job.state, job.attempts = "running", job.attempts + 1
+            job.step = job.step_started_at = None
+            job.done_count = job.total_count = 0
+            job.started_at = job.started_at or now
+            job.updated_at = now
+            return job
+
+    def _make_tell(self, job_id: int, lock: Connection) -> Tell:
+        """What a job calls after each file or chunk: notes progress, and ends what is over."""
+
+        def tell(step: str, done: int, total: int) -> None:
+            if self._stopping.is_set():
+                raise Stopping
+            try:
+                lock.execute(select(1))
+            except SQLAlchemyError as error:  # then another worker may hold the job by now
+                raise Stopping from error
+            now = datetime.now(UTC)
+            with self._database.session() as session:
+                job = session.get(Job, job_id, with_for_update=True)
+                if job is None or job.stop_asked:
+                    raise StoppedByPerson(
+                        "It was stopped before its end. What was done is kept: press Run again to "
+                        "go on."
+                    )
+                if job.step != step or done < job.done_count:
+                    job.step, job.step_started_at, job.step_started_count = step, now, done
+                job.done_count, job.total_count, job.updated_at = done, total, now
+
+        return tell
+
+    def _end(self, job_id: int, state: str, problem: str | None) -> None:
+        with self._database.session() as session:
+            job = session.get(Job, job_id, with_for_update=True)
+            if job is not None:
+                now = datetime.now(UTC)
+                job.state, job.problem, job.updated_at = state, problem, now
+                job.ended_at = None if state in UNFINISHED else now
+
+
+def _say_fault(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            "The disk of Rarefind's data folder is full. What was done so far is kept: make room, "
+            "then try again."
+        )
+    return "Something went wrong; the log says more. What was done so far is kept."
+
+
+def _lock_key(job_id: int) -> tuple[Cast[int], Cast[int]]:
+    return cast(JOB_LOCK, Integer), cast(job_id, Integer)

@@ -17,10 +17,11 @@ from starlette.middleware.gzip import GZipMiddleware
 from app.access import refuse_unseen
 from app.api import health
 from app.api import searches as api_searches
+from app.chores import CHORES
 from app.database import PROJECT, open_database
 from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError, RequestTooLarge
 from app.indexing import LoadedEmbedders, OpenIndexes
-from app.jobs import Jobs
+from app.jobs import Worker
 from app.overview import FolderSizes
 from app.pages import (
     account,
@@ -38,6 +39,8 @@ from app.pages import (
     searches,
     sharing,
     sign_in,
+    uploads,
+    work,
 )
 from app.pages.rendering import make_templates, render_error
 from app.security import refuse_cross_site
@@ -58,7 +61,7 @@ SECURITY_HEADERS = {
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; its database, indexes and background jobs live as long as it runs."""
+    """The application; its database, indexes and worker live as long as it runs."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,14 +69,16 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.indexes = OpenIndexes(settings)
         app.state.embedders = LoadedEmbedders(settings)
         app.state.folder_sizes = FolderSizes(settings.home)
-        app.state.jobs = Jobs(app.state.database, settings)
-        app.state.jobs.start()
+        worker = Worker(app.state.database, settings, CHORES) if settings.run_jobs else None
+        if worker is not None:
+            worker.start()
         # Models and tables stay for good: looking through them for garbage would hold up a round
         # by a tenth of a second now and then.
         gc.collect()
         gc.freeze()
         yield
-        app.state.jobs.close()
+        if worker is not None:
+            worker.close()
         app.state.database.close()
 
     app = FastAPI(
@@ -89,11 +94,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
-        *(browse, images, searches, dashboard, overview),
+        *(browse, images, searches, dashboard, overview, work),
     )
     seen = [Depends(refuse_unseen)]
     for room in rooms:
         app.include_router(room.router, include_in_schema=False, dependencies=seen)
+    # Uploads check by themselves: no database connection is held while bytes arrive.
+    app.include_router(uploads.router, include_in_schema=False)
     for room in (health, api_searches):
         app.include_router(room.router, dependencies=seen)
     app.middleware("http")(guard)

@@ -440,12 +440,15 @@ def _copy(head: bytes, stream: BinaryIO, target: Path) -> None:
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         copied = target.open("wb")
-    with copied:
+    try:
         chunk = head
         while chunk:
             with writing(target):
                 copied.write(chunk)
             chunk = stream.read(1 << 20)
+    finally:
+        with writing(target):  # what is still buffered meets a full disk only here
+            copied.close()
 
 
 def _is_preview(opened: PIL.Image.Image) -> bool:

@@ -63,10 +63,33 @@ class Settings(BaseSettings):
         description="Largest unpacked / packed size of a zip entry over 1 MB; photos stay below 2, "
         "bombs above 1,000.",
     )
+    upload_quota_gb: float = Field(
+        default=200.0,
+        gt=0,
+        description="Most that one person may upload from a browser, in gigabytes (10^9 bytes): "
+        "some 60,000 photos of a camera trap.",
+    )
+    upload_days: float = Field(
+        default=7.0,
+        gt=0,
+        description="How long an upload that nobody goes on with is kept: over a week in the field "
+        "without a network.",
+    )
+    keep_free_gb: float = Field(
+        default=1.0,
+        ge=0,
+        description="Room that uploads leave on the disk, in gigabytes, so that the database can "
+        "go on.",
+    )
     workers: int = Field(
         default=0,
         ge=0,
         description="Processes that decode images; 0 means one for each processor core.",
+    )
+    run_jobs: bool = Field(
+        default=True,
+        description="Whether the server does long work itself: one command is then all it takes. "
+        "False where `rarefind worker` does it.",
     )
     device: str = Field(
         default="auto",

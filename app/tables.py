@@ -26,6 +26,9 @@ OPEN_TO = ("everyone", "listed", "private")
 IMPORT_STATES = ("running", "done", "interrupted", "failed")
 INDEX_STATES = ("building", "ready", "failed")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
+UPLOAD_STATES = ("receiving", "importing", "done")
+JOB_KINDS = ("import", "index", "update", "combine", "replay")
+JOB_STATES = ("waiting", "running", "done", "stopped", "failed")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo", "detour")
 DETOUR_KINDS = ("gap", "estimate", "absence", "second-look", "other-embedder")
@@ -655,3 +658,74 @@ class AuditEvent(Table):
     sentence: Mapped[str]
     collection_id: Mapped[int | None]
     search_id: Mapped[int | None]
+
+
+class Job(Table):
+    """One piece of long work as people see it; the queue only says when somebody is to run it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", JOB_KINDS), name="kind"),
+        CheckConstraint(one_of("state", JOB_STATES), name="state"),
+        Index("ix_jobs_unfinished", "id", postgresql_where="state IN ('waiting', 'running')"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    person_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+    arguments: Mapped[dict[str, Any]]  # what its kind needs to know
+    state: Mapped[str] = mapped_column(String(16), server_default="waiting")
+    stop_asked: Mapped[bool] = mapped_column(server_default="false")
+    problem: Mapped[str | None]  # why it failed, as a sentence
+    step: Mapped[str | None] = mapped_column(String(16))  # importing, loading, indexing
+    done_count: Mapped[int] = mapped_column(server_default="0")  # of this step
+    total_count: Mapped[int] = mapped_column(server_default="0")
+    step_started_at: Mapped[datetime | None]
+    step_started_count: Mapped[int] = mapped_column(server_default="0")  # done when that began
+    attempts: Mapped[int] = mapped_column(server_default="0")  # times it was begun
+    queue_id: Mapped[int | None]  # its newest place in the queue
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+    collection: Mapped[Collection] = relationship()
+    person: Mapped[Person | None] = relationship()
+
+
+class Upload(Table):
+    """Files that a person sends from a browser, to become images of a collection."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (CheckConstraint(one_of("state", UPLOAD_STATES), name="state"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
+    state: Mapped[str] = mapped_column(String(16), server_default="receiving")
+    labels: Mapped[str | None]  # "folders", or none
+    embedder: Mapped[str | None]  # of a new collection
+    size_bytes: Mapped[int] = mapped_column(server_default="0")  # of all its files, as announced
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    touched_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    collection: Mapped[Collection] = relationship()
+
+
+class UploadedFile(Table):
+    """One file of an upload, until it is imported. Its size on disk says how much is here."""
+
+    __tablename__ = "uploaded_files"
+    __table_args__ = (UniqueConstraint("upload_id", "path"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    upload_id: Mapped[int] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"))
+    path: Mapped[str]  # within the folder that was sent
+    size_bytes: Mapped[int]
+    modified_ms: Mapped[int | None]  # since 1970, by the clock of the person's machine
+    has_arrived: Mapped[bool] = mapped_column(server_default="false")

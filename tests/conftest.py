@@ -163,19 +163,35 @@ def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
 
 
+def open_web(settings: Settings, url: str) -> TestClient:
+    from app.main import create_app  # brings torch: only the tests that need it pay
+
+    app = create_app(settings.model_copy(update={"database_url": url}))
+    return TestClient(app, base_url="http://127.0.0.1:8321", raise_server_exceptions=False)
+
+
 @pytest.fixture
 def web(settings: Settings, own_database_url: str) -> Iterator[TestClient]:
     """The whole application on a database of its own; nobody is signed in."""
-    from app.main import create_app  # brings torch: only the tests that need it pay
-
-    app = create_app(settings.model_copy(update={"database_url": own_database_url}))
-    with TestClient(app, base_url="http://127.0.0.1:8321", raise_server_exceptions=False) as web:
+    with open_web(settings, own_database_url) as web:
         yield web
 
 
 @pytest.fixture
 def client(web: TestClient) -> TestClient:
     """As `web`, signed in by a one-time link as the local admin."""
+    return sign_in(web)
+
+
+@pytest.fixture
+def idle_client(settings: Settings, own_database_url: str) -> Iterator[TestClient]:
+    """As `client`, but long work is left to somebody else."""
+    idle = settings.model_copy(update={"run_jobs": False})
+    with open_web(idle, own_database_url) as web:
+        yield sign_in(web)
+
+
+def sign_in(web: TestClient) -> TestClient:
     state = web.app.state  # type: ignore[attr-defined]
     with state.database.session() as session:
         link = issue_sign_in_link(

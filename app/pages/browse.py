@@ -364,8 +364,7 @@ def render_new_search(
     """The form as it was filled in, with what is wrong beside each field."""
     strategies = list_strategies()
     others = [choice for choice in strategies if choice.name != DEFAULT_STRATEGY]
-    state = request.app.state
-    known = describe_indexes(session, collection, state.jobs, state.settings)
+    known = describe_indexes(session, collection, request.app.state.settings)
     able = [choice for choice in known["indexes"] if choice.knows_words]
     usual = (able or known["indexes"])[:1]
     return render(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
-from starlette.background import BackgroundTask
+from sqlalchemy.orm import Session
 
 from app.access import list_people_of, may_open
 from app.audit import note
@@ -20,6 +20,7 @@ from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.importing import add_collection
 from app.indexing import DEFAULT_EMBEDDER, check_embedder
+from app.jobs import add_job, find_failed_upload, list_preparing, stop_preparing
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.indexes import describe_indexes
 from app.pages.rendering import render, wants_fragment
@@ -27,11 +28,14 @@ from app.reporting import list_searches
 from app.security import Admin, SignedIn
 from app.settings import Settings
 from app.sources import check_source
+from app.tables import Person
+from app.uploads import list_open_uploads, start_upload
 
 Text = Annotated[str, Form()]
 MAX_NAME_LENGTH = 120
 NEW = {
     "name": "",
+    "where": "here",
     "source": "",
     "keep_copy": "",
     "labels": "none",
@@ -55,16 +59,19 @@ def add(
     session: DbSession,
     admin: Admin,
     name: Text = "",
+    where: Text = "server",
     source: Text = "",
     keep_copy: Text = "",
     labels: Text = "none",
     labels_file: Text = "",
     embedder: Text = DEFAULT_EMBEDDER,
     other_embedder: Text = "",
+    upload_labels: Text = "",
 ) -> Response:
     """Add a collection and begin to prepare it, or show what is wrong with the form."""
     form = {
         "name": name,
+        "where": where,
         "source": source,
         "keep_copy": keep_copy,
         "labels": labels,
@@ -72,7 +79,9 @@ def add(
         "embedder": embedder,
         "other_embedder": other_embedder,
     }
-    wrong = find_wrong_sources(form, request.app.state.settings)
+    settings = request.app.state.settings
+    is_upload = where == "here"
+    wrong = {} if is_upload else find_wrong_sources(form, settings)
     chosen = other_embedder.strip() if embedder == "other" else embedder
     try:
         if not chosen:
@@ -84,13 +93,27 @@ def add(
         wrong["name"] = f"The name is longer than {MAX_NAME_LENGTH} characters."
     if not wrong:
         try:
-            collection = add_collection(session, name, source=read_path(source), person=admin)
+            collection = add_collection(
+                session, name, source=None if is_upload else read_path(source), person=admin
+            )
         except (NameTaken, BadInput) as error:
             wrong["name"] = str(error)
         else:
+            if is_upload:
+                upload = start_upload(
+                    session,
+                    collection,
+                    admin,
+                    settings=settings,
+                    labels="folders" if upload_labels == "folders" else None,
+                    embedder=chosen,
+                )
+                what = f"Added “{collection.name}” by an upload"
+                note(session, admin, "import", what, collection=collection)
+                return see_other(f"/uploads/{upload.id}")
             what = f"Added “{collection.name}” from {collection.source}"
             note(session, admin, "import", what, collection=collection)
-            return begin_preparing(request, collection.id, form, embedder=chosen)
+            return begin_preparing(session, admin, collection.id, form, embedder=chosen)
     return render_new(request, session, admin, form=form, wrong=wrong)
 
 
@@ -118,8 +141,8 @@ def progress(
         person=person,
         collection=collection,
         preparation=preparation,
-        is_stopping=request.app.state.jobs.is_stopping(collection_id),
-        can_stop=request.app.state.jobs.can_stop(collection_id),
+        jobs=list_preparing(session, collection_id),
+        failed_upload=find_failed_upload(session, collection_id),
     )
 
 
@@ -141,15 +164,15 @@ def add_images(
     if not wrong:
         what = f"Added images to “{collection.name}” from {source.strip()}"
         note(session, admin, "import", what, collection=collection)
-        return begin_preparing(request, collection_id, form)
+        return begin_preparing(session, admin, collection_id, form)
     return render_collection(request, session, admin, collection_id, form=form, wrong=wrong)
 
 
 @router.post("/{collection_id}/stop")
-def stop(request: Request, session: DbSession, _admin: Admin, collection_id: Id) -> Response:
+def stop(session: DbSession, _admin: Admin, collection_id: Id) -> Response:
     """Stop preparing; what is done is kept, and can be gone on with."""
     get_collection(session, collection_id)
-    request.app.state.jobs.stop(collection_id)
+    stop_preparing(session, collection_id)
     return see_other(f"/collections/{collection_id}")
 
 
@@ -204,7 +227,6 @@ def render_collection(
     wrong: dict[str, str] | None = None,
 ) -> Response:
     """The collection's page; with `wrong`, its form for more images as it was filled in."""
-    state = request.app.state
     facts = describe_collection(session, collection_id)
     return render(
         request,
@@ -214,13 +236,14 @@ def render_collection(
         collection=facts.collection,
         facts=facts,
         preparation=describe_preparation(session, facts.collection, now=datetime.now(UTC)),
-        is_stopping=request.app.state.jobs.is_stopping(collection_id),
-        can_stop=request.app.state.jobs.can_stop(collection_id),
+        jobs=list_preparing(session, collection_id),
+        uploads=list_open_uploads(session, person, collection_id),
+        failed_upload=find_failed_upload(session, collection_id),
         searches=list_searches(session, person, collection_id=collection_id),
         others=list_searches(session, person, collection_id=collection_id, of_others=True),
         may_open=may_open(person, facts.collection),
         listed=[one.name for one in list_people_of(session, facts.collection)],
-        **describe_indexes(session, facts.collection, state.jobs, state.settings),
+        **describe_indexes(session, facts.collection, request.app.state.settings),
         form=form or NEW | {"source": facts.collection.source},
         wrong=wrong or {},
     )
@@ -255,16 +278,22 @@ def read_path(typed: str) -> Path:
 
 
 def begin_preparing(
-    request: Request, collection_id: int, form: dict[str, Any], *, embedder: str | None = None
+    session: Session,
+    person: Person,
+    collection_id: int,
+    form: dict[str, Any],
+    *,
+    embedder: str | None = None,
 ) -> Response:
-    """Hand the work to the background, once this request's transaction is committed."""
-    answer = see_other(f"/collections/{collection_id}")
-    answer.background = BackgroundTask(
-        request.app.state.jobs.prepare,
-        collection_id,
-        read_path(form["source"]),
+    """Put the work in line, in this request's transaction."""
+    add_job(
+        session,
+        "import",
+        collection_id=collection_id,
+        person=person,
+        source=str(read_path(form["source"]).absolute()),
         labels=read_labels_choice(form),
         copy=bool(form["keep_copy"]),
         embedder=embedder,
     )
-    return answer
+    return see_other(f"/collections/{collection_id}")

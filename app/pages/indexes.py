@@ -9,7 +9,7 @@ from app.collecting import get_collection
 from app.database import DbSession
 from app.indexes import list_builds, list_indexes, list_more_embedders
 from app.indexing import check_embedder
-from app.jobs import Jobs
+from app.jobs import add_job, list_asked
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render, wants_fragment
 from app.security import Admin, SignedIn
@@ -29,45 +29,43 @@ def show_indexes(
     collection = get_collection(session, collection_id)
     if not wants_fragment(request):
         return see_other(f"/collections/{collection_id}#indexes")
-    state = request.app.state
-    context = describe_indexes(session, collection, state.jobs, state.settings)
+    context = describe_indexes(session, collection, request.app.state.settings)
     return render(request, "_indexes.html", person=person, collection=collection, **context)
 
 
 @router.post("")
-def add_index(
-    request: Request, session: DbSession, _admin: Admin, collection_id: Id, embedder: Text = ""
-) -> Response:
+def add_index(session: DbSession, admin: Admin, collection_id: Id, embedder: Text = "") -> Response:
     """Prepare the collection with one more embedder, in the background, or try again."""
     get_collection(session, collection_id)
     if embedder not in {build.embedder for build in list_builds(session, collection_id)}:
         check_embedder(embedder)
-    request.app.state.jobs.index(collection_id, embedder)
+    add_job(session, "index", collection_id=collection_id, person=admin, embedder=embedder)
     return see_other(f"/collections/{collection_id}#indexes")
 
 
 @router.post("/combined")
 def add_combined(
-    request: Request,
     session: DbSession,
-    _admin: Admin,
+    admin: Admin,
     collection_id: Id,
     first: Text = "",
     second: Text = "",
 ) -> Response:
     """Make one index of two, in the background."""
     get_collection(session, collection_id)
-    request.app.state.jobs.combine(collection_id, first, second)
+    add_job(
+        session, "combine", collection_id=collection_id, person=admin, first=first, second=second
+    )
     return see_other(f"/collections/{collection_id}#indexes")
 
 
 def describe_indexes(
-    session: Session, collection: Collection, jobs: Jobs, settings: Settings
+    session: Session, collection: Collection, settings: Settings
 ) -> dict[str, Any]:
     """What the section about indexes needs, on whatever page it stands."""
     indexes, builds = list_indexes(session, collection.id), list_builds(session, collection.id)
     told = {one.embedder for one in indexes} | {build.embedder for build in builds}
-    asked = [one for one in jobs.list_asked(collection.id) if one.embedder not in told]
+    asked = [one for one in list_asked(session, collection.id) if one.embedder not in told]
     begun = {build.embedder for build in builds if build.state == "building"}
     return {
         "indexes": indexes,

@@ -4,16 +4,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
-from starlette.background import BackgroundTask
+from sqlalchemy.orm import Session
 
 from app.browsing import IMAGES_PER_PAGE
 from app.collecting import get_collection
 from app.database import DbSession
 from app.errors import BadInput
+from app.jobs import add_job
 from app.pages.addresses import LARGEST_ID, Id, PageNumber, see_other
 from app.pages.rendering import render
 from app.removing import describe_removal, list_removed, put_back_images, remove_images
 from app.security import Admin, SignedIn
+from app.tables import Person
 
 ImageIds = Annotated[
     list[Annotated[int, Field(ge=1, le=LARGEST_ID)]], Form(max_length=IMAGES_PER_PAGE)
@@ -50,7 +52,6 @@ def removed(
 
 @router.post("/removed")
 def remove(
-    request: Request,
     session: DbSession,
     admin: Admin,
     collection_id: Id,
@@ -59,12 +60,11 @@ def remove(
     """Remove images; indexes are made without them in the background."""
     get_collection(session, collection_id)
     remove_images(session, collection_id, image_ids, person=admin)
-    return _update_indexes(request, collection_id)
+    return _update_indexes(session, admin, collection_id)
 
 
 @router.post("/removed/back")
 def put_back(
-    request: Request,
     session: DbSession,
     admin: Admin,
     collection_id: Id,
@@ -73,10 +73,9 @@ def put_back(
     """Put removed images back; indexes are made with them in the background."""
     get_collection(session, collection_id)
     put_back_images(session, collection_id, image_ids, person=admin)
-    return _update_indexes(request, collection_id)
+    return _update_indexes(session, admin, collection_id)
 
 
-def _update_indexes(request: Request, collection_id: int) -> Response:
-    answer = see_other(f"/collections/{collection_id}/removed")
-    answer.background = BackgroundTask(request.app.state.jobs.update, collection_id)
-    return answer
+def _update_indexes(session: Session, admin: Person, collection_id: int) -> Response:
+    add_job(session, "update", collection_id=collection_id, person=admin)
+    return see_other(f"/collections/{collection_id}/removed")

@@ -11,12 +11,12 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import FileResponse
 from sqlalchemy.orm import Session
-from starlette.background import BackgroundTask
 
 from app.collecting import get_collection
 from app.database import DbSession
 from app.errors import BadInput, NotFound
 from app.evaluation import RIVAL, ReplaySettings
+from app.jobs import find_replay_job, play, stop_job
 from app.pages.addresses import LARGEST_ID, Id, see_other
 from app.pages.rendering import render, wants_fragment
 from app.replay_dashboard import (
@@ -108,7 +108,8 @@ def start(
         made = start_replay(session, collection, person, plan, settings=state.settings)
     except BadInput as error:
         return render_replays(request, session, person, collection, form, problem=str(error))
-    return go_play(request, collection_id, made.id)
+    play(session, made, person)
+    return see_other(f"/collections/{collection_id}/replays/{made.id}")
 
 
 @router.get("/compare")
@@ -251,21 +252,25 @@ def progress(
 @router.post("/{replay_id}/stop")
 def stop(session: DbSession, person: Evaluator, collection_id: Id, replay_id: Id) -> Response:  # noqa: ARG001
     """Stop after the run that is played now."""
-    stop_replay(session, get_replay(session, collection_id, replay_id))
+    replay = get_replay(session, collection_id, replay_id)
+    stop_replay(session, replay)
+    job = find_replay_job(session, replay.id)
+    if job is not None:
+        stop_job(session, job)
     return see_other(f"/collections/{collection_id}/replays/{replay_id}")
 
 
 @router.post("/{replay_id}/resume")
 def resume(
-    request: Request,
     session: DbSession,
-    person: Evaluator,  # noqa: ARG001
+    person: Evaluator,
     collection_id: Id,
     replay_id: Id,
 ) -> Response:
     """Go on with what was stopped or failed."""
-    if resume_replay(session, get_replay(session, collection_id, replay_id)):
-        return go_play(request, collection_id, replay_id)
+    replay = get_replay(session, collection_id, replay_id)
+    if resume_replay(session, replay):
+        play(session, replay, person)
     return see_other(f"/collections/{collection_id}/replays/{replay_id}")
 
 
@@ -372,10 +377,3 @@ def render_replays(
         most_seeds=MOST_SEEDS,
         problem=problem,
     )
-
-
-def go_play(request: Request, collection_id: int, replay_id: int) -> Response:
-    """Hand a replay to the background, once this request's transaction is committed."""
-    answer = see_other(f"/collections/{collection_id}/replays/{replay_id}")
-    answer.background = BackgroundTask(request.app.state.jobs.replay, replay_id)
-    return answer

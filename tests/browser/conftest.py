@@ -42,20 +42,31 @@ def chromium(request: pytest.FixtureRequest) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def make_server() -> Iterator[Callable[[Path], Server]]:
-    """Makes servers that run, each with one collection imported from a folder."""
+def make_empty_server() -> Iterator[Callable[[], Server]]:
+    """Makes servers that are not started yet, without a collection."""
     with ExitStack() as stack:
 
-        def make(images: Path) -> Server:
+        def make() -> Server:
             # Not under pytest's own folder: as root, PostgreSQL runs as a user that may not enter.
             home = stack.enter_context(tempfile.TemporaryDirectory(prefix="rarefind-test-home-"))
             server = Server(home=Path(home))
             stack.callback(server.stop)
-            server.run("collection", "add", "Reef", str(images), "--labels", "folders")
-            server.start()
             return server
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def make_server(make_empty_server: Callable[[], Server]) -> Callable[[Path], Server]:
+    """Makes servers that run, each with one collection imported from a folder."""
+
+    def make(images: Path) -> Server:
+        server = make_empty_server()
+        server.run("collection", "add", "Reef", str(images), "--labels", "folders")
+        server.start()
+        return server
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from procrastinate.schema import SchemaManager
 from sqlalchemy import create_engine, inspect, select, text
 
 from app.access import get_collection, get_search
@@ -19,6 +20,8 @@ from tests.features.test_detours import Hunt
 
 def test_migrations_build_the_tables_of_the_code(migrated_engine):
     def is_comparable(_object, name, kind, *_) -> bool:
+        if kind == "table" and name.startswith("procrastinate_"):
+            return False  # the queue's own
         return (kind, name) != ("index", "ix_image_paths_file_name")  # of an expression, see below
 
     with migrated_engine.connect() as connection:
@@ -43,8 +46,38 @@ def test_migrations_go_up_down_and_up_again(empty_database_url):
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
     assert inspect(engine).get_table_names() == ["alembic_version"]
+    with engine.connect() as connection:
+        left = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'procrastinate%'"
+        assert connection.scalar(text(left)) == 0
     migrate(engine)
-    assert set(inspect(engine).get_table_names()) == {"alembic_version", *Table.metadata.tables}
+    own = {name for name in inspect(engine).get_table_names() if "procrastinate_" not in name}
+    assert own == {"alembic_version", *Table.metadata.tables}
+    engine.dispose()
+
+
+def describe_queue(engine) -> dict[str, list]:
+    """Columns, functions, triggers, indexes and types of the queue's tables."""
+    queries = {
+        "columns": "SELECT table_name, column_name, data_type, is_nullable, column_default "
+        "FROM information_schema.columns WHERE table_name LIKE 'procrastinate%'",
+        "functions": "SELECT proname, prosrc FROM pg_proc WHERE proname LIKE 'procrastinate%'",
+        "triggers": "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+        "indexes": "SELECT indexname, indexdef FROM pg_indexes "
+        "WHERE tablename LIKE 'procrastinate%'",
+        "labels": "SELECT enumlabel FROM pg_enum",
+    }
+    with engine.connect() as connection:
+        return {
+            what: sorted(str(row) for row in connection.execute(text(query)))
+            for what, query in queries.items()
+        }
+
+
+def test_the_queue_has_the_schema_that_its_library_expects(migrated_engine, empty_database_url):
+    engine = create_engine(psycopg_url(empty_database_url))
+    with engine.begin() as connection:
+        connection.connection.driver_connection.execute(SchemaManager.get_schema())
+    assert describe_queue(migrated_engine) == describe_queue(engine)
     engine.dispose()
 
 

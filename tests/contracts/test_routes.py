@@ -67,6 +67,9 @@ TABLE = {
     "POST /account/tokens/revoke": (set(), set()),  # another's
     "GET /bin": EVERYBODY,
     "POST /bin/{kind}/{thing_id}/restore": (set(), {"vic", "vera"}),  # nothing lies there
+    "GET /work": EVERYBODY,
+    "POST /work/{job_id}/stop": ({"ann"}, {"vic", "vera"}),  # Ann's as an admin, else Eva's own
+    "POST /work/{job_id}/again": ({"ann"}, {"vic", "vera"}),
     "GET /people": ADMINS,
     "POST /people": ADMINS,
     "POST /people/{person_id}/role": ADMINS,

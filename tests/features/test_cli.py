@@ -3,8 +3,12 @@
 import csv
 import io
 import json
+import os
 import re
+import signal
 import socket
+import threading
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,8 +18,9 @@ from typer.testing import CliRunner, Result
 from app import searching
 from app.cli import app
 from app.indexing import LoadedEmbedders, OpenIndexes
+from app.jobs import add_job
 from app.security import get_local_person
-from app.tables import ApiToken, AuditEvent, Collection, ImageIndex, OracleLabel, Person
+from app.tables import ApiToken, AuditEvent, Collection, ImageIndex, Job, OracleLabel, Person
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 from tests.stand_ins import HashEmbedder, make_tiny_clip, register
 
@@ -350,3 +355,53 @@ def test_local_mode_is_refused_where_others_could_reach_it(rarefind, monkeypatch
     refused = rarefind("serve", "--host", "0.0.0.0")
     assert refused.exit_code == 1
     assert "lets anybody in without signing in" in refused.stderr
+
+
+# --- worker -------------------------------------------------------------------------------------
+
+
+def test_worker_imports_what_waits_until_it_is_told_to_stop(rarefind, photos, own_database):
+    """Two sources of one collection and one more, asked for while nobody worked."""
+    with own_database.session() as session:
+        person = make_person(session)
+        for name, folders in (("Pond", ("newt", "toad")), ("Lake", ("toad",))):
+            collection = make_collection(session, name=name)
+            for folder in folders:
+                add_job(
+                    session,
+                    "import",
+                    collection_id=collection.id,
+                    person=person,
+                    source=str(photos / folder),
+                    copy=False,
+                    labels=None,
+                    embedder="hash",
+                )
+
+    def stop_when_done() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with own_database.session() as session:
+                if set(session.scalars(select(Job.state))) == {"done"}:
+                    break
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    stopping = threading.Thread(target=stop_when_done)
+    stopping.start()
+    result = rarefind("worker")
+    stopping.join()
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
+    assert result.exit_code == 0 and "Waiting for work" in result.output
+    with own_database.session() as session:
+        assert list(session.scalars(select(Job.state))) == ["done"] * 3
+        counts = dict(
+            session.execute(
+                select(Collection.name, ImageIndex.image_count)
+                .join(ImageIndex, ImageIndex.collection_id == Collection.id)
+                .order_by(ImageIndex.id)
+            ).all()
+        )
+    assert counts == {"Pond": 3, "Lake": 1}

@@ -1,0 +1,36 @@
+"""Work: what waits, what runs, what ended, with Stop and Try again."""
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Request, Response
+
+from app.database import DbSession
+from app.jobs import get_job, has_worker, stop_job, try_again
+from app.pages.addresses import Id, see_other
+from app.pages.rendering import render, wants_fragment
+from app.security import SignedIn
+from app.work import list_work
+
+router = APIRouter(prefix="/work")
+
+
+@router.get("")
+def work_page(request: Request, session: DbSession, person: SignedIn) -> Response:
+    """All long work that the person may see; a part of the page looks again by itself."""
+    template = "_work.html" if wants_fragment(request) else "work.html"
+    work = list_work(session, person, now=datetime.now(UTC))
+    return render(request, template, person=person, work=work, has_worker=has_worker(session))
+
+
+@router.post("/{job_id}/stop")
+def stop(session: DbSession, person: SignedIn, job_id: Id) -> Response:
+    """Stop a job; what it has done is kept."""
+    stop_job(session, get_job(session, person, job_id))
+    return see_other("/work")
+
+
+@router.post("/{job_id}/again")
+def again(session: DbSession, person: SignedIn, job_id: Id) -> Response:
+    """Go on with a job that stopped or failed."""
+    try_again(session, get_job(session, person, job_id))
+    return see_other("/work")

@@ -1,0 +1,400 @@
+"""Files sent from a browser, in pieces that a lost connection does not undo.
+
+The pieces of a file are appended in `<home>/uploads/<upload>/parts`, and how much is there is the
+size on disk, whatever was killed in between. A whole file moves to its own path beside the others;
+the folder, and each zip, then is the source of an import like any other.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session
+
+from app.errors import BadInput, DiskFull, NotFound, RequestTooLarge, UploadBusy, UploadMovedOn
+from app.jobs import UNFINISHED, add_job
+from app.settings import Settings
+from app.sources import show
+from app.tables import Collection, Job, Person, Upload, UploadedFile
+
+LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
+LONGEST_PATH = 1_000
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the bytes of one file go."""
+
+    file_id: int
+    upload_id: int
+    path: str
+    part: Path
+    whole: Path
+    size_bytes: int
+    modified_ms: int | None
+
+    @property
+    def offset(self) -> int:
+        """Bytes that are here."""
+        for file in (self.part, self.whole):
+            with suppress(OSError):
+                return file.stat().st_size
+        return 0
+
+
+@dataclass(frozen=True)
+class UploadState:
+    """What an upload's page shows."""
+
+    upload: Upload
+    file_count: int
+    arrived_count: int
+    arrived_bytes: int
+    used_bytes: int  # of the person's quota, this upload included
+    quota_bytes: int
+
+
+def start_upload(
+    session: Session,
+    collection: Collection,
+    person: Person,
+    *,
+    settings: Settings,
+    labels: str | None = None,
+    embedder: str | None = None,
+) -> Upload:
+    """An upload into a collection, to which files can be sent; forgotten ones are cleared away."""
+    sweep_uploads(session, settings)
+    upload = Upload(
+        collection_id=collection.id,
+        person_id=person.id,
+        state="receiving",
+        labels=labels,
+        embedder=embedder,
+    )
+    session.add(upload)
+    session.flush()
+    return upload
+
+
+def get_upload(session: Session, person: Person, upload_id: int) -> Upload:
+    """The person's own upload, while it takes files."""
+    upload = session.get(Upload, upload_id)
+    if upload is None or upload.person_id != person.id:
+        raise NotFound("There is no such upload. It may have been cleared away after some days.")
+    if upload.state != "receiving":
+        raise NotFound("This upload has ended. Its collection's page shows how the import stands.")
+    return upload
+
+
+def list_open_uploads(session: Session, person: Person, collection_id: int) -> list[UploadState]:
+    """The person's uploads into a collection that wait for more files."""
+    query = select(Upload).filter_by(
+        collection_id=collection_id, person_id=person.id, state="receiving"
+    )
+    return [
+        _describe(session, upload, quota_bytes=0)
+        for upload in session.scalars(query.order_by(Upload.id))
+    ]
+
+
+def describe_upload(session: Session, upload: Upload, *, settings: Settings) -> UploadState:
+    """How much of an upload is here, and how much its person may still send."""
+    return _describe(session, upload, quota_bytes=int(settings.upload_quota_gb * 1e9))
+
+
+def list_files(session: Session, upload: Upload) -> list[UploadedFile]:
+    """The files announced so far: those that arrived need not be sent again."""
+    query = select(UploadedFile).filter_by(upload_id=upload.id)
+    return list(session.scalars(query.order_by(UploadedFile.path)))
+
+
+def add_file(
+    session: Session,
+    upload: Upload,
+    *,
+    path: str,
+    size_bytes: int,
+    modified_ms: int | None,
+    settings: Settings,
+) -> Place:
+    """A place for a file of the upload; the one that it has, when it was begun before."""
+    path = clean_path(path)
+    # One at a time for a person: files that are announced together must not pass a quota together.
+    session.scalar(select(Person.id).filter_by(id=upload.person_id).with_for_update())
+    session.refresh(upload)
+    file = session.scalar(select(UploadedFile).filter_by(upload_id=upload.id, path=path))
+    if file is not None and file.size_bytes == size_bytes:
+        return make_place(upload, file, settings)
+    if file is not None:  # another file by the same path: the last one counts
+        place = make_place(upload, file, settings)
+        place.part.unlink(missing_ok=True)
+        place.whole.unlink(missing_ok=True)
+        upload.size_bytes -= file.size_bytes
+        session.delete(file)
+        session.flush()
+    _refuse_without_room(session, upload, size_bytes, settings)
+    file = UploadedFile(
+        upload_id=upload.id, path=path, size_bytes=size_bytes, modified_ms=modified_ms
+    )
+    session.add(file)
+    upload.size_bytes += size_bytes
+    upload.touched_at = datetime.now(UTC)
+    session.flush()
+    return make_place(upload, file, settings)
+
+
+def get_place(session: Session, upload: Upload, file_id: int, *, settings: Settings) -> Place:
+    """Where the bytes of a file of the upload go."""
+    file = session.get(UploadedFile, file_id)
+    if file is None or file.upload_id != upload.id:
+        raise NotFound("There is no such file in this upload.")
+    return make_place(upload, file, settings)
+
+
+def make_place(upload: Upload, file: UploadedFile, settings: Settings) -> Place:
+    """Zips lie apart: each is a source of its own."""
+    folder = upload_folder(settings, upload.id)
+    is_zip = file.path.lower().endswith(".zip")
+    return Place(
+        file_id=file.id,
+        upload_id=upload.id,
+        path=file.path,
+        part=folder / "parts" / str(file.id),
+        whole=folder / "zips" / f"{file.id}.zip" if is_zip else folder / "files" / file.path,
+        size_bytes=file.size_bytes,
+        modified_ms=file.modified_ms,
+    )
+
+
+class Appending:
+    """A file that bytes are appended to, by one connection at a time."""
+
+    def __init__(self, place: Place, descriptor: int) -> None:
+        self._place = place
+        self._descriptor = descriptor
+
+    def write(self, data: bytes) -> int:
+        """Append, and say how much is here now."""
+        size_bytes = os.fstat(self._descriptor).st_size
+        if size_bytes + len(data) > self._place.size_bytes:
+            raise BadInput(f"{self._place.path} is larger than was announced. Send it again.")
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            if error.errno in FULL:
+                raise DiskFull(
+                    "The disk of Rarefind's data folder is full. What has arrived is kept: make "
+                    "room, then go on with the upload."
+                ) from error
+            raise
+        return os.fstat(self._descriptor).st_size
+
+
+@contextmanager
+def append_to(place: Place, offset: int) -> Iterator[Appending]:
+    """Append to a file from `offset`, which must be where it ends."""
+    if place.whole.exists():
+        raise UploadMovedOn("All of this file is here already.")
+    place.part.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(place.part, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UploadBusy("It goes on when the other connection has ended.") from error
+        # It may have been completed between the two.
+        own = os.fstat(descriptor)
+        is_there = place.part.exists() and os.path.samestat(own, place.part.stat())
+        if not is_there or own.st_size != offset:
+            raise UploadMovedOn("Ask how much of the file is here, and go on from there.")
+        yield Appending(place, descriptor)
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+def complete(session: Session, place: Place) -> None:
+    """Put a whole file where it belongs. Killed in between, the next request does the rest."""
+    if place.size_bytes == 0 and not place.whole.exists():
+        place.part.parent.mkdir(parents=True, exist_ok=True)
+        place.part.touch()
+    if place.part.exists():
+        if place.modified_ms is not None:
+            seconds = min(max(place.modified_ms / 1000, 0), 253_402_300_799)
+            os.utime(place.part, (seconds, seconds))
+        try:
+            place.whole.parent.mkdir(parents=True, exist_ok=True)
+            place.part.replace(place.whole)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise BadInput(
+                f"{place.path} can't be kept: another file has the name of its folder."
+            ) from error
+    file = session.get(UploadedFile, place.file_id)
+    upload = session.get(Upload, place.upload_id)
+    if file is None or upload is None or not place.whole.exists():
+        raise NotFound("There is no such file in this upload.")
+    file.has_arrived = True
+    upload.touched_at = datetime.now(UTC)
+
+
+def finish_upload(
+    session: Session, upload: Upload, person: Person, *, settings: Settings, leave_out: bool = False
+) -> Job:
+    """Have what arrived imported. Files that have not are refused by name, or left out."""
+    session.refresh(upload, with_for_update=True)
+    files = list_files(session, upload)
+    missing = [file for file in files if not file.has_arrived]
+    if len(missing) == len(files):
+        raise BadInput("No file has arrived yet. Choose images, a folder or a zip first.")
+    if missing and not leave_out:
+        names = ", ".join(file.path for file in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise BadInput(f"Not all of it has arrived: {names}{more}. Choose these files again.")
+    for file in missing:
+        make_place(upload, file, settings).part.unlink(missing_ok=True)
+        upload.size_bytes -= file.size_bytes
+        session.delete(file)
+    upload.state, upload.touched_at = "importing", datetime.now(UTC)
+    return add_job(
+        session,
+        "import",
+        collection_id=upload.collection_id,
+        person=person,
+        source="",
+        upload_id=upload.id,
+        labels=upload.labels,
+        copy=True,
+        embedder=upload.embedder,
+    )
+
+
+def list_sources(session: Session, upload_id: int, *, settings: Settings) -> list[Path]:
+    """What is to be imported of an upload: its zips, then its other files; nothing once done."""
+    upload = session.get(Upload, upload_id)
+    if upload is None:
+        raise NotFound("The uploaded files were cleared away after some days. Upload them again.")
+    if upload.state == "done":
+        return []
+    folder = upload_folder(settings, upload_id)
+    sources = sorted((folder / "zips").glob("*.zip"), key=lambda file: int(file.stem))
+    return [*sources, folder / "files"] if (folder / "files").is_dir() else sources
+
+
+def end_upload(session: Session, upload_id: int) -> None:
+    """Note that the originals are in the collection; its folder can go."""
+    upload = session.get(Upload, upload_id)
+    if upload is not None:
+        upload.state = "done"
+        for file in session.scalars(select(UploadedFile).filter_by(upload_id=upload_id)):
+            session.delete(file)
+
+
+def cancel_upload(session: Session, upload: Upload, *, settings: Settings) -> None:
+    """Forget an upload and what arrived of it."""
+    session.delete(upload)
+    session.flush()
+    remove_files(settings, upload.id)
+
+
+def sweep_uploads(session: Session, settings: Settings) -> None:
+    """Clear away uploads that nobody went on with for days, and folders that none has."""
+    # Listed first: a folder is made after its row, so one without a row below has none for good.
+    folders = list((settings.home / "uploads").glob("[0-9]*"))
+    oldest = datetime.now(UTC) - timedelta(days=settings.upload_days)
+    goes_on = exists().where(
+        Job.arguments["upload_id"].as_integer() == Upload.id, Job.state.in_(UNFINISHED)
+    )
+    forgotten = select(Upload).where(Upload.state != "done", Upload.touched_at < oldest, ~goes_on)
+    for upload in session.scalars(forgotten.with_for_update(skip_locked=True)):
+        session.delete(upload)
+    session.flush()
+    kept = set(session.scalars(select(Upload.id).where(Upload.state != "done")))
+    for folder in folders:
+        if int(folder.name) not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_files(settings: Settings, upload_id: int) -> None:
+    """Remove what arrived of an upload."""
+    shutil.rmtree(upload_folder(settings, upload_id), ignore_errors=True)
+
+
+def upload_folder(settings: Settings, upload_id: int) -> Path:
+    """Where the files of an upload arrive."""
+    return settings.home / "uploads" / str(upload_id)
+
+
+def clean_path(path: str) -> str:
+    """A path as a file system can keep it, below a folder; BadInput for one that leads out."""
+    shown = CONTROL.sub("_", show(path)).replace("\\", "/")
+    if shown.startswith("/") or re.match(r"[A-Za-z]:", shown):
+        raise BadInput(f"{shown} can't be sent: its path is not within a folder.")
+    names = [name for name in shown.split("/") if name not in ("", ".")]
+    if not names or ".." in names:
+        raise BadInput(f"{shown or 'A file'} can't be sent: its path leads out of the folder.")
+    names = [_clean_name(name) for name in names]
+    cleaned = "/".join(names)
+    longest = max(len(name.encode()) for name in names)
+    if longest > LONGEST_NAME or len(cleaned.encode()) > LONGEST_PATH:
+        raise BadInput(f"{cleaned[:80]}… can't be sent: its name is too long. Shorten it.")
+    return cleaned
+
+
+def _clean_name(name: str) -> str:
+    name = name.rstrip(". ") or "_"
+    return f"_{name}" if RESERVED.fullmatch(name) else name
+
+
+def _refuse_without_room(
+    session: Session, upload: Upload, size_bytes: int, settings: Settings
+) -> None:
+    used_bytes = _count_used(session, upload.person_id)
+    if used_bytes + size_bytes > settings.upload_quota_gb * 1e9:
+        raise RequestTooLarge(
+            f"You may upload {settings.upload_quota_gb:,.0f} GB, and {used_bytes / 1e9:,.1f} GB of "
+            "them are used. Ask an admin for more (setting RAREFIND_UPLOAD_QUOTA_GB)."
+        )
+    announced = session.scalar(
+        select(func.coalesce(func.sum(UploadedFile.size_bytes), 0)).filter_by(has_arrived=False)
+    )
+    settings.home.mkdir(parents=True, exist_ok=True)
+    free_bytes = shutil.disk_usage(settings.home).free - settings.keep_free_gb * 1e9
+    if size_bytes + int(announced or 0) > free_bytes:
+        raise DiskFull(
+            "The disk of Rarefind's data folder has no room for this file. What has arrived is "
+            "kept: make room, then go on with the upload."
+        )
+
+
+def _count_used(session: Session, person_id: int) -> int:
+    query = select(func.coalesce(func.sum(Upload.size_bytes), 0)).filter_by(person_id=person_id)
+    return int(session.scalar(query) or 0)
+
+
+def _describe(session: Session, upload: Upload, *, quota_bytes: int) -> UploadState:
+    own = select(func.count(), func.coalesce(func.sum(UploadedFile.size_bytes), 0)).filter_by(
+        upload_id=upload.id
+    )
+    file_count, _ = session.execute(own).one()
+    arrived_count, arrived_bytes = session.execute(own.filter_by(has_arrived=True)).one()
+    return UploadState(
+        upload=upload,
+        file_count=file_count,
+        arrived_count=arrived_count,
+        arrived_bytes=int(arrived_bytes),
+        used_bytes=_count_used(session, upload.person_id),
+        quota_bytes=quota_bytes,
+    )

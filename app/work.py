@@ -1,0 +1,111 @@
+"""Long work as people see it: what waits, what runs and how fast, what ended and how."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import case, select
+from sqlalchemy.orm import Session, joinedload
+
+from app.tables import Job, Person
+
+ENDED_SHOWN = 50  # newest first
+SILENT_AFTER_S = 120  # a chunk of the slowest embedder on one core stays far below
+UNITS = {"importing": "file", "indexing": "image", "playing": "run"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One job, in words and figures."""
+
+    job: Job
+    what: str
+    address: str
+    now_doing: str
+    unit: str
+    per_second: float | None
+    left_s: float | None
+    is_silent: bool
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether a Stop would still do something."""
+        return self.job.state in ("waiting", "running") and not self.job.stop_asked
+
+    @property
+    def can_try_again(self) -> bool:
+        """Whether it ended without being done."""
+        return self.job.state in ("stopped", "failed")
+
+
+def list_work(session: Session, person: Person, *, now: datetime) -> dict[str, list[Work]]:
+    """Work by where it stands: running, waiting, ended. Admins see all, others their own."""
+    query = select(Job).options(joinedload(Job.collection), joinedload(Job.person))
+    if person.role != "admin":
+        query = query.filter_by(person_id=person.id)
+    unfinished = session.scalars(
+        query.where(Job.state.in_(("waiting", "running"))).order_by(
+            case((Job.state == "running", 0), else_=1), Job.made_at, Job.id
+        )
+    ).all()
+    ended = session.scalars(
+        query.where(Job.state.not_in(("waiting", "running")))
+        .order_by(Job.ended_at.desc(), Job.id.desc())
+        .limit(ENDED_SHOWN)
+    ).all()
+    return {
+        "running": [_describe(job, now) for job in unfinished if job.state == "running"],
+        "waiting": [_describe(job, now) for job in unfinished if job.state == "waiting"],
+        "ended": [_describe(job, now) for job in ended],
+    }
+
+
+def _describe(job: Job, now: datetime) -> Work:
+    per_second = left_s = None
+    if job.step_started_at is not None:
+        elapsed_s = (job.updated_at - job.step_started_at).total_seconds()
+        if job.done_count > job.step_started_count and elapsed_s >= 3:
+            per_second = (job.done_count - job.step_started_count) / elapsed_s
+            waited_s = (now - job.updated_at).total_seconds()
+            left_s = max(0.0, (job.total_count - job.done_count) / per_second - waited_s)
+    return Work(
+        job=job,
+        what=_say_what(job),
+        address=_find_address(job),
+        now_doing=_say_step(job),
+        unit=UNITS.get(job.step or "", "step"),
+        per_second=per_second,
+        left_s=left_s,
+        is_silent=job.state == "running"
+        and (now - job.updated_at).total_seconds() > SILENT_AFTER_S,
+    )
+
+
+def _say_what(job: Job) -> str:
+    match job.kind:
+        case "import":
+            return "Add images"
+        case "index":
+            return f"Prepare with {job.arguments['embedder']}"
+        case "update":
+            return "Prepare without removed images, and with those put back"
+        case "combine":
+            return f"Combine {job.arguments['first']} and {job.arguments['second']}"
+    return "Replay searches"
+
+
+def _find_address(job: Job) -> str:
+    collection = f"/collections/{job.collection_id}"
+    if job.kind == "replay":
+        return f"{collection}/replays/{job.arguments['replay_id']}"
+    return collection
+
+
+def _say_step(job: Job) -> str:
+    steps = {
+        "importing": "Reading the files" if job.total_count else "Looking for files",
+        "loading": "Getting ready to look at the images",
+        "indexing": "Learning what each image looks like",
+        "combining": "Putting two indexes side by side",
+        "playing": "Playing runs",
+    }
+    return steps.get(job.step or "", "Starting")

@@ -1,0 +1,175 @@
+"""Uploads in a real Chromium: a zip over a line that is cut, many files, a folder, and a phone."""
+
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.line import Line
+from tests.browser.server import Server
+from tests.factories import make_image_file
+
+pytestmark = pytest.mark.browser
+
+PREPARED_MS = 150_000
+
+
+@pytest.fixture(scope="module")
+def empty_server(chromium, make_empty_server: Callable[[], Server]) -> Server:
+    server = make_empty_server()
+    server.start()
+    return server
+
+
+@pytest.fixture(scope="module")
+def fish_zip(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """500 real images."""
+    path = tmp_path_factory.mktemp("zip") / "reef.zip"
+    with zipfile.ZipFile(shared_data / "fish.zip") as fish, zipfile.ZipFile(path, "w") as packed:
+        names = [name for name in sorted(fish.namelist()) if name.endswith(".jpg")]
+        for name in names[:: len(names) // 500][:500]:
+            packed.writestr(name, fish.read(name))
+    return path
+
+
+@pytest.fixture
+def slow_line() -> Iterator[Callable[[str, float], Line]]:
+    """Makes a line to a server, of so many bytes a second."""
+    with ExitStack() as stack:
+
+        def make(address: str, bytes_per_s: float) -> Line:
+            line = Line(address, bytes_per_s=bytes_per_s)
+            stack.callback(line.close)
+            return line
+
+        yield make
+
+
+def begin(page: Page, address: str, name: str) -> None:
+    page.goto(f"{address}/collections/new")
+    page.get_by_role("textbox", name="Name").fill(name)
+    expect(page.get_by_label("On this computer or phone")).to_be_checked()
+    expect(page.locator("#source")).to_be_hidden()
+    page.get_by_role("button", name="Add the collection").click()
+    expect(page.get_by_role("heading", name=f"Upload to {name}")).to_be_visible()
+
+
+@pytest.mark.timeout(300)
+def test_zip_of_500_images_over_a_line_that_is_cut_is_indexed(
+    page, empty_server, fish_zip, slow_line
+):
+    size_bytes = fish_zip.stat().st_size
+    line = slow_line(empty_server.address, size_bytes / 4)
+    empty_server.sign_in(page)
+    [cookie] = empty_server.cookies
+    page.context.add_cookies([cookie | {"name": f"rarefind_login_{line.port}"}])
+    begin(page, line.address, "Reef")
+    pieces = []
+    page.on("request", lambda request: pieces.append((request.method, request.headers)))
+    sent_before = line.sent_bytes
+    page.set_input_files("#choose-files", fish_zip)
+    while line.sent_bytes < sent_before + size_bytes / 2:
+        page.wait_for_timeout(20)
+    line.cut()
+    expect(page.get_by_text("The connection is lost; trying again")).to_be_visible()
+    line.mend()
+    expect(page).to_have_url(re.compile(r"/collections/\d+$"), timeout=60_000)
+    begun_at = [int(headers["upload-offset"]) for method, headers in pieces if method == "PATCH"]
+    assert begun_at[0] == 0 and max(begun_at) > size_bytes / 4, begun_at
+    assert line.sent_bytes - sent_before < 1.5 * size_bytes  # only the rest was sent again
+
+    expect(page.get_by_role("link", name="Start a search")).to_be_visible(timeout=PREPARED_MS)
+    expect(page.get_by_text("500 images").first).to_be_visible()
+    page.get_by_role("link", name="Browse").click()
+    expect(page.locator(".tile").first).to_be_visible()
+
+
+def test_many_files_and_a_folder_go_on_after_a_reload_and_say_what_is_refused(
+    page, empty_server, tmp_path
+):
+    for number in range(60):
+        make_image_file(tmp_path / "season" / f"site{number % 3}" / f"{number}.jpg", number)
+    (tmp_path / "season" / "notes.txt").write_text("no image")
+    (tmp_path / "season" / ".hidden.jpg").write_text("skipped")
+    empty_server.sign_in(page)
+    begin(page, empty_server.address, "Season")
+    files = sorted((tmp_path / "season").rglob("*.jpg"))
+    taken = []
+
+    def let_some_through(route):
+        if route.request.method == "POST" and len(taken) >= 20:
+            route.abort()
+            return
+        taken.append(route.request.method)
+        route.continue_()
+
+    page.route("**/uploads/*/files", let_some_through)
+    page.set_input_files("#choose-folder", tmp_path / "season")
+    expect(page.get_by_text("1 file not taken")).to_be_visible()
+    expect(page.get_by_text("season/notes.txt")).to_be_visible()
+    expect(page.get_by_text("The connection is lost; trying again")).to_be_visible()
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_text("Paused")).to_be_visible()
+    page.unroute("**/uploads/*/files")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    expect(page.get_by_text("arrived before.")).to_be_visible()
+    sent = []
+    page.on("request", lambda request: sent.append(request.method))
+    page.set_input_files("#choose-folder", tmp_path / "season")
+    expect(page.get_by_text("Everything has arrived")).to_be_visible()
+    assert sent.count("POST") == len(files) - 1 - len([one for one in taken if one == "POST"])
+    expect(page.get_by_text("60 of 60 files")).to_be_visible()
+    page.get_by_role("button", name="Import 60 files").click()
+    expect(page.get_by_role("link", name="Start a search")).to_be_visible(timeout=PREPARED_MS)
+    page.goto(f"{empty_server.address}/work")
+    expect(page.get_by_text("Add images").first).to_be_visible()
+    expect(page.get_by_text("Done").first).to_be_visible()
+
+
+DROP = """
+(bytes) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([new Uint8Array(bytes)], "dropped.jpg", { type: "image/jpeg" }));
+  transfer.items.add(new File(["x"], "notes.txt", { type: "text/plain" }));
+  document.getElementById("drop").dispatchEvent(
+    new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true })
+  );
+}
+"""
+
+
+def test_dropped_files_are_sent_and_what_is_none_is_told(page, empty_server, tmp_path):
+    empty_server.sign_in(page)
+    begin(page, empty_server.address, "Dropped")
+    photo = make_image_file(tmp_path / "dropped.jpg", 5).read_bytes()
+    expect(page.get_by_text("Drop photos, folders or a zip here")).to_be_visible()
+    page.wait_for_load_state()
+    page.evaluate(DROP, list(photo))
+    expect(page.get_by_text("Everything has arrived")).to_be_visible()
+    expect(page.get_by_text("notes.txt")).to_be_visible()
+    expect(page.get_by_role("button", name="Import 1 file")).to_be_visible()
+
+
+def test_phone_chooses_photos_and_a_page_without_scripts_sends_a_form(
+    phone, page_without_scripts, empty_server, tmp_path
+):
+    photo = make_image_file(tmp_path / "photo.jpg", 3)
+    empty_server.sign_in(phone)
+    begin(phone, empty_server.address, "Phone")
+    expect(phone.get_by_text("Choose a folder")).to_be_hidden()
+    phone.set_input_files("#choose-files", photo)
+    expect(phone).to_have_url(re.compile(r"/collections/\d+$"))
+
+    page = page_without_scripts
+    empty_server.sign_in(page)
+    page.goto(f"{empty_server.address}/collections/new")
+    page.get_by_role("textbox", name="Name").fill("Plain")
+    page.get_by_role("button", name="Add the collection").click()
+    page.set_input_files("#plain-files", photo)
+    page.get_by_role("button", name="Upload and import").click()
+    expect(page).to_have_url(re.compile(r"/collections/\d+$"))

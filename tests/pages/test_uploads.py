@@ -1,0 +1,377 @@
+"""Uploads: the pieces of a file, what is refused, quota, full disks, the import that follows."""
+
+import base64
+import io
+import os
+import shutil
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from app.errors import NotFound
+from app.security import get_local_person
+from app.tables import Collection, Image, ImagePath, Job, OracleLabel, Upload, UploadedFile
+from app.uploads import append_to, clean_path, get_place, list_sources, sweep_uploads
+from tests.factories import make_collection, make_image_file, make_person
+
+TUS = {"Tus-Resumable": "1.0.0", "Accept": "application/json"}
+PIECE = TUS | {"Content-Type": "application/offset+octet-stream"}
+
+
+@pytest.fixture
+def begin():
+    """Begins an upload into a new collection; its address."""
+
+    def make(client, name="Lake", **form) -> str:
+        page = client.post("/collections", data={"name": name, "where": "here"} | form)
+        assert page.status_code == 200, page.text
+        assert page.url.path.startswith("/uploads/")
+        return page.url.path
+
+    return make
+
+
+def announce(client, upload, path, size, *, body=None, **headers):
+    told = base64.b64encode(path.encode(errors="surrogatepass")).decode()
+    modified = base64.b64encode(b"1700000000000").decode()
+    return client.post(
+        f"{upload}/files",
+        headers=(TUS if body is None else PIECE)
+        | {"Upload-Length": str(size), "Upload-Metadata": f"path {told},modified {modified}"}
+        | headers,
+        content=body,
+    )
+
+
+def send(client, address, offset, data):
+    return client.patch(address, headers=PIECE | {"Upload-Offset": str(offset)}, content=data)
+
+
+def how_much(client, address) -> int:
+    return int(client.head(address, headers=TUS).headers["upload-offset"])
+
+
+def count(client, table) -> int:
+    with client.app.state.database.session() as session:
+        return len(session.scalars(select(table)).all())
+
+
+def folder_of(client, upload) -> Path:
+    return client.app.state.settings.home / upload.lstrip("/")
+
+
+def read_job(client) -> Job:
+    with client.app.state.database.session() as session:
+        return session.scalars(select(Job)).one()
+
+
+def picture(number=0) -> bytes:
+    file = io.BytesIO()
+    make_image_file(path := Path(os.environ["TMPDIR_OF_TEST"]) / f"{number}.jpg", number)
+    file.write(path.read_bytes())
+    return file.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR_OF_TEST", str(tmp_path / "pictures"))
+
+
+def wait_until(condition, *, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.1)
+
+
+def test_files_in_pieces_and_a_zip_become_images_and_leave_nothing_behind(client, begin):
+    upload = begin(client, upload_labels="folders")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(3):
+            archive.writestr(f"owl/{number}.jpg", picture(number))
+    zip_bytes = packed.getvalue()
+    made = announce(client, upload, "site/zipped.ZIP", len(zip_bytes))
+    assert (made.status_code, made.headers["upload-offset"]) == (201, "0")
+    address = made.headers["location"]
+    assert send(client, address, 0, zip_bytes[:1_000]).headers["upload-offset"] == "1000"
+    assert how_much(client, address) == 1_000
+    assert client.head(address, headers=TUS | {"Tus-Resumable": "2"}).status_code == 412
+    assert send(client, address, 500, zip_bytes[500:]).status_code == 409
+    assert send(client, address, 1_000, zip_bytes[1_000:] + b"x").status_code == 422
+    assert how_much(client, address) == 1_000
+    again = announce(client, upload, "site/zipped.ZIP", len(zip_bytes), body=zip_bytes[:900])
+    assert again.headers["location"] == address and again.headers["upload-offset"] == "1000"
+    unfinished = client.post(f"{upload}/finish")
+    assert unfinished.status_code == 422 and "No file has arrived" in unfinished.text
+    assert send(client, address, 1_000, zip_bytes[1_000:]).status_code == 204
+    assert how_much(client, address) == len(zip_bytes)
+
+    data = picture(7)
+    made = announce(client, upload, "site/heron/7.jpg", len(data), body=data)
+    assert made.headers["upload-offset"] == str(len(data))
+    announce(client, upload, "late.jpg", 10)
+    known = {file["path"]: file["arrived"] for file in client.get(f"{upload}/files").json()}
+    assert known == {"site/zipped.ZIP": True, "site/heron/7.jpg": True, "late.jpg": False}
+    unfinished = client.post(f"{upload}/finish")
+    assert unfinished.status_code == 422 and "late.jpg" in unfinished.text
+    page = client.post(f"{upload}/finish", data={"leave_out": "1"})
+    assert page.url.path.startswith("/collections/"), page.text
+    wait_until(lambda: "Start a search" in client.get(page.url.path).text)
+
+    with client.app.state.database.session() as session:
+        paths = set(session.scalars(select(ImagePath.path)))
+        files = session.scalars(select(Image.file)).all()
+        labels = set(session.scalars(select(OracleLabel.label)))
+        assert session.scalars(select(Upload.state)).all() == ["done"]
+    assert paths == {"owl/0.jpg", "owl/1.jpg", "owl/2.jpg", "site/heron/7.jpg"}
+    assert labels == {"owl", "heron"}
+    originals = client.app.state.settings.home / "originals"
+    assert all(Path(file).is_relative_to(originals) and Path(file).exists() for file in files)
+    assert not folder_of(client, upload).exists()
+    assert count(client, UploadedFile) == 0
+    assert "Uploaded from a browser" in client.get(page.url.path).text
+    assert client.get(upload).status_code == 404
+
+
+def test_half_a_piece_before_a_kill_is_not_sent_twice(idle_client, begin):
+    """Bytes that reached the disk without an answer: the size on disk is what counts."""
+    client = idle_client
+    upload = begin(client)
+    data = picture()
+    address = announce(client, upload, "a.jpg", len(data)).headers["location"]
+    send(client, address, 0, data[:100])
+    [part] = (folder_of(client, upload) / "parts").iterdir()
+    with part.open("ab") as file:
+        file.write(data[100:150])  # and then the server was killed
+    assert send(client, address, 100, data[100:]).status_code == 409
+    assert how_much(client, address) == 150
+    assert send(client, address, 150, data[150:]).status_code == 204
+    assert (folder_of(client, upload) / "files" / "a.jpg").read_bytes() == data
+    whole = folder_of(client, upload) / "files" / "a.jpg"
+    assert whole.stat().st_mtime == 1_700_000_000
+
+    address = announce(client, upload, "b.jpg", len(data), body=data).headers["location"]
+    with client.app.state.database.session() as session:
+        [file] = session.scalars(select(UploadedFile).filter_by(path="b.jpg"))
+        file.has_arrived = False  # killed between the move and the row
+    assert how_much(client, address) == len(data)
+    assert all(file["arrived"] for file in client.get(f"{upload}/files").json())
+
+
+def test_one_connection_at_a_time_writes_a_file(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    address = announce(client, upload, "a.jpg", 100).headers["location"]
+    state = client.app.state
+    with state.database.session() as session:
+        row = session.scalars(select(Upload)).one()
+        place = get_place(session, row, int(address.rsplit("/", 1)[1]), settings=state.settings)
+    with append_to(place, 0) as file:
+        file.write(b"x" * 10)
+        refused = send(client, address, 10, b"y" * 10)
+        assert refused.status_code == 423 and refused.json()["error"] == "UploadBusy"
+    assert send(client, address, 10, b"y" * 10).status_code == 204
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../a.jpg",
+        "a/../../b.jpg",
+        "/etc/passwd",
+        "C:\\a.jpg",
+        "c:/a.jpg",
+        "..\\a.jpg",
+        "",
+        "./",
+        "x" * 300,
+    ],
+)
+def test_paths_that_lead_out_are_refused(idle_client, begin, path):
+    upload = begin(idle_client)
+    refused = announce(idle_client, upload, path, 10, body=b"x" * 10)
+    assert refused.status_code == 422 and "sent" in refused.json()["detail"]
+    assert not folder_of(idle_client, upload).exists()
+
+
+def test_odd_names_are_cleaned():
+    assert clean_path("DCIM\\100/./IMG 1.jpg") == "DCIM/100/IMG 1.jpg"
+    assert clean_path("a\nb\x00\u202ec.jpg") == "a_b__c.jpg"
+    assert clean_path("con/NUL.jpg/ab. ") == "_con/_NUL.jpg/ab"
+    assert clean_path("Žirafa/č.jpg") == "Žirafa/č.jpg"
+
+
+def test_others_reach_neither_uploads_nor_their_files(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    address = announce(client, upload, "a.jpg", 100, body=b"x" * 10).headers["location"]
+    with client.app.state.database.session() as session:
+        session.scalars(select(Upload)).one().person_id = make_person(session, name="other").id
+    requests = [
+        client.get(upload),
+        client.get(f"{upload}/files"),
+        client.head(address, headers=TUS),
+        send(client, address, 10, b"y"),
+        announce(client, upload, "b.jpg", 1),
+        client.post(f"{upload}/finish"),
+        client.post(f"{upload}/cancel"),
+        client.post(f"{upload}/form", files={"files": ("a.jpg", b"x")}),
+    ]
+    assert [answer.status_code for answer in requests] == [404] * len(requests)
+    with client.app.state.database.session() as session:
+        get_local_person(session).role = "ecologist"
+    assert send(client, address, 10, b"y").status_code == 403
+    client.cookies.clear()
+    assert send(client, address, 10, b"y").status_code == 401
+    assert announce(client, upload, "b.jpg", 1, body=b"x").status_code == 401
+
+
+def test_quota_counts_what_a_person_uploaded_and_says_so(idle_client, begin, monkeypatch):
+    client = idle_client
+    state = client.app.state
+    state.settings = state.settings.model_copy(update={"upload_quota_gb": 1_000 / 1e9})
+    upload = begin(client)
+    assert announce(client, upload, "a.jpg", 600).status_code == 201
+    assert announce(client, upload, "a.jpg", 600).status_code == 201  # the same file again
+    refused = announce(client, upload, "b.jpg", 500)
+    assert refused.status_code == 413 and "You may upload" in refused.json()["detail"]
+    assert announce(client, upload, "a.jpg", 900).status_code == 201  # in place of the 600
+    assert "900 bytes of the 1.0 kB" in client.get(upload).text
+    client.post(f"{upload}/cancel")
+    assert announce(client, begin(client, "Pond"), "b.jpg", 500).status_code == 201
+
+
+def test_announced_files_must_fit_the_disk(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    free = shutil.disk_usage(client.app.state.settings.home).free
+    state = client.app.state
+    state.settings = state.settings.model_copy(
+        update={"upload_quota_gb": 1e9, "keep_free_gb": free / 1e9 - 0.002}
+    )
+    refused = announce(client, upload, "a.jpg", 10**9)
+    assert refused.status_code == 507 and "no room" in refused.json()["detail"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 3 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a small disk here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_disk_that_fills_up_is_told_and_goes_on_when_there_is_room(client, begin, small_disk):
+    state = client.app.state
+    home = state.settings.home
+    for folder in ("uploads", "originals", "thumbnails"):
+        shutil.rmtree(home / folder, ignore_errors=True)
+        (small_disk / folder).mkdir()
+        (home / folder).symlink_to(small_disk / folder)
+    upload = begin(client)
+    files = [(f"{number}.jpg", picture(number)) for number in range(3)]
+    for path, content in files:
+        announce(client, upload, path, len(content), body=content)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 2_800_000)
+    noise = os.urandom(400_000)
+    address = announce(client, upload, "big.bmp", len(noise)).headers["location"]
+    full = send(client, address, 0, noise)
+    assert full.status_code == 507 and "full" in full.json()["detail"]
+    kept = how_much(client, address)
+    assert 0 < kept < len(noise)
+
+    ballast.write_bytes(b"x" * 2_000_000)
+    assert send(client, address, kept, noise[kept:]).status_code == 204
+    free = shutil.disk_usage(small_disk).free
+    ballast2 = small_disk / "ballast2"
+    ballast2.write_bytes(b"x" * (free - 8_192))
+    page = client.post(f"{upload}/finish")
+    wait_until(lambda: read_job(client).state == "failed")
+    assert "This collection is not ready" in client.get(page.url.path).text
+    with state.database.session() as session:
+        [job] = session.scalars(select(Job))
+        assert job.state == "failed" and "can't write" in job.problem, job.problem
+        images = session.scalars(select(Image)).all()
+        assert all(Path(image.file).stat().st_size == image.size_bytes for image in images)
+    assert "Run again" in client.get(page.url.path).text
+    ballast.unlink()
+    ballast2.unlink()
+    client.post(f"/work/{job.id}/again")
+    wait_until(lambda: "Start a search" in client.get(page.url.path).text)
+    assert count(client, Image) == 3
+
+
+def test_form_without_scripts_takes_files_and_imports_them(client, begin):
+    upload = begin(client)
+    nothing = client.post(f"{upload}/form", files={"files": ("", b"")})
+    assert nothing.status_code == 422 and "No file has arrived" in nothing.text
+    files = [("files", (f"{number}.jpg", picture(number))) for number in range(2)]
+    page = client.post(f"{upload}/form", files=files)
+    assert page.url.path.startswith("/collections/"), page.text
+    wait_until(lambda: "Start a search" in client.get(page.url.path).text)
+    assert count(client, Image) == 2
+
+
+def test_open_upload_is_found_again_and_forgotten_ones_are_cleared(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    with client.app.state.database.session() as session:
+        collection_id = session.scalars(select(Collection.id)).one()
+    here = f"/collections/{collection_id}"
+    assert "No photo has been uploaded yet" in client.get(here).text
+    announce(client, upload, "a.jpg", 10, body=b"x" * 10)
+    announce(client, upload, "b.jpg", 10)
+    assert "1 of 2 files arrived" in client.get(here).text
+    state = client.app.state
+    with state.database.session() as session:
+        sweep_uploads(session, state.settings)
+    assert client.get(upload).status_code == 200
+    stray = state.settings.home / "uploads" / "999"
+    stray.mkdir()
+    with state.database.session() as session:
+        sweep_uploads(session, state.settings.model_copy(update={"upload_days": 1e-9}))
+    assert client.get(upload).status_code == 404
+    assert list((state.settings.home / "uploads").iterdir()) == []
+
+
+def test_failed_import_keeps_its_files_for_some_days_only(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    announce(client, upload, "a.jpg", 1, body=b"x")
+    client.post(f"{upload}/finish")
+    state = client.app.state
+    soon = state.settings.model_copy(update={"upload_days": 1e-9})
+    with state.database.session() as session:
+        sweep_uploads(session, soon)  # its job still waits
+        assert session.scalars(select(Upload)).one().state == "importing"
+    assert folder_of(client, upload).exists()
+    with state.database.session() as session:
+        session.scalars(select(Job)).one().state = "failed"
+    with state.database.session() as session:
+        sweep_uploads(session, soon)
+        assert session.scalars(select(Upload)).first() is None
+        with pytest.raises(NotFound, match="Upload them again"):
+            list_sources(session, 1, settings=state.settings)
+    assert not folder_of(client, upload).exists()
+
+
+def test_adding_to_a_collection_begins_an_upload(idle_client):
+    client = idle_client
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+    page = client.post(f"/collections/{collection.id}/uploads")
+    assert page.url.path.startswith("/uploads/") and "Upload to Pond" in page.text
