@@ -61,7 +61,8 @@ def describe_queue(engine) -> dict[str, list]:
         "columns": "SELECT table_name, column_name, data_type, is_nullable, column_default "
         "FROM information_schema.columns WHERE table_name LIKE 'procrastinate%'",
         "functions": "SELECT proname, prosrc FROM pg_proc WHERE proname LIKE 'procrastinate%'",
-        "triggers": "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+        "triggers": "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger "
+        "WHERE tgname LIKE 'procrastinate%'",
         "indexes": "SELECT indexname, indexdef FROM pg_indexes "
         "WHERE tablename LIKE 'procrastinate%'",
         "labels": "SELECT enumlabel FROM pg_enum",

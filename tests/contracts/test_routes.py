@@ -15,7 +15,17 @@ from app.evaluation import ReplaySettings
 from app.reading import thumbnail_path
 from app.searching import open_search
 from app.security import add_token, issue_sign_in_link
-from app.tables import CollectionPerson, Example, OracleLabel, Photo, Replay, SearchMember
+from app.tables import (
+    CollectionPerson,
+    Example,
+    Job,
+    OracleLabel,
+    Photo,
+    Replay,
+    SearchMember,
+    Upload,
+    UploadedFile,
+)
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 
 # Ada owns the collection's search, Ben is its member; the collection is listed for Ada, Ben, Eva
@@ -68,8 +78,17 @@ TABLE = {
     "GET /bin": EVERYBODY,
     "POST /bin/{kind}/{thing_id}/restore": (set(), {"vic", "vera"}),  # nothing lies there
     "GET /work": EVERYBODY,
-    "POST /work/{job_id}/stop": ({"ann"}, {"vic", "vera"}),  # Ann's as an admin, else Eva's own
-    "POST /work/{job_id}/again": ({"ann"}, {"vic", "vera"}),
+    "POST /work/{job_id}/stop": ({"ann", "eva"}, set()),  # Eva's own
+    "POST /work/{job_id}/again": ({"ann", "eva"}, set()),
+    "GET /uploads/{upload_id}": ADMINS,
+    "POST /uploads/{upload_id}/finish": ADMINS,
+    "POST /uploads/{upload_id}/cancel": ADMINS,
+    "POST /uploads/{upload_id}/form": ADMINS,
+    "GET /uploads/{upload_id}/files": ADMINS,
+    "POST /uploads/{upload_id}/files": ADMINS,
+    "HEAD /uploads/{upload_id}/files/{file_id}": ADMINS,
+    "PATCH /uploads/{upload_id}/files/{file_id}": ADMINS,
+    "POST /collections/{collection_id}/uploads": ADMINS,
     "GET /people": ADMINS,
     "POST /people": ADMINS,
     "POST /people/{person_id}/role": ADMINS,
@@ -162,6 +181,9 @@ TABLE = {
 }
 # Whoever may do these would change what the other requests find; other tests do them.
 DONE_ELSEWHERE = {
+    "POST /uploads/{upload_id}/finish",
+    "POST /uploads/{upload_id}/cancel",
+    "POST /uploads/{upload_id}/form",
     "POST /account/name",
     "POST /account/logins/end",
     "POST /people/{person_id}/role",
@@ -228,6 +250,19 @@ def world(web, settings):
         )
         session.add(replay)
         session.flush()
+        job = Job(
+            kind="replay",
+            collection_id=collection.id,
+            person_id=people["eva"].id,
+            arguments={"replay_id": replay.id},
+            state="done",
+        )
+        upload = Upload(collection_id=collection.id, person_id=people["ann"].id, state="receiving")
+        session.add_all([job, upload])
+        session.flush()
+        file = UploadedFile(upload_id=upload.id, path="a.jpg", size_bytes=3)
+        session.add(file)
+        session.flush()
         nobody = make_person(session, name="nobody", role="admin")
         links = {
             name: issue_sign_in_link(session, person, base_url="", settings=state.settings)
@@ -241,6 +276,9 @@ def world(web, settings):
             "photo_id": photo.id,
             "replay_id": replay.id,
             "person_id": people["ben"].id,
+            "job_id": job.id,
+            "upload_id": upload.id,
+            "file_id": file.id,
         }
         token = add_token(session, people["ada"], "look", scope="read")
     signed_in = {}
