@@ -27,6 +27,7 @@ from app.engine.coverage import class_radius, coverage
 from app.engine.head import Head
 from app.engine.index import VectorIndex, open_index
 from app.engine.loop import STRATEGIES
+from app.engine.metric import Metric
 from app.engine.replay import replay
 from app.engine.strategies import ranking
 from app.engine.strategies.fitting import (
@@ -34,6 +35,7 @@ from app.engine.strategies.fitting import (
     STEADYING,
     WITHOUT_A_NO,
     Lesson,
+    fit_in_metric,
     fit_with_pseudo_negatives,
 )
 from app.engine.strategies.round_state import Choice, Chooser, RoundState
@@ -44,19 +46,24 @@ Integers = NDArray[np.int64]
 def fit_loosely(lesson: Lesson) -> Head:
     """The head of `rarefind` on the answers alone, as far as they hold both classes."""
     wanted = 0 if len(lesson.negatives) else WITHOUT_A_NO
-    return fit_with_pseudo_negatives(lesson, wanted, C=LOOSE_C)
+    return fit_in_metric(lesson, wanted, C=LOOSE_C)
 
 
 def fit_tightly(lesson: Lesson) -> Head:
     """The head of `rarefind`, regularised as that of pf-ma."""
-    return fit_with_pseudo_negatives(lesson, STEADYING)
+    return fit_in_metric(lesson, STEADYING, C=10.0)
 
 
-def fit_fading(lesson: Lesson) -> Head:
-    """The head of `rarefind` with one pseudo-negative less for every two answers of no."""
-    return fit_with_pseudo_negatives(
-        lesson, max(0, STEADYING - len(lesson.negatives) // 2), C=LOOSE_C
-    )
+def fit_plainly(lesson: Lesson) -> Head:
+    """The head of `rarefind` on the vectors as they are."""
+    return fit_with_pseudo_negatives(lesson, STEADYING, C=LOOSE_C)
+
+
+def choose_plainly(state: RoundState) -> Choice:
+    """The order of `rarefind`, images compared by the vectors as they are."""
+    none = np.zeros((0, state.index.dimension), np.float32)
+    plain = Metric(np.zeros(state.index.dimension, np.float32), none, none[:, 0], 1.0)
+    return ranking.rarefind(replace(state, index=replace(state.index, _metric=plain)))
 
 
 def rarefind_with(name: str, part: Any) -> Chooser:
@@ -77,7 +84,8 @@ def no_doubt(state: RoundState) -> Choice:
 WITHOUT_A_PART: dict[str, dict[str, Any]] = {
     "rarefind, C = 10": {"fit": fit_tightly},
     "rarefind, no pseudo-negatives": {"fit": fit_loosely},
-    "rarefind, fading pseudo-negatives": {"fit": fit_fading},
+    "rarefind, head without the metric": {"fit": fit_plainly},
+    "rarefind, no metric at all": {"fit": fit_plainly, "choose": choose_plainly},
     "rarefind, none by doubt": {"choose": rarefind_with("pf_ma", no_doubt)},
     "rarefind, all by doubt": {"choose": ranking.pf_ma},
     "rarefind, no resemblance": {"choose": rarefind_with("RESEMBLANCE", 0.0)},
