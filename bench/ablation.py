@@ -35,7 +35,6 @@ from app.engine.strategies.fitting import (
     STEADYING,
     WITHOUT_A_NO,
     Lesson,
-    fit_in_metric,
     fit_with_pseudo_negatives,
 )
 from app.engine.strategies.round_state import Choice, Chooser, RoundState
@@ -46,17 +45,12 @@ Integers = NDArray[np.int64]
 def fit_loosely(lesson: Lesson) -> Head:
     """The head of `rarefind` on the answers alone, as far as they hold both classes."""
     wanted = 0 if len(lesson.negatives) else WITHOUT_A_NO
-    return fit_in_metric(lesson, wanted, C=LOOSE_C)
+    return fit_with_pseudo_negatives(lesson, wanted, C=LOOSE_C)
 
 
 def fit_tightly(lesson: Lesson) -> Head:
     """The head of `rarefind`, regularised as that of pf-ma."""
-    return fit_in_metric(lesson, STEADYING, C=10.0)
-
-
-def fit_plainly(lesson: Lesson) -> Head:
-    """The head of `rarefind` on the vectors as they are."""
-    return fit_with_pseudo_negatives(lesson, STEADYING, C=LOOSE_C)
+    return fit_with_pseudo_negatives(lesson, STEADYING)
 
 
 def choose_plainly(state: RoundState) -> Choice:
@@ -84,8 +78,7 @@ def no_doubt(state: RoundState) -> Choice:
 WITHOUT_A_PART: dict[str, dict[str, Any]] = {
     "rarefind, C = 10": {"fit": fit_tightly},
     "rarefind, no pseudo-negatives": {"fit": fit_loosely},
-    "rarefind, head without the metric": {"fit": fit_plainly},
-    "rarefind, no metric at all": {"fit": fit_plainly, "choose": choose_plainly},
+    "rarefind, without the metric": {"choose": choose_plainly},
     "rarefind, none by doubt": {"choose": rarefind_with("pf_ma", no_doubt)},
     "rarefind, all by doubt": {"choose": ranking.pf_ma},
     "rarefind, no resemblance": {"choose": rarefind_with("RESEMBLANCE", 0.0)},

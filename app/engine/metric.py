@@ -37,7 +37,11 @@ class Metric:
 
     def apply(self, vectors: Floats) -> Floats:
         """Vectors (k, d) of the index in this metric, (k, d) float32."""
-        return self._scale(vectors - self.centre)
+        rest = np.float32(self.rest)
+        centred = vectors - self.centre
+        along: Floats = (centred @ self.directions.T) * (self.gains - rest)
+        applied: Floats = (rest * centred + along @ self.directions).astype(np.float32, copy=False)
+        return applied
 
     def apply_unit(self, vectors: Floats) -> Floats:
         """The same, brought to unit length: their products are cosines in this metric."""
@@ -45,17 +49,6 @@ class Metric:
         lengths = np.linalg.norm(applied, axis=1, keepdims=True).astype(np.float32)
         unit: Floats = applied / np.maximum(lengths, np.float32(1e-12))
         return unit
-
-    def to_index(self, weights: Floats, bias: float) -> tuple[Floats, float]:
-        """Weights (d,) and bias fitted on applied vectors, for the vectors of the index."""
-        scaled = self._scale(weights[None, :])[0]
-        return scaled, float(bias - scaled @ self.centre)
-
-    def _scale(self, vectors: Floats) -> Floats:
-        rest = np.float32(self.rest)
-        along: Floats = (vectors @ self.directions.T) * (self.gains - rest)
-        scaled: Floats = (rest * vectors + along @ self.directions).astype(np.float32, copy=False)
-        return scaled
 
 
 def learn_metric(vectors: Floats, centre: Floats) -> Metric:

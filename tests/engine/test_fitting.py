@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.engine.head import Head, fit_head
+from app.engine.head import fit_head
 from app.engine.strategies.fitting import (
     Lesson,
     fit_on_answers,
@@ -29,25 +29,20 @@ def lesson_of(index, positives, negatives, seed=0):
     )
 
 
-def naive_head(index, positives, negatives, wanted, C=10.0, seed=0, in_metric=False):
-    """Draw twice as many, keep the half that is least like the positives' mean; then fit."""
+def naive_head(index, positives, negatives, wanted, C=10.0, seed=0):
+    """Draw twice as many, keep the half that is least like the positives' mean."""
     unanswered = np.setdiff1d(np.arange(index.count), [*positives, *negatives])
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(unanswered, min(2 * wanted, len(unanswered)), replace=False))
     similarities = index.vectors[drawn] @ index.vectors[positives].mean(axis=0)
     kept = sorted(drawn, key=dict(zip(drawn, similarities, strict=True)).get)[: -(-len(drawn) // 2)]
-    vectors, centre = index.vectors, index.mean
-    if in_metric:
-        vectors, centre = index.metric.apply(vectors), np.zeros_like(index.mean)
-    head = fit_head(
-        vectors[positives], vectors[negatives], pseudo_negatives=vectors[kept], centre=centre, C=C
+    return fit_head(
+        index.vectors[positives],
+        index.vectors[negatives],
+        pseudo_negatives=index.vectors[kept],
+        centre=index.mean,
+        C=C,
     )
-    if in_metric:  # the weights that give the vectors as they are the scores of those applied
-        scores = vectors @ head.weights + head.bias
-        ones = np.ones((index.count, 1))
-        line, *_ = np.linalg.lstsq(np.hstack([index.vectors, ones]), scores, rcond=None)
-        head = Head(line[:-1], float(line[-1]))
-    return head
 
 
 def assert_same(head, expected):
@@ -70,8 +65,7 @@ def assert_same(head, expected):
 )
 def test_each_rule_draws_its_number_of_pseudo_negatives(index, fit, negatives, wanted, C):
     head = fit(lesson_of(index, [1, 2, 3], negatives))
-    in_metric = fit is fit_steadied
-    assert_same(head, naive_head(index, [1, 2, 3], negatives, wanted, C, in_metric=in_metric))
+    assert_same(head, naive_head(index, [1, 2, 3], negatives, wanted, C))
 
 
 def test_all_unanswered_may_be_fewer_than_wanted(index):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from app.engine import metric as engine_metric
-from app.engine.head import fit_head
 from app.engine.index import METRIC, IndexDamaged, build_index, open_index
 from app.engine.metric import learn_metric
 
@@ -72,19 +71,6 @@ def test_what_differs_among_neighbours_counts_less():
     axes = metric.apply(np.eye(5, dtype=np.float32) + metric.centre)
     lengths = np.linalg.norm(axes, axis=1)
     assert lengths[0] < 0.75 * lengths[1:].min()
-
-
-def test_a_head_of_the_metric_gives_the_same_scores_to_the_vectors_as_they_are():
-    vectors = drawn(2)
-    metric = learn_metric(vectors, vectors.mean(axis=0))
-    applied = metric.apply(vectors)
-    head = fit_head(
-        applied[:5], applied[5:20], pseudo_negatives=applied[:0], centre=np.zeros(7, np.float32)
-    )
-    weights, bias = metric.to_index(head.weights, head.bias)
-    np.testing.assert_allclose(
-        vectors @ weights + bias, applied @ head.weights + head.bias, atol=1e-4
-    )
 
 
 @pytest.mark.parametrize("vectors", [[[0.6, 0.8]], [[0.6, 0.8]] * 9], ids=["one", "equal"])

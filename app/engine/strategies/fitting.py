@@ -58,13 +58,13 @@ def fit_on_tight_budget(lesson: Lesson) -> Head:
 
 
 def fit_steadied(lesson: Lesson) -> Head:
-    """Loosely regularised (C = 30), in the index's metric, always with 100 pseudo-negatives.
+    """Loosely regularised (C = 30), always with 100 pseudo-negatives: the head of `rarefind`.
 
-    The head of `rarefind`. A loose head tells the target from its look-alikes by few answers; alone
-    it would forget the rest of the collection, which the pseudo-negatives hold in place.
+    A loose head tells the target from its look-alikes by few answers; alone it would forget the
+    rest of the collection, which the pseudo-negatives hold in place.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
-    return fit_in_metric(lesson, STEADYING, C=LOOSE_C)
+    return fit_with_pseudo_negatives(lesson, STEADYING, C=LOOSE_C)
 
 
 def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> Head:
@@ -82,23 +82,6 @@ def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> H
         centre=lesson.index.mean,
         C=C,
     )
-
-
-def fit_in_metric(lesson: Lesson, wanted: int, C: float) -> Head:
-    """As `fit_with_pseudo_negatives`, but regularised in the metric of the index.
-
-    Parameters, returns and errors are the same: the head is for the vectors as they are.
-    Source: docs/algorithms.md, "The metric".
-    """
-    metric = lesson.index.metric
-    head = fit_head(
-        metric.apply(lesson.positives),
-        metric.apply(lesson.negatives),
-        pseudo_negatives=metric.apply(lesson.index.vectors[draw_unlike(lesson, wanted)]),
-        centre=np.zeros_like(lesson.index.mean),
-        C=C,
-    )
-    return Head(*metric.to_index(head.weights, head.bias))
 
 
 def draw_unlike(lesson: Lesson, wanted: int) -> Integers:
