@@ -281,6 +281,7 @@ class Worker:
         self._stopping = Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: asyncio.Task[None] | None = None
+        self._is_busy = False
         self._thread = Thread(target=self._live, name="jobs", daemon=True)
 
     def start(self) -> None:
@@ -349,7 +350,7 @@ class Worker:
             )
             if self._stopping.is_set():
                 self._work.cancel()
-            looking = asyncio.create_task(self._take_over(app))
+            looking = asyncio.create_task(self._take_over(app, self._work))
             try:
                 with suppress(asyncio.CancelledError):
                     await self._work
@@ -358,9 +359,9 @@ class Worker:
                 with suppress(asyncio.CancelledError):
                     await looking
 
-    async def _take_over(self, app: procrastinate.App) -> None:
-        """Put jobs whose worker died back in line, for any worker."""
-        while True:
+    async def _take_over(self, app: procrastinate.App, work: asyncio.Task[None]) -> None:
+        """Put jobs whose worker died back in line, for any worker, until this one is stopped."""
+        while not self._stopping.is_set():
             try:
                 silent = await app.job_manager.get_stalled_jobs(seconds_since_heartbeat=SILENT_S)
                 queue_ids = await asyncio.to_thread(
@@ -374,6 +375,12 @@ class Worker:
                         )
             except (ConnectorException, SQLAlchemyError) as error:
                 logger.warning("Can't look for jobs that nobody does: %s", error)
+            await asyncio.sleep(LOOK_S)
+        # The pool of connections loses a cancellation now and then: it is asked for again, but not
+        # while a job is under way, which is handed back in good order.
+        while not work.done():
+            if not self._is_busy:
+                work.cancel()
             await asyncio.sleep(LOOK_S)
 
     def _list_dead(self, silent: list[int]) -> list[int]:
@@ -404,6 +411,13 @@ class Worker:
             return queue_ids
 
     def _run(self, job_id: int) -> None:
+        self._is_busy = True
+        try:
+            self._run_held(job_id)
+        finally:
+            self._is_busy = False
+
+    def _run_held(self, job_id: int) -> None:
         with self._hold(job_id) as lock:
             job = self._begin(job_id)
             if job is None:
