@@ -11,7 +11,7 @@ all of them only while they see its collection. Admins are no exception.
 import re
 
 from fastapi import Request
-from sqlalchemy import ColumnElement, delete, exists, or_, select
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -29,6 +29,7 @@ from app.tables import (
     Photo,
     Search,
     SearchMember,
+    Seat,
 )
 
 ID = re.compile(
@@ -252,6 +253,9 @@ def remove_member(session: Session, person: Person, search: Search, person_id: i
         raise NotFound("There is no such member in this search.")
     name = member.person.name
     session.delete(member)
+    # Who is not there holds no images: others are asked them.
+    seat = (Seat.search_id == search.id) & (Seat.person_id == person_id)
+    session.execute(update(Seat).where(seat).values(here_until=func.now()))
     left = person.id == person_id
     what = f"Left “{search.target_name}”" if left else f"Took {name} out of “{search.target_name}”"
     note(session, person, "share", what, search=search)

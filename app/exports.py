@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from app.indexing import OpenIndexes
 from app.reporting import describe_images
-from app.searching import list_chain, read_current_answers
+from app.searching import read_current_answers
+from app.seats import list_standing
 from app.tables import Image, ImageIndex, Round, RoundImage, Search
 
 Format = Literal["csv", "jsonl"]
@@ -33,6 +34,7 @@ class ExportRow:
     longitude: float | None
     camera: str | None
     answer: str
+    no_because: str | None
     answered_by: str | None
     answered_at: str | None  # ISO 8601 with offset
     round: int | None
@@ -68,7 +70,7 @@ def export_rows(session: Session, search: Search, indexes: OpenIndexes) -> Itera
         return
     tip = session.get_one(Round, search.current_round_id)
     index = indexes.get(session.get_one(ImageIndex, tip.index_id))
-    chain = list_chain(tip.id)
+    chain = list_standing(search)
     images = session.scalars(
         select(Image).where(Image.id.in_(answers)).order_by(Image.path, Image.id)
     ).all()
@@ -95,6 +97,7 @@ def export_rows(session: Session, search: Search, indexes: OpenIndexes) -> Itera
                 longitude=image.longitude,
                 camera=image.camera,
                 answer=answers[image.id],
+                no_because=card.no_reason,
                 answered_by=card.who,
                 answered_at=card.at.isoformat() if card.at else None,
                 round=card.round_number,

@@ -24,16 +24,19 @@ from app.indexing import OpenIndexes
 from app.searching import (
     UNDOABLE,
     choose_planned,
-    list_chain,
+    list_asked_elsewhere,
     list_detour_images,
     list_left_out,
     list_pool,
+    list_standing_steps,
     read_current_answers,
     read_engine_answers,
     read_head,
     read_opening,
+    read_reasons,
     read_steps,
 )
+from app.seats import find_seat, is_shared, list_held, list_here, list_standing, list_tips
 from app.tables import (
     Action,
     Answer,
@@ -80,6 +83,7 @@ class Card:
     height: int
     captured_at: datetime | None
     answer: str | None
+    no_reason: str | None
     reason: str
     reason_sentence: str
     score: float
@@ -106,6 +110,9 @@ class Grid:
     round_id: int
     number: int
     cards: list[Card]
+    is_shared: bool
+    people_here: list[Person]  # of a shared search
+    asked_elsewhere: int  # images that others were being asked when these were chosen
     strip: list[RoundTally]
     found: int
     answered: int
@@ -125,6 +132,7 @@ class AnswerEvent:
     """One answer an image was given, at its time."""
 
     value: str
+    reason: str | None
     who: str
     at: datetime
     round_number: int | None
@@ -136,6 +144,7 @@ class Explanation:
 
     image: Image
     answer: str | None
+    no_reason: str | None
     position: int | None  # in the current grid
     reason: str | None  # null for an image that no grid of this search has shown
     reason_sentence: str
@@ -155,6 +164,7 @@ class ResultCard:
     width: int
     height: int
     answer: str | None
+    no_reason: str | None
     who: str | None
     at: datetime | None
     round_number: int | None
@@ -210,9 +220,12 @@ class SearchSummary:
     positive_image_ids: list[int]
 
 
-def current_grid(session: Session, search: Search) -> Grid:
-    """The round to answer now, with the half-given answers as they were saved."""
-    made = _get_current_round(session, search)
+def current_grid(session: Session, search: Search, person: Person) -> Grid:
+    """The round a person has to answer now, with the half-given answers as they were saved.
+
+    Who has none in this search is shown the newest of the others'.
+    """
+    made = _get_round_of(session, search, person)
     shown = session.execute(
         select(RoundImage, Image)
         .join(Image, Image.id == RoundImage.image_id)
@@ -220,11 +233,17 @@ def current_grid(session: Session, search: Search) -> Grid:
         .order_by(RoundImage.position)
     ).all()
     answers = read_current_answers(session, search)
+    reasons = read_reasons(session, search, [image.id for _, image in shown])
+    shared = is_shared(session, search)
+    elsewhere: set[int] = set()
+    if shared:
+        image_ids = [image.id for _, image in shown]
+        elsewhere = list_asked_elsewhere(session, search, person, image_ids)
     tally = Counter(answers.values())
-    strip = _tally_rounds(session, made.previous_id, answers)
+    strip = _tally_rounds(session, search, answers)
     recent = strip[-RECENT_ROUNDS:]
     recent_answered = sum(one.yes + one.no + one.unsure for one in recent)
-    done, undone = read_steps(session, search)
+    done, undone = read_steps(session, search, person)
     return Grid(
         search=search,
         round_id=made.id,
@@ -238,13 +257,18 @@ def current_grid(session: Session, search: Search) -> Grid:
                 height=image.height,
                 captured_at=image.captured_at,
                 answer=answers.get(image.id),
+                no_reason=reasons.get(image.id),
                 reason=place.reason,
                 reason_sentence=REASON_SENTENCES[place.reason],
                 score=place.score,
                 probability=place.probability,
             )
             for place, image in shown
+            if image.id not in elsewhere
         ],
+        is_shared=shared,
+        people_here=list_here(session, search) if shared else [],
+        asked_elsewhere=len(elsewhere) or len(made.leased_ids or ()),
         strip=strip,
         found=tally["yes"],
         answered=len(answers),
@@ -275,15 +299,25 @@ def list_examples(session: Session, search: Search) -> list[Example]:
     )
 
 
-def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> list[int]:
+def upcoming_images(
+    session: Session, search: Search, person: Person, indexes: OpenIndexes
+) -> list[int]:
     """The images the next grid would most likely show, so that a browser can fetch them early.
 
     Proposes the next round as if this one were submitted as it stands, open images left aside.
     """
-    made = _get_current_round(session, search)
+    made = _get_round_of(session, search, person)
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
     left_out = list_left_out(session, search.collection_id, index)
-    answers = read_engine_answers(session, search, index, left_out=left_out)
+    held = list_held(session, search, person) if is_shared(session, search) else []
+    left_out += list_asked_elsewhere(session, search, person, held)
+    answers = read_engine_answers(
+        session,
+        search,
+        index,
+        left_out=left_out,
+        learns_from_poor=search.learns_from_poor,
+    )
     planned = None
     if made.detour_id is not None:
         detour = session.get_one(Detour, made.detour_id)
@@ -306,7 +340,7 @@ def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> l
 
 
 def explain_image(
-    session: Session, search: Search, image_id: int, indexes: OpenIndexes
+    session: Session, search: Search, image_id: int, person: Person, indexes: OpenIndexes
 ) -> Explanation:
     """Why this search shows an image: by figures, and the positives and negatives nearest to it.
 
@@ -315,8 +349,8 @@ def explain_image(
     image = session.get(Image, image_id)
     if image is None or image.collection_id != search.collection_id:
         raise NotFound("There is no such image in this collection.")
-    made = _get_current_round(session, search)
-    chain = list_chain(made.id)
+    made = _get_round_of(session, search, person)
+    chain = list_standing(search)
     place = session.scalar(
         select(RoundImage)
         .where(RoundImage.image_id == image_id, RoundImage.round_id.in_(select(chain.c.id)))
@@ -346,6 +380,7 @@ def explain_image(
     return Explanation(
         image=image,
         answer=read_current_answers(session, search, image_ids=[image_id]).get(image_id),
+        no_reason=read_reasons(session, search, [image_id]).get(image_id),
         position=place.position if place and place.round_id == made.id else None,
         reason=place.reason if place else None,
         reason_sentence=REASON_SENTENCES[place.reason] if place else sentence,
@@ -367,14 +402,14 @@ def list_results(
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
     head = read_head(made)
     answers = read_current_answers(session, search)
-    left_open = _list_left_open(session, made, answers)
-    likely = [] if head is None else _list_likely(session, search, made, head, index)
+    left_open = _list_left_open(session, search, answers)
+    likely = [] if head is None else _list_likely(session, search, head, index)
     if show == "likely":
         image_ids = likely
     elif show == "open":
         image_ids = left_open
     else:
-        image_ids = _list_answered(session, search, show)
+        image_ids = list_answered(session, search, show)
     counts = dict.fromkeys(RESULT_KINDS, 0) | Counter(answers.values())
     counts |= {"open": len(left_open), "likely": len(likely)}
     pages = max(1, ceil(len(image_ids) / RESULTS_PER_PAGE))
@@ -390,7 +425,7 @@ def describe_images(
     """Images with their newest answer, and their score by the head of the current round."""
     head = read_head(_get_current_round(session, search))
     newest = (
-        select(Answer.image_id, Answer.value, Person.name, Action.at, Round.number)
+        select(Answer.image_id, Answer.value, Answer.reason, Person.name, Action.at, Round.number)
         .join(Action, Action.id == Answer.action_id)
         .join(Person, Person.id == Action.person_id)
         .outerjoin(Round, Round.id == Action.round_id)
@@ -420,6 +455,7 @@ def describe_images(
                 width=image.width,
                 height=image.height,
                 answer=event.value if event else None,
+                no_reason=event.reason if event else None,
                 who=event.name if event else None,
                 at=event.at if event else None,
                 round_number=event.number if event else None,
@@ -449,7 +485,7 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
         select(Answer).where(Answer.action_id.in_(given)).order_by(Answer.id)
     ):
         given[answer.action_id].append((answer.image_id, answer.value))
-    standing = {step.id for step in read_steps(session, search)[0]}
+    standing = list_standing_steps(session, search)
     opened_with = _name_opening(list_examples(session, search))
     events = [
         HistoryEvent(
@@ -528,17 +564,26 @@ def _get_current_round(session: Session, search: Search) -> Round:
     return session.get_one(Round, search.current_round_id)
 
 
-def _tally_rounds(
-    session: Session, round_id: int | None, answers: dict[int, str]
-) -> list[RoundTally]:
-    """How the images of each round from the first to `round_id` stand now."""
-    chain = list_chain(round_id)
+def _get_round_of(session: Session, search: Search, person: Person) -> Round:
+    seat = find_seat(session, search, person)
+    if seat is None or seat.round_id is None:
+        return _get_current_round(session, search)
+    return session.get_one(Round, seat.round_id)
+
+
+def _tally_rounds(session: Session, search: Search, answers: dict[int, str]) -> list[RoundTally]:
+    """How the images of each submitted round stand now."""
+    chain = list_standing(search)
     shown = session.execute(
         select(Round.id, Round.number, RoundImage.image_id)
         .join(RoundImage, RoundImage.round_id == Round.id)
         .join(Image, Image.id == RoundImage.image_id)
-        .where(Round.id.in_(select(chain.c.id)), Image.removed_at.is_(None))
-        .order_by(Round.number)
+        .where(
+            Round.id.in_(select(chain.c.id)),
+            Round.id.not_in(list_tips(search)),
+            Image.removed_at.is_(None),
+        )
+        .order_by(Round.number, Round.id)
     )
     tallies: dict[tuple[int, int], Counter[str]] = {}
     for one_id, number, image_id in shown:
@@ -549,7 +594,7 @@ def _tally_rounds(
     ]
 
 
-def _list_answered(
+def list_answered(
     session: Session, search: Search, value: str, limit: int | None = None
 ) -> list[int]:
     """Images whose newest answer is `value`, the one answered last first."""
@@ -566,43 +611,49 @@ def _list_answered(
 
 
 def _list_latest_positives(session: Session, search: Search, limit: int) -> list[int]:
-    return _list_answered(session, search, "yes", limit)
+    return list_answered(session, search, "yes", limit)
 
 
-def _list_left_open(session: Session, made: Round, answers: dict[int, str]) -> list[int]:
+def _list_left_open(session: Session, search: Search, answers: dict[int, str]) -> list[int]:
     """Images of submitted rounds that have no answer, the latest shown first."""
-    chain = list_chain(made.previous_id)
+    chain = list_standing(search)
     shown = session.scalars(
         select(RoundImage.image_id)
         .join(Image, Image.id == RoundImage.image_id)
-        .where(RoundImage.round_id.in_(select(chain.c.id)), Image.removed_at.is_(None))
+        .where(
+            RoundImage.round_id.in_(select(chain.c.id)),
+            RoundImage.round_id.not_in(list_tips(search)),
+            Image.removed_at.is_(None),
+        )
         .order_by(RoundImage.round_id.desc(), RoundImage.position)
     )
     return [image_id for image_id in dict.fromkeys(shown) if image_id not in answers]
 
 
-def _list_likely(
-    session: Session, search: Search, made: Round, head: Head, index: VectorIndex
-) -> list[int]:
-    """Images outside the grid, without an answer, that the head takes for positives; best first."""
+def _list_likely(session: Session, search: Search, head: Head, index: VectorIndex) -> list[int]:
+    """Images outside all grids, without answer, that the head takes for positives, best first."""
     left_out = list_left_out(session, search.collection_id, index)
     answers = read_engine_answers(session, search, index, left_out=left_out)
     rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY)
-    in_grid = set(session.scalars(select(RoundImage.image_id).filter_by(round_id=made.id)))
+    in_grids = set(
+        session.scalars(
+            select(RoundImage.image_id).where(RoundImage.round_id.in_(list_tips(search)))
+        )
+    )
     image_ids: list[int] = index.image_ids[rows[scores > 0]].tolist()
-    return [image_id for image_id in image_ids if image_id not in in_grid]
+    return [image_id for image_id in image_ids if image_id not in in_grids]
 
 
 def _list_answer_events(session: Session, search: Search, image_id: int) -> list[AnswerEvent]:
     rows = session.execute(
-        select(Answer.value, Person.name, Action.at, Round.number)
+        select(Answer.value, Answer.reason, Person.name, Action.at, Round.number)
         .join(Action, Action.id == Answer.action_id)
         .join(Person, Person.id == Action.person_id)
         .outerjoin(Round, Round.id == Action.round_id)
         .where(Answer.search_id == search.id, Answer.image_id == image_id)
         .order_by(Answer.id)
     )
-    return [AnswerEvent(value, name, at, number) for value, name, at, number in rows]
+    return [AnswerEvent(*row) for row in rows]
 
 
 def _name_opening(examples: list[Example]) -> str:

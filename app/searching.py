@@ -1,9 +1,10 @@
 """Everything that changes a search: open, answer, submit, detour, undo, redo, correct, change.
 
-Answers and actions are only added. Undo takes back the newest action that still stands: an
+Answers and actions are only added. Undo takes back one's own newest action that still stands: an
 answer, or a whole submit, which makes the round before the current one again. Rounds form a tree
-whose tip is `Search.current_round_id`. Whoever changes a search holds its row's lock, so two tabs
-and double clicks come one after the other.
+with a tip for each person, at their seat; images that others are being asked (app/seats.py) are
+left out of a round. Whoever changes a search holds its row's lock, so two people, two tabs and
+double clicks come one after the other.
 """
 
 import secrets
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import ColumnElement, Row, delete, func, insert, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -45,9 +46,11 @@ from app.errors import (
 )
 from app.indexes import MAX_WORDS_LENGTH, choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
+from app.seats import find_seat, is_shared, lease, let_go, list_held, list_own, list_seats, stay
 from app.settings import Settings
 from app.tables import (
     DETOUR_KINDS,
+    NO_REASONS,
     Action,
     Answer,
     Detour,
@@ -60,6 +63,7 @@ from app.tables import (
     Round,
     RoundImage,
     Search,
+    Seat,
     TrayItem,
 )
 
@@ -69,6 +73,9 @@ NEAR_ANSWERS = f"{ANCHORAL}pf-ma"
 DEFAULT_STRATEGY = "rarefind"
 MAX_NAME_LENGTH = 200
 MAX_COUNTS_LENGTH = 2_000
+POOR_REASONS = ("too-poor", "empty")  # such a no says nothing of what the target looks like
+MAX_REASON_LENGTH = 60
+MAX_OWN_REASONS = 6  # with the three given ones, a key from 1 to 9 each
 VALUES = {"yes": Value.YES, "no": Value.NO, "unsure": Value.UNSURE}
 UNDOABLE = ("answer", "submit", "correct", "detour")
 SMALLEST_DETOUR = 6  # images
@@ -81,7 +88,8 @@ LARGEST_DETOURS = {
     "absence": 100_000,
 }
 
-Values = dict[int, str | None]  # image id -> yes, no, unsure, or None for no answer
+# Image id -> yes, no, unsure, or None for no answer. A no may have its reason: "no:too-poor".
+Values = dict[int, str | None]
 StepRow = Row[int, str, int | None, int | None]  # id, kind, round_id, next_round_id
 
 
@@ -218,8 +226,10 @@ def open_search(
     action = _add_action(session, search, person, kind="example", round_id=None, gesture_key=None)
     _add_answers(session, action, dict.fromkeys(image_ids, "yes"))
     session.flush()
-    first = _add_round(session, search, previous=None, detour=None, indexes=indexes)
-    search.current_round_id = first.id
+    seat = Seat(search_id=search.id, person_id=person.id)
+    session.add(seat)
+    first = _add_round(session, search, person, previous=None, detour=None, indexes=indexes)
+    _move(session, search, seat, first.id)
     session.execute(
         delete(TrayItem).where(
             TrayItem.person_id == person.id,
@@ -229,6 +239,60 @@ def open_search(
     )
     session.flush()
     return search
+
+
+def sit_down(
+    session: Session, search: Search, *, person: Person, visit: str | None, indexes: OpenIndexes
+) -> None:
+    """Take one's place in a search: a first grid for who is new in it.
+
+    In a shared search the images of the grid are held again, as far as nobody else got them
+    meanwhile. `visit` names the page that was opened, None where none was.
+    """
+    seat = find_seat(session, search, person)
+    if seat is not None and not is_shared(session, search):
+        return
+    _lock(session, search)
+    seat = find_seat(session, search, person)
+    if seat is None:
+        others = list_seats(session, search)
+        for other in others:
+            if other.round_id is not None and not list_own(session, other):  # alone until now
+                lease(session, other, _list_round_image_ids(session, other.round_id))
+        seat = Seat(search_id=search.id, person_id=person.id)
+        session.add(seat)
+        session.flush()
+        first = _add_round(session, search, person, previous=None, detour=None, indexes=indexes)
+        _move(session, search, seat, first.id)
+    else:
+        stay(session, seat)
+    if visit is not None:
+        seat.visit = visit
+    session.flush()
+
+
+def stay_here(session: Session, search: Search, *, person: Person) -> set[int]:
+    """Give a sign that one is still there; the images of one's grid that are one's own to answer.
+
+    Those that have an answer are among them.
+    """
+    _lock(session, search)
+    seat = find_seat(session, search, person)
+    if seat is None or seat.round_id is None:
+        return set()
+    stay(session, seat)
+    shown = _list_round_image_ids(session, seat.round_id)
+    return set(shown) - list_asked_elsewhere(session, search, person, shown)
+
+
+def list_asked_elsewhere(
+    session: Session, search: Search, person: Person, image_ids: Sequence[int]
+) -> set[int]:
+    """Those of the images without an answer that others are being asked."""
+    held = set(list_held(session, search, person)).intersection(image_ids)
+    if not held:
+        return held
+    return held.difference(read_current_answers(session, search, image_ids=list(held)))
 
 
 def record_answers(
@@ -245,15 +309,16 @@ def record_answers(
     Answers from a tab that still shows an earlier round are kept as corrections.
     """
     _lock(session, search)
-    stale = search.current_round_id != round_id
+    seat = find_seat(session, search, person)
+    stale = seat is None or seat.round_id != round_id
     if not _is_repeated(session, search, gesture_key):
         _check_values(session, search, round_id, values)
         kind = "correct" if stale else "answer"
         _add_changes(session, search, person, kind, round_id, values, gesture_key)
         search.touched_at = func.now()
         session.flush()
-    done, undone = read_steps(session, search)
-    answers = read_current_answers(session, search, image_ids=list(values), with_removed=True)
+    done, undone = read_steps(session, search, person)
+    answers = _read_standing(session, search, image_ids=list(values), with_removed=True)
     return RecordedAnswers(
         answers={image_id: answers.get(image_id) for image_id in values},
         stale=stale,
@@ -275,14 +340,16 @@ def submit_answers(
 ) -> Submitted:
     """Submit a round: save its last answers, retrain the head, propose the next round.
 
-    `rest_are_no` answers no for every image of the round that has no answer, and is remembered.
+    `rest_are_no` answers no for every image of the round that has no answer, and is remembered; in
+    a shared search not for those that went to somebody else meanwhile.
     """
     _lock(session, search)
     started = time.perf_counter()
     if _is_repeated(session, search, gesture_key):
         return Submitted(already=True)
     _check_values(session, search, round_id, values)
-    if search.current_round_id != round_id:
+    seat = find_seat(session, search, person)
+    if seat is None or seat.round_id != round_id:
         # A second tab with an old grid: what it says is kept, the grid is not answered twice.
         _add_changes(session, search, person, "correct", round_id, values, gesture_key)
         return Submitted(already=True)
@@ -294,15 +361,20 @@ def submit_answers(
         session, search, person, kind="submit", round_id=round_id, gesture_key=gesture_key
     )
     if rest_are_no:
+        if is_shared(session, search):
+            own = list_own(session, seat)
+            shown = [image_id for image_id in shown if image_id in own]
         rest = (image_id for image_id in shown if image_id not in answered)
         _add_answers(session, action, dict.fromkeys(rest, "no"))
     search.rest_are_no = rest_are_no
     search.touched_at = func.now()
     previous = session.get_one(Round, round_id)
     detour = session.get(Detour, previous.detour_id) if previous.detour_id else None
-    proposed = _add_round(session, search, previous=previous, detour=detour, indexes=indexes)
+    proposed = _add_round(
+        session, search, person, previous=previous, detour=detour, indexes=indexes
+    )
     action.next_round_id = proposed.id
-    search.current_round_id = proposed.id
+    _move(session, search, seat, proposed.id)
     proposed.submitting_ms = (time.perf_counter() - started) * 1_000
     session.flush()
     return Submitted(already=False)
@@ -330,7 +402,10 @@ def take_detour(
     _lock(session, search)
     if _is_repeated(session, search, gesture_key):
         return
-    current = session.get_one(Round, search.current_round_id)
+    seat = find_seat(session, search, person)
+    if seat is None:
+        raise NotFound("You have no grid in this search yet. Open its grid first.")
+    current = session.get_one(Round, seat.round_id)
     shown = _list_round_image_ids(session, current.id)
     is_answered = bool(read_current_answers(session, search, image_ids=shown))
     previous = (
@@ -366,9 +441,11 @@ def take_detour(
     action = _add_action(
         session, search, person, kind="detour", round_id=current.id, gesture_key=gesture_key
     )
-    proposed = _add_round(session, search, previous=previous, detour=detour, indexes=indexes)
+    proposed = _add_round(
+        session, search, person, previous=previous, detour=detour, indexes=indexes
+    )
     action.next_round_id = proposed.id
-    search.current_round_id = proposed.id
+    _move(session, search, seat, proposed.id)
     search.touched_at = func.now()
     session.flush()
 
@@ -376,11 +453,14 @@ def take_detour(
 def undo(
     session: Session, search: Search, *, person: Person, gesture_key: str | None
 ) -> Step | None:
-    """Take back the newest step that stands; None when the gesture is a repeated one."""
+    """Take back one's newest step that stands; None when the gesture is a repeated one.
+
+    What somebody else answered on the same image after it stays.
+    """
     _lock(session, search)
     if _is_repeated(session, search, gesture_key):
         return None
-    done, _ = read_steps(session, search)
+    done, _ = read_steps(session, search, person)
     if not done:
         raise NothingToUndo("There is nothing to take back: this is where the search began.")
     step = done[-1]
@@ -388,13 +468,10 @@ def undo(
         session, search, person, kind="undo", round_id=step.round_id, gesture_key=gesture_key
     )
     action.reverses_id = step.id
+    session.flush()
     given = _read_answers_of(session, step)
-    before = read_current_answers(
-        session, search, image_ids=list(given), before_action_id=step.id, with_removed=True
-    )
-    _add_answers(session, action, {image_id: before.get(image_id) for image_id in given})
-    if step.kind in ("submit", "detour"):
-        search.current_round_id = step.round_id
+    _restore_answers(session, search, action, list(given))
+    _go_to(session, search, person, step, step.round_id)
     search.touched_at = func.now()
     session.flush()
     return Step(step.kind, f"Took back {_describe(session, step, given)}.")
@@ -403,11 +480,11 @@ def undo(
 def redo(
     session: Session, search: Search, *, person: Person, gesture_key: str | None
 ) -> Step | None:
-    """Do again the step that was taken back last; None when the gesture is a repeated one."""
+    """Do again the step that one took back last; None when the gesture is a repeated one."""
     _lock(session, search)
     if _is_repeated(session, search, gesture_key):
         return None
-    _, undone = read_steps(session, search)
+    _, undone = read_steps(session, search, person)
     if not undone:
         raise NothingToUndo("There is nothing to do again.")
     step = undone[-1]
@@ -415,10 +492,10 @@ def redo(
         session, search, person, kind="redo", round_id=step.round_id, gesture_key=gesture_key
     )
     action.reverses_id = step.id
+    session.flush()
     given = _read_answers_of(session, step)
-    _add_answers(session, action, given)
-    if step.kind in ("submit", "detour"):
-        search.current_round_id = step.next_round_id
+    _restore_answers(session, search, action, list(given))
+    _go_to(session, search, person, step, step.next_round_id)
     search.touched_at = func.now()
     session.flush()
     return Step(step.kind, f"Did again {_describe(session, step, given)}.")
@@ -431,7 +508,7 @@ def correct_answers(
     _lock(session, search)
     if _is_repeated(session, search, gesture_key):
         return
-    _check_images(session, search.collection_id, values)
+    _check_images(session, search, values)
     _add_changes(session, search, person, "correct", search.current_round_id, values, gesture_key)
     search.touched_at = func.now()
     session.flush()
@@ -442,13 +519,15 @@ def change_search(
     search: Search,
     *,
     target_name: str,
-    counts_as_yes: str,
     strategy: str,
     round_size: int,
+    no_reasons: Sequence[str],
+    learns_from_poor: bool,
 ) -> None:
-    """Change a search's settings; strategy and size take effect with the next round."""
+    """Change a search's settings; what chooses images takes effect with the next round."""
     search.target_name = check_text("The name", target_name, MAX_NAME_LENGTH, required=True)
-    search.counts_as_yes = check_text("What counts as yes", counts_as_yes, MAX_COUNTS_LENGTH)
+    search.no_reasons = check_reasons(no_reasons)
+    search.learns_from_poor = learns_from_poor
     search.strategy = check_strategy(strategy)
     search.round_size = check_round_size(round_size)
     session.flush()
@@ -492,6 +571,7 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
     search = session.get_one(Search, made.search_id)
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
     planned = None
+    left_out = [*(made.left_out_ids or ()), *(made.leased_ids or ())]
     if made.detour_id is not None:
         detour = session.get_one(Detour, made.detour_id)
         answers = read_engine_answers(
@@ -499,7 +579,7 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
             search,
             index,
             through_id=made.answers_through_id,
-            left_out=made.left_out_ids or (),
+            left_out=left_out,
         )
         planned = choose_planned(
             session, search, detour, index, answers, made.previous_id, made.size, indexes
@@ -515,7 +595,8 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
         answers_through_id=made.answers_through_id,
         previous_id=made.previous_id,
         planned=planned,
-        left_out=made.left_out_ids or (),
+        left_out=left_out,
+        learns_from_poor=made.learns_from_poor,
         round_id=made.id,
     )
 
@@ -526,7 +607,13 @@ def read_plan(
     """All images of a detour, as they were planned, and the index whose rows the plan names."""
     from_round = session.get_one(Round, detour.from_round_id)
     index = indexes.get(session.get_one(ImageIndex, from_round.index_id))
-    answers = read_engine_answers(session, search, index, through_id=detour.answers_through_id)
+    answers = read_engine_answers(
+        session,
+        search,
+        index,
+        through_id=detour.answers_through_id,
+        learns_from_poor=from_round.learns_from_poor,
+    )
     anchor_row = None
     if detour.anchor_image_id is not None:
         anchor_row = int(index.rows_of([detour.anchor_image_id])[0])
@@ -577,16 +664,49 @@ def read_current_answers(
     *,
     image_ids: list[int] | None = None,
     through_id: int | None = None,
-    before_action_id: int | None = None,
     with_removed: bool = False,
 ) -> dict[int, str]:
     """The newest answer of each image (all, or those given), without the cleared ones.
 
     Those on images that were removed from the collection do not count, but are kept.
-    `through_id` and `before_action_id` look back: answers as they stood at an earlier moment.
+    `through_id` looks back: the answers as they stood after that event.
     """
+    standing = _read_standing(
+        session, search, image_ids=image_ids, through_id=through_id, with_removed=with_removed
+    )
+    return {image_id: given.partition(":")[0] for image_id, given in standing.items()}
+
+
+def read_reasons(session: Session, search: Search, image_ids: list[int]) -> dict[int, str]:
+    """Why those of the images that are a no are one, where it was said."""
+    standing = _read_standing(session, search, image_ids=image_ids, with_removed=True)
+    split = {image_id: split_reason(given)[1] for image_id, given in standing.items()}
+    return {image_id: reason for image_id, reason in split.items() if reason is not None}
+
+
+def split_reason(given: str | None) -> tuple[str | None, str | None]:
+    """An answer as it is sent, "no:too-poor", as its value and its reason."""
+    value, _, reason = (given or "").partition(":")
+    return value or None, reason or None
+
+
+def with_reason() -> ColumnElement[str]:
+    """The column of answers with their reasons, as they are sent."""
+    joined: ColumnElement[str] = func.concat_ws(":", Answer.value, Answer.reason)
+    return joined
+
+
+def _read_standing(
+    session: Session,
+    search: Search,
+    *,
+    image_ids: list[int] | None = None,
+    through_id: int | None = None,
+    with_removed: bool = False,
+) -> dict[int, str]:
+    """As `read_current_answers`, with the reasons."""
     query = (
-        select(Answer.image_id, Answer.value)
+        select(Answer.image_id, with_reason())
         .where(Answer.search_id == search.id)
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))
@@ -597,8 +717,6 @@ def read_current_answers(
         query = query.where(Answer.image_id.in_(image_ids))
     if through_id is not None:
         query = query.where(Answer.id <= through_id)
-    if before_action_id is not None:
-        query = query.where(Answer.action_id < before_action_id)
     rows = session.execute(query).all()
     return {image_id: value for image_id, value in rows if value != "cleared"}
 
@@ -610,12 +728,19 @@ def read_engine_answers(
     *,
     through_id: int | None = None,
     left_out: Sequence[int] = (),
+    learns_from_poor: bool = True,
 ) -> Answers:
     """The current answers as rows of `index`; answers on images it does not hold are left out.
 
-    Images in `left_out` count as unsure: they are not shown, and nothing is learned from them.
+    Images in `left_out` count as unsure: they are not shown, and nothing is learned from them. So
+    do those that are a no because they are too poor or empty, unless it `learns_from_poor`.
     """
-    current = read_current_answers(session, search, through_id=through_id, with_removed=True)
+    standing = _read_standing(session, search, through_id=through_id, with_removed=True)
+    current = {}
+    for image_id, given in standing.items():
+        value, _, reason = given.partition(":")
+        is_poor = reason in POOR_REASONS and not learns_from_poor
+        current[image_id] = "unsure" if is_poor else value
     current |= dict.fromkeys(left_out, "unsure")
     image_ids = np.fromiter(current, dtype=np.int64, count=len(current))
     values = np.array([VALUES[value] for value in current.values()], dtype=np.int8)
@@ -651,6 +776,19 @@ def check_text(what: str, text: str, longest: int, *, required: bool = False) ->
     if len(text) > longest:
         raise BadInput(f"{what} is longer than {longest} characters.")
     return text
+
+
+def check_reasons(reasons: Sequence[str]) -> list[str]:
+    """One's own reasons for a no, each once, without empty ones."""
+    checked = (check_text("A reason", reason, MAX_REASON_LENGTH) for reason in reasons)
+    own = list(dict.fromkeys(reason for reason in checked if reason))
+    if len(own) > MAX_OWN_REASONS:
+        raise BadInput(
+            f"There are keys for {MAX_OWN_REASONS} reasons of your own, and {len(own)} are given."
+        )
+    if set(own) & set(NO_REASONS):
+        raise BadInput("One of the reasons is there already.")
+    return own
 
 
 def check_strategy(strategy: str) -> str:
@@ -720,6 +858,7 @@ def _embed_example(
 def _add_round(
     session: Session,
     search: Search,
+    person: Person,
     *,
     previous: Round | None,
     detour: Detour | None,
@@ -728,10 +867,16 @@ def _add_round(
     started = time.perf_counter()
     index_row = get_current_index(session, search.collection_id, embedder=search.embedder)
     number = 1 if previous is None else previous.number + 1
+    leased: list[int] = []
+    if is_shared(session, search):
+        number = max(number, _get_last_number(session, search, person) + 1)
+        held = list_held(session, search, person)
+        leased = sorted(list_asked_elsewhere(session, search, person, held))
     through_id = _get_newest_answer_id(session, search)
     index = indexes.get(index_row)
     previous_id = previous.id if previous else None
-    left_out = list_left_out(session, search.collection_id, index)
+    removed = list_left_out(session, search.collection_id, index)
+    left_out = [*removed, *leased]
     planned = None
     if detour is not None:
         answers = read_engine_answers(session, search, index, left_out=left_out)
@@ -750,6 +895,7 @@ def _add_round(
         previous_id=previous_id,
         planned=planned,
         left_out=left_out,
+        learns_from_poor=search.learns_from_poor,
     )
     made = Round(
         search_id=search.id,
@@ -760,7 +906,9 @@ def _add_round(
         seed=search.seed,
         index_id=index_row.id,
         answers_through_id=through_id,
-        left_out_ids=left_out or None,
+        left_out_ids=removed or None,
+        leased_ids=leased or None,
+        learns_from_poor=search.learns_from_poor,
         detour_id=detour.id if detour is not None and planned is not None else None,
         head_weights=to_bytes(proposal.head.weights) if proposal.head else None,
         head_bias=float(proposal.head.bias) if proposal.head else None,
@@ -794,6 +942,54 @@ def _add_round(
     return made
 
 
+def _get_last_number(session: Session, search: Search, person: Person) -> int:
+    """The number of the newest round that others have before them."""
+    query = (
+        select(func.max(Round.number))
+        .join(Seat, Seat.round_id == Round.id)
+        .where(Seat.search_id == search.id, Seat.person_id != person.id)
+    )
+    return session.scalar(query) or 0
+
+
+def _move(session: Session, search: Search, seat: Seat, round_id: int | None) -> None:
+    """Put a round before a person, and hold its images for them if others answer too."""
+    seat.round_id = round_id
+    session.flush()
+    if is_shared(session, search):
+        let_go(session, seat)
+        stay(session, seat)
+    search.current_round_id = session.scalar(
+        select(func.max(Seat.round_id)).where(Seat.search_id == search.id)
+    )
+
+
+def _go_to(
+    session: Session, search: Search, person: Person, step: StepRow, round_id: int | None
+) -> None:
+    """After a submit or a detour was taken back or done again: the round it leads to."""
+    seat = find_seat(session, search, person)
+    if seat is not None and step.kind in ("submit", "detour"):
+        _move(session, search, seat, round_id)
+
+
+def _restore_answers(
+    session: Session, search: Search, action: Action, image_ids: list[int]
+) -> None:
+    """Give images the answers of the newest steps that stand, whoever took them."""
+    standing = list_standing_steps(session, search)
+    values = dict[int, str | None].fromkeys(image_ids)
+    for action_id, image_id, value in session.execute(
+        select(Answer.action_id, Answer.image_id, with_reason())
+        .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
+        .order_by(Answer.action_id)
+    ):
+        if action_id in standing:
+            values[image_id] = None if value == "cleared" else value
+    now = _read_standing(session, search, image_ids=image_ids, with_removed=True)
+    _add_answers(session, action, _only_changes(values, now))
+
+
 def _propose(
     session: Session,
     search: Search,
@@ -807,10 +1003,16 @@ def _propose(
     previous_id: int | None,
     planned: Choice | None,
     left_out: Sequence[int],
+    learns_from_poor: bool,
     round_id: int | None = None,
 ) -> Proposal:
     answers = read_engine_answers(
-        session, search, index, through_id=answers_through_id, left_out=left_out
+        session,
+        search,
+        index,
+        through_id=answers_through_id,
+        left_out=left_out,
+        learns_from_poor=learns_from_poor,
     )
     return propose_round(
         index,
@@ -976,24 +1178,31 @@ def _check_values(session: Session, search: Search, round_id: int, values: Value
     if made is None or made.search_id != search.id:
         raise NotFound("There is no such round in this search.")
     shown = set(_list_round_image_ids(session, round_id))
-    _check_answer_values(values)
+    _check_answer_values(search, values)
     if not shown.issuperset(values):
         raise BadInput("An answer names an image that is not in this grid. Reload the page.")
 
 
-def _check_images(session: Session, collection_id: int, values: Values) -> None:
-    _check_answer_values(values)
+def _check_images(session: Session, search: Search, values: Values) -> None:
+    _check_answer_values(search, values)
     known = session.scalars(
-        select(Image.id).where(Image.collection_id == collection_id, Image.id.in_(values))
+        select(Image.id).where(Image.collection_id == search.collection_id, Image.id.in_(values))
     ).all()
     if len(known) != len(values):
         raise NotFound("An answer names an image that is not in this collection.")
 
 
-def _check_answer_values(values: Values) -> None:
-    for value in values.values():
+def _check_answer_values(search: Search, values: Values) -> None:
+    for given in values.values():
+        value, reason = split_reason(given)
         if value is not None and value not in VALUES:
             raise BadInput(f"An answer is yes, no or unsure, not “{value}”.")
+        if reason is not None and (
+            value != "no" or reason not in (*NO_REASONS, *search.no_reasons)
+        ):
+            raise BadInput(
+                f"This search knows no such reason for a no: “{reason}”. Reload the page."
+            )
 
 
 def _list_round_image_ids(
@@ -1015,7 +1224,7 @@ def _add_changes(
     gesture_key: str | None,
 ) -> None:
     """Add an action for the answers that differ from what stands; none if nothing differs."""
-    standing = read_current_answers(session, search, image_ids=list(values), with_removed=True)
+    standing = _read_standing(session, search, image_ids=list(values), with_removed=True)
     changed = _only_changes(values, standing)
     if changed:
         action = _add_action(
@@ -1061,21 +1270,27 @@ def _add_answers(session: Session, action: Action, values: Values) -> None:
                     "action_id": action.id,
                     "image_id": image_id,
                     "value": value or "cleared",
+                    "reason": reason,
                 }
-                for image_id, value in values.items()
+                for image_id, given in values.items()
+                for value, reason in (split_reason(given),)
             ],
         )
 
 
 def _read_answers_of(session: Session, step: StepRow) -> Values:
     rows = session.execute(
-        select(Answer.image_id, Answer.value).filter_by(action_id=step.id).order_by(Answer.id)
+        select(Answer.image_id, with_reason())
+        .where(Answer.action_id == step.id)
+        .order_by(Answer.id)
     )
     return {image_id: None if value == "cleared" else value for image_id, value in rows}
 
 
-def read_steps(session: Session, search: Search) -> tuple[list[StepRow], list[StepRow]]:
-    """The steps that stand, and those taken back that can be done again; newest last.
+def read_steps(
+    session: Session, search: Search, person: Person
+) -> tuple[list[StepRow], list[StepRow]]:
+    """A person's steps that stand, and those taken back that can be done again; newest last.
 
     A new step after an undo starts a new branch: what was taken back before it stays in the
     history, but can't be done again.
@@ -1084,7 +1299,7 @@ def read_steps(session: Session, search: Search) -> tuple[list[StepRow], list[St
     undone: list[StepRow] = []
     actions = session.execute(
         select(Action.id, Action.kind, Action.round_id, Action.next_round_id)
-        .filter_by(search_id=search.id)
+        .filter_by(search_id=search.id, person_id=person.id)
         .order_by(Action.id)
     )
     for action in actions:
@@ -1096,6 +1311,22 @@ def read_steps(session: Session, search: Search) -> tuple[list[StepRow], list[St
         elif action.kind == "redo":
             done.append(undone.pop())
     return done, undone
+
+
+def list_standing_steps(session: Session, search: Search) -> set[int | None]:
+    """The ids of all actions that gave answers and were not taken back, of everybody."""
+    standing: set[int | None] = set()
+    actions = session.execute(
+        select(Action.id, Action.kind, Action.reverses_id)
+        .filter_by(search_id=search.id)
+        .order_by(Action.id)
+    )
+    for action_id, kind, reverses_id in actions:
+        if kind == "undo":
+            standing.discard(reverses_id)
+        else:
+            standing.add(reverses_id if kind == "redo" else action_id)
+    return standing
 
 
 def _describe(session: Session, step: StepRow, given: Values) -> str:

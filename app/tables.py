@@ -8,6 +8,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     LargeBinary,
@@ -29,6 +30,7 @@ ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
 UPLOAD_STATES = ("receiving", "importing", "done")
 JOB_KINDS = ("import", "index", "update", "combine", "replay")
 JOB_STATES = ("waiting", "running", "done", "stopped", "failed")
+NO_REASONS = ("other-species", "too-poor", "empty")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo", "detour")
 DETOUR_KINDS = ("gap", "estimate", "absence", "second-look", "other-embedder")
@@ -387,6 +389,11 @@ class Search(Table):
     owner_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
     target_name: Mapped[str]
     counts_as_yes: Mapped[str] = mapped_column(server_default="")  # in the owner's words
+    counts_as_no: Mapped[str] = mapped_column(server_default="")
+    # The owner's own reasons for no, beside NO_REASONS.
+    no_reasons: Mapped[list[str]] = mapped_column(ARRAY(String), server_default="{}")
+    # Whether a no to an image that is too poor, or empty, trains the head as any other.
+    learns_from_poor: Mapped[bool] = mapped_column(server_default="false")
     embedder: Mapped[str]
     strategy: Mapped[str]
     round_size: Mapped[int]
@@ -394,7 +401,7 @@ class Search(Table):
     # Made for each form: a form that is sent twice opens one search.
     opening_key: Mapped[str | None] = mapped_column(String(64))
     rest_are_no: Mapped[bool] = mapped_column(server_default="false")  # remembered choice
-    # The tip of the tree of rounds: undoing a submit moves it back, redoing moves it forward.
+    # The newest of the rounds at its people's seats: its head is the search's.
     current_round_id: Mapped[int | None] = mapped_column(
         ForeignKey("rounds.id", use_alter=True, ondelete="SET NULL")
     )
@@ -464,6 +471,23 @@ class ExampleVector(Table):
     after_round_id: Mapped[int | None]  # the search's last round when it was made
 
 
+class CardImage(Table):
+    """A picture on the target card: an image that counts as yes, or one that does not."""
+
+    __tablename__ = "card_images"
+
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True
+    )
+    image_id: Mapped[int] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    counts: Mapped[bool]
+    added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    image: Mapped[Image] = relationship()
+
+
 class Round(Table):
     """One grid as it was proposed; never changed. Rounds form a tree, branching after an undo."""
 
@@ -487,6 +511,9 @@ class Round(Table):
     )
     # Removed images that its index still held: as good as answered.
     left_out_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
+    # Images without an answer that others were being asked: as good as unsure.
+    leased_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
+    learns_from_poor: Mapped[bool] = mapped_column(server_default="false")  # as the search's, then
     head_weights: Mapped[bytes | None]  # float32 little-endian; null while there is no head
     head_bias: Mapped[float | None]
     proposing_ms: Mapped[float]
@@ -495,6 +522,45 @@ class Round(Table):
     proposed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     images: Mapped[list["RoundImage"]] = relationship(order_by="RoundImage.position")
+
+
+class Seat(Table):
+    """One person's place in a search: the grid they have, and whether they are there."""
+
+    __tablename__ = "seats"
+
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), primary_key=True
+    )
+    person_id: Mapped[int] = mapped_column(
+        ForeignKey("people.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    # The tip of their branch of the tree of rounds: undoing a submit moves it back, redoing moves
+    # it forward.
+    round_id: Mapped[int | None] = mapped_column(
+        ForeignKey("rounds.id", ondelete="CASCADE"), index=True
+    )
+    here_until: Mapped[datetime] = mapped_column(server_default=func.now())
+    visit: Mapped[str | None] = mapped_column(String(64))  # the page that was opened last
+
+    person: Mapped[Person] = relationship()
+
+
+class Lease(Table):
+    """An image that is asked of one person of a shared search, as long as they are there."""
+
+    __tablename__ = "leases"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["search_id", "person_id"], ["seats.search_id", "seats.person_id"], ondelete="CASCADE"
+        ),
+    )
+
+    search_id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    person_id: Mapped[int]
 
 
 class Detour(Table):
@@ -611,6 +677,7 @@ class Answer(Table):
     __tablename__ = "answers"
     __table_args__ = (
         CheckConstraint(one_of("value", ANSWER_VALUES), name="value"),
+        CheckConstraint("reason IS NULL OR value = 'no'", name="reason"),
         Index("ix_answers_search_id_image_id_id", "search_id", "image_id", "id"),
     )
 
@@ -619,6 +686,7 @@ class Answer(Table):
     action_id: Mapped[int] = mapped_column(ForeignKey("actions.id", ondelete="CASCADE"), index=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
     value: Mapped[str] = mapped_column(String(8))
+    reason: Mapped[str | None]  # for a no: one of NO_REASONS, or of the search's own
 
 
 class Replay(Table):

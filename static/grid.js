@@ -49,6 +49,14 @@
   const open = () => cards().filter((card) => !answerOf(card));
   const answerOf = (card) => card.querySelector("input:checked")?.value || null;
   const was = (card) => card.querySelector("[type=hidden]"); // what the server knows
+  const reasonOf = (card) => card.querySelector("[data-no-reason]");
+  const reasons = document.getElementById("reasons");
+  const choices = [...reasons.querySelectorAll("[data-reason]")];
+  // An answer as it is sent: a no may have its reason, "no:too-poor".
+  const givenTo = (card) => {
+    const [answer, reason] = [answerOf(card), reasonOf(card).value];
+    return answer === "no" && reason ? `no:${reason}` : answer;
+  };
 
   function startGrid() {
     busy = false;
@@ -123,23 +131,32 @@
 
   // One gesture: the same answer for all of `which`; null takes the answer away.
   function give(which, value) {
-    const changed = which.filter((card) => answerOf(card) !== value);
+    const changed = which.filter((card) => givenTo(card) !== value);
     for (const card of changed) mark(card, value);
     if (changed.length) save(changed);
   }
 
-  function mark(card, value) {
+  function mark(card, given) {
+    const [value, reason = ""] = (given || "").split(/:(.*)/s);
     for (const input of card.querySelectorAll('[type="radio"]')) {
-      input.checked = input.value === (value || "");
+      input.checked = input.value === value;
     }
+    setReason(card, reason);
     label(card);
+  }
+
+  function setReason(card, reason) {
+    reasonOf(card).value = reason;
+    const choice = choices.find((one) => one.dataset.reason === reason && reason);
+    const words = choice?.querySelector("span").textContent ?? (reason || "Why no?");
+    card.querySelector(".reason-chip").textContent = words;
   }
 
   function save(which) {
     count();
     outbox.add({
       round_id: Number(grid().dataset.round),
-      values: Object.fromEntries(which.map((card) => [card.dataset.image, answerOf(card)])),
+      values: Object.fromEntries(which.map((card) => [card.dataset.image, givenTo(card)])),
     });
     if (!open().length) fetchUpcoming();
   }
@@ -161,7 +178,7 @@
     const after = cards()[cards().indexOf(which.at(-1)) + 1];
     if (after) focusOn(after);
     else focusOnNext();
-    if (range.length > 1) say(`${range.length} images: ${value}`);
+    if (range.length > 1) say(`${range.length} images: ${value.replace(":", ", ")}`);
   }
 
   // Yes for the range or the current card; where all are yes, no answer again.
@@ -213,6 +230,11 @@
         y: () => answerByKey("yes"),
         n: () => answerByKey("no"),
         u: () => answerByKey("unsure"),
+        ...Object.fromEntries(
+          choices
+            .filter((one) => one.dataset.reason)
+            .map((one, at) => [at + 1, () => answerByKey(`no:${one.dataset.reason}`)]),
+        ),
         f: () => enlarge(current),
         " ": toggle,
         Enter: () => form().requestSubmit(next()),
@@ -294,6 +316,7 @@
 
   document.addEventListener("click", (event) => {
     const control = event.target.closest?.("[data-do]");
+    if (control?.dataset.do === "reason") return askWhy(control.closest(".picture-card"));
     if (control) return doControl(control.dataset.do);
     const rest = event.target.closest?.('.ask-rest [name="rest"]');
     if (rest) form().elements.rest_are_no.checked = rest.value === "no";
@@ -335,10 +358,44 @@
 
   function clickRadio(card, input) {
     if (input === held) input.checked = false;
+    setReason(card, "");
     held = null;
     label(card);
     save([card]);
     focusOn(card, { scroll: false });
+  }
+
+  // ---- Why it is a no, by mouse or touch -------------------------------------------------------
+
+  let asked = null; // the card that the open list of reasons is about
+
+  function askWhy(card) {
+    if (busy) return;
+    asked = card;
+    focusOn(card, { scroll: false });
+    reasons.showModal();
+    const now = choices.find((one) => one.dataset.reason === reasonOf(card).value);
+    now?.focus();
+  }
+
+  reasons.addEventListener("click", (event) => {
+    const choice = event.target.closest("[data-reason]");
+    if (choice) answerWhy(choice.dataset.reason);
+    else if (event.target === reasons) reasons.close();
+  });
+
+  reasons.addEventListener("keydown", (event) => {
+    const choice = choices.filter((one) => one.dataset.reason)[Number(event.key) - 1];
+    if (!choice || !isPlain(event)) return;
+    event.preventDefault();
+    answerWhy(choice.dataset.reason);
+  });
+
+  function answerWhy(reason) {
+    reasons.close();
+    if (!asked.isConnected) return;
+    give([asked], reason ? `no:${reason}` : "no");
+    focusOn(asked, { scroll: false });
   }
 
   document.addEventListener("focusin", (event) => {
@@ -554,6 +611,9 @@
   function say(sentence) {
     document.getElementById("announce").textContent = sentence;
   }
+
+  // A shared search: others were asked some of these images.
+  document.addEventListener("rarefind:stale", () => replaceGrid("get", `${search}?after=elsewhere`));
 
   // Back from another page by the browser's memory: the grid may have moved on since.
   window.addEventListener("pageshow", (event) => {

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
-from app.access import get_own_search, get_search
+from app.access import get_own_search, get_search, may_answer
 from app.api.models import (
     LARGEST_ID,
     CardModel,
@@ -46,11 +46,13 @@ from app.searching import (
     open_search,
     record_answers,
     redo,
+    sit_down,
+    split_reason,
     submit_answers,
     undo,
 )
 from app.security import SignedIn
-from app.tables import Search
+from app.tables import Person, Search
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
@@ -142,7 +144,9 @@ def post_search(
         settings=state.settings,
         seed=body.seed,
     )
-    return OpenedSearch(**describe_search(session, search), round=describe_round(session, search))
+    return OpenedSearch(
+        **describe_search(session, search), round=describe_round(session, search, person)
+    )
 
 
 @router.get("/searches", tags=["searches"])
@@ -179,9 +183,16 @@ def post_move(
 
 
 @router.get("/searches/{search_id}/round", tags=["searches"])
-def read_round(session: DbSession, person: SignedIn, search_id: Id) -> RoundModel:
-    """The round to answer now, with the answers given so far."""
-    return describe_round(session, get_search(session, person, search_id))
+def read_round(request: Request, session: DbSession, person: SignedIn, search_id: Id) -> RoundModel:
+    """Your round to answer now, with the answers given so far.
+
+    In a shared search everybody has rounds of their own; who only looks is shown the newest.
+    """
+    search = get_search(session, person, search_id)
+    if may_answer(session, person, search):
+        indexes = request.app.state.indexes
+        sit_down(session, search, person=person, visit=None, indexes=indexes)
+    return describe_round(session, search, person)
 
 
 @router.post("/searches/{search_id}/answers", tags=["searches"])
@@ -198,7 +209,8 @@ def post_answers(
         values=dict(body.answers),
         gesture_key=body.gesture_key,
     )
-    return GivenAnswers.model_validate({"answers": recorded.answers, "stale": recorded.stale})
+    answers = {image_id: split_reason(given)[0] for image_id, given in recorded.answers.items()}
+    return GivenAnswers.model_validate({"answers": answers, "stale": recorded.stale})
 
 
 @router.post("/searches/{search_id}/submit", tags=["searches"])
@@ -217,7 +229,7 @@ def post_submit(
         gesture_key=body.gesture_key,
         indexes=request.app.state.indexes,
     )
-    return SubmittedRound(already=submitted.already, round=describe_round(session, search))
+    return SubmittedRound(already=submitted.already, round=describe_round(session, search, person))
 
 
 @router.post("/searches/{search_id}/undo", tags=["searches"])
@@ -225,7 +237,7 @@ def post_undo(session: DbSession, person: SignedIn, search_id: Id, body: Gesture
     """Take back the newest step: an answer, or a whole submit."""
     search = get_search(session, person, search_id)
     step = undo(session, search, person=person, gesture_key=body.gesture_key)
-    return describe_step(session, search, step)
+    return describe_step(session, search, person, step)
 
 
 @router.post("/searches/{search_id}/redo", tags=["searches"])
@@ -233,7 +245,7 @@ def post_redo(session: DbSession, person: SignedIn, search_id: Id, body: Gesture
     """Do again the step that was taken back last."""
     search = get_search(session, person, search_id)
     step = redo(session, search, person=person, gesture_key=body.gesture_key)
-    return describe_step(session, search, step)
+    return describe_step(session, search, person, step)
 
 
 @router.get("/searches/{search_id}/results", tags=["searches"])
@@ -306,9 +318,9 @@ def describe_search(session: Session, search: Search) -> dict[str, Any]:
     }
 
 
-def describe_round(session: Session, search: Search) -> RoundModel:
-    """The round to answer now."""
-    grid = current_grid(session, search)
+def describe_round(session: Session, search: Search, person: Person) -> RoundModel:
+    """A person's round to answer now."""
+    grid = current_grid(session, search, person)
     return RoundModel(
         round_id=grid.round_id,
         number=grid.number,
@@ -321,8 +333,8 @@ def describe_round(session: Session, search: Search) -> RoundModel:
     )
 
 
-def describe_step(session: Session, search: Search, step: Step | None) -> StepModel:
+def describe_step(session: Session, search: Search, person: Person, step: Step | None) -> StepModel:
     """What an undo or redo did, and the round that is current now."""
     return StepModel(
-        sentence=step.sentence if step else None, round=describe_round(session, search)
+        sentence=step.sentence if step else None, round=describe_round(session, search, person)
     )

@@ -25,10 +25,10 @@ from app.errors import NotFound
 from app.indexing import OpenIndexes
 from app.searching import (
     VALUES,
-    list_chain,
     list_left_out,
     read_head,
 )
+from app.seats import list_standing, list_tips
 from app.tables import (
     Answer,
     Detour,
@@ -37,6 +37,7 @@ from app.tables import (
     Round,
     RoundImage,
     Search,
+    Seat,
 )
 
 Floats = NDArray[np.floating]
@@ -67,7 +68,7 @@ class Moment:
     session: Session
     search: Search
     indexes: OpenIndexes
-    rounds: list[Round]  # the whole chain, the current one last
+    rounds: list[Round]  # the submitted ones of everybody, and last the newest not submitted
     after: int
     is_now: bool
     events: list[tuple[int, int, str]]  # answer id, image id, value; in order of time
@@ -238,10 +239,13 @@ def open_moment(
     session: Session, search: Search, indexes: OpenIndexes, after: int | None
 ) -> Moment:
     """The search now (`after` None), or as it stood when that many rounds were submitted."""
-    chain = list_chain(search.current_round_id)
+    standing = list_standing(search)
+    open_ones = list_tips(search).where(Seat.round_id != search.current_round_id)
     rounds = list(
         session.scalars(
-            select(Round).where(Round.id.in_(select(chain.c.id))).order_by(Round.number)
+            select(Round)
+            .where(Round.id.in_(select(standing.c.id)), Round.id.not_in(open_ones))
+            .order_by(Round.id)
         )
     )
     if not rounds or (after is not None and not 0 <= after < len(rounds)):

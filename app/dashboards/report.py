@@ -65,6 +65,7 @@ def describe_report(moment: Moment) -> Report:
     facts = [
         ("Target", search.target_name),
         ("Counts as yes", search.counts_as_yes or "not written down"),
+        ("Does not count", search.counts_as_no or "not written down"),
         ("Collection", f"{search.collection.name}, {row.image_count:,} images"),
         ("Opened with", " and ".join(opened)),
         ("Images compared by", f"{row.embedder}, revision {row.revision}"),

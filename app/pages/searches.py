@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.access import get_own_search, get_search, may_answer
 from app.audit import note
+from app.cards import change_card, find_on_card, list_reasons, put_on_card, read_card
 from app.database import DbSession
 from app.errors import BadInput, NotFound
 from app.exports import Format, write_export
@@ -25,6 +26,7 @@ from app.reporting import (
     Grid,
     current_grid,
     explain_image,
+    list_answered,
     list_examples,
     list_history,
     list_results,
@@ -39,9 +41,12 @@ from app.searching import (
     move_search,
     record_answers,
     redo,
+    sit_down,
+    stay_here,
     submit_answers,
     undo,
 )
+from app.seats import leave, list_here
 from app.security import SignedIn
 from app.tables import Person, Search
 
@@ -52,6 +57,8 @@ GESTURE_KEY = re.compile(r"[\w-]{1,64}")
 NOTICES = {
     "already": "That grid had been submitted already. What you answered there was kept as a "
     "correction; this is the current grid.",
+    "elsewhere": "While you were away, somebody else was asked some of these images. Your answers "
+    "are safe.",
     "undo": "Took back the last step.",
     "redo": "Did the step again.",
     "changed": "Changed. The next images will know.",
@@ -93,9 +100,11 @@ async def read_posted(request: Request) -> Posted:
         form = await request.form()
         fields = {name: value for name, value in form.items() if isinstance(value, str)}
         values = {
-            read_id(name.removeprefix("answer-")): value or None
-            for name, value in fields.items()
-            if name.startswith("answer-") and value != fields.get(f"was-{name[7:]}")
+            read_id(name[7:]): value or None
+            for name, given in fields.items()
+            if name.startswith("answer-")
+            for value in (given + why(fields, given, name[7:]),)
+            if value != fields.get(f"was-{name[7:]}")
         }
         if "change" in fields:  # one button of a gallery: "<image>:<answer>"
             image, _, value = fields["change"].partition(":")
@@ -109,6 +118,12 @@ async def read_posted(request: Request) -> Posted:
     if not all(value is None or isinstance(value, str) for value in values.values()):
         raise BadInput("An answer is yes, no or unsure.")
     return Posted(values, key, fields, is_json)
+
+
+def why(fields: Mapping[str, str], value: str, image: str) -> str:
+    """What a form says of why an image is a no, as it is put behind the answer."""
+    reason = fields.get(f"reason-{image}")
+    return f":{reason}" if value == "no" and reason else ""
 
 
 def read_id(text: object) -> int:
@@ -129,7 +144,32 @@ def show_grid(
     search = get_search(session, person, search_id)
     if not may_answer(session, person, search):
         return see_other(f"/searches/{search_id}/results")
-    return render_grid(request, session, search, person, notice=NOTICES.get(after))
+    visit = None if wants_fragment(request) else new_gesture_key()
+    indexes = request.app.state.indexes
+    sit_down(session, search, person=person, visit=visit, indexes=indexes)
+    return render_grid(request, session, search, person, notice=NOTICES.get(after), visit=visit)
+
+
+@router.post("/here")
+def stay(search_id: Id, session: DbSession, person: SignedIn) -> Response:
+    """A sign that the grid is still open; who else is there, and which images are still one's own.
+
+    A grid that shows others is out of date.
+    """
+    search = get_search(session, person, search_id)
+    own = stay_here(session, search, person=person)
+    return JSONResponse(
+        {"people": [one.name for one in list_here(session, search)], "images": sorted(own)}
+    )
+
+
+@router.post("/leave")
+def go_away(
+    search_id: Id, session: DbSession, person: SignedIn, visit: Annotated[str, Form()] = ""
+) -> Response:
+    """The grid was closed: others may be asked its images."""
+    leave(session, get_search(session, person, search_id), person, visit)
+    return Response(status_code=204)
 
 
 @router.post("/answers")
@@ -210,7 +250,7 @@ def list_upcoming(
 ) -> Response:
     """The images that the next grid would most likely show, for the browser to fetch early."""
     search = get_search(session, person, search_id)
-    return JSONResponse(upcoming_images(session, search, request.app.state.indexes))
+    return JSONResponse(upcoming_images(session, search, person, request.app.state.indexes))
 
 
 @router.get("/images/{image_id}")
@@ -219,7 +259,7 @@ def show_image(
 ) -> Response:
     """An image large, why it is shown, and the positives most like it."""
     search = get_search(session, person, search_id)
-    explanation = explain_image(session, search, image_id, request.app.state.indexes)
+    explanation = explain_image(session, search, image_id, person, request.app.state.indexes)
     if wants_fragment(request):
         return render(
             request,
@@ -227,9 +267,12 @@ def show_image(
             person=person,
             search=search,
             explanation=explanation,
+            reasons=list_reasons(search),
+            on_card=find_on_card(session, search, image_id),
             may_answer=may_answer(session, person, search),
         )
-    shown = [card.image_id for card in current_grid(session, search).cards]
+    grid = current_grid(session, search, person)
+    shown = [card.image_id for card in grid.cards]
     place = shown.index(image_id) if image_id in shown else None
     return render(
         request,
@@ -237,7 +280,10 @@ def show_image(
         person=person,
         search=search,
         explanation=explanation,
+        reasons=list_reasons(search),
+        on_card=find_on_card(session, search, image_id),
         may_answer=may_answer(session, person, search),
+        round_id=grid.round_id,
         before=shown[place - 1] if place else None,
         after=shown[place + 1] if place is not None and place + 1 < len(shown) else None,
         gesture_key=new_gesture_key,
@@ -257,13 +303,14 @@ def show_results(
     """The images by their answers, and the likely ones not yet seen."""
     search = get_search(session, person, search_id)
     results = list_results(session, search, show=show, page=page, indexes=request.app.state.indexes)
-    grid = current_grid(session, search)
+    grid = current_grid(session, search, person)
     return render(
         request,
         "results.html",
         person=person,
         search=search,
         results=results,
+        reasons=list_reasons(search),
         may_answer=may_answer(session, person, search),
         answered=grid.answered,
         has_head=grid.has_head,
@@ -302,7 +349,7 @@ def show_history(
 ) -> Response:
     """Every step with its time and round; those taken back are marked."""
     search = get_search(session, person, search_id)
-    grid = current_grid(session, search)
+    grid = current_grid(session, search, person)
     return render(
         request,
         "history.html",
@@ -317,6 +364,48 @@ def show_history(
     )
 
 
+@router.get("/card")
+def show_card(request: Request, search_id: Id, session: DbSession, person: SignedIn) -> Response:
+    """The target card, for its owner to change."""
+    search = get_own_search(session, person, search_id)
+    texts = {"counts_as_yes": search.counts_as_yes, "counts_as_no": search.counts_as_no}
+    return render_card(request, session, search, person, texts)
+
+
+@router.post("/card")
+def save_card(
+    request: Request,
+    search_id: Id,
+    session: DbSession,
+    person: SignedIn,
+    counts_as_yes: Annotated[str, Form()] = "",
+    counts_as_no: Annotated[str, Form()] = "",
+) -> Response:
+    """Say what counts as yes and what does not."""
+    search = get_own_search(session, person, search_id)
+    texts = {"counts_as_yes": counts_as_yes, "counts_as_no": counts_as_no}
+    try:
+        change_card(session, search, counts_as_yes=counts_as_yes, counts_as_no=counts_as_no)
+    except BadInput as error:
+        session.expire(search)
+        return render_card(request, session, search, person, texts, problem=str(error))
+    return see(search)
+
+
+@router.post("/card/images")
+def change_card_images(
+    search_id: Id,
+    session: DbSession,
+    person: SignedIn,
+    put: Annotated[str, Form(max_length=40)] = "",
+) -> Response:
+    """Put a picture on the card, or take it off: `<image>:yes`, `<image>:no`, `<image>:off`."""
+    search = get_own_search(session, person, search_id)
+    image, _, what = put.partition(":")
+    put_on_card(session, search, read_id(image), what)
+    return see_other(f"/searches/{search.id}/card")
+
+
 @router.get("/settings")
 def show_settings(
     request: Request, search_id: Id, session: DbSession, person: SignedIn
@@ -325,10 +414,11 @@ def show_settings(
     search = get_own_search(session, person, search_id)
     given = {
         "target_name": search.target_name,
-        "counts_as_yes": search.counts_as_yes,
         "strategy": search.strategy,
         "round_size": search.round_size,
         "embedder": search.embedder,
+        "no_reasons": "\n".join(search.no_reasons),
+        "learns_from_poor": search.learns_from_poor,
     }
     return render_settings(request, session, search, person, given)
 
@@ -340,10 +430,11 @@ def save_settings(
     session: DbSession,
     person: SignedIn,
     target_name: Annotated[str, Form()] = "",
-    counts_as_yes: Annotated[str, Form()] = "",
     strategy: Annotated[str, Form()] = "",
     round_size: Annotated[str, Form()] = "",
     embedder: Annotated[str, Form()] = "",
+    no_reasons: Annotated[str, Form(max_length=2_000)] = "",
+    learns_from_poor: Annotated[bool, Form()] = False,
 ) -> Response:
     """Change the settings; what can't be used is said beside what was typed."""
     search = get_own_search(session, person, search_id)
@@ -356,9 +447,10 @@ def save_settings(
                 session,
                 search,
                 target_name=target_name,
-                counts_as_yes=counts_as_yes,
                 strategy=strategy,
                 round_size=int(round_size[:9]),
+                no_reasons=no_reasons.splitlines(),
+                learns_from_poor=learns_from_poor,
             )
             known = {one.embedder for one in list_indexes(session, search.collection_id)}
             if embedder or search.embedder in known:
@@ -374,10 +466,11 @@ def save_settings(
         session.expire(search)  # lets go of what was changed before the error
         given = {
             "target_name": target_name,
-            "counts_as_yes": counts_as_yes,
             "strategy": strategy,
             "round_size": round_size,
             "embedder": embedder or search.embedder,
+            "no_reasons": no_reasons,
+            "learns_from_poor": learns_from_poor,
         }
         return render_settings(request, session, search, person, given, problem=str(error))
     return see(search)
@@ -411,10 +504,16 @@ def export(
 
 
 def render_grid(
-    request: Request, session: Session, search: Search, person: Person, *, notice: str | None
+    request: Request,
+    session: Session,
+    search: Search,
+    person: Person,
+    *,
+    notice: str | None,
+    visit: str | None = None,
 ) -> Response:
     """The whole grid screen, or the part of it that htmx puts in place."""
-    grid = current_grid(session, search)
+    grid = current_grid(session, search, person)
     fragment = wants_fragment(request)
     return render(
         request,
@@ -422,8 +521,11 @@ def render_grid(
         person=person,
         grid=grid,
         examples=[] if fragment else list_examples(session, search),
+        card=None if fragment else read_card(session, search),
+        reasons=list_reasons(search),
         columns=count_columns(grid),
         notice=notice,
+        visit=visit,
         fragment=fragment,
         gesture_key=new_gesture_key,
         # Remembered in cookies, so that the first paint is right.
@@ -452,6 +554,35 @@ def render_settings(
         strategies=list_strategies(),
         indexes=list_indexes(session, search.collection_id),
         sizes=ROUND_SIZES,
+    )
+
+
+def render_card(
+    request: Request,
+    session: Session,
+    search: Search,
+    person: Person,
+    texts: Mapping[str, str],
+    problem: str | None = None,
+) -> Response:
+    """The target card's page, with what was typed and what is wrong with it."""
+    card = read_card(session, search)
+    shown = {image.id for image in card.yes + card.no}
+    likely = {
+        value: [one for one in list_answered(session, search, value, 24) if one not in shown]
+        for value in ("yes", "no")
+    }
+    return render(
+        request,
+        "search_card.html",
+        status=422 if problem else 200,
+        person=person,
+        search=search,
+        texts=texts,
+        problem=problem,
+        card=card,
+        examples=list_examples(session, search),
+        likely=likely,
     )
 
 

@@ -101,7 +101,7 @@ def test_search_with_a_detour_taken_back_survives_going_down_and_up(own_database
         command.upgrade(config, "head")
     with own_database.session() as session:
         search, person = session.get_one(Search, search_id), session.get_one(Person, person_id)
-        assert [card.image_id for card in current_grid(session, search).cards] == shown
+        assert [card.image_id for card in current_grid(session, search, person).cards] == shown
         assert session.scalars(select(Answer.value).order_by(Answer.id)).all() == answers
         assert undo(session, search, person=person, gesture_key=None) is not None
 

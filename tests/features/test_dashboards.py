@@ -55,7 +55,9 @@ class Hunt:
         )
 
     def shown(self):
-        return [card.image_id for card in current_grid(self.session, self.search).cards]
+        return [
+            card.image_id for card in current_grid(self.session, self.search, self.person).cards
+        ]
 
     def answer(self, image_id, value):
         searching.record_answers(

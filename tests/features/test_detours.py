@@ -39,7 +39,9 @@ class Hunt:
         )
 
     def shown(self):
-        return [card.image_id for card in current_grid(self.session, self.search).cards]
+        return [
+            card.image_id for card in current_grid(self.session, self.search, self.person).cards
+        ]
 
     def submit(self):
         """Answer the grid as it is, then ask for the next."""
@@ -98,7 +100,9 @@ def test_gap_is_the_next_grid_in_place_of_one_that_nobody_answered(hunt):
     assert hunt.shown() == expected
     assert hunt.shown()[0] == anchor
     assert hunt.made().number == number
-    assert {card.reason for card in current_grid(hunt.session, hunt.search).cards} == {"gap"}
+    assert {card.reason for card in current_grid(hunt.session, hunt.search, hunt.person).cards} == {
+        "gap"
+    }
     hunt.undo()
     assert hunt.shown() == before
     hunt.redo()
@@ -191,7 +195,7 @@ def test_another_embedder_shows_what_it_holds_likely_and_the_search_does_not(hun
     assert len(unlikely) >= 6
     assert set(shown[: len(unlikely)]) == unlikely
     assert not set(shown) & hunt.targets  # those the search knows are likely itself
-    assert {card.reason for card in current_grid(hunt.session, hunt.search).cards} == {
+    assert {card.reason for card in current_grid(hunt.session, hunt.search, hunt.person).cards} == {
         "other-embedder"
     }
     hunt.undo()

@@ -71,7 +71,7 @@ def search(
 
 
 def shown(session: Session, search: Search) -> list[int]:
-    return [card.image_id for card in current_grid(session, search).cards]
+    return [card.image_id for card in current_grid(session, search, search.owner).cards]
 
 
 def submit(
@@ -81,7 +81,7 @@ def submit(
         session,
         search,
         person=session.get_one(Person, search.owner_id),
-        round_id=current_grid(session, search).round_id,
+        round_id=current_grid(session, search, search.owner).round_id,
         values=values,
         rest_are_no=True,
         gesture_key=None,
@@ -111,7 +111,7 @@ def test_a_search_goes_on_without_removed_images_and_repeats_its_rounds(
     first = shown(session, search)
     submit(session, search, indexes, {first[0]: "yes", first[1]: "yes"})
     second = shown(session, search)
-    coming = upcoming_images(session, search, indexes)
+    coming = upcoming_images(session, search, search.owner, indexes)
     # A yes of before, one on screen, one that would come next, and an example.
     gone = [first[0], second[0], coming[0], images[0].id]
     assert removing.describe_removal(session, collection_id, gone).answer_count == 2
@@ -119,8 +119,8 @@ def test_a_search_goes_on_without_removed_images_and_repeats_its_rounds(
     assert removing.remove_images(session, collection_id, gone, person=person) == 0
 
     assert shown(session, search) == second[1:]
-    assert not set(upcoming_images(session, search, indexes)) & set(gone)
-    assert current_grid(session, search).found == 2  # of four
+    assert not set(upcoming_images(session, search, search.owner, indexes)) & set(gone)
+    assert current_grid(session, search, search.owner).found == 2  # of four
     now = open_moment(session, search, indexes, None)
     assert tell_found(now).positives == 2
     assert not set(gone) & set(now.index.image_ids[now.answers.positives].tolist())
@@ -145,7 +145,7 @@ def test_a_search_goes_on_without_removed_images_and_repeats_its_rounds(
     assert_rounds_repeat(session, search, indexes)
 
     removing.put_back_images(session, collection_id, gone, person=person)
-    assert current_grid(session, search).found >= 4
+    assert current_grid(session, search, search.owner).found >= 4
     assert first[0] in searching.read_current_answers(session, search)
     assert_rounds_repeat(session, search, indexes)
     assert session.scalar(select(func.count()).select_from(Image)) == 100
@@ -160,7 +160,7 @@ def test_undo_of_an_answer_on_a_removed_image_keeps_what_stood(
             session,
             search,
             person=person,
-            round_id=current_grid(session, search).round_id,
+            round_id=current_grid(session, search, search.owner).round_id,
             values={image_id: value},
             gesture_key=None,
         )

@@ -27,10 +27,12 @@ class Hunt:
     search: Search
 
     def shown(self) -> list[int]:
-        return [card.image_id for card in current_grid(self.session, self.search).cards]
+        return [
+            card.image_id for card in current_grid(self.session, self.search, self.person).cards
+        ]
 
     def round_id(self) -> int:
-        return current_grid(self.session, self.search).round_id
+        return current_grid(self.session, self.search, self.person).round_id
 
     def answers(self) -> dict[int, str]:
         return searching.read_current_answers(self.session, self.search)
@@ -88,7 +90,7 @@ def hunt(session: Session, settings: Settings) -> Hunt:
 
 
 def test_first_round_is_nearest_to_the_example_which_counts_as_found(hunt):
-    grid = current_grid(hunt.session, hunt.search)
+    grid = current_grid(hunt.session, hunt.search, hunt.person)
     alike = {image.id for image in hunt.images[1:10]}
     assert len(grid.cards) == 6
     assert {card.image_id for card in grid.cards} <= alike
@@ -103,7 +105,8 @@ def test_half_given_answers_are_there_when_the_page_is_opened_again(hunt):
     hunt.answer({third: "unsure"})
     hunt.answer({second: None})
     by_image = {
-        card.image_id: card.answer for card in current_grid(hunt.session, hunt.search).cards
+        card.image_id: card.answer
+        for card in current_grid(hunt.session, hunt.search, hunt.person).cards
     }
     assert by_image[first] == "yes"
     assert by_image[second] is None
@@ -126,7 +129,7 @@ def test_submit_proposes_new_images_and_rest_are_no_fills_only_the_open_ones(hun
     assert [answers[image_id] for image_id in shown] == ["yes", "unsure", "yes", *["no"] * 3]
     assert not set(hunt.shown()) & set(shown)
     assert hunt.search.rest_are_no is True
-    (tally,) = current_grid(hunt.session, hunt.search).strip
+    (tally,) = current_grid(hunt.session, hunt.search, hunt.person).strip
     assert (tally.number, tally.yes, tally.no, tally.unsure, tally.open) == (1, 2, 3, 1, 0)
 
 
@@ -198,7 +201,7 @@ def test_other_answer_after_undo_opens_another_branch_and_keeps_the_history(hunt
     assert hunt.shown() == shown
     hunt.submit(dict.fromkeys(shown, "no"))
     assert hunt.round_id() != first_branch
-    assert current_grid(hunt.session, hunt.search).number == 2
+    assert current_grid(hunt.session, hunt.search, hunt.person).number == 2
     assert hunt.session.get(Round, first_branch) is not None
     assert hunt.session.scalar(select(func.count(Answer.id))) == events + 6
     with pytest.raises(NothingToUndo):
@@ -257,9 +260,10 @@ def test_every_stored_round_is_proposed_again_image_for_image(hunt):
                 hunt.session,
                 hunt.search,
                 target_name="Heron",
-                counts_as_yes="",
                 strategy="random",
                 round_size=7,
+                no_reasons=[],
+                learns_from_poor=False,
             )
         hunt.submit(rest_are_no=number % 2 == 0)
     rounds = hunt.session.scalars(select(Round).order_by(Round.id)).all()
@@ -293,7 +297,7 @@ def test_grid_is_empty_when_every_image_is_answered(hunt):
     for _ in range(17):
         hunt.submit()
     assert len(hunt.answers()) == 100
-    grid = current_grid(hunt.session, hunt.search)
+    grid = current_grid(hunt.session, hunt.search, hunt.person)
     assert grid.cards == []
     hunt.undo()
     assert len(hunt.shown()) == 3
@@ -303,7 +307,7 @@ def test_upcoming_images_are_those_of_the_next_grid(hunt):
     hunt.submit({hunt.shown()[0]: "yes"})
     shown = hunt.shown()
     hunt.answer(dict.fromkeys(shown, "no"))
-    upcoming = upcoming_images(hunt.session, hunt.search, hunt.indexes)
+    upcoming = upcoming_images(hunt.session, hunt.search, hunt.person, hunt.indexes)
     hunt.submit()
     assert upcoming == hunt.shown()
 

@@ -100,7 +100,7 @@ class Pond:
         )
 
     def shown(self, search: Search) -> list[int]:
-        return [card.image_id for card in current_grid(self.session, search).cards]
+        return [card.image_id for card in current_grid(self.session, search, self.person).cards]
 
     def answer_truly(self, search: Search) -> None:
         herons = {image.id for image in self.images[:HERONS]}
@@ -180,10 +180,10 @@ def test_words_lead_on_down_their_list_until_something_is_yes(pond):
     first = pond.shown(search)
     assert first[0] == pond.images[50].id
     pond.submit(search)
-    assert current_grid(pond.session, search).has_head is False
+    assert current_grid(pond.session, search, pond.person).has_head is False
     assert set(first + pond.shown(search)) <= set(order[:16])  # the words' own nudge aside
     pond.submit(search, {pond.shown(search)[0]: "yes"})
-    assert current_grid(pond.session, search).has_head is True
+    assert current_grid(pond.session, search, pond.person).has_head is True
     assert_rounds_repeat(pond, search)
 
 
@@ -318,7 +318,7 @@ def test_new_revision_leaves_the_words_behind_until_the_settings_are_saved(pond,
     pond.session.expire(search)
     pond.move(search, "reader")
     pond.submit(search)
-    assert current_grid(pond.session, search).number == 2
+    assert current_grid(pond.session, search, pond.person).number == 2
     assert_rounds_repeat(pond, search)
 
 

@@ -404,7 +404,6 @@ def test_settings_are_saved(browser):
         "/settings",
         {
             "target_name": "Purple heron",
-            "counts_as_yes": "",
             "round_size": "9",
             "strategy": "random",
         },
@@ -423,7 +422,7 @@ def test_settings_are_saved(browser):
 def test_settings_that_cannot_be_used_stay_in_the_form_and_change_nothing(browser, field, value):
     given = {
         "target_name": "Purple <heron>",
-        "counts_as_yes": "typed",
+        "no_reasons": "typed",
         "round_size": "9",
         "strategy": "random",
     }
@@ -435,7 +434,7 @@ def test_settings_that_cannot_be_used_stay_in_the_form_and_change_nothing(browse
     with browser.client.app.state.database.session() as session:
         search = session.get_one(Search, browser.search_id)
         assert (search.target_name, search.round_size) == ("Grey heron", ROUND_SIZE)
-        assert search.counts_as_yes == "Adults & young"
+        assert search.no_reasons == []
 
 
 def test_exports_hold_what_was_answered(client):

@@ -1,0 +1,131 @@
+"""Who is in a shared search now, and which of its images each is being asked.
+
+Everybody who answers in a search has a seat with a grid of their own. In a search with more than
+one of them an image is leased to whoever is asked it, and asked of nobody else while they are
+there: until they leave, or give no sign of themselves for `HERE` long. Who changes leases holds
+the lock of the search.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.tables import Lease, Person, Round, RoundImage, Search, SearchMember, Seat
+
+HERE = timedelta(minutes=10)
+
+
+def find_seat(session: Session, search: Search, person: Person) -> Seat | None:
+    """The person's place in the search, if they have been in it."""
+    return session.get(Seat, (search.id, person.id), populate_existing=True)
+
+
+def is_shared(session: Session, search: Search) -> bool:
+    """Whether others than its owner may answer in the search, or have."""
+    member = exists().where(SearchMember.search_id == search.id)
+    other = exists().where(Seat.search_id == search.id, Seat.person_id != search.owner_id)
+    return bool(session.scalar(select(or_(member, other))))
+
+
+def list_seats(session: Session, search: Search) -> list[Seat]:
+    """All places of the search."""
+    return list(session.scalars(select(Seat).filter_by(search_id=search.id)))
+
+
+def list_standing(search: Search):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """A recursive query of the ids of the rounds at all seats, and of all rounds before them."""
+    tips = (
+        select(Round.id, Round.previous_id)
+        .join(Seat, Seat.round_id == Round.id)
+        .where(Seat.search_id == search.id)
+        .cte(recursive=True)
+    )
+    return tips.union(
+        select(Round.id, Round.previous_id).join(tips, Round.id == tips.c.previous_id)
+    )
+
+
+def list_tips(search: Search):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """A query of the ids of the rounds that people have before them, not yet submitted."""
+    return select(Seat.round_id).where(Seat.search_id == search.id, Seat.round_id.is_not(None))
+
+
+def list_held(session: Session, search: Search, person: Person) -> list[int]:
+    """The images that others who are there are being asked."""
+    query = (
+        select(Lease.image_id)
+        .join(Seat, (Seat.search_id == Lease.search_id) & (Seat.person_id == Lease.person_id))
+        .where(
+            Lease.search_id == search.id,
+            Lease.person_id != person.id,
+            Seat.here_until > func.now(),
+        )
+    )
+    return list(session.scalars(query.order_by(Lease.image_id)))
+
+
+def list_own(session: Session, seat: Seat) -> set[int]:
+    """The images leased to somebody, whether they are still there or not."""
+    query = select(Lease.image_id).filter_by(search_id=seat.search_id, person_id=seat.person_id)
+    return set(session.scalars(query))
+
+
+def list_here(session: Session, search: Search) -> list[Person]:
+    """Who is there now, by name."""
+    query = (
+        select(Person)
+        .join(Seat, Seat.person_id == Person.id)
+        .where(Seat.search_id == search.id, Seat.here_until > func.now())
+    )
+    return list(session.scalars(query.order_by(Person.name)))
+
+
+def stay(session: Session, seat: Seat) -> None:
+    """Be there, and have the images of one's grid that nobody else is being asked."""
+    seat.here_until = func.now() + HERE
+    session.flush()
+    image_ids = session.scalars(select(RoundImage.image_id).filter_by(round_id=seat.round_id)).all()
+    lease(session, seat, image_ids)
+
+
+def let_go(session: Session, seat: Seat) -> None:
+    """Give back all images."""
+    session.execute(
+        delete(Lease).where(Lease.search_id == seat.search_id, Lease.person_id == seat.person_id)
+    )
+
+
+def lease(session: Session, seat: Seat, image_ids: Sequence[int]) -> None:
+    """Lease those of the images that nobody who is there has."""
+    if not image_ids:
+        return
+    made = insert(Lease).values(
+        [
+            {"search_id": seat.search_id, "image_id": image_id, "person_id": seat.person_id}
+            for image_id in image_ids
+        ]
+    )
+    holder_is_here = exists().where(
+        Seat.search_id == Lease.search_id,
+        Seat.person_id == Lease.person_id,
+        Seat.here_until > func.now(),
+    )
+    session.execute(
+        made.on_conflict_do_update(
+            index_elements=[Lease.search_id, Lease.image_id],
+            set_={"person_id": made.excluded.person_id},
+            where=~holder_is_here,
+        )
+    )
+
+
+def leave(session: Session, search: Search, person: Person, visit: str) -> None:
+    """Leave, if no other page was opened since that of `visit`."""
+    session.execute(
+        update(Seat)
+        .where(Seat.search_id == search.id, Seat.person_id == person.id, Seat.visit == visit)
+        .values(here_until=func.now())
+    )
