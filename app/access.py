@@ -27,6 +27,7 @@ from app.tables import (
     Image,
     Person,
     Photo,
+    Review,
     Search,
     SearchMember,
     Seat,
@@ -88,6 +89,10 @@ def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -
         request.state.looks_only = not may_answer(session, person, search)  # pages offer less
         if changes:
             check_may_answer(session, person, search)
+    elif "review_id" in ids:
+        get_asked_review(session, person, ids["review_id"])
+        if changes:
+            refuse_viewer(person)
     elif "collection_id" in ids:
         get_collection(session, person, ids["collection_id"])
         if changes:
@@ -121,6 +126,25 @@ def get_own_search(session: Session, person: Person, search_id: int) -> Search:
     if search.owner_id != person.id:
         raise NotAllowed(f"Only {search.owner.name}, who opened this search, can do this.")
     return search
+
+
+def is_asked(person: Person) -> ColumnElement[bool]:
+    """The condition that a person is asked for a second opinion, and still sees its images."""
+    seen = select(Collection.id).where(sees_collection(person)).scalar_subquery()
+    there = select(Search.id).where(Search.deleted_at.is_(None), Search.collection_id.in_(seen))
+    return (
+        (Review.reviewer_id == person.id)
+        & Review.withdrawn_at.is_(None)
+        & Review.search_id.in_(there)
+    )
+
+
+def get_asked_review(session: Session, person: Person, review_id: int) -> Review:
+    """The second opinion, if the person is asked for it: they need not see the search."""
+    review = session.scalar(select(Review).where(Review.id == review_id, is_asked(person)))
+    if review is None:
+        raise NotFound("There is no such second opinion, or somebody else is asked for it.")
+    return review
 
 
 def check_sees_image(session: Session, person: Person, image_id: int) -> None:

@@ -30,6 +30,7 @@ ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
 UPLOAD_STATES = ("receiving", "importing", "done")
 JOB_KINDS = ("import", "index", "update", "combine", "replay")
 JOB_STATES = ("waiting", "running", "done", "stopped", "failed")
+REVIEW_KINDS = ("sample", "positives", "advised")
 NO_REASONS = ("other-species", "too-poor", "empty")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo", "detour")
@@ -687,6 +688,69 @@ class Answer(Table):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
     value: Mapped[str] = mapped_column(String(8))
     reason: Mapped[str | None]  # for a no: one of NO_REASONS, or of the search's own
+
+
+class Review(Table):
+    """A second opinion that the owner of a search asked somebody for."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (CheckConstraint(one_of("kind", REVIEW_KINDS), name="kind"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    reviewer_id: Mapped[int] = mapped_column(ForeignKey("people.id"), index=True)
+    asked_by_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    seed: Mapped[int]
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    withdrawn_at: Mapped[datetime | None]
+
+    search: Mapped[Search] = relationship()
+    reviewer: Mapped[Person] = relationship(foreign_keys=[reviewer_id])
+    asked_by: Mapped[Person] = relationship(foreign_keys=[asked_by_id])
+
+
+class ReviewImage(Table):
+    """One image of a second opinion, with the answer that stood when it was asked for."""
+
+    __tablename__ = "review_images"
+
+    review_id: Mapped[int] = mapped_column(
+        ForeignKey("reviews.id", ondelete="CASCADE"), primary_key=True
+    )
+    image_id: Mapped[int] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    position: Mapped[int]
+    first_value: Mapped[str] = mapped_column(String(8))
+    first_person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+
+    image: Mapped[Image] = relationship()
+
+
+class ReviewAnswer(Table):
+    """One answer in a second opinion, or what a conflict was settled to; only ever added."""
+
+    __tablename__ = "review_answers"
+    __table_args__ = (
+        CheckConstraint(one_of("value", ANSWER_VALUES), name="value"),
+        ForeignKeyConstraint(
+            ["review_id", "image_id"],
+            ["review_images.review_id", "review_images.image_id"],
+            ondelete="CASCADE",
+        ),
+        Index("ix_review_answers_review_id_image_id_id", "review_id", "image_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    review_id: Mapped[int]
+    image_id: Mapped[int]
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    value: Mapped[str] = mapped_column(String(8))
+    settles: Mapped[bool]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Replay(Table):

@@ -9,6 +9,7 @@ from app.database import DbSession
 from app.pages.account import ALONE_COOKIE
 from app.pages.rendering import render
 from app.reporting import list_searches
+from app.reviewing import list_asked
 from app.security import SignedIn, read_login_hash
 
 router = APIRouter()
@@ -30,6 +31,7 @@ def home(request: Request, session: DbSession, person: SignedIn, away: bool = Fa
         "home.html",
         person=person,
         away=away,
+        asked=list_asked(session, person),
         other_count=len(searches + collections) - len(shown_searches + shown),
         searches=shown_searches,
         collections=shown,

@@ -93,7 +93,80 @@ def test_two_people_answer_one_search_and_never_get_the_same_image(server, page,
     expect(other_page.locator("#grid")).to_have_attribute("data-round", other_round)
     # Who leaves is not there any more.
     other_page.goto(server.address)
-    with page.expect_response(re.compile("/here$")) as reply:
-        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    assert len(reply.value.json()["people"]) == 1
+    for _ in range(20):  # the browser sends its leave on the side
+        with page.expect_response(re.compile("/here$")) as reply:
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        if len(reply.value.json()["people"]) == 1:
+            break
     expect(page.locator(".search-here [data-here]")).not_to_contain_text("Ada")
+
+
+def test_blind_second_opinion_is_given_and_its_conflicts_are_settled(  # noqa: PLR0915 - a story
+    server, page, other_page
+):
+    let_in(server, page, other_page, "Eve")
+    search = open_search(server, page)
+    # Two keys say why it is a no; the chip on the image says it too, and changes it.
+    page.keyboard.press("y")
+    page.keyboard.press("2")
+    for _ in range(10):
+        page.keyboard.press("n")
+    chips = page.locator(".reason-chip:visible")
+    expect(chips.first).to_have_text("Too poor to tell")
+    chips.nth(1).click()
+    page.keyboard.press("1")
+    expect(chips.nth(1)).to_have_text("Other species")
+    page.reload()
+    expect(chips).to_have_count(11)
+    expect(chips.nth(1)).to_have_text("Other species")
+    before = page.locator("#grid").get_attribute("data-round")
+    page.keyboard.press("End")
+    page.keyboard.press("n")
+    page.keyboard.press("Enter")
+    expect(page.locator("#grid")).not_to_have_attribute("data-round", before)
+
+    # The card: what counts, in words and by a picture.
+    page.get_by_role("link", name="Write the target card").click()
+    page.get_by_label("What counts as yes").fill("Stripes all over")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".counts-as-yes")).to_contain_text("Stripes all over")
+    page.get_by_role("link", name="Change the card").click()
+    page.get_by_role("button", name="Put on").first.click()
+    expect(page.get_by_role("button", name="Take off")).to_have_count(1)
+
+    # All answered images are asked of Eve, who sees none of the answers and not the search.
+    page.goto(f"{search}/reviews")
+    expect(page.get_by_role("heading", name="Worth a second answer")).to_be_visible()
+    page.get_by_label("Whom").fill("Eve")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_text("0 of 13 answered")).to_be_visible()
+    other_page.goto(search)
+    expect(other_page.get_by_role("heading", name="Not found")).to_be_visible()
+    other_page.goto(server.address)
+    other_page.get_by_role("link", name="Begin").click()
+    expect(other_page.get_by_text("Stripes all over")).to_be_visible()
+    expect(other_page.locator(".gallery input:checked")).to_have_count(0)
+    for _ in range(11):
+        other_page.keyboard.press("n")
+    other_page.keyboard.press("u")
+    other_page.keyboard.press("Enter")
+    expect(other_page.get_by_text("12 of 13 answered")).to_be_visible()
+    other_page.keyboard.press("n")
+    other_page.keyboard.press("Enter")
+    expect(other_page.get_by_text("You have answered all of them")).to_be_visible()
+
+    # The two yes (the example, and the first image) are conflicts, unless Eve was unsure of one.
+    page.reload()
+    conflicts = int(re.search(r"(\d) conflict", page.locator(".review-row").inner_text())[1])
+    assert conflicts in (1, 2)
+    page.get_by_role("link", name="Settle").click()
+    expect(page.locator(".gallery .picture-card")).to_have_count(conflicts)
+    expect(page.locator("main")).not_to_contain_text("First")
+    for _ in range(conflicts):
+        page.keyboard.press("n")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Settled")).to_be_visible()
+    expect(page.locator(".settled-row")).to_have_count(conflicts)
+    expect(page.get_by_text("Gwet's AC1")).to_be_visible()
+    page.goto(f"{search}/results?show=yes")
+    expect(page.locator('[data-count="yes"]')).to_have_text(str(2 - conflicts))

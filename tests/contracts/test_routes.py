@@ -22,6 +22,8 @@ from app.tables import (
     OracleLabel,
     Photo,
     Replay,
+    Review,
+    ReviewImage,
     SearchMember,
     Upload,
     UploadedFile,
@@ -161,6 +163,14 @@ TABLE = {
     "GET /searches/{search_id}/card": SEARCH_OWNER,
     "POST /searches/{search_id}/card": SEARCH_OWNER,
     "POST /searches/{search_id}/card/images": SEARCH_OWNER,
+    "GET /searches/{search_id}/reviews": SEARCH_OWNER,
+    "POST /searches/{search_id}/reviews": SEARCH_OWNER,
+    "GET /searches/{search_id}/reviews/{review_id}": SEARCH_OWNER,
+    "POST /searches/{search_id}/reviews/{review_id}/withdraw": SEARCH_OWNER,
+    "GET /searches/{search_id}/reviews/{review_id}/settle": SEARCH_OWNER,
+    "POST /searches/{search_id}/reviews/{review_id}/settle": SEARCH_OWNER,
+    "GET /reviews/{review_id}": ({"eva"}, set()),  # whom it asks
+    "POST /reviews/{review_id}": ({"eva"}, set()),
     "GET /searches/{search_id}/settings": SEARCH_OWNER,
     "POST /searches/{search_id}/settings": SEARCH_OWNER,
     "POST /searches/{search_id}/members": SEARCH_OWNER,
@@ -204,6 +214,7 @@ DONE_ELSEWHERE = {
     "GET /collections/{collection_id}/replays/{replay_id}/run/{part}",
     "POST /collections/{collection_id}/indexes/combined",
     "POST /searches/{search_id}/delete",
+    "POST /searches/{search_id}/reviews/{review_id}/withdraw",
     "POST /searches/{search_id}/members/{person_id}/remove",
 }
 NOWHERE = 987_654_321
@@ -268,6 +279,17 @@ def world(web, settings):
         file = UploadedFile(upload_id=upload.id, path="a.jpg", size_bytes=3)
         session.add(file)
         session.flush()
+        review = Review(
+            search_id=search.id,
+            reviewer_id=people["eva"].id,
+            asked_by_id=ada,
+            kind="sample",
+            seed=1,
+        )
+        session.add(review)
+        session.flush()
+        asked = {"review_id": review.id, "image_id": image.id, "position": 0}
+        session.add(ReviewImage(**asked, first_value="yes", first_person_id=ada))
         nobody = make_person(session, name="nobody", role="admin")
         links = {
             name: issue_sign_in_link(session, person, base_url="", settings=state.settings)
@@ -280,6 +302,7 @@ def world(web, settings):
             "image_id": image.id,
             "photo_id": photo.id,
             "replay_id": replay.id,
+            "review_id": review.id,
             "person_id": people["ben"].id,
             "job_id": job.id,
             "upload_id": upload.id,
