@@ -402,7 +402,9 @@ def test_lists_hold_only_what_may_be_seen(world):
     for name, client in world.signed_in.items():
         home = client.get("/").text
         assert ("Secret pond" in home) == (name in SEE), name
-        assert ("Secret heron" in home) == (name in IN), name
+        # Eva is asked for a second opinion: she is told on what, and gets no further.
+        assert ("Secret heron" in home) == (name in IN | {"eva"}), name
+        assert ("/searches/" in home) == (name in IN), name
         token = client.get("/api/v1/collections").json()
         assert len(token) == (name in SEE)
         assert len(client.get("/api/v1/searches").json()) == (name in IN)
