@@ -17,7 +17,7 @@ from app.access import get_own_search, get_search, may_answer
 from app.audit import note
 from app.database import DbSession
 from app.errors import BadInput, NotFound
-from app.exports import Format, write_export
+from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render, wants_fragment
@@ -55,6 +55,11 @@ NOTICES = {
     "undo": "Took back the last step.",
     "redo": "Did the step again.",
     "changed": "Changed. The next images will know.",
+    "imported": "Imported, with every round and answer. The newest rounds were proposed again, and "
+    "the same images came.",
+    "imported-unlike": "Imported, with every round and answer. But proposed again here, some "
+    "rounds come out with other images: most likely another kind of processor made the vectors. "
+    "What was shown and answered stays as it was.",
 }
 
 router = APIRouter(prefix="/searches/{search_id}")
