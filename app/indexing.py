@@ -246,6 +246,11 @@ def lay_out_past(
     return past
 
 
+def discard_files(row: ImageIndex, settings: Settings) -> None:
+    """Delete the files of an index whose row is being taken back."""
+    shutil.rmtree(_folder(settings, row.id), ignore_errors=True)
+
+
 class OpenIndexes:
     """The indexes held open; they never change, so one serves every request that needs it."""
 

@@ -12,27 +12,43 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import PIL.Image
-from pydantic import AwareDatetime, Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from app.database import is_among
 from app.errors import BadInput
 from app.exports.archives import Parts
-from app.exports.details import ExportDetails, read_details, save_details
+from app.exports.details import read_details, save_details
+from app.exports.kept import (
+    KeptAction,
+    KeptAnswer,
+    KeptDetour,
+    KeptExample,
+    KeptGoal,
+    KeptImage,
+    KeptIndex,
+    KeptPlace,
+    KeptRound,
+    KeptSearch,
+    KeptVector,
+    Part,
+)
 from app.exports.stripping import NotCopied, copy_without_metadata
 from app.importing import photo_path, read_photo
-from app.indexing import OpenIndexes, lay_out_past
+from app.indexing import OpenIndexes, discard_files, lay_out_past
 from app.searching import (
     MAX_COUNTS_LENGTH,
     MAX_NAME_LENGTH,
     check_round_size,
     check_strategy,
     check_text,
+    read_steps,
     repeat_round,
 )
 from app.security import same_name
@@ -60,161 +76,6 @@ ENDING = ".rarefind"
 MOST_BYTES = 400_000_000  # of search.json: some hundred thousand images
 FROM_A_FILE = " (from a file)"  # after the name of somebody whose answers were imported
 NAMED = 3  # of the images that are not in a collection
-
-Key = Annotated[int, Field(ge=1, lt=2**62)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Part(BaseModel):
-    """A part of the file: nothing is in it that is not named here."""
-
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
-
-
-class KeptImage(Part):
-    """An image, by its content."""
-
-    id: Key
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    path: str
-
-
-class KeptIndex(Part):
-    """An index that rounds came from: the image of each of its rows."""
-
-    id: Key
-    embedder: str
-    revision: str
-    image_ids: list[Key]
-
-
-class KeptVector(Part):
-    """The vector of words or of a photo, by one embedder."""
-
-    revision: str
-    vector: Base64Bytes
-    after_round_id: Key | None
-
-
-class KeptExample(Part):
-    """What opened the search; a photo's file stands beside, by this number."""
-
-    id: Key
-    image_id: Key | None
-    words: str | None
-    photo: str | None  # its name
-    vectors: list[KeptVector]
-
-
-class KeptPlace(Part):
-    """One image of a grid."""
-
-    position: Count
-    image_id: Key
-    score: Number
-    probability: Number | None
-    reason: str
-
-
-class KeptRound(Part):
-    """A round as it was proposed."""
-
-    id: Key
-    previous_id: Key | None
-    number: Count
-    strategy: str
-    size: Count
-    seed: Count
-    index_id: Key
-    answers_through_id: Annotated[int, Field(ge=0, lt=2**62)]
-    detour_id: Key | None
-    left_out_ids: list[Key] | None
-    head_weights: Base64Bytes | None
-    head_bias: Number | None
-    proposing_ms: Number
-    submitting_ms: Number | None
-    proposed_at: AwareDatetime
-    images: list[KeptPlace]
-
-
-class KeptDetour(Part):
-    """Rounds that a person asked for."""
-
-    id: Key
-    person: str
-    kind: Literal["gap", "estimate", "absence", "second-look", "other-embedder"]
-    size: Count
-    from_round_id: Key
-    answers_through_id: Annotated[int, Field(ge=0, lt=2**62)]
-    seed: Count
-    round_number: Count
-    anchor_image_id: Key | None
-    other_index_id: Key | None
-    planned: list[Key] | None
-    seen_again: Count | None
-    beside_count: Count | None
-    made_at: AwareDatetime
-
-
-class KeptAction(Part):
-    """One thing that a person did."""
-
-    id: Key
-    round_id: Key | None
-    person: str
-    kind: Literal["example", "answer", "submit", "correct", "undo", "redo", "detour"]
-    reverses_id: Key | None
-    next_round_id: Key | None
-    at: AwareDatetime
-
-
-class KeptAnswer(Part):
-    """One answer event."""
-
-    id: Key
-    action_id: Key
-    image_id: Key
-    value: Literal["yes", "no", "unsure", "cleared"]
-
-
-class KeptGoal(Part):
-    """A goal that was chosen."""
-
-    person: str
-    rule: str
-    recall: Number | None
-    positives: Count | None
-    coverage: Number | None
-    confidence: Number
-    chosen_at: AwareDatetime
-
-
-class KeptSearch(Part):
-    """All of a search."""
-
-    format: Literal["rarefind search"] = "rarefind search"
-    version: Literal[1] = 1
-    exported_at: AwareDatetime
-    collection: str
-    target_name: str
-    counts_as_yes: str
-    embedder: str
-    strategy: str
-    round_size: Count
-    seed: Count
-    rest_are_no: bool
-    made_at: AwareDatetime
-    current_round_id: Key
-    details: ExportDetails
-    images: list[KeptImage]
-    indexes: list[KeptIndex]
-    examples: list[KeptExample]
-    rounds: list[KeptRound]
-    detours: list[KeptDetour]
-    actions: list[KeptAction]
-    answers: list[KeptAnswer]
-    goals: list[KeptGoal]
 
 
 @dataclass(frozen=True)
@@ -357,10 +218,9 @@ def import_search(
     kept, photos = read_bundle(data, settings)
     try:
         return _Importing(session, person, collection, kept, now).run(photos, indexes, settings)
-    except KeyError as error:
-        raise BadInput(
-            f"This file is damaged: it names {error}, which it does not hold."
-        ) from error
+    except (KeyError, IndexError, IntegrityError, DataError) as error:
+        # It names what it does not hold, or takes back what was not done.
+        raise BadInput("This file is damaged: its parts don't fit together.") from error
 
 
 def repeat_rounds(
@@ -417,6 +277,7 @@ class _Importing:
         self.now = now
         self.images = self._find_images()
         self.people: dict[str, int] = {}
+        self.laid_out: dict[int, ImageIndex] = {}
         self.rounds = self._number(Round, [one.id for one in kept.rounds])
         self.detours = self._number(Detour, [one.id for one in kept.detours])
         self.actions = self._number(Action, [one.id for one in kept.actions])
@@ -430,7 +291,7 @@ class _Importing:
             owner_id=self.person.id,
             target_name=check_text("The name", kept.target_name, MAX_NAME_LENGTH, required=True),
             counts_as_yes=check_text("What counts as yes", kept.counts_as_yes, MAX_COUNTS_LENGTH),
-            embedder=kept.embedder,
+            embedder=check_text("An embedder's name", kept.embedder, MAX_NAME_LENGTH),
             strategy=check_strategy(kept.strategy),
             round_size=check_round_size(kept.round_size),
             seed=kept.seed,
@@ -440,12 +301,21 @@ class _Importing:
         session.add(search)
         session.flush()
         save_details(session, search, asdict(kept.details))
-        index_ids = self._lay_out_indexes(indexes, settings)
-        self._add_rounds(search, index_ids)
-        self._add_steps(search)
-        self._add_examples(search, photos, settings)
-        search.current_round_id = self.rounds[kept.current_round_id]
-        session.flush()
+        known = session.scalars(select(ImageIndex.id).filter_by(state="past")).all()
+        try:
+            self._lay_out_indexes(indexes, settings)
+            self._check_vectors()
+            self._add_rounds(search)
+            self._add_steps(search)
+            self._add_examples(search, photos, settings)
+            search.current_round_id = self.rounds[kept.current_round_id]
+            session.flush()
+            read_steps(session, search)  # as the pages do
+        except Exception:
+            for row in self.laid_out.values():
+                if row.state == "past" and row.id not in known:
+                    discard_files(row, settings)
+            raise
         return search
 
     def _find_images(self) -> dict[int, int]:
@@ -500,9 +370,9 @@ class _Importing:
             self.session.flush()
         return known.id
 
-    def _lay_out_indexes(self, indexes: OpenIndexes, settings: Settings) -> dict[int, int]:
-        return {
-            index.id: lay_out_past(
+    def _lay_out_indexes(self, indexes: OpenIndexes, settings: Settings) -> None:
+        for index in self.kept.indexes:
+            self.laid_out[index.id] = lay_out_past(
                 self.session,
                 self.collection,
                 embedder=index.embedder,
@@ -510,12 +380,28 @@ class _Importing:
                 image_ids=np.array([self.images[i] for i in index.image_ids], dtype=np.int64),
                 indexes=indexes,
                 settings=settings,
-            ).id
-            for index in self.kept.indexes
-        }
+            )
 
-    def _add_rounds(self, search: Search, index_ids: dict[int, int]) -> None:
+    def _check_vectors(self) -> None:
+        """Heads and vectors must be as long as those of the index they are used with."""
+        laid_out = self.laid_out
+        sizes = {row.revision: 4 * row.dimension for row in laid_out.values()}
+        heads = [
+            len(one.head_weights) == 4 * laid_out[one.index_id].dimension
+            for one in self.kept.rounds
+            if one.head_weights is not None
+        ]
+        vectors = [
+            len(vector.vector) == sizes.get(vector.revision, len(vector.vector))
+            for one in self.kept.examples
+            for vector in one.vectors
+        ]
+        if not all(heads + vectors):
+            raise BadInput("This file is damaged: its vectors are of another length.")
+
+    def _add_rounds(self, search: Search) -> None:
         rounds, detours = self.rounds, self.detours
+        index_ids = {key: row.id for key, row in self.laid_out.items()}
         self._insert(
             Round,
             [
