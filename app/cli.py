@@ -405,6 +405,7 @@ def search_import(
         f"{repeated.same:,} come out with the same images when they are proposed again.",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 

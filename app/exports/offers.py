@@ -79,17 +79,22 @@ class ExportFormat:
 
 @dataclass(frozen=True)
 class Offer:
-    """One format as the page offers it."""
+    """What the page offers, in one form or two."""
 
-    name: str
-    format: ExportFormat
+    title: str
+    whom: str
+    names: list[str]  # of FORMATS
     described: Described
 
 
 def list_offers(session: Session, search: Search) -> list[Offer]:
-    """Every format, with what it holds for this search, or why it can't be had."""
+    """Everything that can be had, with what it holds for this search, or why it can't be had."""
     known = count_known(session, search)
-    return [Offer(name, one, one.describe(search, known)) for name, one in FORMATS.items()]
+    offers: dict[str, Offer] = {}
+    for name, one in FORMATS.items():
+        new = Offer(one.title, one.whom, [], one.describe(search, known))
+        offers.setdefault(one.title, new).names.append(name)
+    return list(offers.values())
 
 
 def write_file(
@@ -302,29 +307,29 @@ def _number(count: int) -> str:
 
 FORMATS = {
     "answers.csv": ExportFormat(
-        "Answers, as a table",
-        "To look at in a spreadsheet or in R.",
+        "Answers",
+        "To look at in a spreadsheet or in R, or to hand to a program.",
         CSV_TYPE,
         _describe_answers,
         partial(_write_answers, file_format="csv"),
     ),
     "answers.jsonl": ExportFormat(
-        "Answers, as JSON Lines",
-        "The same for a program.",
+        "Answers",
+        "To look at in a spreadsheet or in R, or to hand to a program.",
         LINES_TYPE,
         _describe_answers,
         partial(_write_answers, file_format="jsonl"),
     ),
     "images.csv": ExportFormat(
-        "Every image, as a table",
+        "Every image",
         "To reckon with what was not looked at, too: one row for each image of the collection.",
         CSV_TYPE,
         _describe_images,
         partial(_write_images, file_format="csv"),
     ),
     "images.jsonl": ExportFormat(
-        "Every image, as JSON Lines",
-        "The same for a program.",
+        "Every image",
+        "To reckon with what was not looked at, too: one row for each image of the collection.",
         LINES_TYPE,
         _describe_images,
         partial(_write_images, file_format="jsonl"),

@@ -160,7 +160,8 @@ def file_name(path: str) -> str:
 
 def file_ending(name: str) -> str:
     """What kind of file it is, as people call it: ZIP, CSV."""
-    return {"jsonl": "JSON Lines"}.get(name.rsplit(".", 1)[-1], name.rsplit(".", 1)[-1].upper())
+    ending = name.rsplit(".", 1)[-1]
+    return {"jsonl": "JSON Lines", "rarefind": ".rarefind"}.get(ending, ending.upper())
 
 
 def browser_name(user_agent: str) -> str:

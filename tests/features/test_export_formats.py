@@ -126,7 +126,12 @@ def hunt(session, settings):
 
 def refusals(hunt):
     offers = list_offers(hunt.session, hunt.search)
-    return {offer.name: offer.described.refusal for offer in offers if offer.described.refusal}
+    return {
+        name: offer.described.refusal
+        for offer in offers
+        for name in offer.names
+        if offer.described.refusal
+    }
 
 
 # --- Every image --------------------------------------------------------------------------------
