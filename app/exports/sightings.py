@@ -90,11 +90,11 @@ def list_deployments(session: Session, search: Search) -> dict[Place, Deployment
         deployment = found.get(place)
         if deployment is None:
             folder, latitude, longitude = place
-            name = folder or "all"
+            name = folder or "place"
             number = 1
             while name in names:
                 number += 1
-                name = f"{folder or 'all'}-{number}"
+                name = f"{folder or 'place'}-{number}"
             names.add(name)
             deployment = Deployment(name, folder, latitude, longitude, image.camera)
             found[place] = deployment
