@@ -232,7 +232,8 @@ def _describe_coco(_search: Search, known: Known) -> Described:
 
 def _describe_head(search: Search, known: Known) -> Described:
     return Described(
-        f"Weights and threshold, for images prepared with {search.embedder}. It holds no image and no answer.",
+        f"Weights and threshold, for images prepared with {search.embedder}. It holds no image and "
+        "no answer.",
         refusal=None
         if known.has_head
         else "Nothing is learnt yet: submit a round with a yes in it first.",
