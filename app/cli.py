@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -57,7 +57,9 @@ from app.evaluation import (
     choose_targets,
     run_replays,
 )
-from app.exports import write_export
+from app.exports.bundles import import_search, repeat_rounds
+from app.exports.heads import apply_head, read_head_file
+from app.exports.offers import write_file
 from app.importing import (
     ImportSummary,
     find_collection,
@@ -90,6 +92,8 @@ app = typer.Typer(
 )
 collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True)
 app.add_typer(collection_app, name="collection")
+search_app = typer.Typer(help="Whole searches as files.", no_args_is_help=True)
+app.add_typer(search_app, name="search")
 index_app = typer.Typer(help="Indexes of vectors.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
 user_app = typer.Typer(help="People and their accounts.", no_args_is_help=True)
@@ -342,21 +346,108 @@ def collection_list() -> None:
 @app.command()
 def export(
     search_id: Annotated[int, typer.Argument(metavar="SEARCH", help="Its number, as in its URL.")],
-    file_format: Annotated[Literal["csv", "jsonl"], typer.Option("--format")] = "csv",
+    file_format: Annotated[
+        Literal[
+            "csv",
+            "jsonl",
+            "images.csv",
+            "images.jsonl",
+            "pictures.zip",
+            "camtrap-dp.zip",
+            "darwin-core.zip",
+            "coco.json",
+            "head.json",
+        ],
+        typer.Option("--format", help="csv and jsonl hold the answers, the others are files."),
+    ] = "csv",
     out: Annotated[Path | None, typer.Option(help="A file; standard output without it.")] = None,
 ) -> None:
-    """Write the answers of a search as CSV or JSON Lines."""
+    """Write a search as a table, an archive of the field's standards, pictures, or its head."""
+    name = f"answers.{file_format}" if file_format in ("csv", "jsonl") else file_format
+    write_export_file(search_id, name, out)
+
+
+@search_app.command("export")
+def search_export(
+    search_id: Annotated[int, typer.Argument(metavar="SEARCH", help="Its number, as in its URL.")],
+    out: Annotated[Path, typer.Option(help="The file, best ending in .rarefind.")],
+) -> None:
+    """Write a whole search, every round and answer, into one file."""
+    write_export_file(search_id, "search.rarefind", out)
+
+
+@search_app.command("import")
+def search_import(
+    file: Annotated[Path, typer.Argument(help="What “search export” wrote.")],
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="It has the same images.")],
+) -> None:
+    """Make a search of a file, in a collection that has the same images, and check its rounds."""
+    with opened() as (settings, database):
+        data = file.read_bytes()
+        indexes = OpenIndexes(settings)
+        with database.session() as session:
+            person = get_local_person(session)
+            search = import_search(
+                session,
+                person,
+                get_collection_named(session, name),
+                data,
+                indexes=indexes,
+                settings=settings,
+                now=datetime.now(UTC),
+            )
+            what = f"Imported the search “{search.target_name}”"
+            note(session, person, "import", what, search=search)
+        with database.session() as session:
+            repeated = repeat_rounds(session, search, indexes, at_most=sys.maxsize)
+    console.print(
+        f"Imported “{search.target_name}” as search {search.id}. Of its {repeated.total:,} rounds "
+        f"{repeated.same:,} come out with the same images when they are proposed again.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command("apply")
+def apply(
+    head: Annotated[Path, typer.Argument(metavar="HEAD", help="The head.json of a search.")],
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Of the same embedder.")],
+    out: Annotated[Path | None, typer.Option(help="A file; standard output without it.")] = None,
+) -> None:
+    """Score every image of a collection with the head of another search; writes CSV."""
+    with opened() as (settings, database), database.session() as session:
+        file = read_head_file(head.read_bytes())
+        collection = get_collection_named(session, name)
+        lines = apply_head(session, collection, file, OpenIndexes(settings))
+        write_out((line.encode() for line in lines), out)
+
+
+def write_export_file(search_id: int, name: str, out: Path | None) -> None:
+    """Write one export of a search of the local person's."""
     with opened() as (settings, database), database.session() as session:
         person = get_local_person(session)
         search = get_search(session, person, search_id)
-        what = f"Exported “{search.target_name}” as {file_format}"
-        note(session, person, "export", what, search=search)
-        lines = write_export(session, search, OpenIndexes(settings), file_format=file_format)
-        if out is None:
-            sys.stdout.writelines(lines)
-        else:
-            with out.open("w", encoding="utf-8", newline="") as file:
-                file.writelines(lines)
+        content = write_file(
+            session,
+            search,
+            name,
+            indexes=OpenIndexes(settings),
+            settings=settings,
+            now=datetime.now(UTC),
+        )
+        note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
+        write_out(content, out)
+
+
+def write_out(content: Iterable[bytes], out: Path | None) -> None:
+    """Write bytes into a file, or to standard output."""
+    if out is None:
+        sys.stdout.buffer.writelines(content)
+        sys.stdout.buffer.flush()
+    else:
+        with out.open("wb") as file:
+            file.writelines(content)
 
 
 @app.command()

@@ -149,6 +149,7 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
     builds = session.scalars(
         select(ImageIndex)
         .filter_by(collection_id=collection.id, first_part_id=None)
+        .where(ImageIndex.state != "past")
         .order_by(ImageIndex.id.desc())
     ).all()
     ready = {build.embedder for build in builds if build.state == "ready"}

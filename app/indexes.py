@@ -181,6 +181,7 @@ def prepare_index(
         row = session.scalar(
             select(ImageIndex)
             .filter_by(collection_id=collection_id, embedder=embedder)
+            .where(ImageIndex.state != "past")
             .order_by(ImageIndex.id.desc())
             .limit(1)
         )

@@ -45,7 +45,7 @@ from app.importing import photo_path
 from app.preparing import GONE, Original, prepare_files
 from app.reading import DAMAGED, Refusal
 from app.settings import Settings
-from app.tables import Image, ImageIndex, Photo, UnreadableImage
+from app.tables import Collection, Image, ImageIndex, Photo, UnreadableImage
 from app.workers import READ_FILES, count_processes, work_through
 
 DEFAULT_EMBEDDER = "efficientnet-lite0"
@@ -184,6 +184,73 @@ def get_current_index(
     return row
 
 
+def lay_out_past(
+    session: Session,
+    collection: Collection,
+    *,
+    embedder: str,
+    revision: str,
+    image_ids: ImageIds,
+    indexes: "OpenIndexes",
+    settings: Settings,
+) -> ImageIndex:
+    """An index with these images in this order: one there is, or a past one of its vectors.
+
+    Rounds draw rows by lot: they can only be repeated on rows in the order they had.
+    """
+    rows = session.scalars(
+        select(ImageIndex)
+        .filter_by(collection_id=collection.id, embedder=embedder, revision=revision)
+        .where(ImageIndex.state.in_(("ready", "past")))
+        .order_by(ImageIndex.id.desc())
+    ).all()
+    holding = None
+    for row in rows:
+        index = indexes.get(row)
+        if np.array_equal(index.image_ids, image_ids):
+            return row
+        if holding is None and np.isin(image_ids, index.image_ids).all():
+            holding = row
+    if holding is None:
+        raise EmbedderMismatch(
+            f"{collection.name} is not prepared with {revision} for all images of this search. "
+            f"Prepare it first: rarefind index build “{collection.name}” --embedder {embedder}. "
+            "If it is, its weights are others than those the search was made with."
+        )
+    source = indexes.get(holding)
+    past = ImageIndex(
+        collection_id=collection.id,
+        embedder=embedder,
+        revision=revision,
+        dimension=source.dimension,
+        knows_words=holding.knows_words,
+        state="past",
+        image_count=len(image_ids),
+        done_count=len(image_ids),
+        copied_count=len(image_ids),
+    )
+    session.add(past)
+    session.flush()
+    building = _building_folder(settings, past.id)
+    building.mkdir(parents=True)
+    _make_vectors(building / VECTORS, len(image_ids), source.dimension)
+    _copy_rows(source.vectors, source.rows_of(image_ids), building / VECTORS)
+    engine_index.build_index(
+        building,
+        vectors=np.load(building / VECTORS, mmap_mode="r"),
+        image_ids=image_ids,
+        embedder=embedder,
+        revision=revision,
+    )
+    _give_final_name(past, settings)
+    return past
+
+
+def discard_files(row: ImageIndex, settings: Settings) -> None:
+    """Delete the files of an index whose row is being taken back."""
+    shutil.rmtree(_folder(settings, row.id), ignore_errors=True)
+
+
 class OpenIndexes:
     """The indexes held open; they never change, so one serves every request that needs it."""
 
@@ -193,8 +260,8 @@ class OpenIndexes:
         self._lock = Lock()
 
     def get(self, row: ImageIndex) -> VectorIndex:
-        """The index of a ready row, opened if it is not open."""
-        if row.state != "ready":
+        """The index of a ready row, or of a past one, opened if it is not open."""
+        if row.state not in ("ready", "past"):
             raise NoIndexYet("The images of this collection are still being prepared.")
         with self._lock:
             if row.id not in self._open:
@@ -355,7 +422,9 @@ def _take_up(
         unfinished = session.scalars(
             select(ImageIndex)
             .filter_by(collection_id=collection_id, embedder=model.name)
-            .where(ImageIndex.state != "ready", ImageIndex.id > (last_ready_id or 0))
+            .where(
+                ImageIndex.state.in_(("building", "failed")), ImageIndex.id > (last_ready_id or 0)
+            )
             .order_by(ImageIndex.id.desc())
         ).all()
         taken_up = None

@@ -29,6 +29,7 @@ from app.pages import (
     browse,
     collections,
     dashboard,
+    exporting,
     home,
     images,
     indexes,
@@ -95,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
-        *(browse, images, searches, reviewing, dashboard, overview, work),
+        *(browse, images, searches, reviewing, dashboard, exporting, overview, work),
     )
     seen = [Depends(refuse_unseen)]
     for room in rooms:

@@ -25,7 +25,8 @@ ROLES = ("admin", "ecologist", "evaluator", "viewer")
 TOKEN_SCOPES = ("read", "search", "admin")
 OPEN_TO = ("everyone", "listed", "private")
 IMPORT_STATES = ("running", "done", "interrupted", "failed")
-INDEX_STATES = ("building", "ready", "failed")
+# A past index serves the rounds of a search that was imported with them, and nothing else.
+INDEX_STATES = ("building", "ready", "failed", "past")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
 UPLOAD_STATES = ("receiving", "importing", "done")
 JOB_KINDS = ("import", "index", "update", "combine", "replay")
@@ -410,6 +411,8 @@ class Search(Table):
     touched_at: Mapped[datetime] = mapped_column(server_default=func.now())
     # Whoever sees the collection may look at the search; only members answer.
     open_to_view: Mapped[bool] = mapped_column(server_default="false")
+    # What exports in the field's standards need and only people know: app/exports/details.py.
+    export_details: Mapped[dict[str, Any] | None]
     archived_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     deleted_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"))

@@ -35,7 +35,7 @@ from app.audit import note
 from app.browsing import list_images_after
 from app.collecting import get_collection, list_collections
 from app.database import DbSession
-from app.exports import Format, write_export
+from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
 from app.reporting import current_grid, list_examples, list_results, list_searches
 from app.searching import (

@@ -47,6 +47,7 @@ def make_templates(project: Path) -> Jinja2Templates:
         rate=rate,
         file_size=file_size,
         file_name=file_name,
+        file_ending=file_ending,
         browser_name=browser_name,
     )
     return Jinja2Templates(env=environment)
@@ -155,6 +156,12 @@ def file_size(size_bytes: int) -> str:
 def file_name(path: str) -> str:
     """The last part of a path."""
     return path.rsplit("/", 1)[-1]
+
+
+def file_ending(name: str) -> str:
+    """What kind of file it is, as people call it: ZIP, CSV."""
+    ending = name.rsplit(".", 1)[-1]
+    return {"jsonl": "JSON Lines", "rarefind": ".rarefind"}.get(ending, ending.upper())
 
 
 def browser_name(user_agent: str) -> str:

@@ -18,7 +18,7 @@ from app.audit import note
 from app.cards import change_card, find_on_card, list_reasons, put_on_card, read_card
 from app.database import DbSession
 from app.errors import BadInput, NotFound
-from app.exports import Format, write_export
+from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render, wants_fragment
@@ -62,6 +62,11 @@ NOTICES = {
     "undo": "Took back the last step.",
     "redo": "Did the step again.",
     "changed": "Changed. The next images will know.",
+    "imported": "Imported, with every round and answer. The newest rounds were proposed again, and "
+    "the same images came.",
+    "imported-unlike": "Imported, with every round and answer. But proposed again here, some "
+    "rounds come out with other images: most likely another kind of processor made the vectors. "
+    "What was shown and answered stays as it was.",
 }
 
 router = APIRouter(prefix="/searches/{search_id}")

@@ -137,6 +137,8 @@ TABLE = {
     "POST /collections/{collection_id}/tray/remove": COLLECTION_WORK,
     "GET /collections/{collection_id}/searches/new": COLLECTION_WORK,
     "POST /collections/{collection_id}/searches": COLLECTION_WORK,
+    "GET /collections/{collection_id}/searches/import": COLLECTION_WORK,
+    "POST /collections/{collection_id}/searches/import": COLLECTION_WORK,
     "GET /images/{image_id}/original": COLLECTION,
     "GET /images/{image_id}/{size}": COLLECTION,
     "GET /photos/{photo_id}/{size}": SEARCH,
@@ -146,6 +148,9 @@ TABLE = {
     "GET /searches/{search_id}/results": SEARCH,
     "GET /searches/{search_id}/history": SEARCH,
     "GET /searches/{search_id}/export.{file_format}": SEARCH,
+    "GET /searches/{search_id}/exports": SEARCH,
+    "POST /searches/{search_id}/exports": SEARCH,
+    "GET /searches/{search_id}/exports/{name}": SEARCH,
     "GET /searches/{search_id}/dashboard": SEARCH,
     "GET /searches/{search_id}/dashboard/{part}": SEARCH,
     "GET /searches/{search_id}/dashboard/tables/{name}.csv": SEARCH,
@@ -336,6 +341,8 @@ def address(route, ids):
     words = {"size": "small", "kind": "collection", "file_format": "csv", "part": "left"}
     if "{replay_id}/{name}" in route:
         words["name"] = "rounds.csv"
+    elif "exports" in route:
+        words["name"] = "images.csv"
     elif "tables" in route:
         words["name"] = "yield"
     method, path = route.split(" ")

@@ -20,7 +20,16 @@ from app.cli import app
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import add_job
 from app.security import get_local_person
-from app.tables import ApiToken, AuditEvent, Collection, ImageIndex, Job, OracleLabel, Person
+from app.tables import (
+    ApiToken,
+    AuditEvent,
+    Collection,
+    ImageIndex,
+    Job,
+    OracleLabel,
+    Person,
+    Search,
+)
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 from tests.stand_ins import HashEmbedder, make_tiny_clip, register
 
@@ -235,6 +244,54 @@ def test_export_of_no_search_of_mine_is_refused(rarefind, searched, tmp_path):
         assert result.exit_code == 1
         assert "There is no such search" in result.stderr
         assert not (tmp_path / "answers.csv").exists()
+
+
+def test_whole_search_goes_out_and_comes_in(rarefind, searched, tmp_path):
+    mine, theirs, _ = searched
+    file = tmp_path / "heron.rarefind"
+    assert rarefind("search", "export", theirs, "--out", file).exit_code == 1
+    assert rarefind("search", "export", mine, "--out", file).exit_code == 0
+    came = rarefind("search", "import", file, "Pond")
+    number = max(mine, theirs) + 1
+    assert came.stdout == (
+        f"Imported “Grey heron” as search {number}. Of its 1 rounds 1 come out with the same "
+        "images when they are proposed again.\n"
+    )
+    assert rarefind("export", number).stdout == rarefind("export", mine).stdout
+    refused = rarefind("search", "import", file, "Marsh")
+    assert refused.exit_code == 1
+
+
+def test_head_is_applied_to_a_collection_of_its_embedder_alone(
+    rarefind, searched, own_database, settings, tmp_path
+):
+    mine, _, _ = searched
+    early = rarefind("export", mine, "--format", "head.json")
+    assert (early.exit_code, early.stdout) == (1, "")
+    assert "Nothing is learnt yet" in early.stderr
+    with own_database.session() as session:
+        search = session.get_one(Search, mine)
+        searching.submit_answers(
+            session,
+            search,
+            person=search.owner,
+            round_id=search.current_round_id,
+            values={},
+            rest_are_no=True,
+            gesture_key=None,
+            indexes=OpenIndexes(settings),
+        )
+        other = make_collection(session, name="Marsh")
+        make_index(session, settings, make_images(session, other, 20), embedder="other")
+    head, scores = tmp_path / "head.json", tmp_path / "scores.csv"
+    assert rarefind("export", mine, "--format", "head.json", "--out", head).exit_code == 0
+    assert rarefind("apply", head, "Pond", "--out", scores).exit_code == 0
+    rows = list(csv.DictReader(io.StringIO(scores.read_text())))
+    assert len(rows) == 20
+    assert rows[0]["path"] == "site/IMG_0000.jpg"  # the one positive
+    refused = rarefind("apply", head, "Marsh")
+    assert refused.exit_code == 1
+    assert "not prepared with hand-made. It is prepared with other." in refused.stderr
 
 
 def test_export_to_a_place_that_cannot_be_written_says_so(rarefind, searched, tmp_path):

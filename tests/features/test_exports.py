@@ -7,7 +7,7 @@ import json
 import pytest
 
 from app import searching
-from app.exports import write_export
+from app.exports.rows import write_export
 from app.indexing import LoadedEmbedders, OpenIndexes
 from tests.factories import make_collection, make_images, make_index, make_person
 

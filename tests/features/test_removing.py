@@ -14,7 +14,7 @@ from app.dashboards.found import tell_found
 from app.dashboards.moments import open_moment
 from app.database import Database
 from app.errors import BadInput
-from app.exports import export_rows
+from app.exports.rows import export_rows
 from app.importing import import_images
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index
 from app.reporting import current_grid, list_examples, list_results, upcoming_images

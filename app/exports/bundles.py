@@ -1,0 +1,556 @@
+"""A whole search as one file: every round, answer and step, to be imported beside the same images.
+
+The file is a zip of `search.json` and copies of the example photos. Numbers in it are those of the
+database it came from; an import gives everything new ones, in the same order. Images are told by
+their SHA-256. Rounds are repeatable there, since each names the index it came from, row by row, and
+an import lays the vectors of the collection out in that order.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from pydantic import ValidationError
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.orm import Session
+
+from app.database import is_among
+from app.errors import BadInput
+from app.exports.archives import Parts
+from app.exports.details import read_details, save_details
+from app.exports.kept import (
+    KeptAction,
+    KeptAnswer,
+    KeptDetour,
+    KeptExample,
+    KeptGoal,
+    KeptImage,
+    KeptIndex,
+    KeptPlace,
+    KeptRound,
+    KeptSearch,
+    KeptVector,
+    Part,
+)
+from app.exports.stripping import NotCopied, copy_without_metadata
+from app.importing import photo_path, read_photo
+from app.indexing import OpenIndexes, discard_files, lay_out_past
+from app.searching import (
+    MAX_COUNTS_LENGTH,
+    MAX_NAME_LENGTH,
+    check_round_size,
+    check_strategy,
+    check_text,
+    read_steps,
+    repeat_round,
+)
+from app.security import same_name
+from app.settings import Settings
+from app.tables import (
+    Action,
+    Answer,
+    ChosenGoal,
+    Collection,
+    Detour,
+    Example,
+    ExampleVector,
+    Image,
+    ImageIndex,
+    Person,
+    Photo,
+    Round,
+    RoundImage,
+    Search,
+    Table,
+)
+
+SEARCH_FILE = "search.json"
+ENDING = ".rarefind"
+MOST_BYTES = 400_000_000  # of search.json: some hundred thousand images
+FROM_A_FILE = " (from a file)"  # after the name of somebody whose answers were imported
+NAMED = 3  # of the images that are not in a collection
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """How stored rounds came out when they were proposed again."""
+
+    tried: int
+    same: int
+    total: int  # rounds of the search
+
+
+def bundle_parts(
+    session: Session, search: Search, indexes: OpenIndexes, *, settings: Settings, now: datetime
+) -> Parts:
+    """The files of the bundle."""
+    kept, photos = keep_search(session, search, indexes, now=now)
+    yield SEARCH_FILE, [kept.model_dump_json()]
+    for number, photo in photos.items():
+        path = photo_path(photo.sha256, settings=settings)
+        try:
+            copied = copy_without_metadata(
+                path,
+                orientation=read_orientation(path),
+                max_megapixels=settings.max_megapixels,
+            )
+        except NotCopied as problem:
+            raise BadInput(
+                f"The example photo {photo.name} can't be exported: {problem}."
+            ) from problem
+        yield f"photos/{number}", [copied]
+
+
+def keep_search(
+    session: Session, search: Search, indexes: OpenIndexes, *, now: datetime
+) -> tuple[KeptSearch, dict[int, Photo]]:
+    """The search as its file holds it, and the photos by the number of their example."""
+    own = {"search_id": search.id}
+    rounds = session.scalars(select(Round).filter_by(**own).order_by(Round.id)).all()
+    detours = session.scalars(select(Detour).filter_by(**own).order_by(Detour.id)).all()
+    actions = session.scalars(select(Action).filter_by(**own).order_by(Action.id)).all()
+    answers = session.scalars(select(Answer).filter_by(**own).order_by(Answer.id)).all()
+    goals = session.scalars(select(ChosenGoal).filter_by(**own).order_by(ChosenGoal.id)).all()
+    examples = session.scalars(select(Example).filter_by(**own).order_by(Example.id)).all()
+    names = {one.id: one.name for one in session.scalars(select(Person))}
+    used = {made.index_id for made in rounds} | {one.other_index_id for one in detours} - {None}
+    kept_indexes = []
+    for row in session.scalars(select(ImageIndex).where(ImageIndex.id.in_(used))):
+        image_ids = indexes.get(row).image_ids.tolist()
+        kept_indexes.append(
+            KeptIndex(id=row.id, embedder=row.embedder, revision=row.revision, image_ids=image_ids)
+        )
+    image_ids = {image_id for index in kept_indexes for image_id in index.image_ids}
+    image_ids |= {answer.image_id for answer in answers}
+    image_ids |= {example.image_id for example in examples if example.image_id is not None}
+    image_ids |= {image_id for made in rounds for image_id in made.left_out_ids or ()}
+    images = session.execute(
+        select(Image.id, Image.sha256, Image.path)
+        .where(is_among(Image.id, sorted(image_ids)))
+        .order_by(Image.id)
+    )
+    vectors: dict[int, list[KeptVector]] = {}
+    for vector in session.scalars(
+        select(ExampleVector).where(ExampleVector.example_id.in_([one.id for one in examples]))
+    ):
+        vectors.setdefault(vector.example_id, []).append(
+            KeptVector.model_construct(
+                revision=vector.revision,
+                vector=vector.vector,
+                after_round_id=vector.after_round_id,
+            )
+        )
+    kept = KeptSearch.model_construct(
+        exported_at=now,
+        collection=search.collection.name,
+        target_name=search.target_name,
+        counts_as_yes=search.counts_as_yes,
+        embedder=search.embedder,
+        strategy=search.strategy,
+        round_size=search.round_size,
+        seed=search.seed,
+        rest_are_no=search.rest_are_no,
+        made_at=search.made_at,
+        current_round_id=search.current_round_id or 0,
+        details=read_details(search),
+        images=[KeptImage.model_construct(**row._mapping) for row in images],
+        indexes=kept_indexes,
+        examples=[
+            KeptExample.model_construct(
+                id=one.id,
+                image_id=one.image_id,
+                words=one.words,
+                photo=one.photo.name if one.photo else None,
+                vectors=vectors.get(one.id, []),
+            )
+            for one in examples
+        ],
+        rounds=[
+            keep(
+                KeptRound,
+                made,
+                images=[keep(KeptPlace, place) for place in made.images],
+            )
+            for made in rounds
+        ],
+        detours=[
+            keep(
+                KeptDetour,
+                one,
+                person=names[one.person_id],
+                planned=(
+                    None
+                    if one.planned_image_ids is None
+                    else np.frombuffer(one.planned_image_ids, dtype="<i8").tolist()
+                ),
+            )
+            for one in detours
+        ],
+        actions=[keep(KeptAction, one, person=names[one.person_id]) for one in actions],
+        answers=[keep(KeptAnswer, one) for one in answers],
+        goals=[keep(KeptGoal, one, person=names[one.person_id]) for one in goals],
+    )
+    return kept, {one.id: one.photo for one in examples if one.photo is not None}
+
+
+def import_search(
+    session: Session,
+    person: Person,
+    collection: Collection,
+    data: bytes,
+    *,
+    indexes: OpenIndexes,
+    settings: Settings,
+    now: datetime,
+) -> Search:
+    """Make a search of a file: the person's own, in a collection that has the same images.
+
+    Answers keep their times. They stay the person's where the file names them; others stand under
+    a closed account that says that it came from a file.
+    """
+    kept, photos = read_bundle(data, settings)
+    try:
+        return _Importing(session, person, collection, kept, now).run(photos, indexes, settings)
+    except (KeyError, IndexError, IntegrityError, DataError) as error:
+        # It names what it does not hold, or takes back what was not done.
+        raise BadInput("This file is damaged: its parts don't fit together.") from error
+
+
+def repeat_rounds(
+    session: Session, search: Search, indexes: OpenIndexes, *, at_most: int
+) -> Repeated:
+    """Propose the newest rounds of a search again, and count those with the images they stored."""
+    rounds = session.scalars(
+        select(Round).filter_by(search_id=search.id).order_by(Round.id.desc())
+    ).all()
+    same = 0
+    for made in rounds[:at_most]:
+        proposal = repeat_round(session, made, indexes)
+        index = indexes.get(session.get_one(ImageIndex, made.index_id))
+        stored = [place.image_id for place in made.images]
+        same += index.image_ids[proposal.rows].tolist() == stored
+    return Repeated(min(at_most, len(rounds)), same, len(rounds))
+
+
+def read_bundle(data: bytes, settings: Settings) -> tuple[KeptSearch, dict[int, bytes]]:
+    """A file as `bundle_parts` made it, checked, with its photos by their example's number."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+            if bundle.getinfo(SEARCH_FILE).file_size > MOST_BYTES:
+                raise BadInput("This file holds more than a search can hold.")
+            kept = KeptSearch.model_validate_json(bundle.read(SEARCH_FILE))
+            photos = {}
+            for one in kept.examples:
+                if one.photo is not None:
+                    entry = bundle.getinfo(f"photos/{one.id}")
+                    if entry.file_size > settings.max_photo_mb * 1e6:
+                        raise BadInput(f"The photo {one.photo} in this file is too large.")
+                    photos[one.id] = bundle.read(entry)
+    except (ValueError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        what = f" ({describe_problem(error)})" if isinstance(error, ValidationError) else ""
+        raise BadInput(
+            f"This is no search of Rarefind's, or it is damaged or of a newer version{what}. A "
+            f"search's export page makes such files; their names end in {ENDING}."
+        ) from error
+    return kept, photos
+
+
+class _Importing:
+    """One import: what everything of the file is called here."""
+
+    def __init__(
+        self,
+        session: Session,
+        person: Person,
+        collection: Collection,
+        kept: KeptSearch,
+        now: datetime,
+    ) -> None:
+        self.session, self.person, self.collection, self.kept = session, person, collection, kept
+        self.now = now
+        self.images = self._find_images()
+        self.people: dict[str, int] = {}
+        self.laid_out: dict[int, ImageIndex] = {}
+        self.rounds = self._number(Round, [one.id for one in kept.rounds])
+        self.detours = self._number(Detour, [one.id for one in kept.detours])
+        self.actions = self._number(Action, [one.id for one in kept.actions])
+        self.answers = self._number(Answer, [one.id for one in kept.answers])
+
+    def run(self, photos: dict[int, bytes], indexes: OpenIndexes, settings: Settings) -> Search:
+        """Write all of it."""
+        kept, session = self.kept, self.session
+        search = Search(
+            collection_id=self.collection.id,
+            owner_id=self.person.id,
+            target_name=check_text("The name", kept.target_name, MAX_NAME_LENGTH, required=True),
+            counts_as_yes=check_text("What counts as yes", kept.counts_as_yes, MAX_COUNTS_LENGTH),
+            embedder=check_text("An embedder's name", kept.embedder, MAX_NAME_LENGTH),
+            strategy=check_strategy(kept.strategy),
+            round_size=check_round_size(kept.round_size),
+            seed=kept.seed,
+            rest_are_no=kept.rest_are_no,
+            made_at=kept.made_at,
+        )
+        session.add(search)
+        session.flush()
+        save_details(session, search, asdict(kept.details))
+        known = session.scalars(select(ImageIndex.id).filter_by(state="past")).all()
+        try:
+            self._lay_out_indexes(indexes, settings)
+            self._check_vectors()
+            self._add_rounds(search)
+            self._add_steps(search)
+            self._add_examples(search, photos, settings)
+            search.current_round_id = self.rounds[kept.current_round_id]
+            session.flush()
+            read_steps(session, search)  # as the pages do
+        except Exception:
+            for row in self.laid_out.values():
+                if row.state == "past" and row.id not in known:
+                    discard_files(row, settings)
+            raise
+        return search
+
+    def _find_images(self) -> dict[int, int]:
+        here: dict[str, int] = {}
+        wanted = [image.sha256 for image in self.kept.images]
+        for start in range(0, len(wanted), 10_000):
+            rows = self.session.execute(
+                select(Image.sha256, Image.id).where(
+                    Image.collection_id == self.collection.id,
+                    is_among(Image.sha256, wanted[start : start + 10_000]),
+                )
+            )
+            here |= dict(rows.all())
+        missing = [image for image in self.kept.images if image.sha256 not in here]
+        if missing:
+            names = ", ".join(image.path for image in missing[:NAMED])
+            raise BadInput(
+                f"{len(missing):,} of the {len(wanted):,} images of this search are not in "
+                f"{self.collection.name}: {names}{', …' if len(missing) > NAMED else ''}. Nothing "
+                "was imported. Add them to the collection first, or choose the collection that "
+                "has them."
+            )
+        return {image.id: here[image.sha256] for image in self.kept.images}
+
+    def _number(self, table: type[Table], keys: list[int]) -> dict[int, int]:
+        """New keys for those of the file, in the same order."""
+        if keys != sorted(set(keys)):
+            raise BadInput("This file is damaged: its parts are not in order.")
+        sequence = func.pg_get_serial_sequence(table.__tablename__, "id")
+        drawn = self.session.scalars(
+            select(func.nextval(sequence)).select_from(
+                func.generate_series(1, len(keys)).alias("numbers")
+            )
+        ).all()
+        return dict(zip(keys, sorted(drawn), strict=True))
+
+    def _name(self, name: str) -> int:
+        """Who is meant by a name of the file."""
+        if name not in self.people:
+            self.people[name] = self._find_person(name)
+        return self.people[name]
+
+    def _find_person(self, name: str) -> int:
+        if name.casefold() == self.person.name.casefold():
+            return self.person.id
+        bare = check_text("A name", name, MAX_NAME_LENGTH, required=True)[:60]
+        shown = bare.removesuffix(FROM_A_FILE) + FROM_A_FILE
+        known = self.session.scalar(select(Person).where(same_name(shown)))
+        if known is None:
+            known = Person(name=shown, role="viewer", closed_at=self.now)
+            self.session.add(known)
+            self.session.flush()
+        return known.id
+
+    def _lay_out_indexes(self, indexes: OpenIndexes, settings: Settings) -> None:
+        for index in self.kept.indexes:
+            self.laid_out[index.id] = lay_out_past(
+                self.session,
+                self.collection,
+                embedder=index.embedder,
+                revision=index.revision,
+                image_ids=np.array([self.images[i] for i in index.image_ids], dtype=np.int64),
+                indexes=indexes,
+                settings=settings,
+            )
+
+    def _check_vectors(self) -> None:
+        """Heads and vectors must be as long as those of the index they are used with."""
+        laid_out = self.laid_out
+        sizes = {row.revision: 4 * row.dimension for row in laid_out.values()}
+        heads = [
+            len(one.head_weights) == 4 * laid_out[one.index_id].dimension
+            for one in self.kept.rounds
+            if one.head_weights is not None
+        ]
+        vectors = [
+            len(vector.vector) == sizes.get(vector.revision, len(vector.vector))
+            for one in self.kept.examples
+            for vector in one.vectors
+        ]
+        if not all(heads + vectors):
+            raise BadInput("This file is damaged: its vectors are of another length.")
+
+    def _add_rounds(self, search: Search) -> None:
+        rounds, detours = self.rounds, self.detours
+        index_ids = {key: row.id for key, row in self.laid_out.items()}
+        self._insert(
+            Round,
+            [
+                take(one, Round, "previous_id", "detour_id", "index_id", "answers_through_id")
+                | {
+                    "id": rounds[one.id],
+                    "search_id": search.id,
+                    "strategy": check_strategy(one.strategy),
+                    "previous_id": find(rounds, one.previous_id),
+                    "index_id": index_ids[one.index_id],
+                    "answers_through_id": find(self.answers, one.answers_through_id) or 0,
+                    "left_out_ids": one.left_out_ids
+                    and [self.images[image_id] for image_id in one.left_out_ids],
+                }
+                for one in self.kept.rounds
+            ],
+        )
+        self._insert(
+            RoundImage,
+            [
+                take(place, RoundImage)
+                | {"round_id": rounds[one.id], "image_id": self.images[place.image_id]}
+                for one in self.kept.rounds
+                for place in one.images
+            ],
+        )
+        self._insert(
+            Detour,
+            [
+                take(one, Detour)
+                | {
+                    "id": detours[one.id],
+                    "search_id": search.id,
+                    "person_id": self._name(one.person),
+                    "from_round_id": rounds[one.from_round_id],
+                    "answers_through_id": find(self.answers, one.answers_through_id) or 0,
+                    "anchor_image_id": find(self.images, one.anchor_image_id),
+                    "other_index_id": find(index_ids, one.other_index_id),
+                    "planned_image_ids": None
+                    if one.planned is None
+                    else np.array([self.images[i] for i in one.planned], "<i8").tobytes(),
+                }
+                for one in self.kept.detours
+            ],
+        )
+        for one in self.kept.rounds:  # the two name each other
+            if one.detour_id is not None:
+                self.session.execute(
+                    update(Round)
+                    .filter_by(id=rounds[one.id])
+                    .values(detour_id=detours[one.detour_id])
+                )
+
+    def _add_steps(self, search: Search) -> None:
+        self._insert(
+            Action,
+            [
+                take(one, Action)
+                | {
+                    "id": self.actions[one.id],
+                    "search_id": search.id,
+                    "person_id": self._name(one.person),
+                    "round_id": find(self.rounds, one.round_id),
+                    "next_round_id": find(self.rounds, one.next_round_id),
+                    "reverses_id": find(self.actions, one.reverses_id),
+                }
+                for one in self.kept.actions
+            ],
+        )
+        self._insert(
+            Answer,
+            [
+                {
+                    "id": self.answers[one.id],
+                    "search_id": search.id,
+                    "action_id": self.actions[one.action_id],
+                    "image_id": self.images[one.image_id],
+                    "value": one.value,
+                }
+                for one in self.kept.answers
+            ],
+        )
+        self._insert(
+            ChosenGoal,
+            [
+                take(one, ChosenGoal)
+                | {"search_id": search.id, "person_id": self._name(one.person)}
+                for one in self.kept.goals
+            ],
+        )
+
+    def _add_examples(self, search: Search, photos: dict[int, bytes], settings: Settings) -> None:
+        for one in self.kept.examples:
+            example = Example(
+                search_id=search.id, image_id=find(self.images, one.image_id), words=one.words
+            )
+            if one.photo is not None:
+                read = read_photo(photos[one.id], settings=settings)
+                photo = Photo(
+                    person_id=self.person.id,
+                    name=check_text("A photo's name", one.photo, MAX_NAME_LENGTH),
+                    sha256=read.sha256,
+                    width=read.width,
+                    height=read.height,
+                )
+                self.session.add(photo)
+                self.session.flush()
+                example.photo_id = photo.id
+            self.session.add(example)
+            self.session.flush()
+            for vector in one.vectors:
+                self.session.add(
+                    ExampleVector(
+                        example_id=example.id,
+                        revision=vector.revision,
+                        vector=vector.vector,
+                        after_round_id=find(self.rounds, vector.after_round_id),
+                    )
+                )
+
+    def _insert(self, table: type[Table], rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self.session.execute(insert(table), rows)
+
+
+def keep(kind: type[Any], row: Table, **more: object) -> Any:
+    """A row's columns of the same names as a part of the file."""
+    names = set(kind.model_fields) & set(type(row).__table__.columns.keys())
+    return kind.model_construct(**{name: getattr(row, name) for name in names} | more)
+
+
+def take(part: Part, table: type[Table], *but: str) -> dict[str, Any]:
+    """A part's fields that are columns of a table, but for `but` and its key."""
+    names = set(type(part).model_fields) & set(table.__table__.columns.keys()) - {"id", *but}
+    return {name: getattr(part, name) for name in names}
+
+
+def find(numbers: Mapping[int, int], key: int | None) -> int | None:
+    """What a key of the file is called here; none stays none, and 0 is before all."""
+    return numbers[key] if key else None
+
+
+def read_orientation(path: Path) -> int:
+    """Which way is up in a photo."""
+    with PIL.Image.open(path) as opened:
+        return int(opened.getexif().get(0x0112, 1))
+
+
+def describe_problem(error: ValidationError) -> str:
+    """The first thing that is wrong with a file, for who looks into it."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'][:4]))}: {first['msg']}"

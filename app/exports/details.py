@@ -1,0 +1,94 @@
+"""What exports in the field's standards need and only people know; asked once, kept by the search.
+
+Nothing is looked up outside: names and licences stand in exports as they were typed.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+
+from sqlalchemy.orm import Session
+
+from app.errors import BadInput
+from app.searching import check_text
+from app.tables import Search
+
+LONGEST = 200
+# Identifiers of the licences that the field's archives take, and how they are called.
+LICENCES = {
+    "": "Not said",
+    "CC0-1.0": "CC0: no rights reserved",
+    "CC-BY-4.0": "CC BY 4.0: credit the author",
+    "CC-BY-NC-4.0": "CC BY-NC 4.0: credit, not for profit",
+}
+LICENCE_ADDRESSES = {
+    "CC0-1.0": "http://creativecommons.org/publicdomain/zero/1.0/legalcode",
+    "CC-BY-4.0": "http://creativecommons.org/licenses/by/4.0/legalcode",
+    "CC-BY-NC-4.0": "http://creativecommons.org/licenses/by-nc/4.0/legalcode",
+}
+CAPTURES = {
+    "": "Not said",
+    "activityDetection": "When something moved",
+    "timeLapse": "At fixed times",
+    "both": "Both",
+}
+DESIGNS = {
+    "": "Not said",
+    "simpleRandom": "At random",
+    "systematicRandom": "In a regular grid, placed at random",
+    "clusteredRandom": "At random, in clusters",
+    "experimental": "To measure an effect",
+    "targeted": "Where the target was expected",
+    "opportunistic": "Where it was convenient",
+}
+OFFSET = re.compile(r"([+-])(0\d|1[0-4]):([0-5]\d)")
+
+
+@dataclass(frozen=True)
+class ExportDetails:
+    """What a search's exports say of its target, its images and their rights; empty is unknown."""
+
+    scientific_name: str = ""
+    rights_holder: str = ""
+    licence: str = ""  # of LICENCES
+    utc_offset: str = ""  # what the cameras' clocks were set to: +02:00
+    capture: str = ""  # of CAPTURES
+    design: str = ""  # of DESIGNS
+
+
+def read_details(search: Search) -> ExportDetails:
+    """The details that a search keeps."""
+    return ExportDetails(**(search.export_details or {}))
+
+
+def save_details(session: Session, search: Search, given: dict[str, str]) -> ExportDetails:
+    """Check details as they were typed and keep them with the search."""
+    offset = given["utc_offset"].strip().replace("−", "-")
+    if offset.upper() in ("UTC", "Z"):
+        offset = "+00:00"
+    if offset and not OFFSET.fullmatch(offset):
+        raise BadInput(
+            f"“{offset}” is not a difference from UTC. Write it as +02:00 or -05:30, or leave it "
+            "empty."
+        )
+    for name, known in (("licence", LICENCES), ("capture", CAPTURES), ("design", DESIGNS)):
+        if given[name] not in known:
+            raise BadInput("One of the choices is not on its list. Reload the page.")
+    details = ExportDetails(
+        scientific_name=check_line("The scientific name", given["scientific_name"]),
+        rights_holder=check_line("The rights holder", given["rights_holder"]),
+        licence=given["licence"],
+        utc_offset=offset,
+        capture=given["capture"],
+        design=given["design"],
+    )
+    search.export_details = asdict(details)
+    session.flush()
+    return details
+
+
+def check_line(what: str, text: str) -> str:
+    """A name on one line: it goes into cells and elements of files."""
+    line = check_text(what, " ".join(text.split()), LONGEST)
+    if not line.isprintable():
+        raise BadInput(f"{what} holds a character that can't be kept.")
+    return line

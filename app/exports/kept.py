@@ -1,0 +1,243 @@
+"""What the file of a whole search holds, and how it must hang together.
+
+A file comes from anywhere: whatever a page or the loop relies on is checked here.
+"""
+
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from app.engine.loop import REASONS
+from app.engine.stopping import STOP_RULES
+from app.exports.details import ExportDetails
+
+
+def check_floats(data: bytes) -> bytes:
+    """float32, little-endian, finite."""
+    if len(data) % 4 or not len(data) or not np.isfinite(np.frombuffer(data, "<f4")).all():
+        raise ValueError("no vector")
+    return data
+
+
+def check_reason(reason: str) -> str:
+    """One of the reasons that images are shown for."""
+    if reason not in REASONS:
+        raise ValueError("no known reason")
+    return reason
+
+
+def check_rule(rule: str) -> str:
+    """A stop rule's name."""
+    if rule not in STOP_RULES:
+        raise ValueError("no known rule")
+    return rule
+
+
+Key = Annotated[int, Field(ge=1, lt=2**62)]
+KeyOrNone = Annotated[int, Field(ge=0, lt=2**62)]  # 0: before all
+Vector = Annotated[Base64Bytes, AfterValidator(check_floats)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A part of the file: nothing is in it that is not named here."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+
+class KeptImage(Part):
+    """An image, by its content."""
+
+    id: Key
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    path: str
+
+
+class KeptIndex(Part):
+    """An index that rounds came from: the image of each of its rows."""
+
+    id: Key
+    embedder: str
+    revision: str
+    image_ids: Annotated[list[Key], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """No image twice."""
+        if len(set(self.image_ids)) < len(self.image_ids):
+            raise ValueError("an image stands twice in an index")
+        return self
+
+
+class KeptVector(Part):
+    """The vector of words or of a photo, by one embedder."""
+
+    revision: str
+    vector: Vector
+    after_round_id: Key | None
+
+
+class KeptExample(Part):
+    """What opened the search; a photo's file stands beside, by this number."""
+
+    id: Key
+    image_id: Key | None
+    words: str | None
+    photo: str | None  # its name
+    vectors: list[KeptVector]
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """An image, a photo or words."""
+        if [self.image_id, self.photo, self.words].count(None) != 2:
+            raise ValueError("an example is one thing")
+        return self
+
+
+class KeptPlace(Part):
+    """One image of a grid."""
+
+    position: Count
+    image_id: Key
+    score: Number
+    probability: Number | None
+    reason: Annotated[str, AfterValidator(check_reason)]
+
+
+class KeptRound(Part):
+    """A round as it was proposed."""
+
+    id: Key
+    previous_id: Key | None
+    number: Count
+    strategy: str
+    size: Count
+    seed: Count
+    index_id: Key
+    answers_through_id: KeyOrNone
+    detour_id: Key | None
+    left_out_ids: list[Key] | None
+    head_weights: Vector | None
+    head_bias: Number | None
+    proposing_ms: Number
+    submitting_ms: Number | None
+    proposed_at: AwareDatetime
+    images: list[KeptPlace]
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Places in order, a whole head, and after the round that led here."""
+        places = [place.position for place in self.images]
+        if places != list(range(len(places))):
+            raise ValueError("places are not in order")
+        if (self.head_weights is None) != (self.head_bias is None):
+            raise ValueError("half a head")
+        if self.previous_id is not None and self.previous_id >= self.id:
+            raise ValueError("rounds are not in order")
+        return self
+
+
+class KeptDetour(Part):
+    """Rounds that a person asked for."""
+
+    id: Key
+    person: str
+    kind: Literal["gap", "estimate", "absence", "second-look", "other-embedder"]
+    size: Count
+    from_round_id: Key
+    answers_through_id: KeyOrNone
+    seed: Count
+    round_number: Count
+    anchor_image_id: Key | None
+    other_index_id: Key | None
+    planned: list[Key] | None
+    seen_again: Count | None
+    beside_count: Count | None
+    made_at: AwareDatetime
+
+
+class KeptAction(Part):
+    """One thing that a person did."""
+
+    id: Key
+    round_id: Key | None
+    person: str
+    kind: Literal["example", "answer", "submit", "correct", "undo", "redo", "detour"]
+    reverses_id: Key | None
+    next_round_id: Key | None
+    at: AwareDatetime
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """A step from round to round names both; one that takes another back names it."""
+        if self.kind in ("submit", "detour") and None in (self.round_id, self.next_round_id):
+            raise ValueError("a step that leads nowhere")
+        if self.kind in ("undo", "redo") and self.reverses_id is None:
+            raise ValueError("nothing is taken back")
+        return self
+
+
+class KeptAnswer(Part):
+    """One answer event."""
+
+    id: Key
+    action_id: Key
+    image_id: Key
+    value: Literal["yes", "no", "unsure", "cleared"]
+
+
+class KeptGoal(Part):
+    """A goal that was chosen."""
+
+    person: str
+    rule: Annotated[str, AfterValidator(check_rule)]
+    recall: Number | None
+    positives: Count | None
+    coverage: Number | None
+    confidence: Number
+    chosen_at: AwareDatetime
+
+
+class KeptSearch(Part):
+    """All of a search."""
+
+    format: Literal["rarefind search"] = "rarefind search"
+    version: Literal[1] = 1
+    exported_at: AwareDatetime
+    collection: str
+    target_name: str
+    counts_as_yes: str
+    embedder: str
+    strategy: str
+    round_size: Count
+    seed: Count
+    rest_are_no: bool
+    made_at: AwareDatetime
+    current_round_id: Key
+    details: ExportDetails
+    images: list[KeptImage]
+    indexes: list[KeptIndex]
+    examples: list[KeptExample]
+    rounds: list[KeptRound]
+    detours: list[KeptDetour]
+    actions: list[KeptAction]
+    answers: list[KeptAnswer]
+    goals: list[KeptGoal]
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Every image once."""
+        keys = {image.id for image in self.images}
+        if not len(keys) == len({image.sha256 for image in self.images}) == len(self.images):
+            raise ValueError("an image stands twice")
+        return self

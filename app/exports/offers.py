@@ -1,0 +1,380 @@
+"""The exports of a search as its page offers them: for whom, what is in them, and why not."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from app.errors import BadInput, NotFound
+from app.exports.archives import pack, to_bytes
+from app.exports.bundles import bundle_parts
+from app.exports.camtrap_dp import camtrap_dp_parts
+from app.exports.coco import write_coco
+from app.exports.darwin_core import darwin_core_parts
+from app.exports.details import read_details
+from app.exports.heads import write_head
+from app.exports.pictures import list_pictures, write_pictures
+from app.exports.rows import Format, write_export, write_states
+from app.indexing import OpenIndexes
+from app.searching import read_current_answers
+from app.settings import Settings
+from app.tables import Image, Round, Search
+
+CSV_TYPE = "text/csv; charset=utf-8"
+JSON_TYPE = "application/json"
+LINES_TYPE = "application/x-ndjson"
+ZIP_TYPE = "application/zip"
+THIN_SPACE = "\u202f"  # between thousands
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a search's images and answers, in numbers."""
+
+    images: int
+    timed: int  # images with a time
+    placed: int  # with a place
+    both: int
+    yes: int
+    no: int
+    unsure: int
+    yes_both: int  # positives with time and place
+    rounds: int
+    has_head: bool
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a format holds for one search; what is missing in it; why it can't be had now."""
+
+    holds: str
+    remarks: tuple[str, ...] = ()
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What an export is written from."""
+
+    session: Session
+    search: Search
+    indexes: OpenIndexes
+    settings: Settings
+    now: datetime
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """One file that a search can be had as."""
+
+    title: str
+    whom: str  # who wants it, and for what
+    media_type: str
+    describe: Callable[[Search, Known], Described]
+    write: Callable[[Writing], Iterable[bytes]]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the page offers, in one form or two."""
+
+    title: str
+    whom: str
+    names: list[str]  # of FORMATS
+    described: Described
+
+
+def list_offers(session: Session, search: Search) -> list[Offer]:
+    """Everything that can be had, with what it holds for this search, or why it can't be had."""
+    known = count_known(session, search)
+    offers: dict[str, Offer] = {}
+    for name, one in FORMATS.items():
+        new = Offer(one.title, one.whom, [], one.describe(search, known))
+        offers.setdefault(one.title, new).names.append(name)
+    return list(offers.values())
+
+
+def write_file(
+    session: Session,
+    search: Search,
+    name: str,
+    *,
+    indexes: OpenIndexes,
+    settings: Settings,
+    now: datetime,
+) -> Iterable[bytes]:
+    """The bytes of one export, or a sentence that says why it can't be had."""
+    if name not in FORMATS:
+        raise NotFound("There is no such export.")
+    described = FORMATS[name].describe(search, count_known(session, search))
+    if described.refusal is not None:
+        raise BadInput(described.refusal)
+    return FORMATS[name].write(Writing(session, search, indexes, settings, now))
+
+
+def count_known(session: Session, search: Search) -> Known:
+    """The numbers that decide what can be had."""
+    timed = Image.captured_at.is_not(None)
+    placed = Image.latitude.is_not(None) & Image.longitude.is_not(None)
+    answers = read_current_answers(session, search)
+    values = list(answers.values())
+    positives = [image_id for image_id, value in answers.items() if value == "yes"]
+
+    def count(*conditions: ColumnElement[bool]) -> int:
+        query = select(func.count()).where(
+            Image.collection_id == search.collection_id, Image.removed_at.is_(None), *conditions
+        )
+        return session.scalar(query) or 0
+
+    made = session.get(Round, search.current_round_id)
+    return Known(
+        images=count(),
+        timed=count(timed),
+        placed=count(placed),
+        both=count(timed, placed),
+        yes=values.count("yes"),
+        no=values.count("no"),
+        unsure=values.count("unsure"),
+        yes_both=count(timed, placed, Image.id.in_(positives)),
+        rounds=session.scalar(select(func.count()).where(Round.search_id == search.id)) or 0,
+        has_head=made is not None and made.head_bias is not None,
+    )
+
+
+# --- What each holds ----------------------------------------------------------------------------
+
+
+def _describe_answers(_search: Search, known: Known) -> Described:
+    answered = known.yes + known.no + known.unsure
+    return Described(f"{_plural(answered, 'answered image')}, with all that is known of them.")
+
+
+def _describe_images(_search: Search, known: Known) -> Described:
+    unseen = known.images - known.yes - known.no - known.unsure
+    return Described(
+        f"{_plural(known.images, 'image')}, {_number(unseen)} of them without an answer."
+    )
+
+
+def _describe_pictures(_search: Search, known: Known) -> Described:
+    return Described(
+        f"{_plural(known.yes, 'picture')}, as large as the originals. Place, owner and notes that "
+        "cameras write into files are taken out; the table has times and places.",
+        refusal=None if known.yes else "Nothing is answered yes yet.",
+    )
+
+
+def _describe_camtrap_dp(search: Search, known: Known) -> Described:
+    details = read_details(search)
+    wanted = [
+        what
+        for what, given in (
+            ("the scientific name", details.scientific_name),
+            ("how far the cameras' clocks are from UTC", details.utc_offset),
+            ("when the cameras took pictures", details.capture),
+            ("how their places were chosen", details.design),
+        )
+        if not given
+    ]
+    refusal = None
+    if not known.both:
+        refusal = "It takes only images with a time and a place, and no image here has both."
+    elif wanted:
+        refusal = f"It needs {_join(wanted)}: say so below."
+    remarks = ["It is for animals before cameras that stay in one place, not for plants."]
+    left_out = known.images - known.both
+    if left_out and known.both:
+        remarks.insert(
+            0,
+            f"{_plural(left_out, 'image')} without time or place can't be in it, "
+            f"{_number(known.yes - known.yes_both)} of them answered yes.",
+        )
+    return Described(
+        f"{_plural(known.yes_both, 'animal observation')} among {_plural(known.both, 'image')} "
+        "with time and place; each folder is a deployment. A no is no observation: it does not say "
+        "that an image is blank.",
+        tuple(remarks),
+        refusal,
+    )
+
+
+def _describe_darwin_core(search: Search, known: Known) -> Described:
+    remarks = [
+        f"{_plural(known.images - count, 'image has', 'images have')} no {what}."
+        for what, count in (("time", known.timed), ("place", known.placed))
+        if count < known.images
+    ]
+    refusal = None
+    if not known.yes + known.no:
+        refusal = "Nothing is answered yes or no yet."
+    elif not read_details(search).scientific_name:
+        refusal = "It needs the scientific name: say it below."
+    return Described(
+        f"{_plural(known.yes, 'occurrence')}, and for each folder how many of its images were "
+        "looked at. An absence is stated only for folders all of whose images were answered no.",
+        tuple(remarks),
+        refusal,
+    )
+
+
+def _describe_coco(_search: Search, known: Known) -> Described:
+    left_out = _plural(known.unsure, "unsure answer is", "unsure answers are")
+    return Described(
+        f"{_plural(known.yes, 'image')} with the label, {_number(known.no)} without. The labels "
+        "are of whole images: there are no boxes.",
+        (f"{left_out} left out.",) if known.unsure else (),
+        None if known.yes + known.no else "Nothing is answered yes or no yet.",
+    )
+
+
+def _describe_head(search: Search, known: Known) -> Described:
+    return Described(
+        f"Weights and threshold, for images prepared with {search.embedder}. It holds no image and "
+        "no answer.",
+        refusal=None
+        if known.has_head
+        else "Nothing is learnt yet: submit a round with a yes in it first.",
+    )
+
+
+def _describe_bundle(_search: Search, known: Known) -> Described:
+    return Described(
+        f"{_plural(known.rounds, 'round')}, with every answer and step; example photos, but no "
+        "image of the collection.",
+        ("Whoever gets it sees who answered what.",),
+    )
+
+
+# --- How each is written ------------------------------------------------------------------------
+
+
+def _write_answers(writing: Writing, file_format: Format) -> Iterable[bytes]:
+    lines = write_export(writing.session, writing.search, writing.indexes, file_format=file_format)
+    return to_bytes(lines)
+
+
+def _write_images(writing: Writing, file_format: Format) -> Iterable[bytes]:
+    lines = write_states(writing.session, writing.search, writing.indexes, file_format=file_format)
+    return to_bytes(lines)
+
+
+def _write_pictures(writing: Writing) -> Iterable[bytes]:
+    return write_pictures(list_pictures(writing.session, writing.search), writing.settings)
+
+
+def _write_camtrap_dp(writing: Writing) -> Iterable[bytes]:
+    parts = camtrap_dp_parts(writing.session, writing.search, now=writing.now)
+    return pack(parts, compress=True)
+
+
+def _write_darwin_core(writing: Writing) -> Iterable[bytes]:
+    parts = darwin_core_parts(writing.session, writing.search, now=writing.now)
+    return pack(parts, compress=True)
+
+
+def _write_coco(writing: Writing) -> Iterable[bytes]:
+    return to_bytes(write_coco(writing.session, writing.search, now=writing.now))
+
+
+def _write_head(writing: Writing) -> Iterable[bytes]:
+    return to_bytes(write_head(writing.session, writing.search, now=writing.now))
+
+
+def _write_bundle(writing: Writing) -> Iterable[bytes]:
+    parts = bundle_parts(
+        writing.session,
+        writing.search,
+        writing.indexes,
+        settings=writing.settings,
+        now=writing.now,
+    )
+    return pack(parts, compress=True)
+
+
+def _join(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _plural(count: int, one: str, many: str | None = None) -> str:
+    return f"{_number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def _number(count: int) -> str:
+    return f"{count:,}".replace(",", THIN_SPACE)
+
+
+FORMATS = {
+    "answers.csv": ExportFormat(
+        "Answers",
+        "To look at in a spreadsheet or in R, or to hand to a program.",
+        CSV_TYPE,
+        _describe_answers,
+        partial(_write_answers, file_format="csv"),
+    ),
+    "answers.jsonl": ExportFormat(
+        "Answers",
+        "To look at in a spreadsheet or in R, or to hand to a program.",
+        LINES_TYPE,
+        _describe_answers,
+        partial(_write_answers, file_format="jsonl"),
+    ),
+    "images.csv": ExportFormat(
+        "Every image",
+        "To reckon with what was not looked at, too: one row for each image of the collection.",
+        CSV_TYPE,
+        _describe_images,
+        partial(_write_images, file_format="csv"),
+    ),
+    "images.jsonl": ExportFormat(
+        "Every image",
+        "To reckon with what was not looked at, too: one row for each image of the collection.",
+        LINES_TYPE,
+        _describe_images,
+        partial(_write_images, file_format="jsonl"),
+    ),
+    "pictures.zip": ExportFormat(
+        "The pictures found",
+        "To show, to print, to send: copies of the images answered yes, with a table beside them.",
+        ZIP_TYPE,
+        _describe_pictures,
+        _write_pictures,
+    ),
+    "camtrap-dp.zip": ExportFormat(
+        "Camtrap DP 1.0",
+        "To hand results of camera traps to GBIF, or to other tools for camera traps.",
+        ZIP_TYPE,
+        _describe_camtrap_dp,
+        _write_camtrap_dp,
+    ),
+    "darwin-core.zip": ExportFormat(
+        "Darwin Core archive",
+        "To publish occurrences at GBIF or in the portal of a museum.",
+        ZIP_TYPE,
+        _describe_darwin_core,
+        _write_darwin_core,
+    ),
+    "coco.json": ExportFormat(
+        "COCO labels",
+        "To train or test another model on your answers.",
+        JSON_TYPE,
+        _describe_coco,
+        _write_coco,
+    ),
+    "head.json": ExportFormat(
+        "What the search has learnt",
+        "To score another collection for the same target, with “rarefind apply”.",
+        JSON_TYPE,
+        _describe_head,
+        _write_head,
+    ),
+    "search.rarefind": ExportFormat(
+        "The whole search",
+        "To keep it, or to go on with it on another machine that has the same images.",
+        ZIP_TYPE,
+        _describe_bundle,
+        _write_bundle,
+    ),
+}

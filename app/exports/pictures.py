@@ -1,0 +1,94 @@
+"""The positives as files: a zip of copies without metadata, with a table that says what each is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path, PurePosixPath
+
+from sqlalchemy.orm import Session
+
+from app.exports.archives import pack
+from app.exports.rows import write_csv
+from app.exports.sightings import read_sightings
+from app.exports.stripping import NotCopied, copy_without_metadata
+from app.searching import read_current_answers
+from app.settings import Settings
+from app.tables import Search
+
+FOLDER = "pictures"
+HEADER = [
+    *("file", "path", "sha256", "captured_at", "latitude", "longitude", "camera"),
+    *("answered_by", "answered_at", "problem"),
+]
+
+
+@dataclass
+class Picture:
+    """One positive to copy."""
+
+    original: Path
+    orientation: int
+    name: str  # in the zip
+    cells: dict[str, object]
+
+
+def list_pictures(session: Session, search: Search) -> list[Picture]:
+    """The positives in order of path, with names that no two share on any system."""
+    answers = read_current_answers(session, search)
+    among = [image_id for image_id, value in answers.items() if value == "yes"]
+    pictures: list[Picture] = []
+    taken: set[str] = set()
+    for sighting in read_sightings(session, search, among=among):
+        image = sighting.image
+        path = PurePosixPath(image.path)
+        ending = path.suffix if image.format == "JPEG" else ".png"
+        # A path of an import may hold what a zip must not: a drive, or a way out of its folder.
+        folders = [part for part in path.parent.parts if part not in ("/", "..")]
+        stem = str(PurePosixPath(FOLDER, *folders, path.stem)).replace("\\", "_").replace(":", "_")
+        name, number = stem + ending, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}-{number}{ending}"
+        taken.add(name.lower())
+        pictures.append(
+            Picture(
+                Path(image.file),
+                image.orientation,
+                name,
+                {
+                    "file": name,
+                    "path": image.path,
+                    "sha256": image.sha256,
+                    "captured_at": image.captured_at.isoformat() if image.captured_at else "",
+                    "latitude": image.latitude,
+                    "longitude": image.longitude,
+                    "camera": image.camera,
+                    "answered_by": sighting.who,
+                    "answered_at": sighting.at.astimezone(UTC).isoformat() if sighting.at else "",
+                },
+            )
+        )
+    return pictures
+
+
+def write_pictures(pictures: list[Picture], settings: Settings) -> Iterator[bytes]:
+    """The zip, one picture in memory at a time; the table comes last and says what was not copied.
+
+    Needs no database, so that it may go on for as long as the download takes.
+    """
+
+    def parts() -> Iterator[tuple[str, list[str | bytes] | Iterator[str]]]:
+        for picture in pictures:
+            try:
+                copied = copy_without_metadata(
+                    picture.original,
+                    orientation=picture.orientation,
+                    max_megapixels=settings.max_megapixels,
+                )
+            except NotCopied as problem:
+                picture.cells |= {"file": "", "problem": str(problem)}
+                continue
+            yield picture.name, [copied]
+        yield "pictures.csv", write_csv(HEADER, (picture.cells for picture in pictures))
+
+    return pack(parts(), compress=False)

@@ -1,0 +1,192 @@
+"""The answers of a search, or the state of every image of its collection: CSV and JSON Lines."""
+
+import csv
+import io
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, cast
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.database import is_among
+from app.indexing import OpenIndexes
+from app.reporting import describe_images
+from app.searching import read_current_answers
+from app.seats import list_standing
+from app.tables import Image, ImageIndex, Round, RoundImage, Search
+
+Format = Literal["csv", "jsonl"]
+State = Literal["yes", "no", "unsure", "left open", "unseen"]
+ROWS_AT_A_TIME = 1_000
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True)
+class ExportRow:
+    """One answered image. Score and probability are the current head's, null without a head."""
+
+    target: str
+    collection: str
+    path: str
+    sha256: str
+    captured_at: str | None  # ISO 8601, camera-local: no offset is known
+    latitude: float | None
+    longitude: float | None
+    camera: str | None
+    answer: str | None  # null without one
+    no_because: str | None
+    answered_by: str | None
+    answered_at: str | None  # ISO 8601 with offset
+    round: int | None
+    score: float | None
+    probability: float | None
+    shown_because: str | None
+    score_when_shown: float | None
+    probability_when_shown: float | None
+
+
+@dataclass(frozen=True)
+class StateRow(ExportRow):
+    """One image of the collection, answered or not."""
+
+    state: State
+    folder: str  # the first level of its path: most often the camera's place
+    width: int  # pixels, upright
+    height: int
+    file_format: str
+    size_bytes: int
+
+
+def write_export(
+    session: Session, search: Search, indexes: OpenIndexes, *, file_format: Format
+) -> Iterator[str]:
+    """The lines of an export: one for every image that has an answer, in order of path."""
+    return write_rows(export_rows(session, search, indexes), ExportRow, file_format)
+
+
+def write_states(
+    session: Session, search: Search, indexes: OpenIndexes, *, file_format: Format
+) -> Iterator[str]:
+    """The lines of an export: one for every image of the collection, in order of path."""
+    return write_rows(state_rows(session, search, indexes), StateRow, file_format)
+
+
+def write_rows(
+    rows: Iterator[ExportRow], kind: type[ExportRow], file_format: Format
+) -> Iterator[str]:
+    """Rows of one kind as lines."""
+    if file_format == "jsonl":
+        for row in rows:
+            yield json.dumps(asdict(row), ensure_ascii=False) + "\n"
+        return
+    yield from write_csv([field.name for field in fields(kind)], map(asdict, rows))
+
+
+def write_csv(header: list[str], rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
+    """A header and rows as CSV, safe to open in a spreadsheet."""
+    line = io.StringIO()
+    writer = csv.DictWriter(line, header)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: defuse(value) for name, value in row.items()})
+        yield take(line)
+    yield take(line)  # the header of an export without rows
+
+
+def export_rows(session: Session, search: Search, indexes: OpenIndexes) -> Iterator[ExportRow]:
+    """Every image with an answer (yes, no or unsure), in order of path."""
+    answers = read_current_answers(session, search)
+    for row in state_rows(session, search, indexes, among=answers):
+        yield ExportRow(**{field.name: getattr(row, field.name) for field in fields(ExportRow)})
+
+
+def state_rows(
+    session: Session, search: Search, indexes: OpenIndexes, *, among: Collection[int] | None = None
+) -> Iterator[StateRow]:
+    """Every image of the collection, or those of `among`, in order of path."""
+    tip = session.get(Round, search.current_round_id)
+    if tip is None:
+        return
+    answers = read_current_answers(session, search)
+    index = indexes.get(session.get_one(ImageIndex, tip.index_id))
+    chain = select(list_standing(search).c.id)
+    for images in read_images(session, search.collection_id, among=among):
+        image_ids = [image.id for image in images]
+        shown = {
+            place.image_id: place
+            for place in session.scalars(
+                select(RoundImage)
+                .where(RoundImage.round_id.in_(chain), is_among(RoundImage.image_id, image_ids))
+                .order_by(RoundImage.round_id)
+            )
+        }
+        cards = describe_images(session, search, image_ids, index)
+        for image, card in zip(images, cards, strict=True):
+            place = shown.get(image.id)
+            answer = answers.get(image.id)
+            yield StateRow(
+                target=search.target_name,
+                collection=search.collection.name,
+                path=image.path,
+                sha256=image.sha256,
+                captured_at=image.captured_at.isoformat() if image.captured_at else None,
+                latitude=image.latitude,
+                longitude=image.longitude,
+                camera=image.camera,
+                answer=answer,
+                no_because=card.no_reason,
+                answered_by=card.who,
+                answered_at=card.at.isoformat() if card.at else None,
+                round=card.round_number,
+                score=card.score,
+                probability=card.probability,
+                shown_because=place.reason if place else None,
+                score_when_shown=place.score if place else None,
+                probability_when_shown=place.probability if place else None,
+                state=cast(State, answer) if answer else "left open" if place else "unseen",
+                folder=first_folder(image.path),
+                width=image.width,
+                height=image.height,
+                file_format=image.format,
+                size_bytes=image.size_bytes,
+            )
+
+
+def read_images(
+    session: Session, collection_id: int, *, among: Collection[int] | None = None
+) -> Iterator[list[Image]]:
+    """The images of a collection that are not removed, or those of `among`, some at a time.
+
+    In order of path. Every export takes its images from here.
+    """
+    query = select(Image.id).filter_by(collection_id=collection_id, removed_at=None)
+    if among is not None:
+        query = query.where(is_among(Image.id, list(among)))
+    image_ids = session.scalars(query.order_by(Image.path, Image.id)).all()
+    for start in range(0, len(image_ids), ROWS_AT_A_TIME):
+        some = list(image_ids[start : start + ROWS_AT_A_TIME])
+        known = {
+            image.id: image
+            for image in session.scalars(select(Image).where(is_among(Image.id, some)))
+        }
+        yield [known[image_id] for image_id in some]
+
+
+def first_folder(path: str) -> str:
+    """The first level of an image's path, empty for one that lies in no folder."""
+    return path.split("/", 1)[0] if "/" in path else ""
+
+
+def defuse(value: object) -> object:
+    """Text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value
+
+
+def take(line: io.StringIO) -> str:
+    """What was written since the last call."""
+    text = line.getvalue()
+    line.seek(0)
+    line.truncate()
+    return text

@@ -1,0 +1,110 @@
+"""What the field's standards are made of: images with their answers, and the places they lie in."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.orm import Session
+
+from app.database import is_among
+from app.exports.rows import first_folder, read_images
+from app.tables import Action, Answer, Image, Person, Search
+
+PLACE_DECIMALS = 4  # of a degree, about 11 m: two fixes of one camera are one place
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One image, and what a person answered on it."""
+
+    image: Image
+    answer: str | None
+    who: str | None
+    at: datetime | None  # when it was answered
+
+
+@dataclass
+class Deployment:
+    """Images of one folder taken at one place: what the standards take for a camera's stay."""
+
+    name: str
+    folder: str
+    latitude: float | None
+    longitude: float | None
+    camera: str | None
+    first_at: datetime | None = None  # camera-local
+    last_at: datetime | None = None
+    images: int = 0
+    yes: int = 0
+    no: int = 0
+    unsure: int = 0
+
+
+Place = tuple[str, float | None, float | None]
+
+
+def read_sightings(
+    session: Session, search: Search, *, among: Collection[int] | None = None
+) -> Iterator[Sighting]:
+    """Every image of the collection, or those of `among`, with its answer, in order of path."""
+    for images in read_images(session, search.collection_id, among=among):
+        newest = (
+            select(Answer.image_id, Answer.value, Person.name, Action.at)
+            .join(Action, Action.id == Answer.action_id)
+            .join(Person, Person.id == Action.person_id)
+            .where(
+                Answer.search_id == search.id,
+                is_among(Answer.image_id, [image.id for image in images]),
+            )
+            .order_by(Answer.image_id, Answer.id.desc())
+            .ext(distinct_on(Answer.image_id))
+        )
+        answers = {row.image_id: row for row in session.execute(newest) if row.value != "cleared"}
+        for image in images:
+            row = answers.get(image.id)
+            if row is None:
+                yield Sighting(image, None, None, None)
+            else:
+                yield Sighting(image, row.value, row.name, row.at)
+
+
+def find_place(image: Image) -> Place:
+    """What tells one deployment from another."""
+    if image.latitude is None or image.longitude is None:
+        return first_folder(image.path), None, None
+    return (
+        first_folder(image.path),
+        round(image.latitude, PLACE_DECIMALS),
+        round(image.longitude, PLACE_DECIMALS),
+    )
+
+
+def list_deployments(session: Session, search: Search) -> dict[Place, Deployment]:
+    """The collection's deployments by their place, each with a name of its own."""
+    found: dict[Place, Deployment] = {}
+    names: set[str] = set()
+    for sighting in read_sightings(session, search):
+        image, place = sighting.image, find_place(sighting.image)
+        deployment = found.get(place)
+        if deployment is None:
+            folder, latitude, longitude = place
+            name = folder or "place"
+            number = 1
+            while name in names:
+                number += 1
+                name = f"{folder or 'place'}-{number}"
+            names.add(name)
+            deployment = Deployment(name, folder, latitude, longitude, image.camera)
+            found[place] = deployment
+        deployment.images += 1
+        if sighting.answer is not None:
+            setattr(deployment, sighting.answer, getattr(deployment, sighting.answer) + 1)
+        if image.camera != deployment.camera:
+            deployment.camera = None  # several
+        at = image.captured_at
+        if at is not None:
+            deployment.first_at = min(deployment.first_at or at, at)
+            deployment.last_at = max(deployment.last_at or at, at)
+    return found

@@ -1,0 +1,329 @@
+"""A search taken to another database as a file: every stored round repeats, image for image."""
+
+import hashlib
+import io
+import json
+import zipfile
+from datetime import UTC, datetime
+
+import numpy as np
+import PIL.Image
+import pytest
+from sqlalchemy import create_engine, func, select
+
+from app import searching
+from app.database import Database, psycopg_url
+from app.engine.stopping import STOP_RULES
+from app.errors import BadInput, EmbedderMismatch
+from app.exports.bundles import MOST_BYTES, import_search, repeat_rounds
+from app.exports.details import read_details, save_details
+from app.exports.offers import write_file
+from app.importing import read_photo
+from app.indexes import list_indexes
+from app.indexing import OpenIndexes, get_current_index
+from app.reporting import current_grid, list_history
+from app.searching import read_current_answers
+from app.tables import (
+    ChosenGoal,
+    Detour,
+    Example,
+    ExampleVector,
+    Image,
+    ImageIndex,
+    Person,
+    Photo,
+    Round,
+    Search,
+)
+from tests.factories import make_collection, make_images, make_index, make_person, make_picture
+from tests.features.test_detours import Hunt
+from tests.features.test_export_formats import DETAILS
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def other_database(make_database_url, template_name):
+    engine = create_engine(psycopg_url(make_database_url(template_name)))
+    yield Database(engine)
+    engine.dispose()
+
+
+def hunt_everywhere(session, settings) -> Hunt:
+    """A search with every kind of step, of two people, by examples of every kind."""
+    hunt = Hunt(session, settings)
+    for number, image in enumerate(hunt.images):
+        image.sha256 = hashlib.sha256(bytes([number])).hexdigest()
+    searching.change_search(
+        session,
+        hunt.search,
+        target_name="Grey heron",
+        counts_as_yes="also young ones",
+        strategy="rarefind",
+        round_size=12,
+    )
+    hunt.submit()
+    add_examples(session, settings, hunt)
+    hunt.submit()
+    hunt.take("estimate", 18)
+    hunt.submit()
+    hunt.undo()
+    hunt.redo()
+    hunt.take("gap", 12, hunt.images[150].id)
+    searching.submit_answers(  # leaves all but one open
+        session,
+        hunt.search,
+        person=hunt.person,
+        round_id=hunt.search.current_round_id,
+        values={hunt.shown()[0]: "unsure"},
+        rest_are_no=False,
+        gesture_key=None,
+        indexes=hunt.indexes,
+    )
+    hunt.images[160].removed_at = NOW
+    hunt.person = make_person(session, name="Ben", role="ecologist")
+    hunt.submit()
+    hunt.take(None)
+    hunt.submit()
+    hunt.undo()
+    goal = {"rule": next(iter(STOP_RULES)), "recall": 0.8, "confidence": 0.9}
+    session.add(ChosenGoal(search_id=hunt.search.id, person_id=hunt.person.id, **goal))
+    save_details(session, hunt.search, DETAILS)
+    session.flush()
+    return hunt
+
+
+def add_examples(session, settings, hunt) -> None:
+    data = io.BytesIO()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    make_picture(9).save(data, "JPEG", exif=exif)
+    read = read_photo(data.getvalue(), settings=settings)
+    photo = Photo(
+        person_id=hunt.person.id,
+        name="mine.jpg",
+        sha256=read.sha256,
+        width=read.width,
+        height=read.height,
+    )
+    session.add(photo)
+    session.flush()
+    for seed, what in enumerate(({"photo_id": photo.id}, {"words": "grey heron"})):
+        example = Example(search_id=hunt.search.id, **what)
+        session.add(example)
+        session.flush()
+        vector = hunt.index.vectors[seed + 3]
+        session.add(
+            ExampleVector(
+                example_id=example.id,
+                revision="1",
+                vector=searching.to_bytes(vector),
+                after_round_id=hunt.search.current_round_id,
+            )
+        )
+    session.flush()
+
+
+def make_other_collection(session, settings, hunt, *, order, but=0, revision="1"):
+    """The same images in another order, with other numbers, under other paths."""
+    make_images(session, make_collection(session, name="Other"), 7)
+    collection = make_collection(session, name="Same pond")
+    images = make_images(session, collection, len(order) - but)
+    for image, number in zip(images, order, strict=False):
+        image.sha256 = hunt.images[number].sha256
+    session.flush()
+    vectors = np.asarray(hunt.index.vectors)[order[: len(images)]]
+    make_index(session, settings, images, vectors, revision=revision)
+    return collection
+
+
+def write_bundle(hunt, settings) -> bytes:
+    return b"".join(
+        write_file(
+            hunt.session,
+            hunt.search,
+            "search.rarefind",
+            indexes=hunt.indexes,
+            settings=settings,
+            now=NOW,
+        )
+    )
+
+
+@pytest.fixture
+def hunt(session, settings):
+    return hunt_everywhere(session, settings)
+
+
+def list_stored(session, search, images):
+    """Each round's images by their content, and what chose them."""
+    return [
+        (made.number, made.strategy, [(images[one.image_id], one.reason) for one in made.images])
+        for made in session.scalars(select(Round).filter_by(search_id=search.id).order_by(Round.id))
+    ]
+
+
+def hash_images(session):
+    return dict(session.execute(select(Image.id, Image.sha256)).all())
+
+
+@pytest.mark.parametrize("permuted", [False, True])
+def test_search_repeats_in_another_database(hunt, settings, tmp_path, other_database, permuted):
+    data = write_bundle(hunt, settings)
+    assert repeat_rounds(hunt.session, hunt.search, hunt.indexes, at_most=99).same >= 8
+    stored = list_stored(hunt.session, hunt.search, hash_images(hunt.session))
+    there = settings.model_copy(update={"home": tmp_path / "there"})
+    indexes = OpenIndexes(there)
+    order = np.random.default_rng(3).permutation(200) if permuted else np.arange(200)
+    with other_database.session() as session:
+        person = make_person(session, name="ME")
+        collection = make_other_collection(session, there, hunt, order=order)
+        before = get_current_index(session, collection.id).id
+        search = import_search(
+            session, person, collection, data, indexes=indexes, settings=there, now=NOW
+        )
+        search_id = search.id
+    with other_database.session() as session:
+        search = session.get_one(Search, search_id)
+        repeated = repeat_rounds(session, search, indexes, at_most=99)
+        assert repeated.same == repeated.total == repeated.tried == len(stored)
+        images = hash_images(session)
+        assert list_stored(session, search, images) == stored
+        here = hash_images(hunt.session)
+        assert {
+            images[image_id]: value
+            for image_id, value in read_current_answers(session, search, with_removed=True).items()
+        } == {
+            here[image_id]: value
+            for image_id, value in read_current_answers(
+                hunt.session, hunt.search, with_removed=True
+            ).items()
+        }
+        told = list_history(session, search, page=1).events
+        own = list_history(hunt.session, hunt.search, page=1).events
+        assert [(one.at, one.kind, one.taken_back, one.sentence) for one in told] == [
+            (one.at, one.kind, one.taken_back, one.sentence) for one in own
+        ]
+        assert {one.who for one in told} == {"ME", "Ben (from a file)"}
+        assert session.scalar(select(Person.closed_at).filter_by(name="Ben (from a file)"))
+        assert (search.target_name, search.owner.name) == ("Grey heron", "ME")
+        assert read_details(search).scientific_name == "Ardea cinerea"
+        assert session.scalar(select(ChosenGoal.recall).filter_by(search_id=search_id)) == 0.8
+        assert session.scalar(select(func.count()).select_from(Detour)) == 2
+        photo = session.scalars(select(Photo)).one()
+        assert (photo.width, photo.height) == (40, 60)  # upright still
+        # Laid out anew only where the order is another, and never the one that searches use.
+        past = session.scalars(select(ImageIndex).filter_by(state="past")).all()
+        assert len(past) == (1 if permuted else 0)
+        assert get_current_index(session, search.collection_id).id == before
+        assert len(list_indexes(session, search.collection_id)) == 1
+        # It goes on there.
+        goes_on = [card.image_id for card in current_grid(session, search).cards]
+        searching.submit_answers(
+            session,
+            search,
+            person=search.owner,
+            round_id=search.current_round_id,
+            values=dict.fromkeys(goes_on, "no"),
+            rest_are_no=False,
+            gesture_key=None,
+            indexes=indexes,
+        )
+        assert session.get_one(Round, search.current_round_id).index_id == before
+        searching.undo(session, search, person=search.owner, gesture_key=None)
+
+
+def refuse(hunt, settings, data, collection, error, match):
+    counts = [hunt.session.scalar(select(func.count()).select_from(Search))]
+    with pytest.raises(error, match=match), hunt.session.begin_nested():
+        import_search(
+            hunt.session,
+            hunt.person,
+            collection,
+            data,
+            indexes=hunt.indexes,
+            settings=settings,
+            now=NOW,
+        )
+    assert [hunt.session.scalar(select(func.count()).select_from(Search))] == counts
+
+
+def test_collection_without_the_images_or_their_vectors_is_refused(hunt, settings):
+    data = write_bundle(hunt, settings)
+    less = make_other_collection(hunt.session, settings, hunt, order=np.arange(200), but=2)
+    missing = r"2 of the 200 images of this search are not in Same pond: .*IMG_0198.jpg"
+    refuse(hunt, settings, data, less, BadInput, missing)
+    less.name, hunt_name = "Less", hunt.search.collection.name
+    hunt.session.scalar(select(Person))
+    collection = make_collection(hunt.session, name=f"{hunt_name} of another model")
+    images = make_images(hunt.session, collection, 200)
+    for image, own in zip(images, hunt.images, strict=True):
+        image.sha256 = own.sha256
+    hunt.session.flush()
+    make_index(hunt.session, settings, images, revision="2")
+    refuse(hunt, settings, data, collection, EmbedderMismatch, "not prepared with 1 for all images")
+
+
+def test_file_that_was_tampered_with_is_refused(hunt, settings):
+    data = write_bundle(hunt, settings)
+    with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+        kept = json.loads(bundle.read("search.json"))
+        photos = {name: bundle.read(name) for name in bundle.namelist() if name != "search.json"}
+    assert len(photos) == 1
+    collection = hunt.search.collection
+
+    def change(change):
+        changed = json.loads(json.dumps(kept))
+        change(changed)
+        written = io.BytesIO()
+        with zipfile.ZipFile(written, "w") as bundle:
+            bundle.writestr("search.json", json.dumps(changed))
+            for name, content in photos.items():
+                bundle.writestr(name, content)
+        return written.getvalue()
+
+    for tampered in (
+        b"",
+        data[:-200],
+        change(lambda it: it.update(version=2)),
+        change(lambda it: it.update(more=1)),
+        change(lambda it: it.update(strategy="mine")),
+        change(lambda it: it.update(target_name="  ")),
+        change(lambda it: it.update(round_size=5_000)),
+        change(lambda it: it["answers"][0].update(value="maybe")),
+        change(lambda it: it["answers"][0].update(image_id=987_654)),
+        change(lambda it: it["answers"].reverse()),
+        change(lambda it: it["rounds"][1].update(previous_id=987_654)),
+        change(lambda it: it["rounds"][1].update(head_weights="AAAA")),
+        change(lambda it: it["rounds"][1].update(head_bias=None)),
+        change(lambda it: it["rounds"][1].update(seed=-1)),
+        change(lambda it: it["goals"][0].update(rule="mine")),
+        change(lambda it: it["actions"][1].update(kind="undo", reverses_id=it["actions"][0]["id"])),
+        change(lambda it: it["actions"][2].update(kind="submit", next_round_id=None)),
+        change(lambda it: it["rounds"][1]["images"][0].update(position=1)),
+        change(lambda it: it["rounds"][1]["images"][0].update(reason="<b>")),
+        change(lambda it: it["examples"][-1]["vectors"][0].update(vector="AAAA")),
+        change(lambda it: it["examples"][-1].update(words=None)),
+        change(lambda it: it["actions"][0].update(person="x\x00")),
+        change(lambda it: it["indexes"][0]["image_ids"].append(it["images"][0]["id"])),
+        change(lambda it: it["details"].update(licence="mine")),
+    ):
+        refuse(hunt, settings, tampered, collection, BadInput, ".")
+    assert len(json.dumps(kept)) < MOST_BYTES
+    photos = dict.fromkeys(photos, b"no photo")
+    refuse(hunt, settings, change(dict.copy), collection, BadInput, ".")
+
+
+def test_import_that_fails_late_leaves_no_files(hunt, settings):
+    """The vectors were laid out in the file's order by then."""
+    with zipfile.ZipFile(io.BytesIO(write_bundle(hunt, settings))) as bundle:
+        kept = json.loads(bundle.read("search.json"))
+    kept["examples"] = kept["examples"][:1]
+    kept["indexes"][0]["image_ids"].reverse()
+    kept["actions"][0]["round_id"] = 987_654
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as bundle:
+        bundle.writestr("search.json", json.dumps(kept))
+    before = sorted((settings.home / "indexes").iterdir())
+    refuse(hunt, settings, written.getvalue(), hunt.search.collection, BadInput, "fit together")
+    assert sorted((settings.home / "indexes").iterdir()) == before

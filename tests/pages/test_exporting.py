@@ -1,0 +1,105 @@
+"""The page of exports, its files and its form; a search brought from a file."""
+
+import io
+import re
+import zipfile
+
+import pytest
+
+from app.searching import open_search
+from app.security import get_local_person
+from app.tables import AuditEvent, Image, Search
+from tests.factories import make_collection, make_image_file, make_images, make_index
+
+
+@pytest.fixture
+def search_id(client, tmp_path):
+    """A search for something with a dangerous name; its example's file is there."""
+    state = client.app.state
+    with state.database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, 30)
+        images[0].file = str(make_image_file(tmp_path / "one.jpg", 1))
+        make_index(session, state.settings, images)
+        return open_search(
+            session,
+            person=get_local_person(session),
+            collection_id=collection.id,
+            target_name="<b>Heron</b> / é",
+            round_size=6,
+            image_ids=[images[0].id],
+            photo_ids=[],
+            indexes=state.indexes,
+            embedders=state.embedders,
+            settings=state.settings,
+        ).id
+
+
+def offered(client, search_id):
+    text = client.get(f"/searches/{search_id}/exports").text
+    return re.findall(r'href="/searches/\d+/exports/([\w.-]+)"', text)
+
+
+def test_page_offers_what_can_be_had_and_keeps_what_it_is_told(client, search_id):
+    page = f"/searches/{search_id}/exports"
+    assert offered(client, search_id) == [
+        *("answers.csv", "answers.jsonl", "images.csv", "images.jsonl", "pictures.zip"),
+        *("coco.json", "search.rarefind"),
+    ]
+    text = client.get(page).text
+    assert "<b>Heron" not in text
+    assert "no image here has both" in text
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
+    refused = client.get(f"{page}/darwin-core.zip")
+    assert refused.status_code == 422
+    assert "scientific name" in refused.text
+    assert client.get(f"{page}/images.xlsx").status_code == 404
+
+    given = {"scientific_name": "Ardea cinerea", "utc_offset": "two"}
+    wrong = client.post(page, data=given)
+    assert wrong.status_code == 422
+    assert "“two” is not a difference from UTC" in wrong.text
+    assert 'value="Ardea cinerea"' in wrong.text
+    kept = client.post(page, data=given | {"utc_offset": "+02:00", "licence": "CC0-1.0"})
+    assert "Kept with this search" in kept.text
+    assert re.search(r'value="CC0-1.0"\s+selected', kept.text)
+    assert "darwin-core.zip" in offered(client, search_id)
+
+
+def test_files_have_names_and_stand_in_the_log(client, search_id):
+    client.post(f"/searches/{search_id}/exports", data={"scientific_name": "Ardea cinerea"})
+    for name in offered(client, search_id):
+        reply = client.get(f"/searches/{search_id}/exports/{name}")
+        assert reply.status_code == 200, name
+        disposition = reply.headers["content-disposition"]
+        assert f'filename="rarefind-{search_id}-{name}"' in disposition
+        assert f"filename*=UTF-8''b_Heron_b_%20_%20%C3%A9-{name}" in disposition
+        if reply.headers["content-type"] == "application/zip":
+            assert zipfile.ZipFile(io.BytesIO(reply.content)).testzip() is None
+    with client.app.state.database.session() as session:
+        told = [one.sentence for one in session.query(AuditEvent).filter_by(kind="export")]
+    assert told == [f"Exported “<b>Heron</b> / é” as {name}" for name in offered(client, search_id)]
+    pictures = client.get(f"/searches/{search_id}/exports/pictures.zip").content
+    assert len(zipfile.ZipFile(io.BytesIO(pictures)).namelist()) == 2
+
+
+def test_search_comes_back_from_its_file(client, search_id):
+    bundle = client.get(f"/searches/{search_id}/exports/search.rarefind").content
+    with client.app.state.database.session() as session:
+        collection_id = session.get_one(Search, search_id).collection_id
+    page = f"/collections/{collection_id}/searches/import"
+    assert "Import a search" in client.get(page).text
+    for wrong in ({}, {"file": ("x.rarefind", b"nothing")}):
+        refused = client.post(page, files=wrong)
+        assert refused.status_code == 422
+        assert "The search was not imported" in refused.text
+    reply = client.post(page, files={"file": ("heron.rarefind", bundle)})
+    assert "the same images came" in reply.text
+    assert int(re.search(r"/searches/(\d+)/history", str(reply.url))[1]) > search_id
+
+    with client.app.state.database.session() as session:
+        image = session.query(Image).filter_by(collection_id=collection_id).first()
+        image.sha256 = "f" * 64
+    refused = client.post(page, files={"file": ("heron.rarefind", bundle)})
+    assert refused.status_code == 422
+    assert "1 of the 30 images of this search are not in Pond" in refused.text
