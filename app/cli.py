@@ -74,6 +74,7 @@ from app.indexing import (
 )
 from app.jobs import Worker
 from app.main import create_app
+from app.metadata import add_table
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.removing import describe_removal, find_listed, put_back_images, remove_images
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
@@ -251,6 +252,39 @@ def collection_add(
                 )
         if not summary.imported:
             raise typer.Exit(1)
+
+
+@collection_app.command("metadata")
+def collection_metadata(
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.csv", help="A row an image: file or sha256, and more.")
+    ],
+) -> None:
+    """Keep what a table says of the images beside them: any columns, to see, filter and export."""
+    with opened() as (_, database), database.session() as session:
+        collection = get_collection_named(session, name)
+        summary = add_table(
+            session,
+            collection.id,
+            name=file.name,
+            data=file.expanduser().read_bytes(),
+            person=get_local_person(session),
+        )
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("rows", f"{summary.rows:,}")
+    table.add_row("images with a row", f"{summary.images:,}")
+    table.add_row("images without any row", f"{summary.images_without:,}")
+    table.add_row("rows without an image", f"{summary.unmatched:,}")
+    console.print(table)
+    for column, kind in summary.columns:
+        console.print(f"column {column}: {kind}", highlight=False, markup=False)
+    for line in (*summary.unmatched_examples, *summary.notes):
+        console.print(line, style="dim", highlight=False, markup=False)
+    if summary.unmatched > len(summary.unmatched_examples):
+        console.print("All rows without an image: the collection's page, “Tables”.")
 
 
 @collection_app.command("remove-images")

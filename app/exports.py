@@ -5,12 +5,13 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.indexing import OpenIndexes
+from app.metadata import list_columns
 from app.reporting import describe_images
 from app.searching import list_chain, read_current_answers
 from app.tables import Image, ImageIndex, Round, RoundImage, Search
@@ -41,22 +42,29 @@ class ExportRow:
     shown_because: str | None
     score_when_shown: float | None
     probability_when_shown: float | None
+    given: dict[str, Any]  # what brought tables say of it
 
 
 def write_export(
     session: Session, search: Search, indexes: OpenIndexes, *, file_format: Format
 ) -> Iterator[str]:
-    """The lines of an export: one for every image that has an answer, in order of path."""
+    """The lines of an export: one for every image that has an answer, in order of path.
+
+    Columns of brought tables come last in CSV, as given.NAME, and as one object in JSON Lines.
+    """
     rows = export_rows(session, search, indexes)
     if file_format == "jsonl":
         for row in rows:
             yield json.dumps(asdict(row), ensure_ascii=False) + "\n"
         return
+    own = [field.name for field in fields(ExportRow) if field.name != "given"]
+    given = [column.name for column in list_columns(session, search.collection_id)]
     line = io.StringIO()
-    writer = csv.DictWriter(line, [field.name for field in fields(ExportRow)])
-    writer.writeheader()
+    writer = csv.writer(line)
+    writer.writerow([*own, *(f"given.{name}" for name in given)])
     for row in rows:
-        writer.writerow({name: defuse(value) for name, value in asdict(row).items()})
+        values = [getattr(row, name) for name in own] + [row.given.get(name) for name in given]
+        writer.writerow([defuse(value) for value in values])
         yield take(line)
     yield take(line)  # the header of an export without answers
 
@@ -103,6 +111,7 @@ def export_rows(session: Session, search: Search, indexes: OpenIndexes) -> Itera
                 shown_because=place.reason if place else None,
                 score_when_shown=place.score if place else None,
                 probability_when_shown=place.probability if place else None,
+                given=image.given or {},
             )
 
 

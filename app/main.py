@@ -32,6 +32,7 @@ from app.pages import (
     home,
     images,
     indexes,
+    metadata,
     overview,
     people,
     removing,
@@ -94,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
+        metadata,
         *(browse, images, searches, dashboard, overview, work),
     )
     seen = [Depends(refuse_unseen)]

@@ -12,6 +12,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -84,24 +85,30 @@ def read_labels(labels: str | Path | None, source: Path, settings: Settings) -> 
         return Labels(rows=None)
     file, data = _read_labels_file(Path(labels).expanduser(), source, settings)
     name = PurePosixPath(file).name
+    header, rows, notes = read_table(data, name)
+    file_column = _find_column(header, FILE_COLUMNS, name)
+    label_column = _find_column(header, LABEL_COLUMNS, name)
+    labelled: dict[str, set[str]] = defaultdict(set)
+    for _, row in rows:
+        if len(row) > max(file_column, label_column) and row[label_column].strip():
+            labelled[row[file_column].strip()].add(row[label_column].strip())
+    return Labels(dict(labelled), file, notes)
+
+
+def read_table(
+    data: bytes, name: str
+) -> tuple[list[str], list[tuple[int, list[str]]], tuple[str, ...]]:
+    """The header of a CSV file, its rows with their lines, and what there is to say of it."""
     text, notes = _decode_text(data, name)
     first_line = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
     try:
-        header, *rows = [row for row in reader if row]
-    except ValueError:
-        raise LabelsNotUsable(
-            f"{name} is empty. It needs a column file and a column label."
-        ) from None
+        rows = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         raise LabelsNotUsable(f"{name} is no CSV file: line {reader.line_num}, {error}.") from error
-    file_column = _find_column(header, FILE_COLUMNS, name)
-    label_column = _find_column(header, LABEL_COLUMNS, name)
-    labelled: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        if len(row) > max(file_column, label_column) and row[label_column].strip():
-            labelled[row[file_column].strip()].add(row[label_column].strip())
-    return Labels(dict(labelled), file, notes)
+    if not rows:
+        raise LabelsNotUsable(f"{name} is empty. Its first line must name its columns.")
+    return rows[0][1], rows[1:], notes
 
 
 def list_source(source: Path, settings: Settings, labels: Labels | None) -> Listing:
@@ -117,23 +124,28 @@ def list_source(source: Path, settings: Settings, labels: Labels | None) -> List
 def match_labels(
     rows: dict[str, set[str]], paths: list[str]
 ) -> tuple[dict[str, set[str]], list[str]]:
-    """Labels by path of an image: rows match by the whole path, else by a name that is unique."""
-    by_path = {_normalise(path): path for path in paths}
+    """Labels by path of an image, and the names of files that no image has."""
+    found = match_files(rows, paths)
+    matched: dict[str, set[str]] = defaultdict(set)
+    for file, known in rows.items():
+        if len(found[file]) == 1:
+            matched[found[file][0]] |= known
+    return dict(matched), [file for file in rows if len(found[file]) != 1]
+
+
+def match_files(files: Iterable[str], paths: Iterable[str]) -> dict[str, list[str]]:
+    """Of each file as it is written the paths it may mean: its own, else all of its name."""
+    by_path: dict[str, str] = {}
     by_name: dict[str, list[str]] = defaultdict(list)
     for path in paths:
+        by_path[_normalise(path)] = path
         by_name[PurePosixPath(_normalise(path)).name].append(path)
-    matched: dict[str, set[str]] = defaultdict(set)
-    unmatched: list[str] = []
-    for file, known in rows.items():
+    found: dict[str, list[str]] = {}
+    for file in files:
         written = _normalise(file)
-        named = by_name[PurePosixPath(written).name]
-        if written in by_path:
-            matched[by_path[written]] |= known
-        elif len(named) == 1:
-            matched[named[0]] |= known
-        else:
-            unmatched.append(file)
-    return dict(matched), unmatched
+        named = by_name.get(PurePosixPath(written).name, [])
+        found[file] = [by_path[written]] if written in by_path else named
+    return found
 
 
 def show(path: str) -> str:

@@ -31,6 +31,7 @@ JOB_KINDS = ("import", "index", "update", "combine", "replay")
 JOB_STATES = ("waiting", "running", "done", "stopped", "failed")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo", "detour")
+COLUMN_KINDS = ("number", "date", "text")
 DETOUR_KINDS = ("gap", "estimate", "absence", "second-look", "other-embedder")
 # A path's last part, small letters, in the order of code points, which an index can follow.
 FILE_NAME = "(lower(regexp_replace(path, '^.*/'::text, ''::text)) COLLATE \"C\")"
@@ -244,6 +245,8 @@ class Image(Table):
     longitude: Mapped[float | None]
     camera: Mapped[str | None]
     added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # What tables that people brought say of it, by column: numbers, and texts (dates as ISO 8601).
+    given: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     # Of an image that somebody removed: it is kept, and left out wherever images are looked at.
     removed_at: Mapped[datetime | None]
     removed_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
@@ -281,6 +284,51 @@ class RefusedFile(Table):
     size_bytes: Mapped[int]
     modified_ns: Mapped[int]
     refused_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class GivenColumn(Table):
+    """A column of the tables brought to a collection: its kind is told by what stands in it."""
+
+    __tablename__ = "given_columns"
+    __table_args__ = (CheckConstraint(one_of("kind", COLUMN_KINDS), name="kind"),)
+
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8))
+    position: Mapped[int]  # columns are shown in the order they came
+    choices: Mapped[list[str] | None] = mapped_column(ARRAY(String))  # its texts; null if many
+    least: Mapped[str | None]  # of numbers and dates
+    most: Mapped[str | None]
+
+
+class GivenTable(Table):
+    """A table of any columns that was brought to a collection's images."""
+
+    __tablename__ = "given_tables"
+    __table_args__ = (UniqueConstraint("collection_id", "name"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    name: Mapped[str]  # of the file; brought again, it takes the place of the one before
+    row_count: Mapped[int]
+    image_count: Mapped[int]  # images that a row is about
+    added_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+    added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class UnmatchedRow(Table):
+    """A row of a brought table that is about no image, and why."""
+
+    __tablename__ = "unmatched_rows"
+
+    table_id: Mapped[int] = mapped_column(
+        ForeignKey("given_tables.id", ondelete="CASCADE"), primary_key=True
+    )
+    line: Mapped[int] = mapped_column(primary_key=True)  # in the file, the header is 1
+    name: Mapped[str]  # what the row calls its image
+    reason: Mapped[str]
 
 
 class OracleLabel(Table):

@@ -106,6 +106,9 @@ TABLE = {
     "GET /collections/{collection_id}/indexes": COLLECTION,
     "GET /collections/{collection_id}/browse": COLLECTION,
     "GET /collections/{collection_id}/names": COLLECTION,
+    "GET /collections/{collection_id}/metadata": COLLECTION,
+    "POST /collections/{collection_id}/metadata": COLLECTION_ADMIN,
+    "POST /collections/{collection_id}/metadata/forget": COLLECTION_ADMIN,
     "GET /collections/{collection_id}/images/{image_id}": COLLECTION,
     "GET /collections/{collection_id}/access": COLLECTION_MAKER,
     "POST /collections/{collection_id}/access": COLLECTION_MAKER,
@@ -198,6 +201,7 @@ DONE_ELSEWHERE = {
     "GET /collections/{collection_id}/replays/{replay_id}/run/rounds.csv",
     "GET /collections/{collection_id}/replays/{replay_id}/run/{part}",
     "POST /collections/{collection_id}/indexes/combined",
+    "POST /collections/{collection_id}/metadata/forget",  # there is no column to forget
     "POST /searches/{search_id}/delete",
     "POST /searches/{search_id}/members/{person_id}/remove",
 }
