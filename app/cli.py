@@ -58,6 +58,7 @@ from app.evaluation import (
     run_replays,
 )
 from app.exports import write_export
+from app.filtering import Filter, read_filter
 from app.importing import (
     ImportSummary,
     find_collection,
@@ -437,6 +438,13 @@ def replay(
             "“all”.",
         ),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Look only at images that fit, such as month=12-2 or deployment=A3; repeatable.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that play at a time.")] = 1,
     server: Annotated[
         str | None, typer.Option(help="Play through the API of this server, http://host:port.")
@@ -455,6 +463,8 @@ def replay(
         raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
     if server is not None and (collection is None or labels is None or token is None):
         raise typer.BadParameter("With --server, give COLLECTION, --labels and --token too.")
+    if where and (server is not None or index is not None):
+        raise typer.BadParameter("--where needs a collection, and no --server.")
 
     usual_holdout = 0.2 if server is None else 0.0  # a server's searches show every image
 
@@ -470,6 +480,7 @@ def replay(
             oracle_unsure=oracle_unsure,
             holdout=usual_holdout if holdout is None else holdout,
             stops=choose_stops(stop or ()),
+            where=tuple(where or ()),
         )
 
     if server is not None and collection is not None and labels is not None and token is not None:
@@ -490,7 +501,12 @@ def replay(
             with database.session() as session:
                 found = get_collection_named(session, collection or "")
                 oracle, folder = read_oracle_of(
-                    session, found, settings=settings, labels=labels, group=group
+                    session,
+                    found,
+                    settings=settings,
+                    labels=labels,
+                    group=group,
+                    chosen=read_where(session, found, where or []),
                 )
             play(oracle, folder, plan(oracle), out, workers)
             with database.session() as session:
@@ -668,6 +684,17 @@ def get_collection_named(session: Session, name: str) -> Collection:
     if found is None:
         raise NotFound(f"There is no collection “{name}”.")
     return found
+
+
+def read_where(session: Session, collection: Collection, where: list[str]) -> Filter:
+    """The filter that KEY=VALUE options say."""
+    pairs = []
+    for given in where:
+        key, sign, value = given.partition("=")
+        if not sign:
+            raise BadInput(f"“{given}” is no filter. Write KEY=VALUE, such as month=12-2.")
+        pairs.append((key.strip(), value.strip()))
+    return read_filter(session, collection.id, pairs, person=get_local_person(session))
 
 
 def run_server(settings: Settings) -> None:

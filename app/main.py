@@ -29,6 +29,7 @@ from app.pages import (
     browse,
     collections,
     dashboard,
+    filters,
     home,
     images,
     indexes,
@@ -95,7 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
-        metadata,
+        *(metadata, filters),
         *(browse, images, searches, dashboard, overview, work),
     )
     seen = [Depends(refuse_unseen)]

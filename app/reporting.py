@@ -24,6 +24,7 @@ from app.indexing import OpenIndexes
 from app.searching import (
     UNDOABLE,
     choose_planned,
+    close_outside,
     list_chain,
     list_detour_images,
     list_left_out,
@@ -32,6 +33,7 @@ from app.searching import (
     read_engine_answers,
     read_head,
     read_opening,
+    read_pool,
     read_steps,
 )
 from app.tables import (
@@ -298,7 +300,14 @@ def upcoming_images(session: Session, search: Search, indexes: OpenIndexes) -> l
         size=search.round_size,
         round_number=made.number + 1,
         rng=round_rng(search.seed, made.number + 1),
-        pool_rows=list_pool(session, index, answers, made.id, search.round_size),
+        pool_rows=list_pool(
+            session,
+            index,
+            answers,
+            made.id,
+            search.round_size,
+            pool_ids=read_pool(session, made),
+        ),
         planned=planned,
     )
     image_ids: list[int] = index.image_ids[proposal.rows].tolist()
@@ -587,6 +596,7 @@ def _list_likely(
     """Images outside the grid, without an answer, that the head takes for positives; best first."""
     left_out = list_left_out(session, search.collection_id, index)
     answers = read_engine_answers(session, search, index, left_out=left_out)
+    answers = close_outside(index, answers, read_pool(session, made))
     rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY)
     in_grid = set(session.scalars(select(RoundImage.image_id).filter_by(round_id=made.id)))
     image_ids: list[int] = index.image_ids[rows[scores > 0]].tolist()

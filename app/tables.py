@@ -442,6 +442,8 @@ class Search(Table):
     # Made for each form: a form that is sent twice opens one search.
     opening_key: Mapped[str | None] = mapped_column(String(64))
     rest_are_no: Mapped[bool] = mapped_column(server_default="false")  # remembered choice
+    # Keys and values of app/filtering.py; null where every image is looked at.
+    filter: Mapped[list[list[str]] | None] = mapped_column(JSONB(none_as_null=True))
     # The tip of the tree of rounds: undoing a submit moves it back, redoing moves it forward.
     current_round_id: Mapped[int | None] = mapped_column(
         ForeignKey("rounds.id", use_alter=True, ondelete="SET NULL")
@@ -512,10 +514,27 @@ class ExampleVector(Table):
     after_round_id: Mapped[int | None]  # the search's last round when it was made
 
 
+class Pool(Table):
+    """The images that a search's filter kept: what its rounds chose from, and are repeated from."""
+
+    __tablename__ = "pools"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    filter: Mapped[list[list[str]]] = mapped_column(JSONB)
+    image_ids: Mapped[bytes]  # int64 little-endian, ascending
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Round(Table):
     """One grid as it was proposed; never changed. Rounds form a tree, branching after an undo."""
 
     __tablename__ = "rounds"
+    __table_args__ = (
+        Index("ix_rounds_pool_id", "pool_id", postgresql_where=text("pool_id IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     search_id: Mapped[int] = mapped_column(
@@ -535,6 +554,8 @@ class Round(Table):
     )
     # Removed images that its index still held: as good as answered.
     left_out_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
+    # The images it chose from; null where those were all.
+    pool_id: Mapped[int | None] = mapped_column(ForeignKey("pools.id"))
     head_weights: Mapped[bytes | None]  # float32 little-endian; null while there is no head
     head_bias: Mapped[float | None]
     proposing_ms: Mapped[float]
@@ -554,7 +575,10 @@ class Detour(Table):
     """
 
     __tablename__ = "detours"
-    __table_args__ = (CheckConstraint(one_of("kind", DETOUR_KINDS), name="kind"),)
+    __table_args__ = (
+        CheckConstraint(one_of("kind", DETOUR_KINDS), name="kind"),
+        Index("ix_detours_pool_id", "pool_id", postgresql_where=text("pool_id IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     search_id: Mapped[int] = mapped_column(
@@ -570,6 +594,8 @@ class Detour(Table):
     anchor_image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)  # gap
     # Of the other embedder, whose vectors chose the images.
     other_index_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
+    # The images it chose from; null where those were all.
+    pool_id: Mapped[int | None] = mapped_column(ForeignKey("pools.id"))
     # The plan: all images in the order to show, int64 little-endian; and of a second look, the
     # positives it came upon, and how many images stand beside single ones. Null in detours of
     # earlier versions.

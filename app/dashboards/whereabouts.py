@@ -13,6 +13,7 @@ import numpy as np
 from sqlalchemy import Date, Integer, cast, extract, func, select, tuple_
 
 from app.dashboards.moments import MOST_LIKELY, Moment, Plot, rounded
+from app.database import is_among
 from app.engine.places import merge_places
 from app.reporting import plural
 from app.tables import Image, ImageIndex, Import, UnreadableImage
@@ -122,6 +123,7 @@ def _count_all(moment: Moment) -> dict[str, Counts]:
     )
     slash = func.strpos(Image.path, "/")
     folder = func.nullif(func.left(Image.path, func.greatest(slash - 1, 0)), "")
+    pool = moment.pool_ids
     which = func.grouping(day, hour, north, folder)
     rows = moment.session.execute(
         select(which, day, hour, north, east, folder, func.count())
@@ -132,6 +134,7 @@ def _count_all(moment: Moment) -> dict[str, Counts]:
             Image.id.not_in(
                 select(UnreadableImage.image_id).where(UnreadableImage.index_id.in_(parts))
             ),
+            *(() if pool is None else (is_among(Image.id, pool.tolist()),)),
         )
         .group_by(
             func.grouping_sets(tuple_(day), tuple_(hour), tuple_(north, east), tuple_(folder))

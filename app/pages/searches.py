@@ -20,6 +20,7 @@ from app.errors import BadInput, NotFound
 from app.exports import Format, write_export
 from app.indexes import list_indexes
 from app.pages.addresses import Id, PageNumber, see_other
+from app.pages.filters import describe_filter
 from app.pages.rendering import render, wants_fragment
 from app.reporting import (
     Grid,
@@ -37,6 +38,7 @@ from app.searching import (
     correct_answers,
     list_strategies,
     move_search,
+    read_search_filter,
     record_answers,
     redo,
     submit_answers,
@@ -423,6 +425,7 @@ def render_grid(
         grid=grid,
         examples=[] if fragment else list_examples(session, search),
         columns=count_columns(grid),
+        **({} if fragment else tell_filter(session, person, search)),
         notice=notice,
         fragment=fragment,
         gesture_key=new_gesture_key,
@@ -430,6 +433,14 @@ def render_grid(
         rail_closed=request.cookies.get("rarefind_rail") == "closed",
         why_shown=request.cookies.get("rarefind_why") == "shown",
     )
+
+
+def tell_filter(session: Session, person: Person, search: Search) -> dict[str, Any]:
+    """What the rail says of a search's filter."""
+    if search.filter is None:
+        return {"chips": []}
+    chosen = read_search_filter(search)
+    return describe_filter(session, person, search.collection_id, chosen, with_offer=False)
 
 
 def render_settings(

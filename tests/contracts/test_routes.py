@@ -151,6 +151,8 @@ TABLE = {
     "GET /searches/{search_id}/dashboard/{part}": SEARCH,
     "GET /searches/{search_id}/dashboard/tables/{name}.csv": SEARCH,
     "GET /searches/{search_id}/report": SEARCH,
+    "GET /searches/{search_id}/filter": SEARCH_OWNER,
+    "POST /searches/{search_id}/filter": SEARCH_OWNER,
     "GET /searches/{search_id}/share": SEARCH,
     "POST /searches/{search_id}/answers": SEARCH,
     "POST /searches/{search_id}/submit": SEARCH,
