@@ -212,7 +212,9 @@ def collection_add(
     source: Annotated[Path, typer.Argument(help="A folder, searched through, or a .zip.")],
     labels: Annotated[
         str | None,
-        typer.Option(help="Known labels for evaluators: 'folders', or a CSV of file and label."),
+        typer.Option(
+            help="Known labels for evaluators: 'folders', a CSV of file and label, or a COCO JSON."
+        ),
     ] = None,
     embedder: Annotated[
         str | None,

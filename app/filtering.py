@@ -30,9 +30,10 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Session
 
 from app.access import get_search, is_in_search
+from app.deploying import folder_of, may_folders_be_labels
 from app.errors import BadInput
 from app.metadata import list_columns
-from app.tables import Answer, GivenColumn, Image, Person, Search
+from app.tables import Answer, Deployment, GivenColumn, Image, Person, Search
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -129,7 +130,7 @@ class Offer:
     first_day: date | None
     last_day: date | None
     map: Map | None
-    deployments: list[tuple[str, int]]
+    deployments: list[tuple[str, str, int]]  # name, place, images
     columns: list[GivenColumn]
     searches: list[tuple[int, str]]
 
@@ -246,9 +247,13 @@ def describe_offer(session: Session, person: Person, collection_id: int) -> Offe
     first, last = session.execute(
         select(func.min(Image.captured_at), func.max(Image.captured_at)).where(own)
     ).one()
-    name = deployment_of()
+    name: ColumnElement[str] = func.coalesce(Deployment.name, folder_of())
+    if may_folders_be_labels(session, collection_id):
+        name = Deployment.name.expression
     deployments = session.execute(
-        select(name, func.count())
+        select(name, func.coalesce(func.max(Deployment.place), ""), func.count())
+        .select_from(Image)
+        .outerjoin(Deployment, Deployment.id == Image.deployment_id)
         .where(own, name.is_not(None))
         .group_by(name)
         .order_by(name)
@@ -265,7 +270,7 @@ def describe_offer(session: Session, person: Person, collection_id: int) -> Offe
         first_day=first.date() if first else None,
         last_day=last.date() if last else None,
         map=_draw_map(session, own),
-        deployments=[(one, count) for one, count in deployments],
+        deployments=[(one, place, count) for one, place, count in deployments],
         columns=list_columns(session, collection_id),
         searches=[(number, target) for number, target in searches],
     )
@@ -303,9 +308,9 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
 
 
 def deployment_of() -> ColumnElement[str]:
-    """The deployment of an image: the first folder of its path, where it has one."""
-    slash = func.strpos(Image.path, "/")
-    return func.nullif(func.left(Image.path, func.greatest(slash - 1, 0)), "")
+    """The deployment of an image: its own, else the first folder of its path, where it has one."""
+    own = select(Deployment.name).where(Deployment.id == Image.deployment_id).scalar_subquery()
+    return func.coalesce(own, folder_of())
 
 
 def _is_key(key: str) -> bool:

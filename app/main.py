@@ -29,6 +29,7 @@ from app.pages import (
     browse,
     collections,
     dashboard,
+    deployments,
     filters,
     home,
     images,
@@ -96,7 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
-        *(metadata, filters),
+        *(metadata, filters, deployments),
         *(browse, images, searches, dashboard, overview, work),
     )
     seen = [Depends(refuse_unseen)]

@@ -6,6 +6,7 @@ Sources come from outside: links may go in circles, zips may lie, labels may be 
 import codecs
 import csv
 import io
+import json
 import os
 import stat
 import unicodedata
@@ -78,13 +79,19 @@ def check_source(source: Path, settings: Settings, labels: str | Path | None = N
 
 
 def read_labels(labels: str | Path | None, source: Path, settings: Settings) -> Labels | None:
-    """Labels as they are given: None, "folders", or a CSV file on the disk or in the source."""
+    """Labels as they are given: None, "folders", or a file on the disk or in the source.
+
+    The file is CSV, or JSON as COCO has it: an image is labelled by the categories of its
+    annotations.
+    """
     if labels is None:
         return None
     if labels == "folders":
         return Labels(rows=None)
     file, data = _read_labels_file(Path(labels).expanduser(), source, settings)
     name = PurePosixPath(file).name
+    if name.lower().endswith(".json"):
+        return Labels(_read_coco(data, name), file)
     header, rows, notes = read_table(data, name)
     file_column = _find_column(header, FILE_COLUMNS, name)
     label_column = _find_column(header, LABEL_COLUMNS, name)
@@ -207,7 +214,7 @@ def _list_zip(source: Path, settings: Settings) -> Listing:
             _refuse(listing, path, UNSAFE, "Its path leads out of the zip.")
         elif any(_is_skipped(part) for part in parts):
             listing.skipped += 1
-        elif (danger := _find_danger(entry, settings, total_bytes)) is not None:
+        elif (danger := find_danger(entry, settings, total_bytes)) is not None:
             _refuse(listing, path, danger.reason, danger.detail)
         else:
             total_bytes += entry.file_size
@@ -215,7 +222,8 @@ def _list_zip(source: Path, settings: Settings) -> Listing:
     return _put_in_order(listing)
 
 
-def _find_danger(entry: zipfile.ZipInfo, settings: Settings, total_bytes: int) -> Refusal | None:
+def find_danger(entry: zipfile.ZipInfo, settings: Settings, total_bytes: int) -> Refusal | None:
+    """Why an entry of a zip must not be unpacked; None where it may."""
     size_bytes, packed_bytes = entry.file_size, entry.compress_size
     dangers = (
         (
@@ -303,7 +311,7 @@ def _read_labels_file(labels: Path, source: Path, settings: Settings) -> tuple[s
         if source.is_file():
             with zipfile.ZipFile(source) as archive:
                 entry = archive.getinfo(inside)
-                if (danger := _find_danger(entry, settings, 0)) is not None:
+                if (danger := find_danger(entry, settings, 0)) is not None:
                     raise LabelsNotUsable(f"{inside} in the zip can't be read. {danger.detail}")
                 return inside, archive.read(entry)
     except OSError as error:
@@ -316,6 +324,27 @@ def _read_labels_file(labels: Path, source: Path, settings: Settings) -> tuple[s
         f"There is no labels file {labels}, neither on the disk nor in the source. Give a CSV "
         "file, or “folders” to take the names of the folders as labels."
     )
+
+
+def _read_coco(data: bytes, name: str) -> dict[str, set[str]]:
+    """Labels by file. Source: the data format of COCO, cocodataset.org."""
+    try:
+        coco = json.loads(data)
+        labels: dict[int | str, set[str]] = {one["id"]: set() for one in coco["images"]}
+        categories = {one["id"]: str(one["name"]).strip() for one in coco["categories"]}
+        for one in coco["annotations"]:
+            labels[one["image_id"]].add(categories[one["category_id"]])
+        rows: dict[str, set[str]] = defaultdict(set)
+        for one in coco["images"]:
+            rows[str(one["file_name"]).strip()] |= labels[one["id"]]
+    except KeyError as error:
+        raise LabelsNotUsable(
+            f"{name} lacks {error}, or names it without having it. As COCO has it, it needs images "
+            "(id, file_name), categories (id, name) and annotations (image_id, category_id)."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise LabelsNotUsable(f"{name} is no JSON file of COCO's form ({error}).") from error
+    return dict(rows)
 
 
 def _decode_text(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:

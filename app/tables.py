@@ -213,6 +213,24 @@ class Import(Table):
     ended_at: Mapped[datetime | None]
 
 
+class Deployment(Table):
+    """Where and when a camera stood. Times are by its own clock, as those of images."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (UniqueConstraint("collection_id", "name"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    name: Mapped[str]  # of a folder, or the deploymentID of a package
+    place: Mapped[str] = mapped_column(server_default="")
+    latitude: Mapped[float | None]  # degrees, WGS 84
+    longitude: Mapped[float | None]
+    starts_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=False))
+    ends_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=False))
+    # Added to what the camera's clock said: `Image.captured_at` holds the sum.
+    clock_shift_s: Mapped[int] = mapped_column(server_default="0")
+
+
 class Image(Table):
     """One picture of a collection; exact duplicates are one image with several paths."""
 
@@ -227,6 +245,11 @@ class Image(Table):
             "removed_at",
             postgresql_where=text("removed_at IS NOT NULL"),
         ),
+        Index(
+            "ix_images_deployment_id",
+            "deployment_id",
+            postgresql_where=text("deployment_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -239,7 +262,11 @@ class Image(Table):
     width: Mapped[int]  # pixels, after the EXIF orientation is applied
     height: Mapped[int]
     orientation: Mapped[int] = mapped_column(server_default="1")  # EXIF, 1 to 8
-    # Camera-local time, never converted: cameras do not know their time zone.
+    deployment_id: Mapped[int | None] = mapped_column(
+        ForeignKey("deployments.id", ondelete="SET NULL")
+    )
+    # Camera-local time, never converted: cameras do not know their time zone. With the clock shift
+    # of its deployment, where that has one.
     captured_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=False))
     latitude: Mapped[float | None]  # degrees, WGS 84
     longitude: Mapped[float | None]
@@ -250,6 +277,8 @@ class Image(Table):
     # Of an image that somebody removed: it is kept, and left out wherever images are looked at.
     removed_at: Mapped[datetime | None]
     removed_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+
+    deployment: Mapped[Deployment | None] = relationship()
 
 
 class ImagePath(Table):

@@ -16,6 +16,7 @@ from app.collecting import (
     list_refused,
 )
 from app.database import DbSession
+from app.deploying import list_deployments
 from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.importing import add_collection
@@ -245,6 +246,7 @@ def render_collection(
         may_open=may_open(person, facts.collection),
         listed=[one.name for one in list_people_of(session, facts.collection)],
         columns=list_columns(session, collection_id),
+        deployment_count=len(list_deployments(session, collection_id)),
         **describe_indexes(session, facts.collection, request.app.state.settings),
         form=form or NEW | {"source": facts.collection.source},
         wrong=wrong or {},

@@ -17,6 +17,7 @@ from app.searching import open_search
 from app.security import add_token, issue_sign_in_link
 from app.tables import (
     CollectionPerson,
+    Deployment,
     Example,
     Job,
     OracleLabel,
@@ -106,6 +107,9 @@ TABLE = {
     "GET /collections/{collection_id}/indexes": COLLECTION,
     "GET /collections/{collection_id}/browse": COLLECTION,
     "GET /collections/{collection_id}/names": COLLECTION,
+    "GET /collections/{collection_id}/deployments": COLLECTION,
+    "POST /collections/{collection_id}/deployments/folders": COLLECTION_ADMIN,
+    "POST /collections/{collection_id}/deployments/{deployment_id}": COLLECTION_ADMIN,
     "GET /collections/{collection_id}/metadata": COLLECTION,
     "POST /collections/{collection_id}/metadata": COLLECTION_ADMIN,
     "POST /collections/{collection_id}/metadata/forget": COLLECTION_ADMIN,
@@ -247,6 +251,8 @@ def world(web, settings):
         session.add(SearchMember(search_id=search.id, person_id=ben, added_by_id=ada))
         session.flush()
         session.add(Example(search_id=search.id, photo_id=photo.id))
+        deployment = Deployment(collection_id=collection.id, name="A1")
+        session.add(deployment)
         replay = Replay(
             collection_id=collection.id,
             person_id=people["eva"].id,
@@ -285,6 +291,7 @@ def world(web, settings):
             "job_id": job.id,
             "upload_id": upload.id,
             "file_id": file.id,
+            "deployment_id": deployment.id,
         }
         token = add_token(session, people["ada"], "look", scope="read")
     signed_in = {}

@@ -115,7 +115,7 @@ def test_chips_take_their_part_away_and_the_count_says_what_is_not_known(pond):
         ("no bait", 1),
     ]
     offer = describe_offer(pond.session, pond.person, pond.id)
-    assert offer.deployments == [("A", 2), ("B", 2)]
+    assert offer.deployments == [("A", "", 2), ("B", "", 2)]
     assert sum(place.count for place in offer.map.places) == 4
     assert all(0 <= place.x <= 1 and 0 <= place.y <= 1 for place in offer.map.places)
 
