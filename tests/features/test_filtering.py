@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app import searching
 from app.browsing import list_images, sample_images
@@ -24,7 +24,7 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.oracle import read_oracle_of
 from app.reporting import current_grid, list_results, upcoming_images
-from app.tables import Detour, ImagePath, OracleLabel, Pool, Round, RoundImage
+from app.tables import Detour, ImagePath, OracleLabel, Pool, Round, RoundImage, Search
 from tests.factories import make_collection, make_images, make_index, make_person
 
 # day, hour, latitude, longitude, folder, depth, bait
@@ -242,6 +242,8 @@ def test_filtered_search_shows_only_what_fits_and_repeats_when_the_truth_has_mov
         again = searching.repeat_round(session, made, hunt.indexes)
         index = hunt.indexes.get(session.get_one(searching.ImageIndex, made.index_id))
         assert index.image_ids[again.rows].tolist() == list(stored), made.number
+    session.execute(delete(Search))  # its pools go with its rounds
+    assert session.scalars(select(Pool)).all() == []
 
 
 def test_search_is_filtered_by_the_answers_of_another(hunt):
