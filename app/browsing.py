@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, joinedload
 from app.engine.index import Integers as Rows
 from app.engine.index import VectorIndex
 from app.errors import BadInput, NotFound, RefusedPhoto
+from app.filtering import Filter, list_image_ids, to_condition
 from app.importing import read_photo
 from app.indexes import choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
@@ -26,6 +27,7 @@ from app.settings import Settings
 from app.tables import FILE_NAME, Image, ImagePath, Person, Photo, TrayItem
 
 IMAGES_PER_PAGE = 60
+EVERY_IMAGE = Filter()
 SUGGESTIONS = 8
 MOST_BY_WORDS = 6_000  # a hundred pages: whoever looks further says it in other words
 # As the index has it: to the letter, or the database reads every path.
@@ -73,15 +75,18 @@ class ImageDetails:
     next_id: int | None
 
 
-def list_images(session: Session, collection_id: int, *, page: int) -> ImagesPage:
-    """One page; a page past the end is the last one."""
-    total = _count_images(session, collection_id)
+def list_images(
+    session: Session, collection_id: int, *, page: int, chosen: Filter = EVERY_IMAGE
+) -> ImagesPage:
+    """One page of the images a filter keeps; a page past the end is the last one."""
+    total = _count_images(session, collection_id, chosen)
     pages = max(1, ceil(total / IMAGES_PER_PAGE))
     page = min(max(1, page), pages)
     # Ids come from the index alone; only the page's own rows are read.
     shown = (
         select(Image.id)
         .filter_by(collection_id=collection_id, removed_at=None)
+        .where(to_condition(chosen))
         .order_by(Image.path, Image.id)
         .limit(IMAGES_PER_PAGE)
         .offset((page - 1) * IMAGES_PER_PAGE)
@@ -99,11 +104,13 @@ def list_images_after(
     return list(session.scalars(query.limit(at_most)))
 
 
-def sample_images(session: Session, collection_id: int, *, seed: int) -> list[Image]:
-    """A random page of images; the same `seed` gives the same page."""
+def sample_images(
+    session: Session, collection_id: int, *, seed: int, chosen: Filter = EVERY_IMAGE
+) -> list[Image]:
+    """A random page of the images a filter keeps; the same `seed` gives the same page."""
     start = hashlib.sha256(str(seed).encode()).hexdigest()
     query = select(Image).filter_by(collection_id=collection_id, removed_at=None)
-    query = query.order_by(Image.sha256)
+    query = query.where(to_condition(chosen)).order_by(Image.sha256)
     images = list(session.scalars(query.where(Image.sha256 >= start).limit(IMAGES_PER_PAGE)))
     missing = IMAGES_PER_PAGE - len(images)
     if missing:
@@ -157,8 +164,8 @@ def suggest_names(session: Session, collection_id: int, part: str) -> list[str]:
     return list(session.scalars(inside.limit(SUGGESTIONS)))
 
 
-def find_page_of(session: Session, image: Image) -> int:
-    """The page of its collection that shows `image`."""
+def find_page_of(session: Session, image: Image, *, chosen: Filter = EVERY_IMAGE) -> int:
+    """The page of its collection, as a filter keeps it, that shows `image`."""
     before = session.scalar(
         select(func.count())
         .select_from(Image)
@@ -166,6 +173,7 @@ def find_page_of(session: Session, image: Image) -> int:
             Image.collection_id == image.collection_id,
             Image.removed_at.is_(None),
             tuple_(Image.path, Image.id) < tuple_(image.path, image.id),
+            to_condition(chosen),
         )
     )
     return (before or 0) // IMAGES_PER_PAGE + 1
@@ -179,19 +187,22 @@ def get_image(session: Session, image_id: int, *, collection_id: int | None = No
     return image
 
 
-def describe_image(session: Session, collection_id: int, image_id: int) -> ImageDetails:
-    """An image, its paths, and the images before and after it."""
+def describe_image(
+    session: Session, collection_id: int, image_id: int, *, chosen: Filter = EVERY_IMAGE
+) -> ImageDetails:
+    """An image, its paths, and the images before and after it that a filter keeps."""
     image = get_image(session, image_id, collection_id=collection_id)
     here = tuple_(image.path, image.id)
     place = tuple_(Image.path, Image.id)
-    ids = select(Image.id).filter_by(collection_id=collection_id, removed_at=None).limit(1)
+    ids = select(Image.id).filter_by(collection_id=collection_id, removed_at=None)
+    ids = ids.where(to_condition(chosen)).limit(1)
     before = ids.where(place < here).order_by(Image.path.desc(), Image.id.desc())
     after = ids.where(place > here).order_by(Image.path, Image.id)
     paths = select(ImagePath.path).filter_by(image_id=image.id).order_by(ImagePath.path)
     return ImageDetails(
         image=image,
         paths=list(session.scalars(paths)),
-        page=find_page_of(session, image),
+        page=find_page_of(session, image, chosen=chosen),
         previous_id=session.scalar(before),
         next_id=session.scalar(after),
     )
@@ -202,11 +213,15 @@ def find_similar(
     collection_id: int,
     like: Image | Photo,
     *,
+    chosen: Filter = EVERY_IMAGE,
     indexes: OpenIndexes,
     embedders: LoadedEmbedders,
     settings: Settings,
 ) -> list[tuple[Image, float]]:
-    """The images most like one of the collection, or like a photo, with their similarity."""
+    """The images most like one of the collection, or like a photo, with their similarity.
+
+    Only those that a filter keeps.
+    """
     index_row = get_current_index(session, collection_id)
     index = indexes.get(index_row)
     if isinstance(like, Photo):
@@ -223,7 +238,9 @@ def find_similar(
         vector = index.vectors[index.rows_of([like.id])][0]
         own_id = like.id
     similarities, rows = index.nearest(
-        vector[np.newaxis], IMAGES_PER_PAGE + 1, rows=_list_rows(session, collection_id, index)
+        vector[np.newaxis],
+        IMAGES_PER_PAGE + 1,
+        rows=_list_rows(session, collection_id, index, chosen),
     )
     similar = {
         int(image_id): float(similarity)
@@ -242,14 +259,15 @@ def find_by_words(
     words: str,
     *,
     page: int,
+    chosen: Filter = EVERY_IMAGE,
     indexes: OpenIndexes,
     embedders: LoadedEmbedders,
 ) -> WordMatches:
-    """The images that fit words best, a page of them with their similarity, or NoWords."""
+    """The images a filter keeps that fit words best, a page with their similarity, or NoWords."""
     index_row = choose_index(session, collection_id, words=words)
     vector = embed_words(session, words, index_row, embedders=embedders)
     index = indexes.get(index_row)
-    allowed = _list_rows(session, collection_id, index)
+    allowed = _list_rows(session, collection_id, index, chosen)
     total = min(index.count if allowed is None else len(allowed), MOST_BY_WORDS)
     pages = max(1, ceil(total / IMAGES_PER_PAGE))
     page = min(max(1, page), pages)
@@ -320,8 +338,8 @@ def remove_from_tray(
     )
 
 
-def _count_images(session: Session, collection_id: int) -> int:
-    query = select(func.count()).select_from(Image)
+def _count_images(session: Session, collection_id: int, chosen: Filter) -> int:
+    query = select(func.count()).select_from(Image).where(to_condition(chosen))
     return session.scalar(query.filter_by(collection_id=collection_id, removed_at=None)) or 0
 
 
@@ -331,8 +349,13 @@ def _select_removed(collection_id: int) -> Select[int]:
     )
 
 
-def _list_rows(session: Session, collection_id: int, index: VectorIndex) -> Rows | None:
-    """The rows of images that are not removed; None while the index holds no other."""
+def _list_rows(
+    session: Session, collection_id: int, index: VectorIndex, chosen: Filter
+) -> Rows | None:
+    """The rows that a filter keeps, without removed images; None while those are all."""
+    if chosen:
+        kept = list_image_ids(session, collection_id, chosen)
+        return np.flatnonzero(np.isin(index.image_ids, kept))
     left_out = list_left_out(session, collection_id, index)
     return np.flatnonzero(~np.isin(index.image_ids, left_out)) if left_out else None
 

@@ -60,6 +60,7 @@ from app.evaluation import (
 from app.exports.bundles import import_search, repeat_rounds
 from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import write_file
+from app.filtering import Filter, read_filter
 from app.importing import (
     ImportSummary,
     find_collection,
@@ -76,6 +77,7 @@ from app.indexing import (
 )
 from app.jobs import Worker
 from app.main import create_app
+from app.metadata import add_table
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.removing import describe_removal, find_listed, put_back_images, remove_images
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
@@ -214,7 +216,9 @@ def collection_add(
     source: Annotated[Path, typer.Argument(help="A folder, searched through, or a .zip.")],
     labels: Annotated[
         str | None,
-        typer.Option(help="Known labels for evaluators: 'folders', or a CSV of file and label."),
+        typer.Option(
+            help="Known labels for evaluators: 'folders', a CSV of file and label, or a COCO JSON."
+        ),
     ] = None,
     embedder: Annotated[
         str | None,
@@ -255,6 +259,39 @@ def collection_add(
                 )
         if not summary.imported:
             raise typer.Exit(1)
+
+
+@collection_app.command("metadata")
+def collection_metadata(
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.csv", help="A row an image: file or sha256, and more.")
+    ],
+) -> None:
+    """Keep what a table says of the images beside them: any columns, to see, filter and export."""
+    with opened() as (_, database), database.session() as session:
+        collection = get_collection_named(session, name)
+        summary = add_table(
+            session,
+            collection.id,
+            name=file.name,
+            data=file.expanduser().read_bytes(),
+            person=get_local_person(session),
+        )
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("rows", f"{summary.rows:,}")
+    table.add_row("images with a row", f"{summary.images:,}")
+    table.add_row("images without any row", f"{summary.images_without:,}")
+    table.add_row("rows without an image", f"{summary.unmatched:,}")
+    console.print(table)
+    for column, kind in summary.columns:
+        console.print(f"column {column}: {kind}", highlight=False, markup=False)
+    for line in (*summary.unmatched_examples, *summary.notes):
+        console.print(line, style="dim", highlight=False, markup=False)
+    if summary.unmatched > len(summary.unmatched_examples):
+        console.print("All rows without an image: the collection's page, “Tables”.")
 
 
 @collection_app.command("remove-images")
@@ -494,6 +531,13 @@ def replay(
             "“all”.",
         ),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Look only at images that fit, such as month=12-2 or deployment=A3; repeatable.",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that play at a time.")] = 1,
     server: Annotated[
         str | None, typer.Option(help="Play through the API of this server, http://host:port.")
@@ -512,6 +556,8 @@ def replay(
         raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
     if server is not None and (collection is None or labels is None or token is None):
         raise typer.BadParameter("With --server, give COLLECTION, --labels and --token too.")
+    if where and (server is not None or index is not None):
+        raise typer.BadParameter("--where needs a collection, and no --server.")
 
     usual_holdout = 0.2 if server is None else 0.0  # a server's searches show every image
 
@@ -527,6 +573,7 @@ def replay(
             oracle_unsure=oracle_unsure,
             holdout=usual_holdout if holdout is None else holdout,
             stops=choose_stops(stop or ()),
+            where=tuple(where or ()),
         )
 
     if server is not None and collection is not None and labels is not None and token is not None:
@@ -547,7 +594,12 @@ def replay(
             with database.session() as session:
                 found = get_collection_named(session, collection or "")
                 oracle, folder = read_oracle_of(
-                    session, found, settings=settings, labels=labels, group=group
+                    session,
+                    found,
+                    settings=settings,
+                    labels=labels,
+                    group=group,
+                    chosen=read_where(session, found, where or []),
                 )
             play(oracle, folder, plan(oracle), out, workers)
             with database.session() as session:
@@ -725,6 +777,17 @@ def get_collection_named(session: Session, name: str) -> Collection:
     if found is None:
         raise NotFound(f"There is no collection “{name}”.")
     return found
+
+
+def read_where(session: Session, collection: Collection, where: list[str]) -> Filter:
+    """The filter that KEY=VALUE options say."""
+    pairs = []
+    for given in where:
+        key, sign, value = given.partition("=")
+        if not sign:
+            raise BadInput(f"“{given}” is no filter. Write KEY=VALUE, such as month=12-2.")
+        pairs.append((key.strip(), value.strip()))
+    return read_filter(session, collection.id, pairs, person=get_local_person(session))
 
 
 def run_server(settings: Settings) -> None:

@@ -77,6 +77,7 @@ class ReplaySettings:
     oracle_unsure: float = 0.0
     holdout: float = 0.2
     stops: tuple[str, ...] = ()  # rules, each by name or as NAME:GOAL
+    where: tuple[str, ...] = ()  # the filter, as KEY=VALUE
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,7 @@ class Run:
     seed: int
     settings: ReplaySettings
     groups: Integers | None
+    kept_rows: Integers | None = None
 
 
 @dataclass(frozen=True)
@@ -257,22 +259,28 @@ def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:
 
 
 def split_pool(
-    count: int, target_rows: Integers, share: float, seed: int, groups: Integers | None
+    count: int,
+    target_rows: Integers,
+    share: float,
+    seed: int,
+    groups: Integers | None,
+    kept_rows: Integers | None = None,
 ) -> tuple[Integers, Integers]:
-    """The rows that are searched, and those held out to measure the head on.
+    """The rows that are searched, and those held out to measure the head on; of `kept_rows` alone.
 
     Of the target's groups and of the others the same share is held out, so that a small target is
     in both parts. A group that shows the target at all goes with the target's.
     """
+    rows = np.arange(count) if kept_rows is None else kept_rows
     if share == 0:
-        return np.arange(count), np.empty(0, np.int64)
+        return rows, np.empty(0, np.int64)
     own_groups = np.arange(count) if groups is None else groups
-    with_target = np.isin(own_groups, own_groups[target_rows])
-    parts = [np.flatnonzero(with_target), np.flatnonzero(~with_target)]
+    with_target = np.isin(own_groups[rows], own_groups[target_rows])
+    parts = [rows[with_target], rows[~with_target]]
     splits = [
-        tuple(rows[part] for part in hold_out(len(rows), share, seed=seed, groups=own_groups[rows]))
-        for rows in parts
-        if len(rows)
+        tuple(own[part] for part in hold_out(len(own), share, seed=seed, groups=own_groups[own]))
+        for own in parts
+        if len(own)
     ]
     return tuple(np.sort(np.concatenate(part)) for part in zip(*splits, strict=True))  # type: ignore[return-value]
 
@@ -311,7 +319,17 @@ def run_replays(
     index = asdict(read_manifest(index_folder))
     open_folder(out, describe_replay(oracle, settings, index=index, server=None))
     runs = [
-        Run(index_folder, oracle.collection, target, rows, strategy, seed, settings, oracle.groups)
+        Run(
+            index_folder,
+            oracle.collection,
+            target,
+            rows,
+            strategy,
+            seed,
+            settings,
+            oracle.groups,
+            oracle.kept_rows,
+        )
         for target, strategy, seed in list_runs(settings)
         for rows in (oracle.rows_of[target],)
     ]
@@ -348,7 +366,7 @@ def play_run(run: Run) -> PlayedRun:
         index = open_index(run.index_folder)
         settings = run.settings
         pool, test = split_pool(
-            index.count, run.target_rows, settings.holdout, run.seed, run.groups
+            index.count, run.target_rows, settings.holdout, run.seed, run.groups, run.kept_rows
         )
         target_rows = run.target_rows[np.isin(run.target_rows, pool)]
         opening = draw_opening(index.image_ids[target_rows], settings.open_with, run.seed)
@@ -362,7 +380,7 @@ def play_run(run: Run) -> PlayedRun:
             seed=run.seed,
             oracle_error=settings.oracle_error,
             oracle_unsure=settings.oracle_unsure,
-            pool_rows=pool if settings.holdout else None,
+            pool_rows=None if len(pool) == index.count else pool,
             clock=time.perf_counter,
         )
         rows = list(_measure(run, index, target_rows, pool, test, played))
@@ -604,7 +622,9 @@ def _check_numbers(settings: ReplaySettings) -> None:
 def _count_findable(oracle: Oracle, target: str, settings: ReplaySettings, seed: int) -> int:
     """Images of a target that a run can find: neither held out nor among the examples."""
     rows = oracle.rows_of[target]
-    pool, _ = split_pool(len(oracle.image_ids), rows, settings.holdout, seed, oracle.groups)
+    pool, _ = split_pool(
+        len(oracle.image_ids), rows, settings.holdout, seed, oracle.groups, oracle.kept_rows
+    )
     return int(np.isin(rows, pool).sum()) - settings.open_with
 
 

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,9 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.ahead import WithVector, begin_embedding, without_vectors
+from app.camtrap import Package, read_package
 from app.database import Database, is_among
+from app.deploying import join_by_folder, keep_deployments
 from app.errors import (
     BadInput,
     NameTaken,
@@ -68,6 +71,7 @@ from app.workers import READ_FILES, count_processes, work_through
 
 CHUNK_FILES = 200  # recorded in one transaction: what a kill can lose
 CHUNK_S = 2.0  # or sooner, so that progress moves with large photographs too
+NOT_AVAILABLE = "not available"  # named by a package, but its file is not here
 CRASHED = "crashed the decoder"
 CRASH: ReadImage | Refusal = Refusal(
     CRASHED, "Decoding it ended the process: it is damaged or huge."
@@ -208,9 +212,20 @@ def import_images(
         try:
             check_source(source, settings)
             given = read_labels(labels, source, settings)
+            package = read_package(source, settings)
+            if package is not None and given is None:
+                given = Labels(dict(package.labels))
             listing = list_source(source, settings, given)
+            if package is not None:
+                _follow_package(listing, package)
             _read_and_record(database, source, listing, tally, settings, copy, embedder, progress)
+            with database.session() as session:
+                if package is not None:
+                    _record_package(session, collection_id, package)
+                join_by_folder(session, collection_id)
             labelled, unmatched = _record_labels(database, tally.collection_id, listing, given)
+            if package is not None and labels is None:
+                unmatched = []  # of media that are not here, and listed as such
             _end(database, tally.import_id, "done", None)
         except RarefindError as error:
             _end(database, tally.import_id, "failed", str(error))
@@ -234,7 +249,7 @@ def import_images(
         labelled=labelled,
         unmatched_labels=len(unmatched),
         unmatched_examples=tuple(unmatched[:EXAMPLES]),
-        notes=given.notes if given else (),
+        notes=(*(given.notes if given else ()), *(package.notes if package else ())),
     )
 
 
@@ -561,6 +576,68 @@ def _insert(table: type[Table], rows: list[dict[str, object]]) -> Insert:
     ]
     unnested = func.unnest(*arrays).table_valued(*rows[0]).render_derived()
     return insert(table).from_select(list(rows[0]), select(unnested))
+
+
+# --- Packages -----------------------------------------------------------------------------------
+
+
+def _follow_package(listing: Listing, package: Package) -> None:
+    """Leave only the media of a package in a listing; those that are not here are refused."""
+    here = {file.path: file for file in listing.files}
+    listing.files = [file for path, file in here.items() if path in package.media]
+    listing.skipped += len(here) - len(listing.files)
+    listed = {file.path for file, _ in listing.refused}
+    for path, medium in package.media.items():
+        if path in here or path in listed:
+            continue
+        name, where = path, "the package names it, but it is not here"
+        if medium.is_on_web:
+            name, where = (
+                f"{medium.deployment}/{medium.name}",
+                "it is on the web: nothing is fetched",
+            )
+        detail = f"Of deployment {medium.deployment}; {where}."
+        listing.refused.append((SourceFile(name, 0, 0, ""), Refusal(NOT_AVAILABLE, detail)))
+
+
+def _record_package(session: Session, collection_id: int, package: Package) -> None:
+    """Give a package's deployments, times and places to its images."""
+    deployments = keep_deployments(session, collection_id, package.deployments)
+    image_ids = _find_images(session, collection_id, list(package.media))
+    rows = []
+    for path, image_id in image_ids.items():
+        medium = package.media[path]
+        of = deployments.get(medium.deployment)
+        shift = timedelta(seconds=of.clock_shift_s if of else 0)
+        is_placed = of is not None and of.latitude is not None and of.longitude is not None
+        rows.append(
+            {
+                "id": image_id,
+                "captured_at": medium.captured_at + shift if medium.captured_at else None,
+                "deployment_id": of.id if of else None,
+                "latitude": of.latitude if of and is_placed else None,
+                "longitude": of.longitude if of and is_placed else None,
+            }
+        )
+    columns = [Image.__table__.c[name] for name in rows[0]] if rows else []
+    for some in _chunks(rows):
+        arrays = [
+            bindparam(column.name, [row[column.name] for row in some], ARRAY(column.type))
+            for column in columns
+        ]
+        told = func.unnest(*arrays).table_valued(*rows[0]).render_derived("told")
+        session.execute(
+            update(Image)
+            .where(Image.id == told.c.id)
+            .values(  # what the package does not say stays as the file says it
+                {
+                    column.name: func.coalesce(told.c[column.name], column)
+                    for column in columns
+                    if column.name != "id"
+                }
+            )
+            .execution_options(synchronize_session=False)
+        )
 
 
 # --- Labels -------------------------------------------------------------------------------------

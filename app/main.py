@@ -29,10 +29,13 @@ from app.pages import (
     browse,
     collections,
     dashboard,
+    deployments,
     exporting,
+    filters,
     home,
     images,
     indexes,
+    metadata,
     overview,
     people,
     removing,
@@ -96,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
+        *(metadata, filters, deployments),
         *(browse, images, searches, reviewing, dashboard, exporting, overview, work),
     )
     seen = [Depends(refuse_unseen)]

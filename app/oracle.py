@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from app.engine import EngineError
 from app.engine.index import VectorIndex, build_index, open_index
 from app.errors import BadInput, IndexNotUsable, LabelsNotUsable
+from app.filtering import Filter, list_image_ids
 from app.indexing import get_current_index
 from app.settings import Settings
 from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_labels
@@ -42,6 +43,7 @@ class Oracle:
     names: list[str]  # by row
     rows_of: dict[str, Integers]
     groups: Integers | None = None  # (n,) images of one group stay together; None without --group
+    kept_rows: Integers | None = None  # that a filter keeps, ascending; None for all
 
     @property
     def name_of(self) -> dict[int, str]:
@@ -55,6 +57,8 @@ class Oracle:
         for target in sorted(self.rows_of):
             known.update(f"\0{target}\0".encode())
             known.update(np.sort(self.image_ids[self.rows_of[target]]).astype("<i8").tobytes())
+        if self.kept_rows is not None:
+            known.update(b"\0kept\0" + self.image_ids[self.kept_rows].astype("<i8").tobytes())
         if self.groups is not None:
             known.update(self.groups.astype("<i8").tobytes())
         return known.hexdigest()
@@ -77,8 +81,12 @@ def read_oracle_of(
     settings: Settings,
     labels: Path | None = None,
     group: str | None = None,
+    chosen: Filter | None = None,
 ) -> tuple[Oracle, Path]:
-    """The oracle of a collection, from its known labels or from a file; and its index's folder."""
+    """The oracle of a collection, from its known labels or from a file; and its index's folder.
+
+    With a filter (`chosen`) it knows of the images alone that the filter keeps.
+    """
     if group and labels is None:
         raise BadInput("A group is a column of the labels file. Give the file too, with --labels.")
     index_row = get_current_index(session, collection.id)
@@ -101,7 +109,11 @@ def read_oracle_of(
         known = {found.path: found.image_id for found in session.execute(paths)}
         known |= {path: image_id for image_id, path in named.items()}
         labelled, groups = read_labels_file(labels, known, group)
-    return make_oracle(collection.name, image_ids, names, labelled, groups), folder
+    kept_rows = None
+    if chosen:
+        kept = np.isin(image_ids, list_image_ids(session, collection.id, chosen))
+        kept_rows = np.flatnonzero(kept)
+    return make_oracle(collection.name, image_ids, names, labelled, groups, kept_rows), folder
 
 
 def make_oracle(
@@ -110,28 +122,32 @@ def make_oracle(
     names: list[str],
     labelled: Mapping[int, set[str]],
     groups: Mapping[int, str],
+    kept_rows: Integers | None = None,
 ) -> Oracle:
     """The oracle of these images; refuses labels that leave out one of them, by name."""
     ids = image_ids.tolist()
-    missing = [names[row] for row, image_id in enumerate(ids) if image_id not in labelled]
+    rows = range(len(ids)) if kept_rows is None else kept_rows.tolist()
+    missing = [names[row] for row in rows if ids[row] not in labelled]
     if missing:
         raise LabelsNotUsable(
             f"{count_of(missing, 'image')} without a known label: {name_some(missing)}. "
             "Each needs a line in the labels file; leave the label empty if it shows no target."
         )
     rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, image_id in enumerate(ids):
-        for label in labelled[image_id]:
+    for row in rows:
+        for label in labelled[ids[row]]:
             rows_of[label].append(row)
     numbers: Integers | None = None
     if groups:
-        _, numbers = np.unique([groups[image_id] for image_id in ids], return_inverse=True)
+        own_groups = [groups.get(image_id, "") for image_id in ids]
+        _, numbers = np.unique(own_groups, return_inverse=True)
     return Oracle(
         collection,
         image_ids,
         names,
         {label: np.array(rows_of[label], dtype=np.int64) for label in sorted(rows_of)},
         numbers,
+        kept_rows,
     )
 
 

@@ -24,6 +24,7 @@ from app.indexing import OpenIndexes
 from app.searching import (
     UNDOABLE,
     choose_planned,
+    close_outside,
     list_asked_elsewhere,
     list_detour_images,
     list_left_out,
@@ -33,6 +34,7 @@ from app.searching import (
     read_engine_answers,
     read_head,
     read_opening,
+    read_pool,
     read_reasons,
     read_steps,
 )
@@ -332,7 +334,14 @@ def upcoming_images(
         size=search.round_size,
         round_number=made.number + 1,
         rng=round_rng(search.seed, made.number + 1),
-        pool_rows=list_pool(session, index, answers, made.id, search.round_size),
+        pool_rows=list_pool(
+            session,
+            index,
+            answers,
+            made.id,
+            search.round_size,
+            pool_ids=read_pool(session, made),
+        ),
         planned=planned,
     )
     image_ids: list[int] = index.image_ids[proposal.rows].tolist()
@@ -403,7 +412,7 @@ def list_results(
     head = read_head(made)
     answers = read_current_answers(session, search)
     left_open = _list_left_open(session, search, answers)
-    likely = [] if head is None else _list_likely(session, search, head, index)
+    likely = [] if head is None else _list_likely(session, search, made, head, index)
     if show == "likely":
         image_ids = likely
     elif show == "open":
@@ -630,10 +639,13 @@ def _list_left_open(session: Session, search: Search, answers: dict[int, str]) -
     return [image_id for image_id in dict.fromkeys(shown) if image_id not in answers]
 
 
-def _list_likely(session: Session, search: Search, head: Head, index: VectorIndex) -> list[int]:
+def _list_likely(
+    session: Session, search: Search, made: Round, head: Head, index: VectorIndex
+) -> list[int]:
     """Images outside all grids, without answer, that the head takes for positives, best first."""
     left_out = list_left_out(session, search.collection_id, index)
     answers = read_engine_answers(session, search, index, left_out=left_out)
+    answers = close_outside(index, answers, read_pool(session, made))
     rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY)
     in_grids = set(
         session.scalars(

@@ -44,6 +44,7 @@ from app.errors import (
     NoWords,
     RefusedPhoto,
 )
+from app.filtering import Filter, list_image_ids
 from app.indexes import MAX_WORDS_LENGTH, choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.seats import find_seat, is_shared, lease, let_go, list_held, list_own, list_seats, stay
@@ -60,6 +61,7 @@ from app.tables import (
     ImageIndex,
     Person,
     Photo,
+    Pool,
     Round,
     RoundImage,
     Search,
@@ -160,6 +162,7 @@ def open_search(
     image_ids: list[int],
     photo_ids: list[int],
     embedder: str | None = None,
+    chosen: Filter | None = None,
     indexes: OpenIndexes,
     embedders: LoadedEmbedders,
     settings: Settings,
@@ -170,6 +173,7 @@ def open_search(
 
     Example images of the collection are positives from the start. They leave the person's tray.
     The index is the one by `embedder`; without it the newest, or the newest that knows words.
+    With a filter (`chosen`) its rounds show only images that the filter keeps.
     A given `seed` makes a search repeatable, as an evaluator's replay needs it; else it is drawn.
     The same `opening_key` again (a double click) gives the search it opened first.
     """
@@ -200,6 +204,7 @@ def open_search(
         round_size=check_round_size(round_size),
         seed=secrets.randbelow(2**31) if seed is None else seed,
         opening_key=opening_key,
+        filter=_to_json(chosen),
     )
     session.add(search)
     session.flush()
@@ -419,6 +424,7 @@ def take_detour(
         other = None
         if kind == "other-embedder":
             other = _choose_other_index(session, search, current, embedder or "")
+        pool = _find_or_add_pool(session, search)
         detour = Detour(
             search_id=search.id,
             person_id=person.id,
@@ -430,6 +436,7 @@ def take_detour(
             round_number=previous.number + 1,
             anchor_image_id=anchor_image_id,
             other_index_id=other.id if other else None,
+            pool_id=pool.id if pool else None,
         )
         plan, planned_in = read_plan(session, search, detour, indexes)
         if not len(plan.rows):
@@ -533,6 +540,24 @@ def change_search(
     session.flush()
 
 
+def filter_search(session: Session, search: Search, chosen: Filter) -> None:
+    """Let the next rounds show only images that a filter keeps; an empty one keeps all."""
+    _lock(session, search)
+    search.filter = _to_json(chosen)
+    if chosen and not len(list_image_ids(session, search.collection_id, chosen)):
+        raise BadInput("No image is left with this filter. Take a part of it away.")
+    session.flush()
+
+
+def read_search_filter(search: Search) -> Filter:
+    """The filter of a search's next rounds."""
+    return Filter(tuple((key, value) for key, value in search.filter or []))
+
+
+def _to_json(chosen: Filter | None) -> list[list[str]] | None:
+    return [list(pair) for pair in chosen.pairs] if chosen else None
+
+
 def move_search(
     session: Session,
     search: Search,
@@ -597,6 +622,7 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
         planned=planned,
         left_out=left_out,
         learns_from_poor=made.learns_from_poor,
+        pool_ids=read_pool(session, made),
         round_id=made.id,
     )
 
@@ -614,6 +640,7 @@ def read_plan(
         through_id=detour.answers_through_id,
         learns_from_poor=from_round.learns_from_poor,
     )
+    answers = close_outside(index, answers, read_pool(session, detour))
     anchor_row = None
     if detour.anchor_image_id is not None:
         anchor_row = int(index.rows_of([detour.anchor_image_id])[0])
@@ -759,6 +786,29 @@ def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> l
     return [image_id for image_id, is_held in zip(removed, held, strict=True) if is_held]
 
 
+def read_pool(session: Session, made: Round | Detour) -> NDArray[np.int64] | None:
+    """The images that a round or a detour chose from; None where those were all."""
+    if made.pool_id is None:
+        return None
+    stored = session.get_one(Pool, made.pool_id).image_ids
+    return np.frombuffer(stored, dtype="<i8").astype(np.int64)
+
+
+def close_outside(
+    index: VectorIndex, answers: Answers, pool_ids: NDArray[np.int64] | None
+) -> Answers:
+    """The answers, with unsure for every open image outside a pool: as good as answered."""
+    if pool_ids is None:
+        return answers
+    is_outside = ~np.isin(index.image_ids, pool_ids)
+    is_outside[answers.rows] = False
+    outside = np.flatnonzero(is_outside)
+    unsure = np.full(len(outside), Value.UNSURE, np.int8)
+    return Answers(
+        np.concatenate([answers.rows, outside]), np.concatenate([answers.values, unsure])
+    )
+
+
 def read_head(made: Round) -> Head | None:
     """The head that chose a round, if there was one."""
     if made.head_weights is None or made.head_bias is None:
@@ -877,6 +927,8 @@ def _add_round(
     previous_id = previous.id if previous else None
     removed = list_left_out(session, search.collection_id, index)
     left_out = [*removed, *leased]
+    pool = _find_or_add_pool(session, search)
+    pool_ids = None if pool is None else np.frombuffer(pool.image_ids, dtype="<i8")
     planned = None
     if detour is not None:
         answers = read_engine_answers(session, search, index, left_out=left_out)
@@ -896,6 +948,7 @@ def _add_round(
         planned=planned,
         left_out=left_out,
         learns_from_poor=search.learns_from_poor,
+        pool_ids=pool_ids,
     )
     made = Round(
         search_id=search.id,
@@ -909,6 +962,7 @@ def _add_round(
         left_out_ids=removed or None,
         leased_ids=leased or None,
         learns_from_poor=search.learns_from_poor,
+        pool_id=pool.id if pool is not None else None,
         detour_id=detour.id if detour is not None and planned is not None else None,
         head_weights=to_bytes(proposal.head.weights) if proposal.head else None,
         head_bias=float(proposal.head.bias) if proposal.head else None,
@@ -990,6 +1044,23 @@ def _restore_answers(
     _add_answers(session, action, _only_changes(values, now))
 
 
+def _find_or_add_pool(session: Session, search: Search) -> Pool | None:
+    """The images that the search's filter keeps now: the last pool where it keeps the same."""
+    if search.filter is None:
+        return None
+    found = list_image_ids(session, search.collection_id, read_search_filter(search))
+    stored = found.astype("<i8").tobytes()
+    last = session.scalar(
+        select(Pool).filter_by(search_id=search.id).order_by(Pool.id.desc()).limit(1)
+    )
+    if last is not None and last.filter == search.filter and last.image_ids == stored:
+        return last
+    pool = Pool(search_id=search.id, filter=search.filter, image_ids=stored)
+    session.add(pool)
+    session.flush()
+    return pool
+
+
 def _propose(
     session: Session,
     search: Search,
@@ -1004,6 +1075,7 @@ def _propose(
     planned: Choice | None,
     left_out: Sequence[int],
     learns_from_poor: bool,
+    pool_ids: NDArray[np.int64] | None,
     round_id: int | None = None,
 ) -> Proposal:
     answers = read_engine_answers(
@@ -1022,7 +1094,7 @@ def _propose(
         size=size,
         round_number=number,
         rng=round_rng(seed, number),
-        pool_rows=list_pool(session, index, answers, previous_id, size),
+        pool_rows=list_pool(session, index, answers, previous_id, size, pool_ids=pool_ids),
         planned=planned,
     )
 
@@ -1039,7 +1111,8 @@ def choose_planned(
 ) -> Choice | None:
     """The next images of a detour, of those that `index` holds; None when it has come to its end.
 
-    Images answered since it was planned are passed over, and so are those it showed already.
+    Images answered since it was planned are passed over, and so are those it showed already. A
+    filter that was changed since does not change it: a sample must stay the one that was drawn.
     """
     image_ids = recall_plan(session, search, detour, indexes).image_ids
     shown = list_detour_images(session, detour.id, previous_id)
@@ -1135,9 +1208,16 @@ def read_opening(
 
 
 def list_pool(
-    session: Session, index: VectorIndex, answers: Answers, previous_id: int | None, size: int
+    session: Session,
+    index: VectorIndex,
+    answers: Answers,
+    previous_id: int | None,
+    size: int,
+    *,
+    pool_ids: NDArray[np.int64] | None,
 ) -> NDArray[np.int64] | None:
-    """The rows that may be shown: all but those shown before and left open, asked again at the end.
+    """The rows that may be shown: of the images in `pool_ids` (None for all) all but those shown
+    before and left open, which are asked again at the end.
 
     Else an image that somebody does not want to answer would come straight back. None means all.
     """
@@ -1148,9 +1228,15 @@ def list_pool(
     image_ids = np.array(shown, dtype=np.int64)
     rows = index.rows_of(image_ids[np.isin(image_ids, index.image_ids)])
     left_open = np.setdiff1d(rows, answers.rows)
-    if len(left_open) == 0 or index.count - len(answers.rows) - len(left_open) < size:
-        return None
-    return np.delete(np.arange(index.count), left_open)
+    may_be_shown = np.full(index.count, True)
+    if pool_ids is not None:
+        may_be_shown = np.isin(index.image_ids, pool_ids)
+    may_be_shown[answers.rows] = False
+    is_fresh = may_be_shown.copy()
+    is_fresh[left_open] = False
+    if len(left_open) and np.count_nonzero(is_fresh) >= size:
+        return np.flatnonzero(is_fresh)
+    return None if pool_ids is None else np.flatnonzero(may_be_shown)
 
 
 def list_chain(round_id: int | None):  # type: ignore[no-untyped-def]  # noqa: ANN201

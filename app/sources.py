@@ -6,12 +6,14 @@ Sources come from outside: links may go in circles, zips may lie, labels may be 
 import codecs
 import csv
 import io
+import json
 import os
 import stat
 import unicodedata
 import zipfile
 import zlib
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -77,31 +79,43 @@ def check_source(source: Path, settings: Settings, labels: str | Path | None = N
 
 
 def read_labels(labels: str | Path | None, source: Path, settings: Settings) -> Labels | None:
-    """Labels as they are given: None, "folders", or a CSV file on the disk or in the source."""
+    """Labels as they are given: None, "folders", or a file on the disk or in the source.
+
+    The file is CSV, or JSON as COCO has it: an image is labelled by the categories of its
+    annotations.
+    """
     if labels is None:
         return None
     if labels == "folders":
         return Labels(rows=None)
     file, data = _read_labels_file(Path(labels).expanduser(), source, settings)
     name = PurePosixPath(file).name
+    if name.lower().endswith(".json"):
+        return Labels(_read_coco(data, name), file)
+    header, rows, notes = read_table(data, name)
+    file_column = _find_column(header, FILE_COLUMNS, name)
+    label_column = _find_column(header, LABEL_COLUMNS, name)
+    labelled: dict[str, set[str]] = defaultdict(set)
+    for _, row in rows:
+        if len(row) > max(file_column, label_column) and row[label_column].strip():
+            labelled[row[file_column].strip()].add(row[label_column].strip())
+    return Labels(dict(labelled), file, notes)
+
+
+def read_table(
+    data: bytes, name: str
+) -> tuple[list[str], list[tuple[int, list[str]]], tuple[str, ...]]:
+    """The header of a CSV file, its rows with their lines, and what there is to say of it."""
     text, notes = _decode_text(data, name)
     first_line = text.split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
     try:
-        header, *rows = [row for row in reader if row]
-    except ValueError:
-        raise LabelsNotUsable(
-            f"{name} is empty. It needs a column file and a column label."
-        ) from None
+        rows = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         raise LabelsNotUsable(f"{name} is no CSV file: line {reader.line_num}, {error}.") from error
-    file_column = _find_column(header, FILE_COLUMNS, name)
-    label_column = _find_column(header, LABEL_COLUMNS, name)
-    labelled: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        if len(row) > max(file_column, label_column) and row[label_column].strip():
-            labelled[row[file_column].strip()].add(row[label_column].strip())
-    return Labels(dict(labelled), file, notes)
+    if not rows:
+        raise LabelsNotUsable(f"{name} is empty. Its first line must name its columns.")
+    return rows[0][1], rows[1:], notes
 
 
 def list_source(source: Path, settings: Settings, labels: Labels | None) -> Listing:
@@ -117,23 +131,28 @@ def list_source(source: Path, settings: Settings, labels: Labels | None) -> List
 def match_labels(
     rows: dict[str, set[str]], paths: list[str]
 ) -> tuple[dict[str, set[str]], list[str]]:
-    """Labels by path of an image: rows match by the whole path, else by a name that is unique."""
-    by_path = {_normalise(path): path for path in paths}
+    """Labels by path of an image, and the names of files that no image has."""
+    found = match_files(rows, paths)
+    matched: dict[str, set[str]] = defaultdict(set)
+    for file, known in rows.items():
+        if len(found[file]) == 1:
+            matched[found[file][0]] |= known
+    return dict(matched), [file for file in rows if len(found[file]) != 1]
+
+
+def match_files(files: Iterable[str], paths: Iterable[str]) -> dict[str, list[str]]:
+    """Of each file as it is written the paths it may mean: its own, else all of its name."""
+    by_path: dict[str, str] = {}
     by_name: dict[str, list[str]] = defaultdict(list)
     for path in paths:
+        by_path[_normalise(path)] = path
         by_name[PurePosixPath(_normalise(path)).name].append(path)
-    matched: dict[str, set[str]] = defaultdict(set)
-    unmatched: list[str] = []
-    for file, known in rows.items():
+    found: dict[str, list[str]] = {}
+    for file in files:
         written = _normalise(file)
-        named = by_name[PurePosixPath(written).name]
-        if written in by_path:
-            matched[by_path[written]] |= known
-        elif len(named) == 1:
-            matched[named[0]] |= known
-        else:
-            unmatched.append(file)
-    return dict(matched), unmatched
+        named = by_name.get(PurePosixPath(written).name, [])
+        found[file] = [by_path[written]] if written in by_path else named
+    return found
 
 
 def show(path: str) -> str:
@@ -195,7 +214,7 @@ def _list_zip(source: Path, settings: Settings) -> Listing:
             _refuse(listing, path, UNSAFE, "Its path leads out of the zip.")
         elif any(_is_skipped(part) for part in parts):
             listing.skipped += 1
-        elif (danger := _find_danger(entry, settings, total_bytes)) is not None:
+        elif (danger := find_danger(entry, settings, total_bytes)) is not None:
             _refuse(listing, path, danger.reason, danger.detail)
         else:
             total_bytes += entry.file_size
@@ -203,7 +222,8 @@ def _list_zip(source: Path, settings: Settings) -> Listing:
     return _put_in_order(listing)
 
 
-def _find_danger(entry: zipfile.ZipInfo, settings: Settings, total_bytes: int) -> Refusal | None:
+def find_danger(entry: zipfile.ZipInfo, settings: Settings, total_bytes: int) -> Refusal | None:
+    """Why an entry of a zip must not be unpacked; None where it may."""
     size_bytes, packed_bytes = entry.file_size, entry.compress_size
     dangers = (
         (
@@ -291,7 +311,7 @@ def _read_labels_file(labels: Path, source: Path, settings: Settings) -> tuple[s
         if source.is_file():
             with zipfile.ZipFile(source) as archive:
                 entry = archive.getinfo(inside)
-                if (danger := _find_danger(entry, settings, 0)) is not None:
+                if (danger := find_danger(entry, settings, 0)) is not None:
                     raise LabelsNotUsable(f"{inside} in the zip can't be read. {danger.detail}")
                 return inside, archive.read(entry)
     except OSError as error:
@@ -304,6 +324,27 @@ def _read_labels_file(labels: Path, source: Path, settings: Settings) -> tuple[s
         f"There is no labels file {labels}, neither on the disk nor in the source. Give a CSV "
         "file, or “folders” to take the names of the folders as labels."
     )
+
+
+def _read_coco(data: bytes, name: str) -> dict[str, set[str]]:
+    """Labels by file. Source: the data format of COCO, cocodataset.org."""
+    try:
+        coco = json.loads(data)
+        labels: dict[int | str, set[str]] = {one["id"]: set() for one in coco["images"]}
+        categories = {one["id"]: str(one["name"]).strip() for one in coco["categories"]}
+        for one in coco["annotations"]:
+            labels[one["image_id"]].add(categories[one["category_id"]])
+        rows: dict[str, set[str]] = defaultdict(set)
+        for one in coco["images"]:
+            rows[str(one["file_name"]).strip()] |= labels[one["id"]]
+    except KeyError as error:
+        raise LabelsNotUsable(
+            f"{name} lacks {error}, or names it without having it. As COCO has it, it needs images "
+            "(id, file_name), categories (id, name) and annotations (image_id, category_id)."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise LabelsNotUsable(f"{name} is no JSON file of COCO's form ({error}).") from error
+    return dict(rows)
 
 
 def _decode_text(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:

@@ -35,6 +35,7 @@ REVIEW_KINDS = ("sample", "positives", "advised")
 NO_REASONS = ("other-species", "too-poor", "empty")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo", "detour")
+COLUMN_KINDS = ("number", "date", "text")
 DETOUR_KINDS = ("gap", "estimate", "absence", "second-look", "other-embedder")
 # A path's last part, small letters, in the order of code points, which an index can follow.
 FILE_NAME = "(lower(regexp_replace(path, '^.*/'::text, ''::text)) COLLATE \"C\")"
@@ -216,6 +217,24 @@ class Import(Table):
     ended_at: Mapped[datetime | None]
 
 
+class Deployment(Table):
+    """Where and when a camera stood. Times are by its own clock, as those of images."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (UniqueConstraint("collection_id", "name"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    name: Mapped[str]  # of a folder, or the deploymentID of a package
+    place: Mapped[str] = mapped_column(server_default="")
+    latitude: Mapped[float | None]  # degrees, WGS 84
+    longitude: Mapped[float | None]
+    starts_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=False))
+    ends_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=False))
+    # Added to what the camera's clock said: `Image.captured_at` holds the sum.
+    clock_shift_s: Mapped[int] = mapped_column(server_default="0")
+
+
 class Image(Table):
     """One picture of a collection; exact duplicates are one image with several paths."""
 
@@ -230,6 +249,11 @@ class Image(Table):
             "removed_at",
             postgresql_where=text("removed_at IS NOT NULL"),
         ),
+        Index(
+            "ix_images_deployment_id",
+            "deployment_id",
+            postgresql_where=text("deployment_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -242,15 +266,23 @@ class Image(Table):
     width: Mapped[int]  # pixels, after the EXIF orientation is applied
     height: Mapped[int]
     orientation: Mapped[int] = mapped_column(server_default="1")  # EXIF, 1 to 8
-    # Camera-local time, never converted: cameras do not know their time zone.
+    deployment_id: Mapped[int | None] = mapped_column(
+        ForeignKey("deployments.id", ondelete="SET NULL")
+    )
+    # Camera-local time, never converted: cameras do not know their time zone. With the clock shift
+    # of its deployment, where that has one.
     captured_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=False))
     latitude: Mapped[float | None]  # degrees, WGS 84
     longitude: Mapped[float | None]
     camera: Mapped[str | None]
     added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # What tables that people brought say of it, by column: numbers, and texts (dates as ISO 8601).
+    given: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     # Of an image that somebody removed: it is kept, and left out wherever images are looked at.
     removed_at: Mapped[datetime | None]
     removed_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+
+    deployment: Mapped[Deployment | None] = relationship()
 
 
 class ImagePath(Table):
@@ -285,6 +317,51 @@ class RefusedFile(Table):
     size_bytes: Mapped[int]
     modified_ns: Mapped[int]
     refused_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class GivenColumn(Table):
+    """A column of the tables brought to a collection: its kind is told by what stands in it."""
+
+    __tablename__ = "given_columns"
+    __table_args__ = (CheckConstraint(one_of("kind", COLUMN_KINDS), name="kind"),)
+
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(8))
+    position: Mapped[int]  # columns are shown in the order they came
+    choices: Mapped[list[str] | None] = mapped_column(ARRAY(String))  # its texts; null if many
+    least: Mapped[str | None]  # of numbers and dates
+    most: Mapped[str | None]
+
+
+class GivenTable(Table):
+    """A table of any columns that was brought to a collection's images."""
+
+    __tablename__ = "given_tables"
+    __table_args__ = (UniqueConstraint("collection_id", "name"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    name: Mapped[str]  # of the file; brought again, it takes the place of the one before
+    row_count: Mapped[int]
+    image_count: Mapped[int]  # images that a row is about
+    added_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+    added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class UnmatchedRow(Table):
+    """A row of a brought table that is about no image, and why."""
+
+    __tablename__ = "unmatched_rows"
+
+    table_id: Mapped[int] = mapped_column(
+        ForeignKey("given_tables.id", ondelete="CASCADE"), primary_key=True
+    )
+    line: Mapped[int] = mapped_column(primary_key=True)  # in the file, the header is 1
+    name: Mapped[str]  # what the row calls its image
+    reason: Mapped[str]
 
 
 class OracleLabel(Table):
@@ -403,6 +480,8 @@ class Search(Table):
     # Made for each form: a form that is sent twice opens one search.
     opening_key: Mapped[str | None] = mapped_column(String(64))
     rest_are_no: Mapped[bool] = mapped_column(server_default="false")  # remembered choice
+    # Keys and values of app/filtering.py; null where every image is looked at.
+    filter: Mapped[list[list[str]] | None] = mapped_column(JSONB(none_as_null=True))
     # The newest of the rounds at its people's seats: its head is the search's.
     current_round_id: Mapped[int | None] = mapped_column(
         ForeignKey("rounds.id", use_alter=True, ondelete="SET NULL")
@@ -492,10 +571,27 @@ class CardImage(Table):
     image: Mapped[Image] = relationship()
 
 
+class Pool(Table):
+    """The images that a search's filter kept: what its rounds chose from, and are repeated from."""
+
+    __tablename__ = "pools"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    filter: Mapped[list[list[str]]] = mapped_column(JSONB)
+    image_ids: Mapped[bytes]  # int64 little-endian, ascending
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Round(Table):
     """One grid as it was proposed; never changed. Rounds form a tree, branching after an undo."""
 
     __tablename__ = "rounds"
+    __table_args__ = (
+        Index("ix_rounds_pool_id", "pool_id", postgresql_where=text("pool_id IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     search_id: Mapped[int] = mapped_column(
@@ -518,6 +614,8 @@ class Round(Table):
     # Images without an answer that others were being asked: as good as unsure.
     leased_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
     learns_from_poor: Mapped[bool] = mapped_column(server_default="false")  # as the search's, then
+    # The images it chose from; null where those were all.
+    pool_id: Mapped[int | None] = mapped_column(ForeignKey("pools.id"))
     head_weights: Mapped[bytes | None]  # float32 little-endian; null while there is no head
     head_bias: Mapped[float | None]
     proposing_ms: Mapped[float]
@@ -576,7 +674,10 @@ class Detour(Table):
     """
 
     __tablename__ = "detours"
-    __table_args__ = (CheckConstraint(one_of("kind", DETOUR_KINDS), name="kind"),)
+    __table_args__ = (
+        CheckConstraint(one_of("kind", DETOUR_KINDS), name="kind"),
+        Index("ix_detours_pool_id", "pool_id", postgresql_where=text("pool_id IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     search_id: Mapped[int] = mapped_column(
@@ -592,6 +693,8 @@ class Detour(Table):
     anchor_image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)  # gap
     # Of the other embedder, whose vectors chose the images.
     other_index_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
+    # The images it chose from; null where those were all.
+    pool_id: Mapped[int | None] = mapped_column(ForeignKey("pools.id"))
     # The plan: all images in the order to show, int64 little-endian; and of a second look, the
     # positives it came upon, and how many images stand beside single ones. Null in detours of
     # earlier versions.

@@ -47,7 +47,7 @@ def tell_found(moment: Moment) -> Found:
     )
     answered = tally.total()
     seconds = _count_seconds(moment)
-    image_count = moment.index.count
+    image_count = moment.image_count
     by_chance = None
     if moment.calibration is not None:
         left = calibrated_sum(moment.scores, moment.calibration, rng=moment.rng())

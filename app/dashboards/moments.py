@@ -25,8 +25,10 @@ from app.errors import NotFound
 from app.indexing import OpenIndexes
 from app.searching import (
     VALUES,
+    close_outside,
     list_left_out,
     read_head,
+    read_pool,
 )
 from app.seats import list_standing, list_tips
 from app.tables import (
@@ -126,8 +128,25 @@ class Moment:
 
     @cached_property
     def answers(self) -> Answers:
-        """The answers as rows of the index."""
+        """The answers as rows of the index; what the search does not look at counts as unsure."""
+        return close_outside(self.index, self.known, self.pool_ids)
+
+    @cached_property
+    def known(self) -> Answers:
+        """The answers, and unsure for removed images."""
         return self.answers_in(self.index, self.values | dict.fromkeys(self.left_out, "unsure"))
+
+    @cached_property
+    def pool_ids(self) -> Integers | None:
+        """The images that the search's filter kept; None where it looks at all."""
+        return read_pool(self.session, self.made)
+
+    @cached_property
+    def image_count(self) -> int:
+        """Images that the search looks at."""
+        if self.pool_ids is None:
+            return self.index.count
+        return int(np.isin(self.index.image_ids, self.pool_ids).sum())
 
     @cached_property
     def left_out(self) -> list[int]:

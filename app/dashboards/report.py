@@ -13,12 +13,14 @@ from app.dashboards.found import Found, tell_found
 from app.dashboards.moments import Moment
 from app.dashboards.stopping import Left, Stopping, tell_left, tell_stopping
 from app.dashboards.variety import Variety, tell_variety
+from app.filtering import Filter, list_chips
 from app.reporting import list_examples, plural
 from app.tables import (
     Action,
     Answer,
     ImageIndex,
     Person,
+    Pool,
 )
 
 
@@ -62,11 +64,17 @@ def describe_report(moment: Moment) -> Report:
     images = sum(one.image_id is not None for one in examples)
     opened = [plural(images, "image") + " of the collection"] * bool(images)
     opened += [plural(photos, "photo")] * bool(photos) + [f"the words “{one}”" for one in words]
+    pool = session.get(Pool, moment.made.pool_id) if moment.made.pool_id is not None else None
+    looked_at = "all of them"
+    if pool is not None:
+        chips = list_chips(session, Filter(tuple((key, value) for key, value in pool.filter)))
+        looked_at = f"{moment.image_count:,} of them: {'; '.join(chip.words for chip in chips)}"
     facts = [
         ("Target", search.target_name),
         ("Counts as yes", search.counts_as_yes or "not written down"),
         ("Does not count", search.counts_as_no or "not written down"),
         ("Collection", f"{search.collection.name}, {row.image_count:,} images"),
+        ("Looked at", looked_at),
         ("Opened with", " and ".join(opened)),
         ("Images compared by", f"{row.embedder}, revision {row.revision}"),
         (

@@ -271,10 +271,10 @@ def build_standing(moment: Moment, coverage: CoverageEstimate | None = None) -> 
         if one.detour_id is None and one.image_id in moment.values
     ]
     return Standing(
-        answers=moment.answers,
+        answers=moment.known,
         values=np.array([VALUES[moment.values[one.image_id]] for one in own], np.int8),
         rounds=np.array([one.number for one in own], np.int64),
-        image_count=moment.index.count,
+        image_count=len(moment.known.rows) + len(moment.unanswered),
         scores=moment.scores,
         calibration=moment.calibration,
         coverage=coverage,

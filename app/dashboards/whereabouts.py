@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
-from sqlalchemy import Date, Integer, cast, extract, func, select, tuple_
+from sqlalchemy import ColumnElement, Date, Integer, cast, extract, func, select, tuple_
 
 from app.dashboards.moments import MOST_LIKELY, Moment, Plot, rounded
+from app.database import is_among
+from app.deploying import folder_of, may_folders_be_labels
 from app.engine.places import merge_places
 from app.reporting import plural
-from app.tables import Image, ImageIndex, Import, UnreadableImage
+from app.tables import Deployment, Image, ImageIndex, UnreadableImage
 
 PLACES_PER_DEGREE = 10_000  # places nearer than some 11 m are one
 MOST_DAYS, MOST_WEEKS, MOST_MONTHS = 92, 104, 240
@@ -88,19 +90,26 @@ def tell_whereabouts(moment: Moment) -> Whereabouts:
 
 def _read_facts(moment: Moment, image_ids: list[int]) -> dict[int, _Facts]:
     rows = moment.session.execute(
-        select(Image.id, Image.captured_at, Image.latitude, Image.longitude, Image.path).where(
-            Image.id.in_(image_ids)
-        )
+        select(Image.id, Image.captured_at, Image.latitude, Image.longitude, _name_of(moment))
+        .outerjoin(Deployment, Deployment.id == Image.deployment_id)
+        .where(Image.id.in_(image_ids))
     )
     return {
         image_id: _Facts(
             at.date() if at else None,
             at.hour if at else None,
             _to_place(latitude, longitude),
-            path.partition("/")[0] if "/" in path else None,
+            deployment,
         )
-        for image_id, at, latitude, longitude, path in rows
+        for image_id, at, latitude, longitude, deployment in rows
     }
+
+
+def _name_of(moment: Moment) -> ColumnElement[str]:
+    """The deployment of an image, else its first folder, where that may be told."""
+    if may_folders_be_labels(moment.session, moment.search.collection_id):
+        return Deployment.name.expression
+    return func.coalesce(Deployment.name, folder_of())
 
 
 def _to_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
@@ -120,11 +129,13 @@ def _count_all(moment: Moment) -> dict[str, Counts]:
     north, east = (
         func.round(degrees * PLACES_PER_DEGREE) for degrees in (Image.latitude, Image.longitude)
     )
-    slash = func.strpos(Image.path, "/")
-    folder = func.nullif(func.left(Image.path, func.greatest(slash - 1, 0)), "")
+    folder = _name_of(moment)
+    pool = moment.pool_ids
     which = func.grouping(day, hour, north, folder)
     rows = moment.session.execute(
         select(which, day, hour, north, east, folder, func.count())
+        .select_from(Image)
+        .outerjoin(Deployment, Deployment.id == Image.deployment_id)
         .where(
             Image.collection_id == index.collection_id,
             # Images that joined later are in later indexes.
@@ -132,6 +143,7 @@ def _count_all(moment: Moment) -> dict[str, Counts]:
             Image.id.not_in(
                 select(UnreadableImage.image_id).where(UnreadableImage.index_id.in_(parts))
             ),
+            *(() if pool is None else (is_among(Image.id, pool.tolist()),)),
         )
         .group_by(
             func.grouping_sets(tuple_(day), tuple_(hour), tuple_(north, east), tuple_(folder))
@@ -322,17 +334,15 @@ def _plot_places(tallies: Tallies) -> Plot | str:
 
 
 def _plot_deployments(moment: Moment, tallies: Tallies) -> Plot | str:
-    labelled = select(Import.id).where(
-        Import.collection_id == moment.search.collection_id, Import.labels.is_not(None)
-    )
-    if moment.session.scalar(labelled.limit(1)) is not None:
+    folders = [folder for folder in tallies.every if isinstance(folder, str)]
+    by_record = may_folders_be_labels(moment.session, moment.search.collection_id)
+    if by_record and not folders:
         return (
             "Folders are not compared: this collection has known labels, which its folders may "
             "name, and a search is never told them."
         )
-    folders = [folder for folder in tallies.every if isinstance(folder, str)]
     if len(folders) < 2:
-        return "All images are in one folder: there are no deployments to compare."
+        return "All images are of one deployment: there are none to compare."
     order = sorted(
         folders,
         key=lambda name: (
@@ -348,8 +358,8 @@ def _plot_deployments(moment: Moment, tallies: Tallies) -> Plot | str:
         "deployments",
         "deployments",
         "Deployments",
-        f"Found in {with_finds} of {len(folders):,} deployments; the first folder of an image's "
-        f"path stands for its deployment.{cut}",
+        f"Found in {with_finds} of {len(folders):,} deployments; where none is recorded, the "
+        f"first folder of an image's path stands for it.{cut}",
         ["Deployment", "Found", "Answered", "Likely", "All images"],
         [
             [

@@ -30,6 +30,7 @@ from app.browsing import (
 from app.collecting import describe_preparation, get_collection
 from app.database import DbSession
 from app.errors import BadInput, EmbedderMismatch, NoWords, RefusedPhoto
+from app.filtering import Filter, count_kept, pick_pairs, read_filter
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
 from app.pages.addresses import (
     LARGEST_ID,
@@ -40,6 +41,7 @@ from app.pages.addresses import (
     own_path,
     see_other,
 )
+from app.pages.filters import FilterFields, describe_filter
 from app.pages.indexes import describe_indexes
 from app.pages.rendering import file_name, render, wants_fragment
 from app.searching import (
@@ -77,16 +79,21 @@ def browse(
     photo: OptionalId = None,
     words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
     choose: bool = False,
+    filters: bool = False,
 ) -> Response:
     """A page of images: in order, at random, by name, by likeness, or by words.
 
-    With `choose` an admin ticks those to remove.
+    A filter's keys and values stand in the address too; with `filters` its form is open. With
+    `choose` an admin ticks those to remove.
     """
     words = words.strip()
     collection = get_collection(session, collection_id)
-    listing = list_images(session, collection_id, page=page)
+    query = request.query_params.multi_items()
+    chosen = read_filter(session, collection_id, pick_pairs(query), person=person)
+    listing = list_images(session, collection_id, page=page, chosen=chosen)
     context: dict[str, Any] = {"mode": "pages", "images": listing.images}
-    context["heading"] = f"All images, page {listing.page}"
+    which = "Filtered images" if chosen else "All images"
+    context["heading"] = f"{which}, page {listing.page}"
     if like is not None or photo is not None:
         liked: Image | Photo
         if like is not None:
@@ -97,6 +104,7 @@ def browse(
             session,
             collection_id,
             liked,
+            chosen=chosen,
             indexes=request.app.state.indexes,
             embedders=request.app.state.embedders,
             settings=request.app.state.settings,
@@ -122,6 +130,7 @@ def browse(
                 collection_id,
                 words,
                 page=page,
+                chosen=chosen,
                 indexes=request.app.state.indexes,
                 embedders=request.app.state.embedders,
             )
@@ -131,7 +140,7 @@ def browse(
             context |= {"fitting": fitting, "images": fitting.images}
             context["similarities"] = fitting.similarities
     elif sample is not None:
-        images = sample_images(session, collection_id, seed=sample)
+        images = sample_images(session, collection_id, seed=sample, chosen=chosen)
         context |= {"mode": "sample", "images": images, "heading": "Images at random"}
     return render(
         request,
@@ -139,7 +148,7 @@ def browse(
         person=person,
         collection=collection,
         listing=listing,
-        image_count=listing.total,
+        **describe_filter(session, person, collection_id, chosen, with_offer=filters),
         per_page=IMAGES_PER_PAGE,
         name=name or "",
         words=words,
@@ -172,12 +181,15 @@ def image_page(
 ) -> Response:
     """One image, large, with what is known of it."""
     collection = get_collection(session, collection_id)
+    pairs = pick_pairs(request.query_params.multi_items())
+    chosen = read_filter(session, collection_id, pairs, person=person)
     return render(
         request,
         "collection_image.html",
         person=person,
         collection=collection,
-        details=describe_image(session, collection_id, image_id),
+        details=describe_image(session, collection_id, image_id, chosen=chosen),
+        filter_query=urlencode(chosen.pairs),
         **describe_tray(session, person, collection, here(request)),
     )
 
@@ -255,6 +267,8 @@ def new_search(
     if image is not None:
         get_image(session, image, collection_id=collection_id)
         ticked = {("image", image)}
+    pairs = pick_pairs(request.query_params.multi_items())
+    chosen = read_filter(session, collection_id, pairs, person=person)
     form = {
         "target_name": words,
         "words": words,
@@ -263,7 +277,9 @@ def new_search(
         "strategy": DEFAULT_STRATEGY,
         "embedder": "",
     }
-    return render_new_search(request, session, person, collection, ticked=ticked, form=form)
+    return render_new_search(
+        request, session, person, collection, ticked=ticked, form=form, chosen=chosen
+    )
 
 
 @router.post("/searches")
@@ -282,6 +298,7 @@ def add_search(
     photo_ids: FormIds = None,
     photo: Photos = [],  # noqa: B006 - FastAPI copies it
     opening_key: Annotated[str | None, Form(max_length=64)] = None,
+    pairs: FilterFields = (),
 ) -> Response:
     """Open the search, or show the form again with what was typed and what is wrong with it."""
     collection = get_collection(session, collection_id)
@@ -302,6 +319,13 @@ def add_search(
         )
     if not (round_size.isdecimal() and int(round_size[:9]) in ROUND_SIZES):
         wrong["round_size"] = f"A whole number from {ROUND_SIZES[0]} to {ROUND_SIZES[-1]}."
+    chosen = Filter()
+    try:
+        chosen = read_filter(session, collection_id, pairs, person=person)
+        if chosen and not count_kept(session, collection_id, chosen).count:
+            wrong["filter"] = "No image is left with this filter. Take a part of it away."
+    except BadInput as error:
+        wrong["filter"] = str(error)
     if not wrong:
         try:
             with session.begin_nested():  # nothing of a search that could not be opened stays
@@ -317,6 +341,7 @@ def add_search(
                     image_ids=image_ids or [],
                     photo_ids=photo_ids,
                     embedder=embedder or None,
+                    chosen=chosen,
                     indexes=request.app.state.indexes,
                     embedders=request.app.state.embedders,
                     settings=settings,
@@ -343,6 +368,7 @@ def add_search(
         collection,
         ticked=ticked,
         form=form,
+        chosen=chosen,
         wrong=wrong,
         problem=problem,
         status=422,
@@ -357,6 +383,7 @@ def render_new_search(
     *,
     ticked: set[tuple[str, int]] | None,
     form: dict[str, Any],
+    chosen: Filter,
     wrong: dict[str, str] | None = None,
     problem: str | None = None,
     status: int = 200,
@@ -373,7 +400,7 @@ def render_new_search(
         status=status,
         person=person,
         collection=collection,
-        image_count=list_images(session, collection.id, page=1).total,
+        **describe_filter(session, person, collection.id, chosen, with_offer=True),
         preparation=describe_preparation(session, collection, now=datetime.now(UTC)),
         examples=list_example_choices(session, person, collection.id, ticked),
         strategies=strategies,

@@ -16,11 +16,13 @@ from app.collecting import (
     list_refused,
 )
 from app.database import DbSession
+from app.deploying import list_deployments
 from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.importing import add_collection
 from app.indexing import DEFAULT_EMBEDDER, check_embedder
 from app.jobs import add_job, find_failed_upload, list_preparing, stop_preparing
+from app.metadata import list_columns
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.indexes import describe_indexes
 from app.pages.rendering import render, wants_fragment
@@ -243,6 +245,8 @@ def render_collection(
         others=list_searches(session, person, collection_id=collection_id, of_others=True),
         may_open=may_open(person, facts.collection),
         listed=[one.name for one in list_people_of(session, facts.collection)],
+        columns=list_columns(session, collection_id),
+        deployment_count=len(list_deployments(session, collection_id)),
         **describe_indexes(session, facts.collection, request.app.state.settings),
         form=form or NEW | {"source": facts.collection.source},
         wrong=wrong or {},

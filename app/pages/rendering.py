@@ -1,6 +1,7 @@
 """Turns a template and its context into a response; the filters that templates may use."""
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.errors import BadInput, NotSignedIn, RarefindError
 from app.pages.addresses import here
 
 THIN_SPACE = "\u202f"  # narrow and unbreakable, between thousands
+GIVEN_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}")
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86400
 
 
@@ -48,6 +50,7 @@ def make_templates(project: Path) -> Jinja2Templates:
         file_size=file_size,
         file_name=file_name,
         file_ending=file_ending,
+        given=given,
         browser_name=browser_name,
     )
     return Jinja2Templates(env=environment)
@@ -162,6 +165,12 @@ def file_ending(name: str) -> str:
     """What kind of file it is, as people call it: ZIP, CSV."""
     ending = name.rsplit(".", 1)[-1]
     return {"jsonl": "JSON Lines", "rarefind": ".rarefind"}.get(ending, ending.upper())
+
+
+def given(value: float | str) -> str:
+    """A cell of a brought table: dates with a blank between day and time."""
+    text = f"{value}"
+    return text.replace("T", " ", 1) if GIVEN_TIME.match(text) else text
 
 
 def browser_name(user_agent: str) -> str:

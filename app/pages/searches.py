@@ -21,6 +21,7 @@ from app.errors import BadInput, NotFound
 from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
 from app.pages.addresses import Id, PageNumber, see_other
+from app.pages.filters import describe_filter
 from app.pages.rendering import render, wants_fragment
 from app.reporting import (
     Grid,
@@ -39,6 +40,7 @@ from app.searching import (
     correct_answers,
     list_strategies,
     move_search,
+    read_search_filter,
     record_answers,
     redo,
     sit_down,
@@ -529,6 +531,7 @@ def render_grid(
         card=None if fragment else read_card(session, search),
         reasons=list_reasons(search),
         columns=count_columns(grid),
+        **({} if fragment else tell_filter(session, person, search)),
         notice=notice,
         visit=visit,
         fragment=fragment,
@@ -537,6 +540,14 @@ def render_grid(
         rail_closed=request.cookies.get("rarefind_rail") == "closed",
         why_shown=request.cookies.get("rarefind_why") == "shown",
     )
+
+
+def tell_filter(session: Session, person: Person, search: Search) -> dict[str, Any]:
+    """What the rail says of a search's filter."""
+    if search.filter is None:
+        return {"chips": []}
+    chosen = read_search_filter(search)
+    return describe_filter(session, person, search.collection_id, chosen, with_offer=False)
 
 
 def render_settings(

@@ -17,6 +17,7 @@ from app.searching import open_search
 from app.security import add_token, issue_sign_in_link
 from app.tables import (
     CollectionPerson,
+    Deployment,
     Example,
     Job,
     OracleLabel,
@@ -108,6 +109,12 @@ TABLE = {
     "GET /collections/{collection_id}/indexes": COLLECTION,
     "GET /collections/{collection_id}/browse": COLLECTION,
     "GET /collections/{collection_id}/names": COLLECTION,
+    "GET /collections/{collection_id}/deployments": COLLECTION,
+    "POST /collections/{collection_id}/deployments/folders": COLLECTION_ADMIN,
+    "POST /collections/{collection_id}/deployments/{deployment_id}": COLLECTION_ADMIN,
+    "GET /collections/{collection_id}/metadata": COLLECTION,
+    "POST /collections/{collection_id}/metadata": COLLECTION_ADMIN,
+    "POST /collections/{collection_id}/metadata/forget": COLLECTION_ADMIN,
     "GET /collections/{collection_id}/images/{image_id}": COLLECTION,
     "GET /collections/{collection_id}/access": COLLECTION_MAKER,
     "POST /collections/{collection_id}/access": COLLECTION_MAKER,
@@ -155,6 +162,8 @@ TABLE = {
     "GET /searches/{search_id}/dashboard/{part}": SEARCH,
     "GET /searches/{search_id}/dashboard/tables/{name}.csv": SEARCH,
     "GET /searches/{search_id}/report": SEARCH,
+    "GET /searches/{search_id}/filter": SEARCH_OWNER,
+    "POST /searches/{search_id}/filter": SEARCH_OWNER,
     "GET /searches/{search_id}/share": SEARCH,
     "POST /searches/{search_id}/answers": SEARCH,
     "POST /searches/{search_id}/submit": SEARCH,
@@ -218,6 +227,7 @@ DONE_ELSEWHERE = {
     "GET /collections/{collection_id}/replays/{replay_id}/run/rounds.csv",
     "GET /collections/{collection_id}/replays/{replay_id}/run/{part}",
     "POST /collections/{collection_id}/indexes/combined",
+    "POST /collections/{collection_id}/metadata/forget",  # there is no column to forget
     "POST /searches/{search_id}/delete",
     "POST /searches/{search_id}/reviews/{review_id}/withdraw",
     "POST /searches/{search_id}/members/{person_id}/remove",
@@ -262,6 +272,8 @@ def world(web, settings):
         session.add(SearchMember(search_id=search.id, person_id=ben, added_by_id=ada))
         session.flush()
         session.add(Example(search_id=search.id, photo_id=photo.id))
+        deployment = Deployment(collection_id=collection.id, name="A1")
+        session.add(deployment)
         replay = Replay(
             collection_id=collection.id,
             person_id=people["eva"].id,
@@ -312,6 +324,7 @@ def world(web, settings):
             "job_id": job.id,
             "upload_id": upload.id,
             "file_id": file.id,
+            "deployment_id": deployment.id,
         }
         token = add_token(session, people["ada"], "look", scope="read")
     signed_in = {}

@@ -1,5 +1,6 @@
 """What a source holds: folders with links, hostile zips, labels in every spelling."""
 
+import json
 import os
 import stat
 import struct
@@ -379,3 +380,28 @@ def test_rows_match_by_path_else_by_a_unique_name() -> None:
         "5.jpg": {"one", "two"},
     }
     assert unmatched == ["3.jpg", "4.jpg"]
+
+
+def test_labels_of_coco_are_the_categories_of_an_image(
+    source: Path, tmp_path: Path, settings: Settings
+) -> None:
+    coco = {
+        "images": [{"id": 1, "file_name": "sub/a.jpg"}, {"id": "x", "file_name": "b.jpg"}],
+        "categories": [{"id": 7, "name": "heron"}, {"id": 8, "name": "duck"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 7, "bbox": [0, 0, 5, 5]},
+            {"image_id": 1, "category_id": 7},
+            {"image_id": 1, "category_id": 8},
+        ],
+    }
+    file = write(tmp_path / "coco.json", json.dumps(coco).encode())
+    labels = read_labels(file, source, settings)
+    assert labels is not None
+    assert labels.rows == {"sub/a.jpg": {"heron", "duck"}, "b.jpg": set()}
+    coco["annotations"][0]["category_id"] = 9
+    write(file, json.dumps(coco).encode())
+    with pytest.raises(LabelsNotUsable, match="lacks 9"):
+        read_labels(file, source, settings)
+    write(file, b"[]")
+    with pytest.raises(LabelsNotUsable, match="no JSON file of COCO"):
+        read_labels(file, source, settings)

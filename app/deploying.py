@@ -1,0 +1,241 @@
+"""Deployments: where and when a camera stood, and how wrong its clock was.
+
+They come from a Camtrap DP package, or from the folders of a collection: the first level of a path
+is offered as the deployment. A clock shift moves the times of the deployment's images; the shift
+that counts now is kept, so the camera's own time is never lost.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.audit import note
+from app.camtrap import PackageDeployment
+from app.errors import BadInput, NotFound
+from app.tables import Collection, Deployment, Image, Import, Person
+
+SHIFT = re.compile(r"([+-]?) *(?:([0-9]{1,5})d)? *(?:([0-9]{1,3}):([0-9]{2})(?::([0-9]{2}))?)?")
+MOST_SHIFT_S = 50 * 366 * 86_400  # clocks that fell back to 1970 are that far off
+MOST_LETTERS = 200
+MOST_FOLDERS = 500
+
+
+@dataclass(frozen=True)
+class DeploymentSummary:
+    """A deployment and how many of the collection's images are of it."""
+
+    deployment: Deployment
+    image_count: int
+
+    @property
+    def clock_shift(self) -> str:
+        """As people write it: +1:00:00, -365d 0:00:00."""
+        return write_shift(self.deployment.clock_shift_s)
+
+
+def list_deployments(session: Session, collection_id: int) -> list[DeploymentSummary]:
+    """The deployments of a collection, by name."""
+    rows = session.execute(
+        select(Deployment, func.count(Image.id))
+        .outerjoin(Image, (Image.deployment_id == Deployment.id) & Image.removed_at.is_(None))
+        .where(Deployment.collection_id == collection_id)
+        .group_by(Deployment.id)
+        .order_by(Deployment.name)
+    )
+    return [DeploymentSummary(deployment, count) for deployment, count in rows]
+
+
+def list_folders(session: Session, collection_id: int) -> list[tuple[str, int]]:
+    """First folders of images that are of no deployment yet, with their images.
+
+    None where the folders are the known labels, which no search may show.
+    """
+    labelled = select(Import.id).filter_by(collection_id=collection_id, labels="folders")
+    if session.scalar(labelled.limit(1)) is not None:
+        return []
+    folder = folder_of()
+    rows = session.execute(
+        select(folder, func.count())
+        .where(
+            Image.collection_id == collection_id,
+            Image.removed_at.is_(None),
+            Image.deployment_id.is_(None),
+            folder.is_not(None),
+        )
+        .group_by(folder)
+        .order_by(folder)
+        .limit(MOST_FOLDERS)
+    )
+    return [(name, count) for name, count in rows]
+
+
+def may_folders_be_labels(session: Session, collection_id: int) -> bool:
+    """Whether labels were given with the images, so that folders may name what is to be found."""
+    given = select(Import.id).filter_by(collection_id=collection_id)
+    given = given.where(Import.labels.is_not(None))
+    return session.scalar(given.limit(1)) is not None
+
+
+def folder_of() -> ColumnElement[str]:
+    """The first folder of an image's path, where it has one."""
+    slash = func.strpos(Image.path, "/")
+    return func.nullif(func.left(Image.path, func.greatest(slash - 1, 0)), "")
+
+
+def take_folders(session: Session, collection_id: int, *, person: Person) -> int:
+    """Make a deployment of each first folder that is none yet; how many."""
+    collection = session.get_one(Collection, collection_id, with_for_update=True)
+    known = set(session.scalars(select(Deployment.name).filter_by(collection_id=collection_id)))
+    names = [name for name, _ in list_folders(session, collection_id) if name not in known]
+    session.add_all(Deployment(collection_id=collection_id, name=name) for name in names)
+    session.flush()
+    join_by_folder(session, collection_id)
+    what = f"Made deployments of {len(names)} folders of “{collection.name}”"
+    note(session, person, "import", what, collection=collection)
+    return len(names)
+
+
+def join_by_folder(session: Session, collection_id: int) -> None:
+    """Give images that are of no deployment to the one that has the name of their first folder."""
+    session.execute(
+        update(Image)
+        .where(
+            Image.collection_id == collection_id,
+            Image.deployment_id.is_(None),
+            Deployment.collection_id == collection_id,
+            Deployment.name == folder_of(),
+        )
+        .values(
+            deployment_id=Deployment.id,
+            captured_at=Image.captured_at
+            + func.make_interval(0, 0, 0, 0, 0, 0, Deployment.clock_shift_s),
+            latitude=func.coalesce(Image.latitude, Deployment.latitude),
+            longitude=func.coalesce(Image.longitude, Deployment.longitude),
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+def keep_deployments(
+    session: Session, collection_id: int, deployments: list[PackageDeployment]
+) -> dict[str, Deployment]:
+    """Add a package's deployments, or bring those of the same name up to date; by name.
+
+    The clock shift that somebody gave stays.
+    """
+    rows = {
+        one.name: {
+            "collection_id": collection_id,
+            "name": one.name,
+            "place": one.place,
+            "latitude": one.latitude,
+            "longitude": one.longitude,
+            "starts_at": one.starts_at,
+            "ends_at": one.ends_at,
+        }
+        for one in deployments
+        if one.name
+    }
+    if rows:
+        statement = insert(Deployment).values(list(rows.values()))
+        changed = ("place", "latitude", "longitude", "starts_at", "ends_at")
+        session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["collection_id", "name"],
+                set_={name: statement.excluded[name] for name in changed},
+            )
+        )
+    session.expire_all()
+    known = session.scalars(select(Deployment).filter_by(collection_id=collection_id))
+    return {one.name: one for one in known}
+
+
+def change_deployment(
+    session: Session,
+    collection_id: int,
+    deployment_id: int,
+    *,
+    place: str,
+    latitude: str,
+    longitude: str,
+    clock_shift: str,
+    person: Person,
+) -> None:
+    """Change where a deployment was and how its clock is set right; its images follow."""
+    deployment = session.get(Deployment, deployment_id, with_for_update=True)
+    if deployment is None or deployment.collection_id != collection_id:
+        raise NotFound("There is no such deployment in this collection.")
+    shift_s = read_shift(clock_shift)
+    here = (_read_degrees(latitude, "Latitude", 90), _read_degrees(longitude, "Longitude", 180))
+    if (here[0] is None) != (here[1] is None):
+        raise BadInput("A place needs both latitude and longitude. Give both, or neither.")
+    own = update(Image).where(Image.deployment_id == deployment.id)
+    before = (deployment.latitude, deployment.longitude)
+    if here != before:
+        # Images that the camera itself placed elsewhere stay where it says.
+        unplaced: ColumnElement[bool] = Image.latitude.is_(None)
+        if before[0] is not None:
+            by_it = (Image.latitude == before[0]) & (Image.longitude == before[1])
+            unplaced = unplaced | by_it
+        moved = own.where(unplaced).values(latitude=here[0], longitude=here[1])
+        session.execute(moved.execution_options(synchronize_session=False))
+    if shift_s != deployment.clock_shift_s:
+        by = timedelta(seconds=shift_s - deployment.clock_shift_s)
+        shifted = own.where(Image.captured_at.is_not(None)).values(
+            captured_at=Image.captured_at + by
+        )
+        session.execute(shifted.execution_options(synchronize_session=False))
+    deployment.place = " ".join(place.replace("\0", "").split())[:MOST_LETTERS]
+    deployment.latitude, deployment.longitude = here
+    deployment.clock_shift_s = shift_s
+    collection = session.get_one(Collection, collection_id)
+    what = f"Changed the deployment {deployment.name} of “{collection.name}”"
+    note(session, person, "import", what, collection=collection)
+    session.flush()
+    session.expire_all()
+
+
+def read_shift(text: str) -> int:
+    """Seconds of a clock shift: 1:00, -0:05:30, +365d, -1d 2:00; nothing is none."""
+    text = text.strip().replace("−", "-")
+    if not text:
+        return 0
+    found = SHIFT.fullmatch(text)
+    if found is None or not any(found.groups()[1:]):
+        raise BadInput(
+            f"“{text}” is no clock shift. Write hours and minutes, with days before if need be: "
+            "1:00, -0:05:30, +365d 2:00."
+        )
+    sign, days, hours, minutes, seconds = found.groups()
+    total_s = int(days or 0) * 86_400 + int(hours or 0) * 3_600
+    total_s += int(minutes or 0) * 60 + int(seconds or 0)
+    if int(minutes or 0) > 59 or int(seconds or 0) > 59 or total_s > MOST_SHIFT_S:
+        raise BadInput(f"“{text}” is no clock shift: minutes and seconds go to 59, days to 18 300.")
+    return -total_s if sign == "-" else total_s
+
+
+def write_shift(shift_s: int) -> str:
+    """A clock shift as `read_shift` reads it; empty for none."""
+    if not shift_s:
+        return ""
+    minutes, seconds = divmod(abs(shift_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    before = f"{days}d " if days else ""
+    return f"{'-' if shift_s < 0 else '+'}{before}{hours}:{minutes:02}:{seconds:02}"
+
+
+def _read_degrees(text: str, what: str, most: int) -> float | None:
+    if not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise BadInput(f"{what} is a number of degrees, such as 51.18; not “{text}”.") from error
+    if not abs(value) <= most:
+        raise BadInput(f"{what} goes from -{most} to {most} degrees.")
+    return value

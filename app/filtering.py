@@ -1,0 +1,528 @@
+"""Filters: which images of a collection are looked at, by time, place, deployment, table, answer.
+
+A filter is a list of keys and values, the same ones in an address, a form, a stored search and on
+the command line: `from=2026-05-01`, `hour_from=20`, `month=12-2`, `south=50.1`, `deployment=A3`,
+`is.bait=none`, `has.note=otter`, `min.depth=3`, `given=none`, `answer=no:12`. All keys must hold;
+of one key given twice either value does. It is one condition of SQL, however many images there are.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from math import cos, radians
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    String,
+    and_,
+    cast,
+    extract,
+    func,
+    literal_column,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
+from sqlalchemy.orm import Session
+
+from app.access import get_search, is_in_search
+from app.deploying import folder_of, may_folders_be_labels
+from app.errors import BadInput
+from app.metadata import list_columns
+from app.tables import Answer, Deployment, GivenColumn, Image, Person, Search
+
+Pairs = tuple[tuple[str, str], ...]
+
+ONCE = ("from", "to", "hour_from", "hour_to", "south", "west", "north", "east", "given", "answer")
+MANY = ("month", "deployment")
+OF_COLUMNS = ("is", "has", "min", "max")
+SIDES = {"south": 90, "west": 180, "north": 90, "east": 180}
+SEASONS = ("12-2", "3-5", "6-8", "9-11")
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
+)
+ANSWER_STATES = {"yes": "yes", "no": "no", "unsure": "unsure", "none": "not answered"}
+MOST_PAIRS = 400
+MOST_DEPLOYMENTS = 500  # offered as a list
+MAP_CELLS = 160  # across a map: places nearer than that are one point
+LEAST_SPAN = 0.01  # degrees of a map, about a kilometre
+LETTERS = literal_column('"C"', String)
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One part of a filter, as people read it, and the filter that is left without it."""
+
+    words: str
+    rest: Pairs
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Checked keys and values, in a fixed order; empty means every image."""
+
+    pairs: Pairs = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.pairs)
+
+    def first(self, key: str) -> str:
+        """The value of a key, empty without one."""
+        return next((value for name, value in self.pairs if name == key), "")
+
+    def all(self, key: str) -> list[str]:
+        """Every value of a key."""
+        return [value for name, value in self.pairs if name == key]
+
+    def without(self, *keys: str) -> Pairs:
+        """What is left when these keys go."""
+        return tuple(pair for pair in self.pairs if pair[0] not in keys)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How many images a filter keeps, and what it leaves out for want of knowledge."""
+
+    count: int
+    total: int
+    unknown: list[tuple[str, int]]  # "no date" and the images left out for it
+
+    @property
+    def left_out(self) -> int:
+        """Images that the filter leaves out."""
+        return self.total - self.count
+
+
+@dataclass(frozen=True)
+class Place:
+    """One point of the map."""
+
+    x: float  # 0..1 from west to east
+    y: float  # 0..1 from north to south
+    latitude: float
+    longitude: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Map:
+    """Where the images are, on plain latitudes and longitudes."""
+
+    south: float
+    west: float
+    north: float
+    east: float
+    aspect: float  # width by height
+    places: list[Place]
+    parallels: list[tuple[float, float]]  # degrees, y
+    meridians: list[tuple[float, float]]  # degrees, x
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What can be filtered by in a collection."""
+
+    first_day: date | None
+    last_day: date | None
+    map: Map | None
+    deployments: list[tuple[str, str, int]]  # name, place, images
+    columns: list[GivenColumn]
+    searches: list[tuple[int, str]]
+
+
+def pick_pairs(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of an address's or a form's fields that are a filter's, without the empty ones."""
+    return [(key, value.strip()) for key, value in items if _is_key(key) and value.strip()]
+
+
+def read_filter(
+    session: Session, collection_id: int, items: Iterable[tuple[str, str]], *, person: Person
+) -> Filter:
+    """The filter that keys and values say, or BadInput with what is wrong."""
+    given = list(dict.fromkeys(items))
+    if len(given) > MOST_PAIRS or any("\0" in part for pair in given for part in pair):
+        raise BadInput("This filter can't be read. Take parts of it away and try again.")
+    known = {column.name: column for column in list_columns(session, collection_id)}
+    for key, value in given:
+        _check(session, key, value, known, collection_id, person)
+    keys = [key for key, _ in given]
+    for key in ONCE:
+        if keys.count(key) > 1:
+            raise BadInput(f"“{key}” stands twice in this filter. Give it once.")
+    sides = [key for key in SIDES if key in keys]
+    if sides and len(sides) < len(SIDES):
+        raise BadInput("A box on the map needs all four sides: south, west, north and east.")
+    order = {key: place for place, key in enumerate((*ONCE, *MANY))}
+    pairs = sorted(given, key=lambda pair: (order.get(pair[0], len(order)), pair))
+    made = Filter(tuple(pairs))
+    if sides and float(made.first("south")) > float(made.first("north")):
+        raise BadInput("The box's south lies north of its north. Exchange the two.")
+    if made.first("from") and made.first("to") and made.first("from") > made.first("to"):
+        raise BadInput("The first day comes after the last. Exchange the two.")
+    return made
+
+
+def list_chips(session: Session, chosen: Filter) -> list[Chip]:
+    """The parts of a filter, each to be taken away by itself."""
+    chips = []
+    first, last = chosen.first("from"), chosen.first("to")
+    if first or last:
+        days = [_name_day(day) for day in (first, last) if day]
+        words = " to ".join(days) if first and last else f"{'from' if first else 'until'} {days[0]}"
+        chips.append(Chip(words[0].upper() + words[1:], chosen.without("from", "to")))
+    if chosen.first("hour_from") or chosen.first("hour_to"):
+        begin, end = _read_hours(chosen)
+        words = f"{begin:02}:00 to {end:02}:59"
+        chips.append(Chip(words, chosen.without("hour_from", "hour_to")))
+    if chosen.first("south"):
+        south, west, north, east = (float(chosen.first(side)) for side in SIDES)
+        words = f"{_degrees(south, 'NS')}–{_degrees(north, 'NS')}, "
+        words += f"{_degrees(west, 'EW')}–{_degrees(east, 'EW')}"
+        chips.append(Chip(words, chosen.without(*SIDES)))
+    if chosen.first("given"):
+        rows = "With" if chosen.first("given") == "any" else "Without"
+        chips.append(Chip(f"{rows} a row in a table", chosen.without("given")))
+    if chosen.first("answer"):
+        state, _, number = chosen.first("answer").partition(":")
+        name = session.scalar(select(Search.target_name).filter_by(id=int(number)))
+        words = f"{ANSWER_STATES[state].capitalize()} in “{name}”"
+        chips.append(Chip(words, chosen.without("answer")))
+    for pair in chosen.pairs:
+        key, value = pair
+        kind, _, column = key.partition(".")
+        if kind == "month":
+            words = _name_months(value)
+        elif kind == "deployment":
+            words = f"Deployment {value}"
+        elif column:
+            sign = {"is": ":", "has": " with", "min": " from", "max": " to"}[kind]
+            words = f"{column}{sign} {value}"
+        else:
+            continue
+        chips.append(Chip(words, tuple(other for other in chosen.pairs if other != pair)))
+    return chips
+
+
+def list_image_ids(session: Session, collection_id: int, chosen: Filter) -> NDArray[np.int64]:
+    """The images that a filter keeps, by number; one query, whatever their number."""
+    together = func.string_agg(
+        func.int8send(Image.id), aggregate_order_by(literal_column("''::bytea"), Image.id)
+    )
+    found = session.scalar(
+        select(together).where(
+            Image.collection_id == collection_id, Image.removed_at.is_(None), to_condition(chosen)
+        )
+    )
+    return np.frombuffer(found or b"", dtype=">i8").astype(np.int64)
+
+
+def count_kept(session: Session, collection_id: int, chosen: Filter) -> Kept:
+    """How many images a filter keeps and leaves out, and how many for want of a date or place."""
+    wants: list[tuple[str, ColumnElement[bool]]] = []
+    if any(chosen.first(key) for key in ("from", "to", "hour_from", "hour_to", "month")):
+        wants.append(("no known time", Image.captured_at.is_(None)))
+    if chosen.first("south"):
+        wants.append(("no known place", Image.latitude.is_(None)))
+    columns = dict.fromkeys(key.partition(".")[2] for key, _ in chosen.pairs if "." in key)
+    wants += [(f"no {name}", _text_of(name).is_(None)) for name in columns]
+    row = session.execute(
+        select(
+            func.count(),
+            func.count().filter(to_condition(chosen)),
+            *(func.count().filter(condition) for _, condition in wants),
+        ).where(Image.collection_id == collection_id, Image.removed_at.is_(None))
+    ).one()
+    counts = zip((what for what, _ in wants), row[2:], strict=True)
+    return Kept(row[1], row[0], [(what, count) for what, count in counts if count])
+
+
+def describe_offer(session: Session, person: Person, collection_id: int) -> Offer:
+    """What can be filtered by: for the form alone, since it looks at every image."""
+    own = (Image.collection_id == collection_id) & Image.removed_at.is_(None)
+    first, last = session.execute(
+        select(func.min(Image.captured_at), func.max(Image.captured_at)).where(own)
+    ).one()
+    name: ColumnElement[str] = func.coalesce(Deployment.name, folder_of())
+    if may_folders_be_labels(session, collection_id):
+        name = Deployment.name.expression
+    deployments = session.execute(
+        select(name, func.coalesce(func.max(Deployment.place), ""), func.count())
+        .select_from(Image)
+        .outerjoin(Deployment, Deployment.id == Image.deployment_id)
+        .where(own, name.is_not(None))
+        .group_by(name)
+        .order_by(name)
+        .limit(MOST_DEPLOYMENTS)
+    )
+    searches = session.execute(
+        select(Search.id, Search.target_name)
+        .where(
+            Search.collection_id == collection_id, Search.deleted_at.is_(None), is_in_search(person)
+        )
+        .order_by(Search.touched_at.desc())
+    )
+    return Offer(
+        first_day=first.date() if first else None,
+        last_day=last.date() if last else None,
+        map=_draw_map(session, own),
+        deployments=[(one, place, count) for one, place, count in deployments],
+        columns=list_columns(session, collection_id),
+        searches=[(number, target) for number, target in searches],
+    )
+
+
+def to_condition(chosen: Filter) -> ColumnElement[bool]:
+    """The condition that an image is kept by a checked filter."""
+    parts: list[ColumnElement[bool]] = []
+    if first := chosen.first("from"):
+        parts.append(Image.captured_at >= date.fromisoformat(first))
+    if last := chosen.first("to"):
+        parts.append(Image.captured_at < date.fromisoformat(last) + timedelta(1))
+    if chosen.first("hour_from") or chosen.first("hour_to"):
+        begin, end = _read_hours(chosen)
+        hour = extract("hour", Image.captured_at)
+        parts.append(hour.between(begin, end) if begin <= end else or_(hour >= begin, hour <= end))
+    if months := [month for value in chosen.all("month") for month in _read_months(value)]:
+        parts.append(extract("month", Image.captured_at).in_(sorted(set(months))))
+    if chosen.first("south"):
+        south, west, north, east = (float(chosen.first(side)) for side in SIDES)
+        parts.append(Image.latitude.between(south, north))
+        parts.append(
+            Image.longitude.between(west, east)
+            if west <= east  # else it lies across the date line
+            else or_(Image.longitude >= west, Image.longitude <= east)
+        )
+    if names := chosen.all("deployment"):
+        parts.append(deployment_of().in_(names))
+    if rows := chosen.first("given"):
+        parts.append(Image.given.is_(None) if rows == "none" else Image.given.is_not(None))
+    if answer := chosen.first("answer"):
+        parts.append(_is_answered(answer))
+    parts += _column_conditions(chosen)
+    return and_(*parts) if parts else literal_column("true")
+
+
+def deployment_of() -> ColumnElement[str]:
+    """The deployment of an image: its own, else the first folder of its path, where it has one."""
+    own = select(Deployment.name).where(Deployment.id == Image.deployment_id).scalar_subquery()
+    return func.coalesce(own, folder_of())
+
+
+def _is_key(key: str) -> bool:
+    kind, _, column = key.partition(".")
+    return key in ONCE or key in MANY or (kind in OF_COLUMNS and bool(column))
+
+
+def _check(
+    session: Session,
+    key: str,
+    value: str,
+    known: dict[str, GivenColumn],
+    collection_id: int,
+    person: Person,
+) -> None:
+    kind, _, column = key.partition(".")
+    if not _is_key(key):
+        raise BadInput(
+            f"There is no filter “{key}”. Known are: {', '.join((*ONCE, *MANY))}, and for a column "
+            f"of a table {', '.join(f'{one}.NAME' for one in OF_COLUMNS)}."
+        )
+    if column:
+        _check_column(kind, column, value, known)
+    elif key in ("from", "to"):
+        _read_day(value)
+    elif key in ("hour_from", "hour_to"):
+        if not re.fullmatch(r"[0-9]{1,2}", value) or int(value) > 23:
+            raise BadInput(f"“{value}” is no hour: give one from 0 to 23.")
+    elif key == "month":
+        _read_months(value)
+    elif key in SIDES:
+        degrees = _read_number(value)
+        if abs(degrees) > SIDES[key]:
+            raise BadInput(f"{key.capitalize()} is in degrees, from -{SIDES[key]} to {SIDES[key]}.")
+    elif key == "given" and value not in ("none", "any"):
+        raise BadInput("given is none (images without a row in a table) or any.")
+    elif key == "answer":
+        state, _, number = value.partition(":")
+        if state not in ANSWER_STATES or not re.fullmatch(r"[0-9]{1,18}", number):
+            raise BadInput("answer is yes, no, unsure or none, and a search: yes:12.")
+        if get_search(session, person, int(number)).collection_id != collection_id:
+            raise BadInput("That search is in another collection.")
+
+
+def _check_column(kind: str, column: str, value: str, known: dict[str, GivenColumn]) -> None:
+    if column not in known:
+        names = ", ".join(known) or "none"
+        raise BadInput(f"No table here has a column “{column}”. Its columns: {names}.")
+    holds = known[column].kind
+    if (holds == "text") != (kind in ("is", "has")):
+        way = "is or has" if holds == "text" else "min or max"
+        raise BadInput(f"“{column}” holds {holds}s: filter it by {way}.")
+    if holds == "number":
+        _read_number(value)
+    elif holds == "date":
+        _read_day(value)
+
+
+def _read_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise BadInput(f"“{text}” is no number.") from error
+    if not np.isfinite(number):
+        raise BadInput(f"“{text}” is no number.")
+    return number
+
+
+def _read_day(text: str) -> date:
+    try:
+        return date.fromisoformat(text) if len(text) == 10 else date.max + timedelta(1)
+    except (ValueError, OverflowError) as error:
+        raise BadInput(f"“{text}” is no date. Write it as 2026-05-31.") from error
+
+
+def _read_hours(chosen: Filter) -> tuple[int, int]:
+    """First and last hour, both included; 20 to 4 goes over midnight."""
+    return int(chosen.first("hour_from") or 0), int(chosen.first("hour_to") or 23)
+
+
+def _read_months(text: str) -> list[int]:
+    """A month, or some that follow each other: 5, 12-2."""
+    parts = text.split("-")
+    if len(parts) > 2 or not all(re.fullmatch(r"[0-9]{1,2}", part) for part in parts):
+        raise BadInput(f"“{text}” is no month: give 5, or 12-2 for December to February.")
+    first, last = int(parts[0]), int(parts[-1])
+    if not (1 <= first <= 12 and 1 <= last <= 12):
+        raise BadInput(f"“{text}” is no month: they go from 1 to 12.")
+    count = (last - first) % 12 + 1
+    return [(first + step - 1) % 12 + 1 for step in range(count)]
+
+
+def _name_months(text: str) -> str:
+    months = _read_months(text)
+    first, last = MONTHS[months[0] - 1], MONTHS[months[-1] - 1]
+    return first if first == last else f"{first} to {last}"
+
+
+def _name_day(text: str) -> str:
+    day = date.fromisoformat(text)
+    return f"{day.day} {day:%b} {day.year}"
+
+
+def _degrees(value: float, signs: str) -> str:
+    return f"{abs(value):.4g}° {signs[value < 0]}"
+
+
+def _text_of(column: str) -> ColumnElement[str]:
+    return Image.given.op("->>", return_type=String())(column)
+
+
+def _column_conditions(chosen: Filter) -> list[ColumnElement[bool]]:
+    parts: list[ColumnElement[bool]] = []
+    for key in dict.fromkeys(key for key, _ in chosen.pairs):
+        kind, _, column = key.partition(".")
+        values = chosen.all(key)
+        text = _text_of(column)
+        if kind == "is":
+            parts.append(text.in_(values))
+        elif kind == "has":
+            parts.append(or_(*(text.icontains(value, autoescape=True) for value in values)))
+        elif kind in ("min", "max"):
+            parts += [_is_beyond(kind, column, value) for value in values]
+    return parts
+
+
+def _is_beyond(kind: str, column: str, value: str) -> ColumnElement[bool]:
+    """A number or a date of a table that is large or small enough; both ends belong to it."""
+    try:
+        number = func.to_jsonb(cast(float(value), Double))
+    except ValueError:
+        day = date.fromisoformat(value)
+        text = _text_of(column).collate("C")
+        if kind == "min":
+            return text >= day.isoformat()
+        return text < (day + timedelta(1)).isoformat()
+    own = Image.given[column]
+    return own >= number if kind == "min" else own <= number
+
+
+def _is_answered(answer: str) -> ColumnElement[bool]:
+    state, _, number = answer.partition(":")
+    newest = (
+        select(Answer.image_id, Answer.value)
+        .where(Answer.search_id == int(number))
+        .order_by(Answer.image_id, Answer.id.desc())
+        .ext(distinct_on(Answer.image_id))
+        .subquery()
+    )
+    if state == "none":
+        return Image.id.not_in(select(newest.c.image_id).where(newest.c.value != "cleared"))
+    return Image.id.in_(select(newest.c.image_id).where(newest.c.value == state))
+
+
+# --- The map ------------------------------------------------------------------------------------
+
+
+def _draw_map(session: Session, own: ColumnElement[bool]) -> Map | None:
+    placed = own & Image.latitude.is_not(None) & Image.longitude.is_not(None)
+    ends = session.execute(
+        select(
+            func.min(Image.latitude),
+            func.min(Image.longitude),
+            func.max(Image.latitude),
+            func.max(Image.longitude),
+        ).where(placed)
+    ).one()
+    if None in ends:
+        return None
+    south, west, north, east = (float(end or 0) for end in ends)
+    step = max(north - south, east - west, LEAST_SPAN) / MAP_CELLS
+    cell_y, cell_x = func.round(Image.latitude / step), func.round(Image.longitude / step)
+    found = session.execute(
+        select(func.avg(Image.latitude), func.avg(Image.longitude), func.count())
+        .where(placed)
+        .group_by(cell_y, cell_x)
+        .order_by(func.count().desc(), cell_y, cell_x)
+    ).all()
+    shrink = max(0.2, cos(radians((south + north) / 2)))  # a degree east is shorter than one north
+    tall = max(north - south, LEAST_SPAN) * 1.3
+    wide = max(east - west, LEAST_SPAN / shrink) * 1.3
+    tall = max(tall, wide * shrink / 2.4)  # no map is a thin strip
+    wide = max(wide, tall * 1.2 / shrink)
+    middle_y, middle_x = (south + north) / 2, (west + east) / 2
+    south, north = max(-90.0, middle_y - tall / 2), min(90.0, middle_y + tall / 2)
+    west, east = max(-180.0, middle_x - wide / 2), min(180.0, middle_x + wide / 2)
+
+    def x_of(longitude: float) -> float:
+        return (longitude - west) / (east - west)
+
+    def y_of(latitude: float) -> float:
+        return (north - latitude) / (north - south)
+
+    return Map(
+        south=south,
+        west=west,
+        north=north,
+        east=east,
+        aspect=(east - west) * shrink / (north - south),
+        places=[
+            Place(x_of(longitude), y_of(latitude), latitude, longitude, count)
+            for latitude, longitude, count in found
+        ],
+        parallels=[(degrees, y_of(degrees)) for degrees in _list_lines(south, north)],
+        meridians=[(degrees, x_of(degrees)) for degrees in _list_lines(west, east)],
+    )
+
+
+def _list_lines(low: float, high: float) -> list[float]:
+    """Three to seven round degrees between two ends."""
+    span = high - low
+    size = 10.0 ** np.floor(np.log10(span / 3))
+    step = next(size * times for times in (5, 2, 1) if span / (size * times) >= 2.5 or times == 1)
+    first = int(np.ceil(low / step))
+    return [round(number * step, 6) for number in range(first, int(np.floor(high / step)) + 1)]

@@ -1,0 +1,377 @@
+"""Tables that people bring beside their images: CSV files with any columns.
+
+A row is about the image it names, by path, by a file name that is unique, or by SHA-256. What it
+says is kept with the image, typed by what stands in each column. A later table replaces what an
+earlier one said in the same columns of the same images. Columns that look like known labels are
+not kept: those belong to the oracle, and no search may show them.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Session
+
+from app.audit import note
+from app.errors import LabelsNotUsable, NotFound
+from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_files, read_table
+from app.tables import (
+    Collection,
+    GivenColumn,
+    GivenTable,
+    Image,
+    ImagePath,
+    Person,
+    UnmatchedRow,
+)
+
+NAME_COLUMNS = (*FILE_COLUMNS, "filepath", "file_path", "file_name", "image", "relativepath")
+FOLDER_COLUMNS = ("relativepath", "folder")  # beside a column of bare file names
+HASH_COLUMNS = ("sha256", "hash", "checksum")
+HIDDEN_COLUMNS = (
+    *LABEL_COLUMNS,
+    *("scientificname", "scientific_name", "commonname", "common_name", "labels"),
+)
+MOST_COLUMNS = 200
+MOST_CHOICES = 40  # different texts of a column, up to which they are offered as a list
+MOST_LETTERS = 2_000  # of one cell
+CHUNK_IMAGES = 1_000
+UNMATCHED_PER_PAGE = 100
+
+# A number with a leading zero is a name, such as 007.
+NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}.*)?")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Cell = float | int | str
+Rows = list[tuple[int, list[str]]]  # line in the file, cells
+
+
+@dataclass(frozen=True)
+class TableSummary:
+    """What came of a table that was brought."""
+
+    name: str
+    rows: int
+    images: int  # that a row is about
+    images_without: int  # of the collection's images
+    columns: list[tuple[str, str]]  # name and kind
+    unmatched: int
+    unmatched_examples: list[str]
+    notes: list[str]  # sentences people should see
+
+
+@dataclass(frozen=True)
+class MetadataPage:
+    """The tables of a collection, their columns, and one page of the rows without an image."""
+
+    tables: list[GivenTable]
+    columns: list[GivenColumn]
+    images_without: int  # images that no table says anything of
+    unmatched: list[tuple[str, UnmatchedRow]]  # with the name of the table
+    page: int
+    pages: int
+    total: int
+
+
+def add_table(
+    session: Session, collection_id: int, *, name: str, data: bytes, person: Person
+) -> TableSummary:
+    """Keep what a CSV file says of the collection's images; raises LabelsNotUsable in a sentence.
+
+    One of the same name takes the place of the one before, with its list of unmatched rows.
+    """
+    collection = session.get_one(Collection, collection_id, with_for_update=True)
+    header, rows, notes = read_table(data, name)
+    header = [column.strip() for column in header]
+    _check_header(header, name)
+    in_small = [column.lower() for column in header]
+    keys = {*NAME_COLUMNS, *HASH_COLUMNS}
+    hidden = [i for i, column in enumerate(in_small) if column in HIDDEN_COLUMNS]
+    kept = [i for i, column in enumerate(in_small) if i not in hidden and column not in keys]
+    rows_of, unmatched = _match(session, collection_id, in_small, rows, name)
+    cells = [row for _, row in rows_of.values()]
+    told = {header[i]: _tell_kind([row[i] for row in cells if i < len(row)]) for i in kept}
+    saying = {column: kind for column, kind in told.items() if kind}  # empty ones say nothing
+    kinds = _keep_columns(session, collection_id, saying)
+    values = {
+        image_id: {
+            header[i]: _to_cell(row[i], kinds[header[i]])
+            for i in kept
+            if i < len(row) and header[i] in kinds and row[i].strip()
+        }
+        for image_id, (_, row) in rows_of.items()
+    }
+    _keep_values(session, [header[i] for i in kept], values)
+    _describe_columns(session, collection_id, kinds, values)
+    session.execute(delete(GivenTable).filter_by(collection_id=collection_id, name=name))
+    table = GivenTable(
+        collection_id=collection_id,
+        name=name,
+        row_count=len(rows),
+        image_count=len(values),
+        added_by_id=person.id,
+    )
+    session.add(table)
+    session.flush()
+    if unmatched:
+        session.execute(
+            insert(UnmatchedRow),
+            [
+                {"table_id": table.id, "line": line, "name": about, "reason": reason}
+                for line, about, reason in unmatched
+            ],
+        )
+    what = f"Added the table {name} to “{collection.name}”"
+    note(session, person, "import", what, collection=collection)
+    said = list(notes)
+    if hidden:
+        names = ", ".join(header[i] for i in hidden)
+        said.append(
+            f"Not kept: {names}. Known labels stay hidden in searches; give them as known labels "
+            "when the images are added."
+        )
+    return TableSummary(
+        name=name,
+        rows=len(rows),
+        images=len(values),
+        images_without=_count_without(session, collection_id),
+        columns=list(kinds.items()),
+        unmatched=len(unmatched),
+        unmatched_examples=[f"line {line}, {about}: {why}" for line, about, why in unmatched[:3]],
+        notes=said,
+    )
+
+
+def list_columns(session: Session, collection_id: int) -> list[GivenColumn]:
+    """The columns of a collection's tables, in the order they came."""
+    query = select(GivenColumn).filter_by(collection_id=collection_id)
+    return list(session.scalars(query.order_by(GivenColumn.position, GivenColumn.name)))
+
+
+def describe_metadata(session: Session, collection_id: int, *, page: int) -> MetadataPage:
+    """The tables of a collection; a page past the end is the last one."""
+    tables = select(GivenTable).filter_by(collection_id=collection_id).order_by(GivenTable.id)
+    of_them = (
+        select(GivenTable.name, UnmatchedRow)
+        .join(UnmatchedRow, UnmatchedRow.table_id == GivenTable.id)
+        .where(GivenTable.collection_id == collection_id)
+    )
+    total = session.scalar(select(func.count()).select_from(of_them.subquery())) or 0
+    pages = max(1, ceil(total / UNMATCHED_PER_PAGE))
+    page = min(max(1, page), pages)
+    shown = of_them.order_by(GivenTable.id, UnmatchedRow.line).limit(UNMATCHED_PER_PAGE)
+    rows = session.execute(shown.offset((page - 1) * UNMATCHED_PER_PAGE)).all()
+    return MetadataPage(
+        tables=list(session.scalars(tables)),
+        columns=list_columns(session, collection_id),
+        images_without=_count_without(session, collection_id),
+        unmatched=[(name, row) for name, row in rows],
+        page=page,
+        pages=pages,
+        total=total,
+    )
+
+
+def forget_column(session: Session, collection_id: int, name: str, *, person: Person) -> None:
+    """Take a column away from every image."""
+    collection = session.get_one(Collection, collection_id, with_for_update=True)
+    column = session.get(GivenColumn, (collection_id, name))
+    if column is None:
+        raise NotFound("There is no such column. Somebody may have taken it away.")
+    session.execute(
+        update(Image)
+        .where(Image.collection_id == collection_id, Image.given.has_key(name))
+        .values(given=func.nullif(Image.given.op("-")(name), sql_cast({}, JSONB)))
+    )
+    session.delete(column)
+    what = f"Took the column {name} away from “{collection.name}”"
+    note(session, person, "delete", what, collection=collection)
+
+
+def _check_header(header: list[str], name: str) -> None:
+    if len(header) > MOST_COLUMNS:
+        raise LabelsNotUsable(
+            f"{name} has {len(header)} columns; at most {MOST_COLUMNS} are kept. Leave some out."
+        )
+    doubled = next((column for column in header if column and header.count(column) > 1), None)
+    if doubled is not None:
+        raise LabelsNotUsable(f"{name} has two columns {doubled}. Name one of them otherwise.")
+    if not all(header):
+        place = header.index("") + 1
+        raise LabelsNotUsable(f"Column {place} of {name} has no name. Give it one in line 1.")
+
+
+def _match(
+    session: Session, collection_id: int, header: list[str], rows: Rows, name: str
+) -> tuple[dict[int, tuple[int, list[str]]], list[tuple[int, str, str]]]:
+    """The row of each image, and of each row about none its line, what it names, and why."""
+    by_hash = next((header.index(one) for one in HASH_COLUMNS if one in header), None)
+    by_name = next((header.index(one) for one in NAME_COLUMNS if one in header), None)
+    if by_hash is None and by_name is None:
+        raise LabelsNotUsable(
+            f"{name} has no column that tells the image: file, path, filename or sha256. "
+            f"Its columns are: {', '.join(header)}."
+        )
+    folder = next((header.index(one) for one in FOLDER_COLUMNS if one in header), None)
+
+    def cell(row: list[str], at: int | None) -> str:
+        return row[at].strip() if at is not None and at < len(row) else ""
+
+    def name_of(row: list[str]) -> str:
+        own = cell(row, by_name)
+        before = cell(row, folder).replace("\\", "/").strip("/") if folder != by_name else ""
+        return f"{before}/{own}" if before and own else own
+
+    named = {line: name_of(row) for line, row in rows}
+    paths = dict(
+        session.execute(
+            select(ImagePath.path, ImagePath.image_id).filter_by(collection_id=collection_id)
+        ).all()
+    )
+    hashes: dict[str, int] = {}
+    if by_hash is not None:
+        query = select(Image.sha256, Image.id).filter_by(collection_id=collection_id)
+        hashes = dict(session.execute(query).all())
+    found = match_files(set(named.values()), paths)
+    rows_of: dict[int, tuple[int, list[str]]] = {}
+    unmatched: list[tuple[int, str, str]] = []
+    for line, row in rows:
+        checksum = cell(row, by_hash).lower()
+        ids = {paths[path] for path in found[named[line]]} if named[line] else set()
+        if SHA256.fullmatch(checksum):
+            ids = {hashes[checksum]} if checksum in hashes else set()
+        about = (named[line] or checksum or "(nothing)").replace("\0", "")[:MOST_LETTERS]
+        if len(ids) > 1:
+            why = f"{len(ids)} images have this name: write their path"
+            unmatched.append((line, about, why))
+        elif not ids:
+            unmatched.append((line, about, "the collection has no such image"))
+        elif (image_id := ids.pop()) in rows_of:
+            first = rows_of[image_id][0]
+            unmatched.append((line, about, f"line {first} is about the same image and was kept"))
+        else:
+            rows_of[image_id] = (line, row)
+    return rows_of, unmatched
+
+
+def _tell_kind(cells: Sequence[str]) -> str | None:
+    """number, date or text by what stands in a column; None where nothing does."""
+    written = [cell.strip() for cell in cells if cell.strip()]
+    if not written:
+        return None
+    if all(any(c.isdigit() for c in cell) and NUMBER.fullmatch(cell) for cell in written):
+        return "number"
+    return "date" if all(_is_date(cell) for cell in written) else "text"
+
+
+def _is_date(cell: str) -> bool:
+    if not DATE.fullmatch(cell):
+        return False
+    try:
+        datetime.fromisoformat(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _to_cell(cell: str, kind: str) -> Cell:
+    cell = cell.strip().replace("\0", "")[:MOST_LETTERS]
+    if kind == "number":
+        value = float(cell)
+        return int(value) if value.is_integer() and abs(value) < 1e15 else value
+    return cell.replace(" ", "T", 1) if kind == "date" else cell
+
+
+def _keep_columns(session: Session, collection_id: int, kinds: dict[str, str]) -> dict[str, str]:
+    """Add what is new; a column that was of another kind becomes text. Their kinds now."""
+    known = {column.name: column for column in list_columns(session, collection_id)}
+    settled = {}
+    for name, kind in kinds.items():
+        column = known.get(name)
+        if column is None:
+            column = GivenColumn(
+                collection_id=collection_id, name=name, kind=kind, position=len(known), choices=[]
+            )
+            known[name] = column
+            session.add(column)
+        elif column.kind not in (kind, "text"):
+            path = sql_cast([name], ARRAY(GivenColumn.name.type))
+            session.execute(
+                update(Image)
+                .where(Image.collection_id == collection_id, Image.given.has_key(name))
+                .values(
+                    given=func.jsonb_set(
+                        Image.given, path, func.to_jsonb(Image.given.op("->>")(name))
+                    )
+                )
+            )
+            column.kind, column.choices, column.least, column.most = "text", None, None, None
+        settled[name] = column.kind
+    session.flush()
+    return settled
+
+
+def _keep_values(session: Session, columns: list[str], values: dict[int, dict[str, Cell]]) -> None:
+    """Put the rows beside their images, in place of what stood there in these columns."""
+    image_ids = list(values)
+    for start in range(0, len(image_ids), CHUNK_IMAGES):
+        some = image_ids[start : start + CHUNK_IMAGES]
+        given = (
+            func.unnest(
+                bindparam("ids", some, ARRAY(Image.id.type)),
+                bindparam("said", [values[image_id] for image_id in some], ARRAY(JSONB)),
+            )
+            .table_valued("id", "said")
+            .render_derived()
+        )
+        empty = sql_cast({}, JSONB)
+        before = func.coalesce(Image.given, empty).op("-")(
+            sql_cast(columns, ARRAY(GivenColumn.name.type))
+        )
+        session.execute(
+            update(Image)
+            .where(Image.id == given.c.id)
+            .values(given=func.nullif(before.op("||")(sql_cast(given.c.said, JSONB)), empty))
+            .execution_options(synchronize_session=False)
+        )
+    session.expire_all()
+
+
+def _describe_columns(
+    session: Session,
+    collection_id: int,
+    kinds: dict[str, str],
+    values: dict[int, dict[str, Cell]],
+) -> None:
+    """Remember what a filter may offer: the texts of a column, or its least and its most."""
+    for column in list_columns(session, collection_id):
+        if column.name not in kinds:
+            continue
+        here: set[Any] = {said[column.name] for said in values.values() if column.name in said}
+        if not here:
+            continue
+        if column.kind == "text":
+            if column.choices is not None:
+                together = sorted({*column.choices, *map(str, here)})
+                column.choices = together if len(together) <= MOST_CHOICES else None
+            continue
+        order = float if column.kind == "number" else str
+        ends = [end for end in (column.least, column.most) if end is not None]
+        column.least = str(min([*here, *ends], key=order))
+        column.most = str(max([*here, *ends], key=order))
+        column.choices = None
+    session.flush()
+
+
+def _count_without(session: Session, collection_id: int) -> int:
+    query = select(func.count()).where(
+        Image.collection_id == collection_id, Image.removed_at.is_(None), Image.given.is_(None)
+    )
+    return session.scalar(query) or 0

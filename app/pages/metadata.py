@@ -1,0 +1,91 @@
+"""Tables brought to a collection: what they hold, the rows without an image, adding one."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from sqlalchemy.orm import Session
+
+from app.collecting import get_collection
+from app.database import DbSession
+from app.errors import BadInput, LabelsNotUsable
+from app.metadata import TableSummary, add_table, describe_metadata, forget_column
+from app.pages.addresses import Id, PageNumber, see_other
+from app.pages.rendering import render
+from app.security import Admin, SignedIn
+from app.tables import Person
+
+MAX_NAME_LENGTH = 200
+
+router = APIRouter(prefix="/collections/{collection_id}/metadata")
+
+
+@router.get("")
+def tables(
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    page: PageNumber = 1,
+) -> Response:
+    """The tables of a collection, their columns, and the rows that are about no image."""
+    return render_tables(request, session, person, collection_id, page=page)
+
+
+@router.post("")
+def add(
+    request: Request,
+    session: DbSession,
+    admin: Admin,
+    collection_id: Id,
+    table: Annotated[UploadFile | None, File()] = None,
+) -> Response:
+    """Keep what a table says beside the images; the answer says what came of it."""
+    get_collection(session, collection_id)
+    try:
+        if table is None or not table.filename:
+            raise BadInput("Choose a CSV file first.")
+        name = table.filename.replace("\\", "/").rsplit("/", 1)[-1].replace("\x00", "")
+        with session.begin_nested():  # all of it or nothing
+            summary = add_table(
+                session,
+                collection_id,
+                name=name[:MAX_NAME_LENGTH],
+                data=table.file.read(),
+                person=admin,
+            )
+    except (BadInput, LabelsNotUsable) as error:
+        return render_tables(request, session, admin, collection_id, wrong=str(error))
+    return render_tables(request, session, admin, collection_id, added=summary)
+
+
+@router.post("/forget")
+def forget(
+    session: DbSession, admin: Admin, collection_id: Id, column: Annotated[str, Form()] = ""
+) -> Response:
+    """Take a column away from every image."""
+    get_collection(session, collection_id)
+    forget_column(session, collection_id, column, person=admin)
+    return see_other(f"/collections/{collection_id}/metadata")
+
+
+def render_tables(
+    request: Request,
+    session: Session,
+    person: Person,
+    collection_id: int,
+    *,
+    page: int = 1,
+    wrong: str | None = None,
+    added: TableSummary | None = None,
+) -> Response:
+    """The page, with what came of a table or what is wrong with it."""
+    return render(
+        request,
+        "metadata.html",
+        status=422 if wrong else 200,
+        person=person,
+        collection=get_collection(session, collection_id),
+        metadata=describe_metadata(session, collection_id, page=page),
+        wrong=wrong,
+        added=added,
+    )

@@ -1,0 +1,66 @@
+"""Filters in a real browser, on real photographs with times and places: the map, the hours."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.server import Server
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="session")
+def sample_server(chromium, make_server, shared_data, tmp_path_factory) -> Server:
+    """The photographs with GPS, and the frames of a camera trap, in a folder each."""
+    folder = tmp_path_factory.mktemp("samples")
+    for name, images in (("exif", "exif"), ("river", "camtrap_dp/media")):
+        shutil.copytree(shared_data / images, folder / name)
+    return make_server(folder)
+
+
+def test_images_are_found_by_hour_and_by_a_box_on_the_map(sample_server: Server, page: Page):
+    sample_server.sign_in(page)
+    page.goto(f"{sample_server.address}/collections/1/browse")
+    expect(page.locator(".tile")).to_have_count(32)
+    page.get_by_role("link", name="Filter", exact=True).click()
+    # Eight of the nine photographs with a place were taken between four and five.
+    page.locator("select[name=hour_from]").select_option("16")
+    page.locator("select[name=hour_to]").select_option("16")
+    page.get_by_role("button", name="Show these images").click()
+    expect(page.locator(".tile")).to_have_count(8)
+    assert "south" not in page.url  # what is not filled in stays out of the address
+    expect(page.locator(".filter-bar")).to_contain_text("16:00 to 16:59")
+
+    page.get_by_role("link", name="Filter", exact=True).click()
+    places = page.locator(".filter-map circle")
+    xs = sorted(place.bounding_box()["x"] for place in places.all())
+    frame = page.locator(".filter-map").bounding_box()
+    # A box around the western half of the places.
+    middle = (xs[0] + xs[-1]) / 2
+    page.mouse.move(frame["x"] + 2, frame["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(middle, frame["y"] + frame["height"] - 2, steps=4)
+    page.mouse.up()
+    expect(page.locator("[data-map-box]")).to_be_visible()
+    west = float(page.locator("input[name=west]").input_value())
+    east = float(page.locator("input[name=east]").input_value())
+    assert 11.8 < west < east < 11.9
+    page.get_by_role("button", name="Show these images").click()
+    kept = page.locator(".tile").count()
+    assert 0 < kept < 8
+    expect(page.locator(".filter-bar")).to_contain_text(f"{kept} of 32 images")
+    expect(page.locator(".filter-bar")).to_contain_text("23 with no known place")
+
+    # One chip is taken away, the other stays; a search goes on with what is left.
+    page.locator(".chip.removable", has_text="16:00").click()
+    expect(page.locator(".chip.removable")).to_have_count(1)
+    page.locator(".tile .pick").first.click()
+    expect(page.locator("#tray")).to_contain_text("1 example")
+    now = page.locator(".tile").count()
+    page.get_by_role("link", name="Search among these").click()
+    page.get_by_label("What are you looking for?").fill("A lane")
+    page.get_by_role("button", name="Start the search").click()
+    expect(page.locator(".rail")).to_contain_text(f"{now} of 32 images")
+    # The example is answered already.
+    expect(page.locator(".picture-card")).to_have_count(now - 1)

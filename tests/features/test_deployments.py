@@ -1,0 +1,236 @@
+"""Deployments: from folders and packages, with a place and a clock shift that images follow."""
+
+import csv
+import json
+import shutil
+import zipfile
+from datetime import datetime
+
+import pytest
+from sqlalchemy import func, select
+
+from app.deploying import (
+    change_deployment,
+    join_by_folder,
+    list_deployments,
+    list_folders,
+    read_shift,
+    take_folders,
+    write_shift,
+)
+from app.errors import BadInput, SourceNotUsable
+from app.filtering import Filter, list_image_ids
+from app.importing import import_images
+from app.tables import Deployment, Image, OracleLabel, RefusedFile
+from tests.factories import make_collection, make_image_file, make_images, make_person
+
+
+@pytest.fixture
+def pond(session):
+    """Two images in folder A, one in B, one in none; the first knows its own place."""
+    collection = make_collection(session)
+    images = make_images(session, collection, 4)
+    for image, path in zip(images, ("A/1.jpg", "A/2.jpg", "B/3.jpg", "4.jpg"), strict=True):
+        image.path = path
+        image.captured_at = datetime(2024, 5, 31, 23, 30)
+    images[0].latitude, images[0].longitude = 50.0, 4.0
+    images[3].captured_at = None
+    session.flush()
+    return collection, images, make_person(session)
+
+
+def change(session, pond, name, **values):
+    deployment = session.scalars(select(Deployment).filter_by(name=name)).one()
+    usual = {"place": "", "latitude": "", "longitude": "", "clock_shift": ""}
+    change_deployment(session, pond[0].id, deployment.id, **(usual | values), person=pond[2])
+
+
+def test_folders_become_deployments_whose_images_follow_place_and_clock(session, pond):
+    collection, images, person = pond
+    assert list_folders(session, collection.id) == [("A", 2), ("B", 1)]
+    assert take_folders(session, collection.id, person=person) == 2
+    assert list_folders(session, collection.id) == []
+    change(session, pond, "A", place="Weir", latitude="51", longitude="5", clock_shift="1:00")
+    assert [image.captured_at for image in images] == [
+        datetime(2024, 6, 1, 0, 30),
+        datetime(2024, 6, 1, 0, 30),
+        datetime(2024, 5, 31, 23, 30),
+        None,
+    ]
+    assert [image.latitude for image in images] == [50, 51, None, None]
+    # Another shift counts from the camera's own time, and a place moves what it had placed.
+    change(session, pond, "A", latitude="52", longitude="5", clock_shift="-1d")
+    assert images[0].captured_at == datetime(2024, 5, 30, 23, 30)
+    assert [image.latitude for image in images[:2]] == [50, 52]
+    change(session, pond, "A")
+    assert images[0].captured_at == datetime(2024, 5, 31, 23, 30)
+    assert [image.latitude for image in images[:2]] == [50, None]
+    # Images that come later follow too, once.
+    change(session, pond, "B", clock_shift="+0:10")
+    (late,) = make_images(session, collection, 1, first=9)
+    late.path, late.captured_at = "B/9.jpg", datetime(2024, 1, 1)
+    session.flush()
+    for _ in range(2):
+        join_by_folder(session, collection.id)
+        session.expire_all()
+        assert late.captured_at == datetime(2024, 1, 1, 0, 10)
+    assert [one.image_count for one in list_deployments(session, collection.id)] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1:00", 3600), ("-0:05:30", -330), ("+365d 2:00", 31543200), ("-1d", -86400), ("", 0)],
+)
+def test_clock_shift_is_read_as_it_is_written(text, seconds):
+    assert read_shift(text) == seconds
+    assert read_shift(write_shift(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["1", "an hour", "1:60", "+", "99999d"])
+def test_what_is_no_clock_shift_is_refused(text):
+    with pytest.raises(BadInput, match="no clock shift"):
+        read_shift(text)
+
+
+def run(database, settings, source, name="River"):
+    with database.session() as session:
+        collection_id = make_collection(session, name=name).id
+    return collection_id, import_images(database, collection_id, source, settings=settings)
+
+
+def test_real_package_comes_in_with_times_places_and_labels(own_database, settings, shared_data):
+    collection_id, summary = run(own_database, settings, shared_data / "camtrap_dp")
+    assert (summary.imported, summary.refused) == (10, {"not available": 413})
+    assert summary.labelled == 10
+    assert summary.unmatched_labels == 0
+    zones, agree = summary.notes
+    assert "media.csv in +01:00, +02:00 and observations.csv in UTC" in zones
+    assert "All 513 observations" in agree
+    with own_database.session() as session:
+        images = session.scalars(select(Image).order_by(Image.path)).all()
+        # The camera's own time, which its EXIF has too: neither UTC nor this machine's zone.
+        assert images[0].captured_at == datetime(2021, 4, 11, 20, 43, 9)
+        assert {(image.latitude, image.longitude) for image in images} == {(50.699, 4.013)}
+        assert set(session.scalars(select(OracleLabel.label))) == {"Ardea"}
+        counts = {
+            one.deployment.name: one.image_count for one in list_deployments(session, collection_id)
+        }
+        assert counts == {"00a2c20d": 0, "29b7d356": 0, "577b543a": 0, "62c200a9": 10}
+        there = Filter((("deployment", "62c200a9"),))
+        assert len(list_image_ids(session, collection_id, there)) == 10
+        assert session.scalar(select(func.count()).select_from(RefusedFile)) == 413
+        deployment = images[0].deployment
+        assert deployment.place == "B_DM_val 4_'t WAD"
+        change_deployment(
+            session,
+            collection_id,
+            deployment.id,
+            place=deployment.place,
+            latitude="50.699",
+            longitude="4.013",
+            clock_shift="1:00",
+            person=make_person(session),
+        )
+    # Again: nothing is doubled, and the clock shift stays.
+    again = import_images(
+        own_database, collection_id, shared_data / "camtrap_dp", settings=settings
+    )
+    assert (again.imported, again.known) == (0, 10)
+    with own_database.session() as session:
+        assert session.scalars(select(Image.captured_at).order_by(Image.path)).first() == datetime(
+            2021, 4, 11, 21, 43, 9
+        )
+        assert session.scalar(select(func.count()).select_from(Deployment)) == 4
+
+
+def write_package(folder, media, observations):
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {
+        "deployments": [{"deploymentID": "d1", "latitude": "1.5", "longitude": "2.5"}],
+        "media": media,
+        "observations": observations,
+    }
+    resources = []
+    for name, rows in tables.items():
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        resources.append({"name": name, "path": f"{name}.csv"})
+    (folder / "datapackage.json").write_text(json.dumps({"resources": resources}))
+
+
+def medium(number, at):
+    return {
+        "mediaID": f"m{number}",
+        "deploymentID": "d1",
+        "timestamp": at,
+        "filePath": f"media/{number}.jpg",
+    }
+
+
+def seen(media_id, start, end, kind, name):
+    return {
+        "deploymentID": "d1",
+        "mediaID": media_id,
+        "eventStart": start,
+        "eventEnd": end,
+        "observationType": kind,
+        "scientificName": name,
+    }
+
+
+def test_package_in_a_zip_with_events_blanks_and_times_that_differ(
+    own_database, settings, tmp_path
+):
+    folder = tmp_path / "package"
+    for number in range(4):
+        make_image_file(folder / "media" / f"{number}.jpg", number)
+    make_image_file(folder / "stray.jpg", 9)  # not of the package
+    noon = "2024-05-31T12:00:00"
+    write_package(
+        folder,
+        [
+            medium(0, f"{noon}+02:00"),
+            medium(1, f"{noon}+02:00"),
+            medium(2, "2024-05-31T12:00:30+02:00"),
+            medium(3, f"{noon}Z"),  # two hours after the event
+        ],
+        [
+            seen("m0", f"{noon}+02:00", f"{noon}+02:00", "blank", ""),
+            seen("m1", f"{noon}Z", f"{noon}Z", "animal", "Lutra lutra"),  # two hours off
+            seen("m3", f"{noon}Z", f"{noon}Z", "unclassified", ""),
+            # An event: of its images m2 alone has no observation of its own.
+            seen("", "2024-05-31T10:00:00Z", "2024-05-31T10:01:00Z", "animal", "Castor fiber"),
+        ],
+    )
+    archive = tmp_path / "package.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for file in sorted(folder.rglob("*.*")):
+            packed.write(file, file.relative_to(folder))
+    _, summary = run(own_database, settings, archive)
+    assert (summary.imported, summary.refused) == (4, {})
+    assert any("1 of 3 observations begin at another moment" in one for one in summary.notes)
+    with own_database.session() as session:
+        rows = session.execute(
+            select(Image.path, OracleLabel.label)
+            .join(OracleLabel, OracleLabel.image_id == Image.id, isouter=True)
+            .order_by(Image.path)
+        ).all()
+        assert rows == [
+            ("media/0.jpg", "blank"),
+            ("media/1.jpg", "Lutra lutra"),
+            ("media/2.jpg", "Castor fiber"),
+            ("media/3.jpg", None),
+        ]
+        assert set(session.scalars(select(Image.latitude))) == {1.5}
+
+
+def test_package_whose_table_is_gone_is_refused_in_a_sentence(own_database, settings, tmp_path):
+    folder = tmp_path / "package"
+    make_image_file(folder / "media" / "0.jpg", 0)
+    write_package(folder, [medium(0, "")], [seen("m0", "", "", "blank", "")])
+    (folder / "media.csv").unlink()
+    with pytest.raises(SourceNotUsable, match=r"media.csv can't be read"):
+        run(own_database, settings, folder)
+    shutil.rmtree(folder)

@@ -1,0 +1,292 @@
+"""Filters: what each key keeps, chips, searches that look at a part and repeat their rounds."""
+
+from datetime import datetime
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sqlalchemy import delete, select
+
+from app import searching
+from app.browsing import list_images, sample_images
+from app.dashboards.moments import open_moment
+from app.errors import BadInput
+from app.evaluation import ReplaySettings, run_replays
+from app.filtering import (
+    Filter,
+    count_kept,
+    describe_offer,
+    list_chips,
+    list_image_ids,
+    read_filter,
+)
+from app.indexing import LoadedEmbedders, OpenIndexes
+from app.metadata import add_table
+from app.oracle import read_oracle_of
+from app.reporting import current_grid, list_results, upcoming_images
+from app.tables import Detour, ImagePath, OracleLabel, Pool, Round, RoundImage, Search
+from tests.factories import make_collection, make_images, make_index, make_person
+
+# day, hour, latitude, longitude, folder, depth, bait
+SEEN = [
+    ("2024-01-31", 23, 51.0, 4.0, "A", "1", "fish"),
+    ("2024-02-01", 0, 51.5, 4.5, "A", "2.5", "none"),
+    ("2024-06-15", 12, -10.0, 179.5, "B", "10", "fish"),
+    ("2024-12-01", 5, -10.5, -179.5, "B", "", "sub-zero"),
+    (None, 0, None, None, "", "", ""),
+]
+
+
+@pytest.fixture
+def pond(session):
+    collection = make_collection(session)
+    images = make_images(session, collection, len(SEEN))
+    lines = ["file,depth,bait,at"]
+    for number, (image, seen) in enumerate(zip(images, SEEN, strict=True)):
+        day, hour, image.latitude, image.longitude, folder, depth, bait = seen
+        image.path = f"{folder}/{number}.jpg".lstrip("/")
+        image.captured_at = datetime.fromisoformat(f"{day}T{hour:02}:59") if day else None
+        known = {"image_id": image.id, "path": image.path, "size_bytes": 1, "modified_ns": 1}
+        session.add(ImagePath(collection_id=collection.id, **known))
+        if day:
+            lines.append(f"{image.path},{depth},{bait},{day} {hour:02}:00")
+    person = make_person(session)
+    session.flush()
+    table = "\n".join(lines).encode()
+    add_table(session, collection.id, name="t.csv", data=table, person=person)
+    return SimpleNamespace(session=session, id=collection.id, images=images, person=person)
+
+
+def read(pond, where):
+    pairs = [tuple(part.split("=", 1)) for part in where.split()]
+    return read_filter(pond.session, pond.id, pairs, person=pond.person)
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("", [0, 1, 2, 3, 4]),
+        ("from=2024-02-01", [1, 2, 3]),
+        ("to=2024-01-31", [0]),  # the whole last day
+        ("hour_from=23 hour_to=0", [0, 1]),  # over midnight
+        ("hour_from=5 hour_to=12", [2, 3]),
+        ("month=12-2", [0, 1, 3]),
+        ("month=1 month=6", [0, 2]),
+        ("south=50 north=52 west=4.2 east=5", [1]),
+        ("south=-11 north=-9 west=179 east=-179", [2, 3]),  # across the date line
+        ("deployment=A", [0, 1]),
+        ("deployment=A deployment=B month=6", [2]),
+        ("min.depth=2.5", [1, 2]),  # as numbers: 10 is more than 2.5
+        ("max.depth=2.5", [0, 1]),
+        ("is.bait=fish is.bait=none", [0, 1, 2]),
+        ("min.at=2024-02-01 max.at=2024-06-15", [1, 2]),
+        ("given=none", [4]),
+        ("given=any min.depth=3", [2]),
+    ],
+)
+def test_each_key_keeps_what_it_says(pond, where, kept):
+    chosen = read(pond, where)
+    ids = [pond.images[number].id for number in kept]
+    assert list_image_ids(pond.session, pond.id, chosen).tolist() == ids
+    count = count_kept(pond.session, pond.id, chosen)
+    assert (count.count, count.left_out) == (len(kept), 5 - len(kept))
+    listing = list_images(pond.session, pond.id, page=1, chosen=chosen)
+    assert sorted(image.id for image in listing.images) == ids
+    assert listing.total == len(ids)
+    sampled = sample_images(pond.session, pond.id, seed=1, chosen=chosen)
+    assert sorted(image.id for image in sampled) == ids
+
+
+def test_chips_take_their_part_away_and_the_count_says_what_is_not_known(pond):
+    chosen = read(
+        pond, "to=2024-12-31 from=2024-01-01 hour_from=20 hour_to=4 month=12-2 is.bait=none"
+    )
+    chips = list_chips(pond.session, chosen)
+    assert [chip.words for chip in chips] == [
+        "1 Jan 2024 to 31 Dec 2024",
+        "20:00 to 04:59",
+        "December to February",
+        "bait: none",
+    ]
+    assert "month" in dict(chips[0].rest) and "from" not in dict(chips[0].rest)
+    assert dict(chips[2].rest).keys() == {"from", "to", "hour_from", "hour_to", "is.bait"}
+    assert count_kept(pond.session, pond.id, chosen).unknown == [
+        ("no known time", 1),
+        ("no bait", 1),
+    ]
+    offer = describe_offer(pond.session, pond.person, pond.id)
+    assert offer.deployments == [("A", "", 2), ("B", "", 2)]
+    assert sum(place.count for place in offer.map.places) == 4
+    assert all(0 <= place.x <= 1 and 0 <= place.y <= 1 for place in offer.map.places)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("from=2024-13-01", "no date"),
+        ("from=20240101", "no date"),
+        ("from=2024-02-01 to=2024-01-01", "after the last"),
+        ("hour_from=24", "from 0 to 23"),
+        ("month=13", "no month"),
+        ("month=5-6-7", "no month"),
+        ("south=1 north=2", "all four sides"),
+        ("south=3 north=2 west=1 east=2", "Exchange"),
+        ("south=-91 north=2 west=1 east=2", "degrees"),
+        ("is.nothing=1", "No table here has a column"),
+        ("is.depth=1", "holds numbers"),
+        ("min.depth=deep", "no number"),
+        ("min.depth=nan", "no number"),
+        ("answer=maybe:1", "answer is yes"),
+        ("colour=red", "There is no filter"),
+    ],
+)
+def test_what_cannot_be_a_filter_says_why(pond, where, said):
+    with pytest.raises(BadInput, match=said):
+        read(pond, where)
+
+
+@pytest.fixture
+def hunt(session, settings):
+    """100 images, the first ten alike; deployment A holds the even ones."""
+    collection = make_collection(session)
+    images = make_images(session, collection, 100)
+    for number, image in enumerate(images):
+        image.path = f"{'AB'[number % 2]}/{number:03}.jpg"
+    make_index(session, settings, images)
+    person = make_person(session)
+    indexes = OpenIndexes(settings)
+    chosen = read_filter(session, collection.id, [("deployment", "A")], person=person)
+    search = searching.open_search(
+        session,
+        person=person,
+        collection_id=collection.id,
+        target_name="Heron",
+        round_size=6,
+        image_ids=[images[1].id],  # an example need not be among them
+        photo_ids=[],
+        chosen=chosen,
+        seed=1,
+        indexes=indexes,
+        embedders=LoadedEmbedders(settings),
+        settings=settings,
+    )
+    return SimpleNamespace(
+        session=session, search=search, images=images, person=person, indexes=indexes
+    )
+
+
+def shown(hunt):
+    return [card.image_id for card in current_grid(hunt.session, hunt.search).cards]
+
+
+def submit(hunt, yes=()):
+    searching.submit_answers(
+        hunt.session,
+        hunt.search,
+        person=hunt.person,
+        round_id=hunt.search.current_round_id,
+        values={one: "yes" for one in shown(hunt) if one in yes},
+        rest_are_no=True,
+        gesture_key=None,
+        indexes=hunt.indexes,
+    )
+
+
+def test_filtered_search_shows_only_what_fits_and_repeats_when_the_truth_has_moved(hunt):
+    session, search = hunt.session, hunt.search
+    even = {image.id for image in hunt.images[::2]}
+    alike = {image.id for image in hunt.images[:10]}
+    seen = [shown(hunt)]
+    for _ in range(2):
+        assert set(upcoming_images(session, search, hunt.indexes)) <= even
+        submit(hunt, alike)
+        seen.append(shown(hunt))
+    assert all(set(one) <= even for one in seen)
+    likely = list_results(session, search, show="likely", page=1, indexes=hunt.indexes)
+    assert {card.image_id for card in likely.cards} <= even
+    # What is said of images left is said of those that fit.
+    moment = open_moment(session, search, hunt.indexes, None)
+    assert moment.image_count == 50
+    answered = set(moment.values)
+    open_ids = set(moment.index.image_ids[moment.unanswered].tolist())
+    assert open_ids == even - answered
+    # So is a sample: all of it fits, and all that fits may be in it.
+    searching.take_detour(
+        session,
+        search,
+        person=hunt.person,
+        kind="absence",
+        size=30,
+        gesture_key=None,
+        indexes=hunt.indexes,
+    )
+    detour = session.scalars(select(Detour)).one()
+    plan, _ = searching.read_plan(session, search, detour, hunt.indexes)
+    assert set(moment.index.image_ids[plan.sample.frame].tolist()) <= even
+    submit(hunt)
+    # One pool serves all rounds; a filter that keeps others makes another.
+    assert len(session.scalars(select(Pool)).all()) == 1
+    for image in hunt.images[:50]:
+        image.path = image.path.replace("A/", "C/")  # the truth moves
+    session.flush()
+    submit(hunt)
+    assert len(session.scalars(select(Pool)).all()) == 2
+    searching.filter_search(session, search, Filter())
+    for _ in range(6):  # the sample goes on to its end, then every image may come
+        submit(hunt)
+    assert not set(shown(hunt)) <= even
+    for made in session.scalars(select(Round).order_by(Round.id)):
+        stored = session.scalars(
+            select(RoundImage.image_id).filter_by(round_id=made.id).order_by(RoundImage.position)
+        ).all()
+        again = searching.repeat_round(session, made, hunt.indexes)
+        index = hunt.indexes.get(session.get_one(searching.ImageIndex, made.index_id))
+        assert index.image_ids[again.rows].tolist() == list(stored), made.number
+    session.execute(delete(Search))  # its pools go with its rounds
+    assert session.scalars(select(Pool)).all() == []
+
+
+def test_search_is_filtered_by_the_answers_of_another(hunt):
+    session = hunt.session
+    first = shown(hunt)
+    submit(hunt, first[:2])
+    collection_id = hunt.search.collection_id
+
+    def ids(state):
+        pairs = [("answer", f"{state}:{hunt.search.id}")]
+        chosen = read_filter(session, collection_id, pairs, person=hunt.person)
+        return list_image_ids(session, collection_id, chosen).tolist()
+
+    assert ids("yes") == sorted([hunt.images[1].id, *first[:2]])
+    assert ids("no") == sorted(first[2:])
+    assert len(ids("none")) == 93
+    stranger = make_person(session, name="other", role="ecologist")
+    pairs = [("answer", f"yes:{hunt.search.id}")]
+    with pytest.raises(Exception, match="no such search"):
+        read_filter(session, collection_id, pairs, person=stranger)
+
+
+def test_filter_that_keeps_nothing_is_refused(hunt):
+    with pytest.raises(BadInput, match="No image is left"):
+        searching.filter_search(hunt.session, hunt.search, Filter((("deployment", "Z"),)))
+
+
+def test_replay_looks_only_where_it_is_told(hunt, settings, tmp_path):
+    session = hunt.session
+    for number, image in enumerate(hunt.images[::2]):  # the others have no known label
+        session.add(OracleLabel(image_id=image.id, label="heron" if number < 5 else "other"))
+    session.flush()
+    collection = hunt.search.collection
+    chosen = Filter((("deployment", "A"),))
+    oracle, folder = read_oracle_of(session, collection, settings=settings, chosen=chosen)
+    plan = ReplaySettings(
+        targets=("heron",), strategies=("pf-ma",), rounds=8, size=6, seeds=2, holdout=0.2
+    )
+    runs = run_replays(oracle, folder, plan, tmp_path / "replay")
+    even = {image.id for image in hunt.images[::2]}
+    for run in runs:
+        seen = {image_id for one in [run.opening, *run.shown] for image_id in one}
+        assert seen <= even
+        assert len(seen) == 40  # a fifth of the fifty is held out
+        assert run.rows[-1].recall == 1
+        assert not np.isnan(run.rows[-1].f1)
