@@ -5,13 +5,14 @@ import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database import is_among
 from app.indexing import OpenIndexes
+from app.metadata import list_columns
 from app.reporting import describe_images
 from app.searching import read_current_answers
 from app.seats import list_standing
@@ -45,6 +46,7 @@ class ExportRow:
     shown_because: str | None
     score_when_shown: float | None
     probability_when_shown: float | None
+    given: dict[str, Any]  # what brought tables say of it
 
 
 @dataclass(frozen=True)
@@ -63,25 +65,41 @@ def write_export(
     session: Session, search: Search, indexes: OpenIndexes, *, file_format: Format
 ) -> Iterator[str]:
     """The lines of an export: one for every image that has an answer, in order of path."""
-    return write_rows(export_rows(session, search, indexes), ExportRow, file_format)
+    rows = export_rows(session, search, indexes)
+    return write_rows(rows, ExportRow, file_format, _list_given(session, search))
 
 
 def write_states(
     session: Session, search: Search, indexes: OpenIndexes, *, file_format: Format
 ) -> Iterator[str]:
     """The lines of an export: one for every image of the collection, in order of path."""
-    return write_rows(state_rows(session, search, indexes), StateRow, file_format)
+    rows = state_rows(session, search, indexes)
+    return write_rows(rows, StateRow, file_format, _list_given(session, search))
 
 
 def write_rows(
-    rows: Iterator[ExportRow], kind: type[ExportRow], file_format: Format
+    rows: Iterator[ExportRow], kind: type[ExportRow], file_format: Format, given: list[str]
 ) -> Iterator[str]:
-    """Rows of one kind as lines."""
+    """Rows of one kind as lines.
+
+    Columns of brought tables come last in CSV, as given.NAME, and as one object in JSON Lines.
+    """
     if file_format == "jsonl":
         for row in rows:
             yield json.dumps(asdict(row), ensure_ascii=False) + "\n"
         return
-    yield from write_csv([field.name for field in fields(kind)], map(asdict, rows))
+    own = [field.name for field in fields(kind) if field.name != "given"]
+
+    def cells() -> Iterator[dict[str, object]]:
+        for row in rows:
+            said = {f"given.{name}": row.given.get(name) for name in given}
+            yield {name: getattr(row, name) for name in own} | said
+
+    yield from write_csv([*own, *(f"given.{name}" for name in given)], cells())
+
+
+def _list_given(session: Session, search: Search) -> list[str]:
+    return [column.name for column in list_columns(session, search.collection_id)]
 
 
 def write_csv(header: list[str], rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
@@ -145,6 +163,7 @@ def state_rows(
                 shown_because=place.reason if place else None,
                 score_when_shown=place.score if place else None,
                 probability_when_shown=place.probability if place else None,
+                given=image.given or {},
                 state=cast(State, answer) if answer else "left open" if place else "unseen",
                 folder=first_folder(image.path),
                 width=image.width,
