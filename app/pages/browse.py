@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from app.access import get_photo
+from app.access import get_collection, get_photo
 from app.browsing import (
     IMAGES_PER_PAGE,
     add_image_to_tray,
@@ -27,7 +27,7 @@ from app.browsing import (
     sample_images,
     suggest_names,
 )
-from app.collecting import describe_preparation, get_collection
+from app.collecting import describe_preparation
 from app.database import DbSession
 from app.errors import BadInput, EmbedderMismatch, NoWords, RefusedPhoto
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
@@ -83,7 +83,7 @@ def browse(
     With `choose` an admin ticks those to remove.
     """
     words = words.strip()
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     listing = list_images(session, collection_id, page=page)
     context: dict[str, Any] = {"mode": "pages", "images": listing.images}
     context["heading"] = f"All images, page {listing.page}"
@@ -171,7 +171,7 @@ def image_page(
     request: Request, session: DbSession, person: SignedIn, collection_id: Id, image_id: Id
 ) -> Response:
     """One image, large, with what is known of it."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     return render(
         request,
         "collection_image.html",
@@ -200,7 +200,7 @@ def add_to_tray(
     With `part=examples` it answers with the examples of the page that opens a search; the ticked
     ones (`image_ids`, `photo_ids`) stay ticked.
     """
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     if image_id is not None:
         add_image_to_tray(session, person, collection_id, image_id)
     added = keep_photos(session, person, collection_id, photo, request.app.state.settings)
@@ -227,7 +227,7 @@ def take_from_tray(
     return_to: Annotated[str, Form()] = "",
 ) -> Response:
     """Take one example out, or all of them."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     image_ids = [image_id] if image_id else []
     photo_ids = [photo_id] if photo_id else []
     if everything:
@@ -250,7 +250,7 @@ def new_search(
     words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
 ) -> Response:
     """The page that opens a search: with this image, these words, or all that is in the tray."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     ticked = None
     if image is not None:
         get_image(session, image, collection_id=collection_id)
@@ -284,7 +284,7 @@ def add_search(
     opening_key: Annotated[str | None, Form(max_length=64)] = None,
 ) -> Response:
     """Open the search, or show the form again with what was typed and what is wrong with it."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     settings = request.app.state.settings
     wrong: dict[str, str] = {}
     problem = None
