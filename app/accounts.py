@@ -15,12 +15,14 @@ from sqlalchemy import ColumnElement, Integer, cast, delete, func, select, updat
 from sqlalchemy.orm import Session
 
 from app.audit import note
+from app.database import ADDRESS_LOCK, NAME_LOCK
 from app.errors import BadInput, NameTaken, NotAllowed, NotFound, SignInLinkSpent
 from app.security import (
     add_login,
     add_token,
     check_person_name,
     client_address,
+    is_named_by_site,
     read_login_hash,
     revoke_token,
     same_name,
@@ -36,7 +38,6 @@ LOCKED_FOR = timedelta(minutes=15)
 TRIES_OF_NAME_HERE = 5  # one name from one address
 TRIES_OF_NAME = 25  # one name from anywhere: somebody else's tries must not lock a person out soon
 TRIES_HERE = 50  # any names from one address
-ADDRESS_LOCK, NAME_LOCK = 7_273_005, 7_273_006  # any numbers: first halves of advisory locks
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,13 @@ def list_accounts(session: Session) -> list[Account]:
     ]
 
 
-def rename(session: Session, person: Person, name: str) -> None:
+def rename(session: Session, person: Person, name: str, *, request: Request) -> None:
     """Give oneself another name, by which one then signs in."""
+    if is_named_by_site(request):
+        raise BadInput(
+            "Your site signs you in by this name, and by it Rarefind knows what is yours. It can't "
+            "be changed here."
+        )
     name = check_person_name(name)
     other = select(Person.id).where(same_name(name), Person.id != person.id)
     if session.scalar(other) is not None:

@@ -133,14 +133,6 @@ def list_collections(session: Session, person: Person, *, now: datetime) -> list
     ]
 
 
-def get_collection(session: Session, collection_id: int) -> Collection:
-    """The collection, or NotFound."""
-    collection = session.get(Collection, collection_id)
-    if collection is None:
-        raise NotFound("There is no such collection.")
-    return collection
-
-
 def describe_preparation(session: Session, collection: Collection, *, now: datetime) -> Preparation:
     """What the newest import and the newest index say together."""
     run = session.scalar(
@@ -215,7 +207,9 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
 
 def describe_collection(session: Session, collection_id: int) -> CollectionFacts:
     """Counts and what the images' metadata says; never their labels."""
-    collection = get_collection(session, collection_id)
+    collection = session.get(Collection, collection_id)
+    if collection is None:
+        raise NotFound("There is no such collection.")
     own = (Image.collection_id == collection_id) & Image.removed_at.is_(None)
     totals = session.execute(
         select(

@@ -47,7 +47,15 @@ KEEPALIVES = {
     "tcp_keepalives_interval": 5,
     "tcp_keepalives_count": 3,
 }
-MIGRATION_LOCK = 7_273_001  # any number, so that two starts don't migrate at the same time
+# Advisory locks: any numbers, each its own. By the first no two starts migrate at the same time;
+# the others are first halves, the second says of which collection, replay, job, name or address.
+MIGRATION_LOCK = 7_273_001
+IMPORT_LOCK = 7_273_002
+INDEX_LOCK = 7_273_003
+REPLAY_LOCK = 7_273_004
+JOB_LOCK = 7_273_005
+NAME_LOCK = 7_273_006
+ADDRESS_LOCK = 7_273_007
 
 
 class Database:

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from app.ahead import WithVector, begin_embedding, without_vectors
 from app.camtrap import Package, read_package
-from app.database import Database, is_among
+from app.database import IMPORT_LOCK, Database, is_among
 from app.deploying import join_by_folder, keep_deployments
 from app.errors import (
     BadInput,
@@ -79,7 +79,6 @@ CRASH: ReadImage | Refusal = Refusal(
 # Nothing about these can change while the file does not: they are not read again.
 FINAL_REASONS = (NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY, DAMAGED)
 EXAMPLES = 3  # named for each reason, and of label rows without an image
-IMPORT_LOCK = 7_273_002  # any number: the first half of the advisory lock of a running import
 
 
 @dataclass(frozen=True, slots=True)

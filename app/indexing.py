@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import ahead
-from app.database import Database, is_among
+from app.database import INDEX_LOCK, Database, is_among
 from app.engine import EngineError
 from app.engine import combined as engine_combined
 from app.engine import index as engine_index
@@ -55,7 +55,6 @@ MOST_LOADED = 3  # embedders in memory: two of a combined index, and one more
 COPY_ROWS = 8_192  # vectors in memory at once while copying
 CRASH: Pixels | Refusal = Refusal(DAMAGED, "Decoding it ended the process: it is damaged or huge.")
 PLAN = "planned_ids.npy"  # the image of each row of a building folder
-INDEX_LOCK = 7_273_003  # any number: the first half of the advisory lock of a running build
 
 ImageIds = NDArray[np.int64]
 _Prepared = list[Pixels | Refusal]

@@ -23,7 +23,7 @@ from sqlalchemy import Cast, Connection, Integer, cast, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.database import Database
+from app.database import JOB_LOCK, Database
 from app.deleting import empty_bin
 from app.engine import EngineError
 from app.errors import NotFound, RarefindError
@@ -33,7 +33,6 @@ from app.replays import list_unfinished_replays, resume_replay, stop_replay
 from app.settings import Settings
 from app.tables import Job, Person, Replay
 
-JOB_LOCK = 7_273_005  # any number: the first half of the advisory lock of a running job
 UNFINISHED = ("waiting", "running")
 TASK = "run_job"
 NOT_IN_QUEUE = "NOT EXISTS (SELECT FROM procrastinate_jobs AS q WHERE q.id = jobs.queue_id)"

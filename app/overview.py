@@ -14,25 +14,11 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
-from app.collecting import describe_preparation
-from app.tables import (
-    Action,
-    Answer,
-    Collection,
-    Image,
-    ImageIndex,
-    Import,
-    LoginSession,
-    Person,
-    Replay,
-    Round,
-    Search,
-    SignInLink,
-)
+from app.access import sees_search
+from app.accounts import list_accounts
+from app.tables import Action, Answer, Collection, Image, ImageIndex, Person, Round, Search
 
 MOST_SEARCHES = 20
-MOST_FAILED = 20
-FAILED_DAYS = 30
 SPEED_DAYS = 7
 MEASURED_FOR_S = 60  # folder sizes are as good as new for so long
 LEAST_FREE_BYTES = 5_000_000_000
@@ -40,7 +26,8 @@ LEAST_FREE_SHARE = 0.1  # of what the data folder takes
 # In the order of docs/operations.md, "What is where".
 PARTS = {
     "postgres": "The database: every answer",
-    "originals": "Originals unpacked from zips or copied",
+    "originals": "Originals uploaded, unpacked from zips or copied",
+    "uploads": "Files that are being uploaded",
     "photos": "Example photos that people uploaded",
     "thumbnails": "Smaller renditions of the images",
     "indexes": "Indexes",
@@ -77,19 +64,6 @@ class PersonLine:
     person: Person
     last_seen_at: datetime | None
     search_count: int
-
-
-@dataclass(frozen=True)
-class Work:
-    """Something that goes on in the background, or that failed."""
-
-    title: str
-    href: str
-    state: str
-    at: datetime | None
-    done: int = 0
-    total: int = 0
-    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,18 +123,20 @@ class FolderSizes:
 
 
 def list_collection_lines(session: Session) -> list[CollectionLine]:
-    """Every collection, by name."""
+    """Every collection but those in the bin, by name; removed images do not count."""
     images = {
         collection_id: (count, int(size))
         for collection_id, count, size in session.execute(
-            select(Image.collection_id, func.count(), func.sum(Image.size_bytes)).group_by(
-                Image.collection_id
-            )
+            select(Image.collection_id, func.count(), func.sum(Image.size_bytes))
+            .where(Image.removed_at.is_(None))
+            .group_by(Image.collection_id)
         )
     }
     searches = dict(
         session.execute(
-            select(Search.collection_id, func.count()).group_by(Search.collection_id)
+            select(Search.collection_id, func.count())
+            .where(Search.deleted_at.is_(None))
+            .group_by(Search.collection_id)
         ).all()
     )
     indexes: dict[int, list[ImageIndex]] = defaultdict(list)
@@ -169,15 +145,18 @@ def list_collection_lines(session: Session) -> list[CollectionLine]:
         indexes[row.collection_id].append(row)
     return [
         CollectionLine(one, *images.get(one.id, (0, 0)), indexes[one.id], searches.get(one.id, 0))
-        for one in session.scalars(select(Collection).order_by(Collection.name))
+        for one in session.scalars(
+            select(Collection).where(Collection.deleted_at.is_(None)).order_by(Collection.name)
+        )
     ]
 
 
-def list_recent_searches(session: Session) -> list[SearchLine]:
-    """The searches touched last, newest first, with who answered and how much."""
+def list_recent_searches(session: Session, person: Person) -> list[SearchLine]:
+    """The searches a person sees, touched last first, with who answered and how much."""
     recent = session.scalars(
         select(Search)
         .options(joinedload(Search.collection), joinedload(Search.owner))
+        .where(sees_search(person))
         .order_by(Search.touched_at.desc(), Search.id.desc())
         .limit(MOST_SEARCHES)
     ).all()
@@ -212,63 +191,35 @@ def list_recent_searches(session: Session) -> list[SearchLine]:
     return [SearchLine(one, people[one.id], *counts.get(one.id, (0, 0))) for one in recent]
 
 
+def count_unseen_searches(session: Session, person: Person) -> int:
+    """Searches of others that a person does not see; those in the bin do not count."""
+    query = select(func.count()).select_from(Search).join(Search.collection)
+    return session.scalars(
+        query.where(
+            Search.deleted_at.is_(None), Collection.deleted_at.is_(None), ~sees_search(person)
+        )
+    ).one()
+
+
 def list_people(session: Session) -> list[PersonLine]:
     """Every person, who was here last first."""
-    seen: dict[int, list[datetime]] = defaultdict(list)
-    for query in (
-        select(Action.person_id, func.max(Action.at)).group_by(Action.person_id),
-        select(SignInLink.person_id, func.max(SignInLink.used_at)).group_by(SignInLink.person_id),
-        select(LoginSession.person_id, func.max(LoginSession.made_at)).group_by(
-            LoginSession.person_id
-        ),
-    ):
-        for person_id, at in session.execute(query):
-            if at is not None:
-                seen[person_id].append(at)
+    newest = select(Action.person_id, func.max(Action.at)).group_by(Action.person_id)
+    acted = dict(session.execute(newest).all())
     counts = dict(
-        session.execute(select(Search.owner_id, func.count()).group_by(Search.owner_id)).all()
+        session.execute(
+            select(Search.owner_id, func.count())
+            .join(Search.collection)
+            .where(Search.deleted_at.is_(None), Collection.deleted_at.is_(None))
+            .group_by(Search.owner_id)
+        ).all()
     )
-    lines = [
-        PersonLine(one, max(seen[one.id], default=None), counts.get(one.id, 0))
-        for one in session.scalars(select(Person).order_by(Person.name, Person.id))
-    ]
+    lines = []
+    for account in list_accounts(session):
+        number = account.person.id
+        seen = [at for at in (account.seen_at, acted.get(number)) if at is not None]
+        lines.append(PersonLine(account.person, max(seen, default=None), counts.get(number, 0)))
     long_ago = datetime.min.replace(tzinfo=UTC)
     return sorted(lines, key=lambda line: line.last_seen_at or long_ago, reverse=True)
-
-
-def list_work(session: Session, *, now: datetime) -> tuple[list[Work], list[Work]]:
-    """What goes on in the background, and what failed in the last month, the newest first."""
-    going_on, failed = [], []
-    collections = {one.id: one for one in session.scalars(select(Collection))}
-    for collection in collections.values():
-        stands = describe_preparation(session, collection, now=now)
-        if stands.is_running:
-            title = f"Preparing {collection.name}"
-            state = "no sign of life" if stands.stalled else stands.stage
-            href = f"/collections/{collection.id}"
-            going_on.append(Work(title, href, state, None, stands.done, stands.total))
-    since = now - timedelta(days=FAILED_DAYS)
-    for made in session.scalars(select(Replay).order_by(Replay.id.desc())):
-        title = f"Replay {made.id} of {collections[made.collection_id].name}"
-        href = f"/collections/{made.collection_id}/replays/{made.id}"
-        if made.state in ("waiting", "running"):
-            at = made.started_at or made.made_at
-            going_on.append(Work(title, href, made.state, at, made.done_count, made.run_count))
-        elif made.state == "failed" and (made.ended_at or made.made_at) >= since:
-            at = made.ended_at or made.made_at
-            failed.append(Work(title, href, "failed", at, problem=made.problem))
-    ended = select(Import).where(Import.state == "failed", Import.updated_at >= since)
-    for run in session.scalars(ended):
-        title = f"Adding images to {collections[run.collection_id].name}"
-        href = f"/collections/{run.collection_id}"
-        failed.append(Work(title, href, "failed", run.ended_at, problem=run.problem))
-    broken = select(ImageIndex).where(ImageIndex.state == "failed", ImageIndex.updated_at >= since)
-    for row in session.scalars(broken):
-        title = f"Preparing {collections[row.collection_id].name} with {row.embedder}"
-        href = f"/collections/{row.collection_id}"
-        failed.append(Work(title, href, "failed", row.updated_at, problem=row.problem))
-    failed.sort(key=lambda one: one.at or since, reverse=True)
-    return going_on, failed[:MOST_FAILED]
 
 
 def measure_speed(session: Session, *, now: datetime) -> Speed:

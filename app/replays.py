@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Cast, Integer, cast, func, select, update
 from sqlalchemy.orm import Session
 
-from app.database import Database
+from app.database import REPLAY_LOCK, Database
 from app.errors import BadInput, NotFound, RarefindError
 from app.evaluation import (
     USUAL_SIZES,
@@ -34,8 +34,7 @@ from app.replay_report import find_thumbnails, write_report
 from app.settings import Settings
 from app.tables import Collection, Image, OracleLabel, Person, Replay
 
-MOST_RUNS = 5_000  # hours in the one background thread; the command line plays on many processes
-REPLAY_LOCK = 7_273_004  # any number: the first half of the advisory lock of a played replay
+MOST_RUNS = 5_000  # hours of one worker; the command line plays on many processes
 
 logger = logging.getLogger(__name__)
 

@@ -348,8 +348,8 @@ def submit_answers(
     `rest_are_no` answers no for every image of the round that has no answer, and is remembered; in
     a shared search not for those that went to somebody else meanwhile.
     """
+    started = time.perf_counter()  # waiting for one's turn is waiting, too
     _lock(session, search)
-    started = time.perf_counter()
     if _is_repeated(session, search, gesture_key):
         return Submitted(already=True)
     _check_values(session, search, round_id, values)

@@ -189,6 +189,7 @@ def find_person(request: Request, session: DbSession) -> Person | None:
         ):
             raise NotSignedIn("The proxy before Rarefind did not send the secret they share.")
         person = get_remote_person(session, named, settings)
+        request.state.named_by_site = True
     elif token_hash := read_login_hash(request):
         login = session.get(LoginSession, token_hash)
         if login and login.revoked_at is None and login.expires_at > datetime.now(UTC):
@@ -314,6 +315,11 @@ def get_remote_person(session: Session, named: str, settings: Settings) -> Perso
         session.execute(made.on_conflict_do_nothing())
         person = session.scalars(query).one()
     return person
+
+
+def is_named_by_site(request: Request) -> bool:
+    """Whether a proxy signed the person in: by its name for them it finds them again."""
+    return getattr(request.state, "named_by_site", False)
 
 
 def check_person_name(name: str) -> str:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import case, select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, contains_eager, joinedload
 
+from app.access import sees_collection
 from app.tables import Job, Person
 
 ENDED_SHOWN = 50  # newest first
@@ -38,8 +39,16 @@ class Work:
 
 
 def list_work(session: Session, person: Person, *, now: datetime) -> dict[str, list[Work]]:
-    """Work by where it stands: running, waiting, ended. Admins see all, others their own."""
-    query = select(Job).options(joinedload(Job.collection), joinedload(Job.person))
+    """Work by where it stands: running, waiting, ended. Admins see all, others their own.
+
+    Only of collections the person sees, so of none in the bin.
+    """
+    query = (
+        select(Job)
+        .join(Job.collection)
+        .where(sees_collection(person))
+        .options(contains_eager(Job.collection), joinedload(Job.person))
+    )
     if person.role != "admin":
         query = query.filter_by(person_id=person.id)
     unfinished = session.scalars(

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
-from app.access import get_own_search, get_search, may_answer
+from app.access import get_collection, get_own_search, get_search, may_answer
 from app.api.models import (
     LARGEST_ID,
     CardModel,
@@ -33,7 +33,7 @@ from app.api.models import (
 )
 from app.audit import note
 from app.browsing import list_images_after
-from app.collecting import get_collection, list_collections
+from app.collecting import list_collections
 from app.database import DbSession
 from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
@@ -87,13 +87,13 @@ def read_collections(session: DbSession, person: SignedIn) -> list[CollectionMod
 @router.get("/collections/{collection_id}/images", tags=["collections"])
 def read_images(
     session: DbSession,
-    person: SignedIn,  # noqa: ARG001
+    person: SignedIn,
     collection_id: Id,
     after: Annotated[int, Query(ge=0, le=LARGEST_ID, description="The last id you have.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
 ) -> list[ImageModel]:
     """The images of a collection by id; ask again from the last one until the list is empty."""
-    get_collection(session, collection_id)
+    get_collection(session, person, collection_id)
     return [
         ImageModel(
             image_id=image.id,
@@ -110,11 +110,11 @@ def read_images(
 @router.get("/collections/{collection_id}/indexes", tags=["collections"])
 def read_indexes(
     session: DbSession,
-    person: SignedIn,  # noqa: ARG001
+    person: SignedIn,
     collection_id: Id,
 ) -> list[IndexModel]:
     """The indexes of a collection side by side, the newest first."""
-    get_collection(session, collection_id)
+    get_collection(session, person, collection_id)
     return [
         IndexModel.model_validate(one, from_attributes=True)
         for one in list_indexes(session, collection_id)

@@ -18,7 +18,7 @@ from app.database import DbSession
 from app.errors import BadInput, NameTaken
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render
-from app.security import Present, list_tokens, read_login_hash
+from app.security import Present, is_named_by_site, list_tokens, read_login_hash
 from app.tables import Person
 
 Text = Annotated[str, Form(max_length=1_000)]
@@ -38,7 +38,7 @@ def account_page(request: Request, session: DbSession, person: Present) -> Respo
 def keep_name(request: Request, session: DbSession, person: Present, name: Text = "") -> Response:
     """Take another name."""
     try:
-        rename(session, person, name)
+        rename(session, person, name, request=request)
     except (BadInput, NameTaken) as error:
         return render_account(request, session, person, wrong={"name": str(error)}, name=name)
     return see_other("/account?done=name")
@@ -61,7 +61,7 @@ def keep_password(
             raise BadInput("The two passwords differ. Type the same one twice.")
         with session.begin_nested():  # a password that can't be used leaves the name as it was
             if name and person.password_hash is None:
-                rename(session, person, name)
+                rename(session, person, name, request=request)
             wrong = change_password(session, person, old=old, new=new, request=request)
     except (BadInput, NameTaken) as error:
         session.refresh(person)
@@ -143,5 +143,6 @@ def render_account(
         logins=list_logins(session, person),
         here=here,
         done=request.query_params.get("done"),
+        named_by_site=is_named_by_site(request),
         has_accounts=request.app.state.settings.auth == "accounts",
     )

@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from app.access import get_photo
+from app.access import get_collection, get_photo
 from app.browsing import (
     IMAGES_PER_PAGE,
     add_image_to_tray,
@@ -27,7 +27,7 @@ from app.browsing import (
     sample_images,
     suggest_names,
 )
-from app.collecting import describe_preparation, get_collection
+from app.collecting import describe_preparation
 from app.database import DbSession
 from app.errors import BadInput, EmbedderMismatch, NoWords, RefusedPhoto
 from app.filtering import Filter, count_kept, pick_pairs, read_filter
@@ -87,7 +87,7 @@ def browse(
     `choose` an admin ticks those to remove.
     """
     words = words.strip()
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     query = request.query_params.multi_items()
     chosen = read_filter(session, collection_id, pick_pairs(query), person=person)
     listing = list_images(session, collection_id, page=page, chosen=chosen)
@@ -180,7 +180,7 @@ def image_page(
     request: Request, session: DbSession, person: SignedIn, collection_id: Id, image_id: Id
 ) -> Response:
     """One image, large, with what is known of it."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     pairs = pick_pairs(request.query_params.multi_items())
     chosen = read_filter(session, collection_id, pairs, person=person)
     return render(
@@ -212,7 +212,7 @@ def add_to_tray(
     With `part=examples` it answers with the examples of the page that opens a search; the ticked
     ones (`image_ids`, `photo_ids`) stay ticked.
     """
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     if image_id is not None:
         add_image_to_tray(session, person, collection_id, image_id)
     added = keep_photos(session, person, collection_id, photo, request.app.state.settings)
@@ -239,7 +239,7 @@ def take_from_tray(
     return_to: Annotated[str, Form()] = "",
 ) -> Response:
     """Take one example out, or all of them."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     image_ids = [image_id] if image_id else []
     photo_ids = [photo_id] if photo_id else []
     if everything:
@@ -262,7 +262,7 @@ def new_search(
     words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
 ) -> Response:
     """The page that opens a search: with this image, these words, or all that is in the tray."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     ticked = None
     if image is not None:
         get_image(session, image, collection_id=collection_id)
@@ -301,7 +301,7 @@ def add_search(
     pairs: FilterFields = (),
 ) -> Response:
     """Open the search, or show the form again with what was typed and what is wrong with it."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     settings = request.app.state.settings
     wrong: dict[str, str] = {}
     problem = None

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 from sqlalchemy.orm import Session
 
-from app.access import list_people_of, may_open
+from app.access import get_collection, list_people_of, may_open
 from app.audit import note
 from app.collecting import (
     describe_collection,
     describe_preparation,
-    get_collection,
     list_refused,
 )
 from app.database import DbSession
@@ -132,7 +131,7 @@ def progress(
     request: Request, session: DbSession, person: SignedIn, collection_id: Id, stage: str = ""
 ) -> Response:
     """How the preparation stands; past `stage`, the whole page is loaded again."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     if not wants_fragment(request):
         return see_other(f"/collections/{collection_id}")
     preparation = describe_preparation(session, collection, now=datetime.now(UTC))
@@ -160,7 +159,7 @@ def add_images(
     labels_file: Text = "",
 ) -> Response:
     """Import what is new in a folder or zip, or go on with an import that stopped."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, admin, collection_id)
     form = {"source": source, "keep_copy": keep_copy, "labels": labels, "labels_file": labels_file}
     wrong = find_wrong_sources(form, request.app.state.settings)
     if not wrong:
@@ -171,9 +170,9 @@ def add_images(
 
 
 @router.post("/{collection_id}/stop")
-def stop(session: DbSession, _admin: Admin, collection_id: Id) -> Response:
+def stop(session: DbSession, admin: Admin, collection_id: Id) -> Response:
     """Stop preparing; what is done is kept, and can be gone on with."""
-    get_collection(session, collection_id)
+    get_collection(session, admin, collection_id)
     stop_preparing(session, collection_id)
     return see_other(f"/collections/{collection_id}")
 
@@ -192,7 +191,7 @@ def refused_files(
         request,
         "collection_refused.html",
         person=person,
-        collection=get_collection(session, collection_id),
+        collection=get_collection(session, person, collection_id),
         reasons=describe_collection(session, collection_id).refused,
         refused=list_refused(session, collection_id, reason=reason, page=page),
         reason=reason,

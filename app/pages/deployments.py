@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from sqlalchemy.orm import Session
 
-from app.collecting import get_collection
+from app.access import get_collection
 from app.database import DbSession
 from app.deploying import change_deployment, list_deployments, list_folders, take_folders
 from app.errors import BadInput
@@ -30,7 +30,7 @@ def deployments(
 @router.post("/folders")
 def add_from_folders(session: DbSession, admin: Admin, collection_id: Id) -> Response:
     """Make a deployment of each first folder."""
-    get_collection(session, collection_id)
+    get_collection(session, admin, collection_id)
     take_folders(session, collection_id, person=admin)
     return see_other(f"/collections/{collection_id}/deployments")
 
@@ -48,7 +48,7 @@ def change(
     clock_shift: Text = "",
 ) -> Response:
     """Change a deployment; its images follow."""
-    get_collection(session, collection_id)
+    get_collection(session, admin, collection_id)
     try:
         with session.begin_nested():
             change_deployment(
@@ -83,7 +83,7 @@ def render_deployments(
         "deployments.html",
         status=422 if wrong else 200,
         person=person,
-        collection=get_collection(session, collection_id),
+        collection=get_collection(session, person, collection_id),
         deployments=list_deployments(session, collection_id),
         folders=list_folders(session, collection_id),
         wrong=wrong,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request, Response
 from sqlalchemy.orm import Session
 
-from app.collecting import get_collection
+from app.access import get_collection
 from app.database import DbSession
 from app.indexes import list_builds, list_indexes, list_more_embedders
 from app.indexing import check_embedder
@@ -26,7 +26,7 @@ def show_indexes(
     request: Request, session: DbSession, person: SignedIn, collection_id: Id
 ) -> Response:
     """How the indexes stand: the part of the collection's page that looks again by itself."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     if not wants_fragment(request):
         return see_other(f"/collections/{collection_id}#indexes")
     context = describe_indexes(session, collection, request.app.state.settings)
@@ -36,7 +36,7 @@ def show_indexes(
 @router.post("")
 def add_index(session: DbSession, admin: Admin, collection_id: Id, embedder: Text = "") -> Response:
     """Prepare the collection with one more embedder, in the background, or try again."""
-    get_collection(session, collection_id)
+    get_collection(session, admin, collection_id)
     if embedder not in {build.embedder for build in list_builds(session, collection_id)}:
         check_embedder(embedder)
     add_job(session, "index", collection_id=collection_id, person=admin, embedder=embedder)
@@ -52,7 +52,7 @@ def add_combined(
     second: Text = "",
 ) -> Response:
     """Make one index of two, in the background."""
-    get_collection(session, collection_id)
+    get_collection(session, admin, collection_id)
     add_job(
         session, "combine", collection_id=collection_id, person=admin, first=first, second=second
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from sqlalchemy.orm import Session
 
-from app.collecting import get_collection
+from app.access import get_collection
 from app.database import DbSession
 from app.errors import BadInput, LabelsNotUsable
 from app.metadata import TableSummary, add_table, describe_metadata, forget_column
@@ -40,7 +40,7 @@ def add(
     table: Annotated[UploadFile | None, File()] = None,
 ) -> Response:
     """Keep what a table says beside the images; the answer says what came of it."""
-    get_collection(session, collection_id)
+    get_collection(session, admin, collection_id)
     try:
         if table is None or not table.filename:
             raise BadInput("Choose a CSV file first.")
@@ -63,7 +63,7 @@ def forget(
     session: DbSession, admin: Admin, collection_id: Id, column: Annotated[str, Form()] = ""
 ) -> Response:
     """Take a column away from every image."""
-    get_collection(session, collection_id)
+    get_collection(session, admin, collection_id)
     forget_column(session, collection_id, column, person=admin)
     return see_other(f"/collections/{collection_id}/metadata")
 
@@ -84,7 +84,7 @@ def render_tables(
         "metadata.html",
         status=422 if wrong else 200,
         person=person,
-        collection=get_collection(session, collection_id),
+        collection=get_collection(session, person, collection_id),
         metadata=describe_metadata(session, collection_id, page=page),
         wrong=wrong,
         added=added,

@@ -8,15 +8,16 @@ from fastapi import APIRouter, Request, Response
 
 from app.database import DbSession
 from app.overview import (
+    count_unseen_searches,
     list_collection_lines,
     list_people,
     list_recent_searches,
-    list_work,
     measure_speed,
 )
 from app.pages.addresses import see_other
 from app.pages.rendering import render, wants_fragment
 from app.security import Admin
+from app.work import list_work
 
 router = APIRouter(prefix="/overview")
 
@@ -27,17 +28,16 @@ def overview_page(
 ) -> Response:
     """Everything that the database knows; the disk loads after, or comes at once."""
     now = datetime.now(UTC)
-    going_on, failed = list_work(session, now=now)
     speed = measure_speed(session, now=now)
     return render(
         request,
         "overview.html",
         person=person,
         collections=list_collection_lines(session),
-        searches=list_recent_searches(session),
+        searches=list_recent_searches(session, person),
+        unseen_count=count_unseen_searches(session, person),
         people=list_people(session),
-        going_on=going_on,
-        failed=failed,
+        work=list_work(session, person, now=now),
         speed=speed,
         hour_rows=[[at.isoformat(), count] for at, count in speed.hours],
         disk=request.app.state.folder_sizes.get() if whole else None,

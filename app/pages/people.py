@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 from sqlalchemy.orm import Session
 
 from app.accounts import (
@@ -18,7 +18,7 @@ from app.database import DbSession
 from app.errors import BadInput, NameTaken, NotAllowed
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render
-from app.security import Admin
+from app.security import Admin, get_present
 from app.tables import Person
 
 Text = Annotated[str, Form(max_length=1_000)]
@@ -28,6 +28,8 @@ ROLE_WORDS = {
     "evaluator": "searches, and replays searches on known labels",
     "admin": "everything: collections, people, the log",
 }
+# The answer shows a link that sets a password: a token that reads it could sign in as anybody.
+IN_PERSON = [Depends(get_present)]
 
 router = APIRouter()
 
@@ -38,7 +40,7 @@ def people_page(request: Request, session: DbSession, admin: Admin) -> Response:
     return render_people(request, session, admin)
 
 
-@router.post("/people")
+@router.post("/people", dependencies=IN_PERSON)
 def add_one(
     request: Request, session: DbSession, admin: Admin, name: Text = "", role: Text = "ecologist"
 ) -> Response:
@@ -63,7 +65,7 @@ def set_role(
     return see_other("/people")
 
 
-@router.post("/people/{person_id}/reset")
+@router.post("/people/{person_id}/reset", dependencies=IN_PERSON)
 def reset(request: Request, session: DbSession, admin: Admin, person_id: Id) -> Response:
     """Sign a person out everywhere; the answer shows the link by which they set a new password."""
     return render_link(request, session, admin, get_account(session, person_id))

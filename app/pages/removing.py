@@ -6,8 +6,8 @@ from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from app.access import get_collection
 from app.browsing import IMAGES_PER_PAGE
-from app.collecting import get_collection
 from app.database import DbSession
 from app.errors import BadInput
 from app.jobs import add_job
@@ -33,7 +33,7 @@ def ask_before_removing(
     image_ids: ImageIds = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
     """What removing the chosen images will mean; nothing is changed yet."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, admin, collection_id)
     removal = describe_removal(session, collection_id, image_ids)
     if not removal.images:
         raise BadInput("No image was chosen. Go back, tick those to remove, and try again.")
@@ -45,7 +45,7 @@ def removed(
     request: Request, session: DbSession, person: SignedIn, collection_id: Id, page: PageNumber = 1
 ) -> Response:
     """The removed images, to be put back."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     listing = list_removed(session, collection_id, page=page)
     return render(request, "removed.html", person=person, collection=collection, listing=listing)
 
@@ -58,7 +58,7 @@ def remove(
     image_ids: ImageIds = [],  # noqa: B006
 ) -> Response:
     """Remove images; indexes are made without them in the background."""
-    get_collection(session, collection_id)
+    get_collection(session, admin, collection_id)
     remove_images(session, collection_id, image_ids, person=admin)
     return _update_indexes(session, admin, collection_id)
 
@@ -71,7 +71,7 @@ def put_back(
     image_ids: ImageIds = [],  # noqa: B006
 ) -> Response:
     """Put removed images back; indexes are made with them in the background."""
-    get_collection(session, collection_id)
+    get_collection(session, admin, collection_id)
     put_back_images(session, collection_id, image_ids, person=admin)
     return _update_indexes(session, admin, collection_id)
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import FileResponse
 from sqlalchemy.orm import Session
 
-from app.collecting import get_collection
+from app.access import get_collection
 from app.database import DbSession
 from app.errors import BadInput, NotFound
 from app.evaluation import RIVAL, ReplaySettings
@@ -62,7 +62,7 @@ def replays_page(
     request: Request, session: DbSession, person: Evaluator, collection_id: Id
 ) -> Response:
     """Past replays of a collection, and the form that starts one."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     form: dict[str, Any] = {
         **USUAL,
         "targets": [one.name for one in list_target_choices(session, collection_id) if one.usual],
@@ -84,7 +84,7 @@ def start(
     seeds: Number = USUAL["seeds"],
 ) -> Response:
     """Start a replay, or show what is wrong with the form."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     state = request.app.state
     form = {
         "targets": targets,
@@ -121,7 +121,7 @@ def compare(
     of: Annotated[list[OtherId], Query()] = [],  # noqa: B006
 ) -> Response:
     """Two replays side by side."""
-    collection = get_collection(session, collection_id)
+    collection = get_collection(session, person, collection_id)
     if len(of) != 2:
         sentence = "Tick two replays to compare them."
         return render_replays(request, session, person, collection, None, problem=sentence)
@@ -298,7 +298,7 @@ def describe(
     replay = get_replay(session, collection_id, replay_id)
     return {
         "person": person,
-        "collection": get_collection(session, collection_id),
+        "collection": get_collection(session, person, collection_id),
         "replay": replay,
         "left_s": time_left_s(replay, now=datetime.now(UTC)),
     }

@@ -428,6 +428,9 @@ def test_lists_hold_only_what_may_be_seen(world):
         token = client.get("/api/v1/collections").json()
         assert len(token) == (name in SEE)
         assert len(client.get("/api/v1/searches").json()) == (name in IN)
+    overview = world.signed_in["ann"].get("/overview")
+    assert overview.status_code == 200 and "Secret heron" not in overview.text
+    assert "Secret pond" in overview.text and "1 search of other people" in overview.text
 
 
 def test_search_open_to_view_is_looked_at_and_not_changed(world):
@@ -467,6 +470,18 @@ def test_token_does_no_more_than_its_scope(world):
         searcher = add_token(session, world.people["ann"], "search", scope="search")
     admin_page = world.web.get("/people", headers={"Authorization": f"Bearer {searcher}"})
     assert admin_page.status_code == 403
+
+
+def test_token_reads_no_link_that_sets_a_password(world):
+    """Else whoever has one signs in as anybody, for good."""
+    with world.web.app.state.database.session() as session:
+        token = add_token(session, world.people["ann"], "all", scope="admin")
+    with_token = {"Authorization": f"Bearer {token}"}
+    assert world.web.get("/people", headers=with_token).status_code == 200
+    for path in (f"/people/{world.people['ann'].id}/reset", "/people"):
+        answer = world.web.post(path, data={"name": "Xaver"}, headers=with_token)
+        assert answer.status_code == 403 and "password?token=" not in answer.text
+    assert "Xaver" not in world.web.get("/people", headers=with_token).text
 
 
 def test_page_that_may_only_be_looked_at_says_so_to_its_style(world):

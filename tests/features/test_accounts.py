@@ -3,6 +3,7 @@
 import re
 import threading
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from pydantic import ValidationError
@@ -225,6 +226,12 @@ def test_proxy_that_signs_people_in_must_know_the_secret(settings, own_database_
             assert "Zoë" in web.get("/", headers=right).text
         assert web.get("/people", headers=right).status_code == 403
         assert web.get("/").status_code == 401
+        # Under another name the proxy would not find her again: she would be somebody new.
+        assert "can't be changed here" in unescape(web.get("/account", headers=right).text)
+        for path in ("name", "password"):
+            data = {"name": "Zora", "new": "four words in a row", "again": "four words in a row"}
+            refused = web.post(f"/account/{path}", data=data, headers=right)
+            assert refused.status_code == 422
         with app.state.database.session() as session:
             (zoe,) = session.scalars(select(Person))
             assert (zoe.name, zoe.role) == ("Zoë", "ecologist")

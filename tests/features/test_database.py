@@ -12,6 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
+from app import database as app_database
 from app.database import open_database
 from app.errors import DatabaseNotUsable
 from app.settings import Settings
@@ -108,3 +109,8 @@ def test_session_rolls_back_on_an_error(own_database):
         raise ZeroDivisionError
     with own_database.session() as session:
         assert session.scalar(text("SELECT count(*) FROM people")) == 0
+
+
+def test_no_two_advisory_locks_share_a_number():
+    locks = {name: value for name, value in vars(app_database).items() if name.endswith("_LOCK")}
+    assert len(set(locks.values())) == len(locks) == 7
