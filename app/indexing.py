@@ -556,6 +556,12 @@ def _embed_missing(
                 _record(database, row, done, refused)
                 chunk, refused, recorded_at = [], {}, time.monotonic()
                 yield done
+    if done != len(image_ids):  # then rows may be those of other images
+        shutil.rmtree(building)
+        raise RarefindError(
+            f"Of {len(image_ids):,} images {done + len(chunk):,} came back from being read. What "
+            "was prepared was thrown away; prepare the collection again."
+        )
 
 
 def _read_plan(database: Database, row: ImageIndex, building: Path) -> ImageIds | None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -351,6 +352,30 @@ def test_a_file_that_kills_its_reader_is_left_out_alone(
     embedder.prepare = Preparation(resize_side=12, crop_side=10)
     assert_own_vectors(open_row(settings, row), images[:18] + images[19:], embedder)
     assert "ended the process" in list_left_out(database, row)[images[18].id]
+
+
+def test_a_reader_killed_while_a_chunk_is_recorded_moves_no_vector(
+    database: Database,
+    collection: Collection,
+    settings: Settings,
+    embedder: HashEmbedder,
+    build: Build,
+    tmp_path: Path,
+) -> None:
+    images = add_images(database, collection, tmp_path, range(160))
+    killed: list[int] = []
+
+    def kill_once(done: int, _total: int) -> None:
+        if done and not killed:
+            killed.extend(child.pid for child in active_children() if child.pid)
+            os.kill(killed[0], signal.SIGKILL)
+            time.sleep(0.15)  # busy meanwhile: the next files go to processes that are gone
+
+    row = build(progress=kill_once)
+    assert killed
+    assert_own_vectors(open_row(settings, row), images, embedder)
+    assert (row.image_count, row.done_count) == (160, 160)
+    assert list_left_out(database, row) == {}
 
 
 def test_a_vector_that_is_none_leaves_its_image_out(
