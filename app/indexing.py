@@ -331,8 +331,8 @@ def _claim(
                 .filter_by(collection_id=collection_id, state="building")
                 .order_by(ImageIndex.id.desc())
             ).first()
-            if counts is not None:
-                tell(counts.done_count, counts.image_count)
+            done, total = (0, 0) if counts is None else counts
+            tell(done, total)  # whatever it knows: who tells hears whether to stop
             time.sleep(0.5)
         try:
             yield

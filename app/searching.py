@@ -340,7 +340,8 @@ def take_detour(
     )
     detour = None
     if kind is not None:
-        _check_detour(session, current, kind, size, anchor_image_id, indexes)
+        index = indexes.get(session.get_one(ImageIndex, current.index_id))
+        _check_detour(current, kind, size, anchor_image_id, index)
         other = None
         if kind == "other-embedder":
             other = _choose_other_index(session, search, current, embedder or "")
@@ -355,6 +356,7 @@ def take_detour(
             round_number=previous.number + 1,
             anchor_image_id=anchor_image_id,
             other_index_id=other.id if other else None,
+            left_out_ids=list_left_out(session, search.collection_id, index) or None,
         )
         plan, planned_in = read_plan(session, search, detour, indexes)
         if not len(plan.rows):
@@ -526,7 +528,13 @@ def read_plan(
     """All images of a detour, as they were planned, and the index whose rows the plan names."""
     from_round = session.get_one(Round, detour.from_round_id)
     index = indexes.get(session.get_one(ImageIndex, from_round.index_id))
-    answers = read_engine_answers(session, search, index, through_id=detour.answers_through_id)
+    answers = read_engine_answers(
+        session,
+        search,
+        index,
+        through_id=detour.answers_through_id,
+        left_out=detour.left_out_ids or (),
+    )
     anchor_row = None
     if detour.anchor_image_id is not None:
         anchor_row = int(index.rows_of([detour.anchor_image_id])[0])
@@ -848,12 +856,7 @@ def choose_planned(
 
 
 def _check_detour(
-    session: Session,
-    current: Round,
-    kind: str,
-    size: int,
-    anchor_image_id: int | None,
-    indexes: OpenIndexes,
+    current: Round, kind: str, size: int, anchor_image_id: int | None, index: VectorIndex
 ) -> None:
     if kind not in DETOUR_KINDS:
         raise BadInput("There is no such way to choose the next images.")
@@ -862,10 +865,9 @@ def _check_detour(
     if kind in ("estimate", "other-embedder") and current.head_bias is None:
         what = "A sample by score" if kind == "estimate" else "A look by another embedder"
         raise BadInput(f"{what} needs a head: answer a round with a yes in it first.")
-    if kind == "gap":
-        index = indexes.get(session.get_one(ImageIndex, current.index_id))
-        if anchor_image_id is None or not np.isin(anchor_image_id, index.image_ids):
-            raise NotFound("There is no such gap in this search.")
+    no_anchor = anchor_image_id is None or not np.isin(anchor_image_id, index.image_ids)
+    if kind == "gap" and no_anchor:
+        raise NotFound("There is no such gap in this search.")
 
 
 def _choose_other_index(

@@ -13,6 +13,7 @@ import numpy as np
 from sqlalchemy import Date, Integer, cast, extract, func, select, tuple_
 
 from app.dashboards.moments import MOST_LIKELY, Moment, Plot, rounded
+from app.database import is_among
 from app.engine.places import merge_places
 from app.reporting import plural
 from app.tables import Image, ImageIndex, Import, UnreadableImage
@@ -61,7 +62,11 @@ class _Facts:
 
 def tell_whereabouts(moment: Moment) -> Whereabouts:
     """When and where was it found?"""
-    found = [image_id for image_id, value in moment.values.items() if value == "yes"]
+    found = [
+        image_id
+        for image_id, value in moment.values.items()
+        if value == "yes" and image_id not in moment.removed
+    ]
     if not found:
         return Whereabouts([], ["To tell this, the search needs a find."])
     likely = moment.index.image_ids[moment.list_likely(MOST_LIKELY)].tolist()
@@ -89,7 +94,7 @@ def tell_whereabouts(moment: Moment) -> Whereabouts:
 def _read_facts(moment: Moment, image_ids: list[int]) -> dict[int, _Facts]:
     rows = moment.session.execute(
         select(Image.id, Image.captured_at, Image.latitude, Image.longitude, Image.path).where(
-            Image.id.in_(image_ids)
+            is_among(Image.id, image_ids), Image.removed_at.is_(None)
         )
     )
     return {
@@ -112,7 +117,7 @@ def _to_place(latitude: float | None, longitude: float | None) -> tuple[float, f
 
 
 def _count_all(moment: Moment) -> dict[str, Counts]:
-    """All images of the index, counted in one look at the table."""
+    """All images of the index that are not removed, counted in one look at the table."""
     index = moment.session.get_one(ImageIndex, moment.made.index_id)
     parts = [one for one in (index.id, index.first_part_id, index.second_part_id) if one]
     day = cast(Image.captured_at, Date)
@@ -127,6 +132,7 @@ def _count_all(moment: Moment) -> dict[str, Counts]:
         select(which, day, hour, north, east, folder, func.count())
         .where(
             Image.collection_id == index.collection_id,
+            Image.removed_at.is_(None),
             # Images that joined later are in later indexes.
             Image.id <= int(moment.index.image_ids.max()),
             Image.id.not_in(

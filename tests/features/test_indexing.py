@@ -19,7 +19,7 @@ import PIL.Image
 import PIL.ImageCms
 import PIL.ImageOps
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session
 
 from app.database import PROJECT, Database
@@ -42,6 +42,7 @@ from app.errors import (
 )
 from app.importing import photo_path, read_photo
 from app.indexing import (
+    INDEX_LOCK,
     MOST_LOADED,
     PLAN,
     LoadedEmbedders,
@@ -376,6 +377,34 @@ def test_a_reader_killed_while_a_chunk_is_recorded_moves_no_vector(
     assert_own_vectors(open_row(settings, row), images, embedder)
     assert (row.image_count, row.done_count) == (160, 160)
     assert list_left_out(database, row) == {}
+
+
+def test_a_build_that_waits_for_another_is_asked_whether_to_stop(
+    own_database: Database, settings: Settings, embedder: HashEmbedder, tmp_path: Path
+) -> None:
+    with own_database.session() as session:
+        collection = make_collection(session)
+    add_images(own_database, collection, tmp_path, range(2))
+
+    def stop_waiting(_done: int, total: int) -> None:
+        if not total:
+            raise Stopping
+
+    key = {"lock": INDEX_LOCK, "collection": collection.id}
+    with own_database.bind.connect() as other:  # as a process between two rows of its own
+        other.execute(text("SELECT pg_advisory_lock(:lock, :collection)"), key)
+        letting_go = threading.Timer(2, other.execute, [text("SELECT pg_advisory_unlock_all()")])
+        letting_go.start()
+        with pytest.raises(Stopping):
+            build_index(
+                own_database,
+                collection.id,
+                settings=settings,
+                embedder="hash",
+                progress=stop_waiting,
+            )
+        letting_go.cancel()
+        letting_go.join()
 
 
 def test_a_vector_that_is_none_leaves_its_image_out(
