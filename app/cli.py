@@ -924,7 +924,7 @@ def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
 
         def say(done: int, total: int) -> None:
             nonlocal shown
-            tenth = 10 * done // total if total else 10
+            tenth = 10 * done // total if total else 0
             if tenth > shown:
                 shown = tenth
                 print(f"{what}: {done} of {total}", flush=True)  # noqa: T201
@@ -941,7 +941,7 @@ def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
         console=console,
     ) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def print_summary(summary: ImportSummary) -> None:

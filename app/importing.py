@@ -377,7 +377,7 @@ def _read_and_record(
     chunk: list[_Outcome] = []
     recorded_at = time.monotonic()
     with closing(tasks):
-        for outcome in chain.from_iterable(tasks):
+        for _, outcome in zip(fresh, chain.from_iterable(tasks), strict=True):  # none may be lost
             chunk.append(outcome)
             if len(chunk) >= CHUNK_FILES or time.monotonic() - recorded_at > CHUNK_S:
                 record(chunk)

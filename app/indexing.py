@@ -397,8 +397,8 @@ def _claim(
                 .filter_by(collection_id=collection_id, state="building")
                 .order_by(ImageIndex.id.desc())
             ).first()
-            if counts is not None:
-                tell(counts.done_count, counts.image_count)
+            done, total = (0, 0) if counts is None else counts
+            tell(done, total)  # whatever it knows: who tells hears whether to stop
             time.sleep(0.5)
         try:
             yield
@@ -624,6 +624,12 @@ def _embed_missing(
                 _record(database, row, done, refused)
                 chunk, refused, recorded_at = [], {}, time.monotonic()
                 yield done
+    if done != len(image_ids):  # then rows may be those of other images
+        shutil.rmtree(building)
+        raise RarefindError(
+            f"Of {len(image_ids):,} images {done + len(chunk):,} came back from being read. What "
+            "was prepared was thrown away; prepare the collection again."
+        )
 
 
 def _read_plan(database: Database, row: ImageIndex, building: Path) -> ImageIds | None:

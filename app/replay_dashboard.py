@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from app.dashboards.moments import MOST_LIKELY, VERSIONS, Plot
 from app.dashboards.variety import GAP_IMAGES, GAPS
+from app.database import is_among
 from app.engine.answers import Answers, Value
 from app.engine.coverage import CoverageEstimate, choose_candidates, estimate_coverage
 from app.engine.head import probabilities
@@ -63,6 +64,7 @@ from app.settings import Settings
 from app.tables import ImageIndex, OracleLabel, Replay
 
 COURSES = "courses"
+COURSE_VERSION = 1  # counted up with whatever here or in `dashboards` changes what a course says
 CONTROL_SIZE = 300  # images of a random sample, as the dashboard offers it
 COVERAGE_LEVEL = 0.9  # of the interval of `estimate_coverage`
 LOOK_STREAM = 4  # random numbers of what is tried here, apart from those of the run
@@ -272,7 +274,7 @@ def trace_run(
     run = kept.run
     labelled = select(OracleLabel.image_id).where(
         OracleLabel.label == run.target,
-        OracleLabel.image_id.in_(index.image_ids.tolist()),
+        is_among(OracleLabel.image_id, index.image_ids.tolist()),
     )
     every_row = np.sort(index.rows_of(list(session.scalars(labelled))))
     if len(every_row) != kept.manifest["target_sizes"][run.target]:
@@ -295,12 +297,12 @@ def trace_run(
 
 
 def find_course(kept: KeptRun) -> Course | None:
-    """The course of a run, if it was told before by the engine of today."""
+    """The course of a run, if it was told before by the code of today."""
     path = _course_file(kept)
     if not path.exists():
         return None
     told = read_json(path)
-    if told["engine_sha256"] != hash_engine():
+    if (told["engine_sha256"], told.get("version")) != (hash_engine(), COURSE_VERSION):
         return None
     return Course(
         [CourseRow(**row) for row in told["rows"]], [RuleCourse(**rule) for rule in told["rules"]]
@@ -314,7 +316,7 @@ def tell_course(traced: TracedRun) -> Course:
     course = Course([_tell_row(traced, moment) for moment in moments], _tell_rules(traced))
     path = _course_file(traced.kept)
     path.parent.mkdir(exist_ok=True)
-    kept = {"engine_sha256": hash_engine(), **asdict(course)}
+    kept = {"engine_sha256": hash_engine(), "version": COURSE_VERSION, **asdict(course)}
     with suppress(FileNotFoundError):  # another request has just put the same there
         write_atomically(path, json.dumps(kept))
     return course

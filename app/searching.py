@@ -420,7 +420,8 @@ def take_detour(
     )
     detour = None
     if kind is not None:
-        _check_detour(session, current, kind, size, anchor_image_id, indexes)
+        index = indexes.get(session.get_one(ImageIndex, current.index_id))
+        _check_detour(current, kind, size, anchor_image_id, index)
         other = None
         if kind == "other-embedder":
             other = _choose_other_index(session, search, current, embedder or "")
@@ -437,6 +438,7 @@ def take_detour(
             anchor_image_id=anchor_image_id,
             other_index_id=other.id if other else None,
             pool_id=pool.id if pool else None,
+            left_out_ids=list_left_out(session, search.collection_id, index) or None,
         )
         plan, planned_in = read_plan(session, search, detour, indexes)
         if not len(plan.rows):
@@ -639,6 +641,7 @@ def read_plan(
         index,
         through_id=detour.answers_through_id,
         learns_from_poor=from_round.learns_from_poor,
+        left_out=detour.left_out_ids or (),
     )
     answers = close_outside(index, answers, read_pool(session, detour))
     anchor_row = None
@@ -1123,12 +1126,7 @@ def choose_planned(
 
 
 def _check_detour(
-    session: Session,
-    current: Round,
-    kind: str,
-    size: int,
-    anchor_image_id: int | None,
-    indexes: OpenIndexes,
+    current: Round, kind: str, size: int, anchor_image_id: int | None, index: VectorIndex
 ) -> None:
     if kind not in DETOUR_KINDS:
         raise BadInput("There is no such way to choose the next images.")
@@ -1137,10 +1135,9 @@ def _check_detour(
     if kind in ("estimate", "other-embedder") and current.head_bias is None:
         what = "A sample by score" if kind == "estimate" else "A look by another embedder"
         raise BadInput(f"{what} needs a head: answer a round with a yes in it first.")
-    if kind == "gap":
-        index = indexes.get(session.get_one(ImageIndex, current.index_id))
-        if anchor_image_id is None or not np.isin(anchor_image_id, index.image_ids):
-            raise NotFound("There is no such gap in this search.")
+    no_anchor = anchor_image_id is None or not np.isin(anchor_image_id, index.image_ids)
+    if kind == "gap" and no_anchor:
+        raise NotFound("There is no such gap in this search.")
 
 
 def _choose_other_index(

@@ -701,6 +701,8 @@ class Detour(Table):
     planned_image_ids: Mapped[bytes | None]
     seen_again: Mapped[int | None]
     beside_count: Mapped[int | None]
+    # Removed images that the index held when it was planned: none of them is in the plan.
+    left_out_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     @property

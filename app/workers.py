@@ -55,23 +55,25 @@ def work_through(
 
     try:
         while True:
-            running: deque[tuple[list[File], Future[list[Used]]]] = deque()
+            under_way: deque[list[File]] = deque()  # taken, and not yet yielded
+            running: deque[Future[list[Used]]] = deque()  # of these, in the same order
             readers = _open_readers(processes)
             try:
                 for task in tasks:
+                    under_way.append(task)  # first: a process that has died refuses the rest
                     reads = [
                         readers.submit(read, task[start : start + READ_FILES])
                         for start in range(0, len(task), READ_FILES)
                     ]
-                    running.append((task, users.submit(use_reads, reads)))
+                    running.append(users.submit(use_reads, reads))
                     if len(running) > ahead:
-                        yield _settle(running)
+                        yield _settle(under_way, running)
                 while running:
-                    yield _settle(running)
+                    yield _settle(under_way, running)
                 return
             except BrokenProcessPool:
                 # Any file under way may have ended the process.
-                for task, _ in running:
+                for task in under_way:
                     yield list(zip(task, use(_read_singly(task, read, crashed)), strict=True))
             finally:
                 readers.shutdown(cancel_futures=True)
@@ -79,11 +81,12 @@ def work_through(
         users.shutdown(cancel_futures=True)
 
 
-def _settle(running: deque[tuple[list[File], Future[list[Used]]]]) -> list[tuple[File, Used]]:
-    task, used = running[0]
-    outcomes = used.result()
+def _settle(
+    under_way: deque[list[File]], running: deque[Future[list[Used]]]
+) -> list[tuple[File, Used]]:
+    outcomes = running[0].result()
     running.popleft()
-    return list(zip(task, outcomes, strict=True))
+    return list(zip(under_way.popleft(), outcomes, strict=True))
 
 
 def _read_singly(

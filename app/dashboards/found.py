@@ -108,6 +108,8 @@ def _plot_yield(moment: Moment, by_chance: Statement | None) -> Plot:
         made.number: Counter() for made in moment.rounds[: moment.after]
     }
     for one in moment.showings:
+        if one.image_id in moment.removed:
+            continue
         tallies[one.number][moment.values.get(one.image_id, "open")] += 1
     rows: list[list[float | int | str | None]] = [
         [number, tally["yes"], tally["no"], tally["unsure"], tally["open"]]

@@ -387,10 +387,14 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
         following = next(made for made in moment.rounds if made.previous_id == own[-1].id)
         shown = [one.image_id for one in moment.showings if one.detour_id == detour.id]
         planned = recall_plan(moment.session, moment.search, detour, moment.indexes)
-        said = {i: moment.values.get(i) for i in planned.image_ids.tolist()}
+        # Images removed since then ask for no answer.
+        said = {
+            i: moment.values.get(i) for i in planned.image_ids.tolist() if i not in moment.removed
+        }
         # A plan of fewer images than were asked for had no others left. What was found elsewhere
         # before the look came to it is no find of the look, and none of its noes either.
-        is_whole = (detour.size >= LOOK_SIZE or len(said) < detour.size) and all(
+        is_large = detour.size >= LOOK_SIZE or len(planned.image_ids) < detour.size
+        is_whole = is_large and all(
             value == "no" or (value == "yes" and image_id in shown)
             for image_id, value in said.items()
         )

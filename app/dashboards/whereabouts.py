@@ -63,7 +63,11 @@ class _Facts:
 
 def tell_whereabouts(moment: Moment) -> Whereabouts:
     """When and where was it found?"""
-    found = [image_id for image_id, value in moment.values.items() if value == "yes"]
+    found = [
+        image_id
+        for image_id, value in moment.values.items()
+        if value == "yes" and image_id not in moment.removed
+    ]
     if not found:
         return Whereabouts([], ["To tell this, the search needs a find."])
     likely = moment.index.image_ids[moment.list_likely(MOST_LIKELY)].tolist()
@@ -92,7 +96,7 @@ def _read_facts(moment: Moment, image_ids: list[int]) -> dict[int, _Facts]:
     rows = moment.session.execute(
         select(Image.id, Image.captured_at, Image.latitude, Image.longitude, _name_of(moment))
         .outerjoin(Deployment, Deployment.id == Image.deployment_id)
-        .where(Image.id.in_(image_ids))
+        .where(is_among(Image.id, image_ids), Image.removed_at.is_(None))
     )
     return {
         image_id: _Facts(
@@ -121,7 +125,7 @@ def _to_place(latitude: float | None, longitude: float | None) -> tuple[float, f
 
 
 def _count_all(moment: Moment) -> dict[str, Counts]:
-    """All images of the index, counted in one look at the table."""
+    """All images of the index that are not removed, counted in one look at the table."""
     index = moment.session.get_one(ImageIndex, moment.made.index_id)
     parts = [one for one in (index.id, index.first_part_id, index.second_part_id) if one]
     day = cast(Image.captured_at, Date)
@@ -138,6 +142,7 @@ def _count_all(moment: Moment) -> dict[str, Counts]:
         .outerjoin(Deployment, Deployment.id == Image.deployment_id)
         .where(
             Image.collection_id == index.collection_id,
+            Image.removed_at.is_(None),
             # Images that joined later are in later indexes.
             Image.id <= int(moment.index.image_ids.max()),
             Image.id.not_in(

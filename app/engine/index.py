@@ -70,9 +70,10 @@ class Manifest:
 
     `embedder` and its `revision` made the vectors; `count` of them have `dimension` numbers each;
     `faiss` is the kind of FAISS file; then the checksums (hex) of two files, and `made_by`, the
-    version of Rarefind that wrote them. `faiss_why` says why that kind; of its lists `faiss_probes`
-    are looked into (0: it has none); `faiss_recall` is the share of the 50 nearest images that
-    were found for 64 of its own (None where an earlier version did not measure it).
+    version of Rarefind that wrote them. `metric_sha256` is the checksum of the metric's file
+    ("" where an earlier version noted none). `faiss_why` says why that kind; of its lists
+    `faiss_probes` are looked into (0: it has none); `faiss_recall` is the share of the 50 nearest
+    images that were found for 64 of its own (None where an earlier version did not measure it).
     """
 
     embedder: str
@@ -86,6 +87,7 @@ class Manifest:
     faiss_why: str = ""
     faiss_probes: int = 0
     faiss_recall: float | None = None
+    metric_sha256: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +247,7 @@ def build_index(
         faiss_why=why,
         faiss_probes=probes,
         faiss_recall=recall,
+        metric_sha256=_sha256(folder / METRIC),
     )
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
     return open_index(folder)
@@ -271,10 +274,13 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
         IMAGE_IDS: image_ids.shape == shape[:1] and image_ids.dtype == np.int64,
         MEAN: mean.shape == shape[1:] and mean.dtype == np.float32,
         FAISS: (searchable.ntotal, searchable.d) == shape,
+        METRIC: metric is not None or not manifest.metric_sha256,
     }
     if verify:
         expected[VECTORS] &= _sha256(folder / VECTORS) == manifest.vectors_sha256
         expected[IMAGE_IDS] &= _sha256(folder / IMAGE_IDS) == manifest.image_ids_sha256
+        if metric is not None and manifest.metric_sha256:
+            expected[METRIC] &= _sha256(folder / METRIC) == manifest.metric_sha256
     damaged = [name for name, is_as_expected in expected.items() if not is_as_expected]
     if damaged:
         raise IndexDamaged(

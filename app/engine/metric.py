@@ -7,6 +7,7 @@ less in this metric. It is learnt once, when an index is built.
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,10 +95,12 @@ def write_metric(path: Path, metric: Metric) -> None:
 def read_metric(path: Path, centre: Floats) -> Metric:
     """A metric from its file. Raises OSError or ValueError when that can't be read."""
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as file, np.load(file) as kept:
             directions, gains, rest = kept["directions"], kept["gains"], float(kept["rest"])
     except KeyError as missing:
         raise ValueError(f"{path.name} lacks {missing}") from missing
+    except BadZipFile as cut:
+        raise ValueError(f"{path.name} is no whole file: {cut}") from cut
     if directions.shape != (len(gains), len(centre)):
         raise ValueError(f"{path.name} is of another shape than its index")
     return Metric(centre, directions, gains, rest)

@@ -14,6 +14,7 @@ from app.engine.index import (
     CHUNK_ROWS,
     EXHAUSTIVE_ROWS,
     LEAST_RECALL,
+    METRIC,
     IndexDamaged,
     IndexIncomplete,
     UnknownImages,
@@ -22,6 +23,7 @@ from app.engine.index import (
     build_index,
     open_index,
 )
+from app.engine.metric import write_metric
 
 
 def unit_rows(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -290,7 +292,9 @@ def test_shapes_that_disagree_are_refused(tmp_path):
             )
 
 
-@pytest.mark.parametrize("name", ["vectors.npy", "image_ids.npy", "mean.npy", "index.faiss"])
+@pytest.mark.parametrize(
+    "name", ["vectors.npy", "image_ids.npy", "mean.npy", METRIC, "index.faiss"]
+)
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_missing_or_cut_files_are_damage(tmp_path, name, damage):
     build(tmp_path)
@@ -312,6 +316,15 @@ def test_verify_sees_a_changed_byte(tmp_path, name):
 
     open_index(tmp_path)
     with pytest.raises(IndexDamaged, match=name):
+        open_index(tmp_path, verify=True)
+
+
+def test_verify_sees_another_metric(tmp_path):
+    metric = build(tmp_path).metric
+    write_metric(tmp_path / METRIC, dataclasses.replace(metric, gains=2 * metric.gains))
+
+    open_index(tmp_path)
+    with pytest.raises(IndexDamaged, match=METRIC):
         open_index(tmp_path, verify=True)
 
 

@@ -1,10 +1,12 @@
 """The metric of an index: against its definition in plain loops, and what it is for."""
 
+import json
+
 import numpy as np
 import pytest
 
 from app.engine import metric as engine_metric
-from app.engine.index import METRIC, IndexDamaged, build_index, open_index
+from app.engine.index import MANIFEST, METRIC, IndexDamaged, build_index, open_index
 from app.engine.metric import learn_metric
 
 
@@ -88,6 +90,11 @@ def test_an_index_keeps_its_metric_and_one_of_before_learns_it(tmp_path):
     learnt = learn_metric(vectors, index.mean)
     np.testing.assert_allclose(index.metric.apply(vectors), learnt.apply(vectors), atol=1e-5)
     (tmp_path / METRIC).unlink()
+    with pytest.raises(IndexDamaged, match=METRIC):
+        open_index(tmp_path)
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    del manifest["metric_sha256"]
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     of_before = open_index(tmp_path)
     np.testing.assert_allclose(of_before.metric.apply(vectors), learnt.apply(vectors), atol=1e-5)
     np.savez(tmp_path / METRIC, directions=learnt.directions[:, :3], gains=learnt.gains, rest=1.0)

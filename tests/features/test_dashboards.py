@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from app import searching
+from app import removing, searching
 from app.dashboards.found import tell_found
 from app.dashboards.moments import open_moment
 from app.dashboards.report import describe_report
@@ -406,6 +406,11 @@ def test_only_a_whole_second_look_counts(hunt):
     correct(hunt, {open_id: "no"})
     assert is_whole()
     assert build_standing(hunt.moment()).looks[-1].new == 0
+    correct(hunt, {open_id: None})
+    assert not is_whole()
+    collection_id = hunt.search.collection_id
+    removing.remove_images(hunt.session, collection_id, [open_id], person=hunt.person)
+    assert is_whole()  # nobody can answer for what is removed
 
 
 def test_sample_answered_elsewhere_to_its_end_is_complete(hunt):

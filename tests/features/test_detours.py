@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from app import searching
+from app import removing, searching
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid
@@ -169,6 +169,20 @@ def test_same_place_gives_the_same_sample_again(hunt):
     hunt.undo()
     hunt.take("absence", 60)
     assert hunt.shown() == first
+
+
+def test_removed_images_are_in_no_plan_and_a_plan_is_made_the_same_again(hunt):
+    gone = [hunt.images[number].id for number in (3, 40, 150)]
+    collection_id = hunt.search.collection_id
+    removing.remove_images(hunt.session, collection_id, gone, person=hunt.person)
+    hunt.take("absence", 500)
+    detour = hunt.session.scalars(select(Detour)).one()
+    planned = searching.recall_plan(hunt.session, hunt.search, detour, hunt.indexes).image_ids
+    assert detour.left_out_ids == gone
+    assert set(planned) == {image.id for image in hunt.images} - set(hunt.answers()) - set(gone)
+    removing.put_back_images(hunt.session, collection_id, gone, person=hunt.person)
+    plan, index = searching.read_plan(hunt.session, hunt.search, detour, hunt.indexes)
+    assert index.image_ids[plan.rows].tolist() == planned.tolist()
 
 
 def prepare_otherwise(hunt, settings):

@@ -482,11 +482,18 @@ def test_progress_tells_counts_and_may_stop_the_import(
     assert last.imported_count == summary.imported
 
 
+@pytest.mark.parametrize("killed_after", [0, 1], ids=["reading", "recording"])
 def test_a_killed_worker_loses_no_file(
-    database: Database, source: Path, run: Run, settings: Settings
+    database: Database,
+    source: Path,
+    run: Run,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_after: int,
 ) -> None:
-    for number in range(60):
-        make_image_file(source / f"{number:02}.jpg", number, size=(900, 700))
+    monkeypatch.setattr("app.importing.CHUNK_FILES", 16)
+    for number in range(160):
+        make_image_file(source / f"{number:03}.jpg", number, size=(90, 60))
     killed = threading.Event()
 
     def kill_one() -> None:
@@ -496,15 +503,18 @@ def test_a_killed_worker_loses_no_file(
         os.kill(pid, signal.SIGKILL)
         killed.set()
 
-    def kill_soon(progress: ImportProgress) -> None:
-        if progress.done_count == 0:
+    def kill_once(progress: ImportProgress) -> None:
+        if progress.done_count == 0 and not killed_after:
             threading.Thread(target=kill_one).start()
+        elif progress.done_count and killed_after and not killed.is_set():
+            kill_one()
+            time.sleep(0.15)  # busy meanwhile: the next files go to processes that are gone
 
-    summary = run(progress=kill_soon)
+    summary = run(settings=settings.model_copy(update={"workers": 1}), progress=kill_once)
     assert killed.is_set()
-    assert summary.imported == 60
+    assert summary.imported == 160
     assert summary.refused == {}
-    assert [image.path for image in list_images(database)] == [f"{n:02}.jpg" for n in range(60)]
+    assert [image.path for image in list_images(database)] == [f"{n:03}.jpg" for n in range(160)]
 
 
 def test_a_file_that_crashes_the_decoder_is_refused_alone(

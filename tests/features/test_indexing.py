@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import PIL.Image
 import PIL.ImageCms
 import PIL.ImageOps
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.orm import Session
 
 from app.database import PROJECT, Database
@@ -41,6 +42,7 @@ from app.errors import (
 )
 from app.importing import photo_path, read_photo
 from app.indexing import (
+    INDEX_LOCK,
     MOST_LOADED,
     PLAN,
     LoadedEmbedders,
@@ -351,6 +353,58 @@ def test_a_file_that_kills_its_reader_is_left_out_alone(
     embedder.prepare = Preparation(resize_side=12, crop_side=10)
     assert_own_vectors(open_row(settings, row), images[:18] + images[19:], embedder)
     assert "ended the process" in list_left_out(database, row)[images[18].id]
+
+
+def test_a_reader_killed_while_a_chunk_is_recorded_moves_no_vector(
+    database: Database,
+    collection: Collection,
+    settings: Settings,
+    embedder: HashEmbedder,
+    build: Build,
+    tmp_path: Path,
+) -> None:
+    images = add_images(database, collection, tmp_path, range(160))
+    killed: list[int] = []
+
+    def kill_once(done: int, _total: int) -> None:
+        if done and not killed:
+            killed.extend(child.pid for child in active_children() if child.pid)
+            os.kill(killed[0], signal.SIGKILL)
+            time.sleep(0.15)  # busy meanwhile: the next files go to processes that are gone
+
+    row = build(progress=kill_once)
+    assert killed
+    assert_own_vectors(open_row(settings, row), images, embedder)
+    assert (row.image_count, row.done_count) == (160, 160)
+    assert list_left_out(database, row) == {}
+
+
+def test_a_build_that_waits_for_another_is_asked_whether_to_stop(
+    own_database: Database, settings: Settings, embedder: HashEmbedder, tmp_path: Path
+) -> None:
+    with own_database.session() as session:
+        collection = make_collection(session)
+    add_images(own_database, collection, tmp_path, range(2))
+
+    def stop_waiting(_done: int, total: int) -> None:
+        if not total:
+            raise Stopping
+
+    key = {"lock": INDEX_LOCK, "collection": collection.id}
+    with own_database.bind.connect() as other:  # as a process between two rows of its own
+        other.execute(text("SELECT pg_advisory_lock(:lock, :collection)"), key)
+        letting_go = threading.Timer(2, other.execute, [text("SELECT pg_advisory_unlock_all()")])
+        letting_go.start()
+        with pytest.raises(Stopping):
+            build_index(
+                own_database,
+                collection.id,
+                settings=settings,
+                embedder="hash",
+                progress=stop_waiting,
+            )
+        letting_go.cancel()
+        letting_go.join()
 
 
 def test_a_vector_that_is_none_leaves_its_image_out(

@@ -1,11 +1,12 @@
 """Removing images: left out everywhere at once, kept whole, put back with all that stood on it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
 from app import browsing, removing, searching
@@ -216,6 +217,23 @@ def test_removed_images_are_in_no_list_and_no_count(
     assert summary.image_count == 93
     listing = removing.list_removed(session, collection_id, page=9)
     assert ({image.id for image in listing.images}, listing.total) == (gone, 7)
+
+
+def test_any_number_of_images_is_removed_with_few_parameters(
+    session: Session, images: list[Image], person: Person
+) -> None:
+    counts: list[int] = []
+
+    def count(*heard: Any) -> None:
+        counts.append(len(heard[3]))
+
+    image_ids = [image.id for image in images]
+    event.listen(session.bind, "before_cursor_execute", count)
+    removing.remove_images(session, images[0].collection_id, image_ids, person=person)
+    removing.put_back_images(session, images[0].collection_id, image_ids, person=person)
+    event.remove(session.bind, "before_cursor_execute", count)
+    assert counts
+    assert max(counts) < 20  # PostgreSQL takes at most 65,535
 
 
 def test_a_list_with_a_slip_removes_nothing(

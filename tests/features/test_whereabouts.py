@@ -4,6 +4,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from app import removing
+from app.dashboards.found import tell_found
 from app.dashboards.whereabouts import tell_whereabouts
 from app.tables import Import
 from tests.factories import make_images, make_index
@@ -97,6 +99,23 @@ def test_figures_of_an_earlier_round_stay_when_images_join(hunt, settings):
     hunt.submit()
     assert tell_whereabouts(hunt.moment(2)) == before
     assert tell(hunt)["dates"].columns[0] == "Month"
+
+
+def test_removed_images_are_in_no_count(hunt):
+    found = [i for i, value in hunt.answers().items() if value == "yes"]
+    rest = [image.id for image in hunt.images[100:110]]
+    _, *others = found
+    gone = [*others, *rest]
+    removing.remove_images(hunt.session, hunt.search.collection_id, gone, person=hunt.person)
+    for after in (None, 2):
+        rows = tell(hunt, after)["deployments"].rows
+        assert sum(row[1] for row in rows) == 1  # found
+        assert sum(row[-1] for row in rows) == 300 - len(gone)
+    plot = tell_found(hunt.moment()).plot
+    assert sum(row[1] for row in plot.rows) <= 1
+    assert sum(sum(row[1:]) for row in plot.rows) < len(hunt.moment().showings)
+    removing.remove_images(hunt.session, hunt.search.collection_id, found[:1], person=hunt.person)
+    assert tell_whereabouts(hunt.moment()).plots == []
 
 
 def test_what_is_not_known_is_said(session, settings):
