@@ -1,9 +1,10 @@
 """What a worker does for each kind of job: import, index, update, combine, replay."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from app.database import Database
-from app.errors import RarefindError
+from app.errors import NoIndexYet, RarefindError
 from app.importing import ImportProgress, import_images
 from app.indexes import list_wanted, prepare_index, update_indexes
 from app.indexing import combine_indexes
@@ -43,19 +44,13 @@ def do_import(database: Database, settings: Settings, job: Job, tell: Tell) -> N
         with database.session() as session:
             end_upload(session, upload_id)
         remove_files(settings, upload_id)
-    do_update(database, settings, job, tell)
+    _update(database, settings, job, tell)
 
 
 def do_update(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
-    """Bring the collection's indexes up to date: images came, were removed or put back."""
-    tell("loading", 0, 0)
-    update_indexes(
-        database,
-        job.collection_id,
-        settings=settings,
-        embedder=job.arguments.get("embedder"),
-        progress=lambda done, total: tell("indexing", done, total),
-    )
+    """Bring the collection's indexes up to date: images were removed or put back."""
+    with suppress(NoIndexYet):  # the last image was removed: there is nothing to prepare
+        _update(database, settings, job, tell)
 
 
 def do_index(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
@@ -105,6 +100,17 @@ def do_replay(database: Database, settings: Settings, job: Job, tell: Tell) -> N
         raise RarefindError(played.problem or "It stopped before its end.")
     if played is not None and played.state in ("stopped", "waiting"):
         raise StoppedByPerson("It was stopped before its end. Finished runs are kept.")
+
+
+def _update(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
+    tell("loading", 0, 0)
+    update_indexes(
+        database,
+        job.collection_id,
+        settings=settings,
+        embedder=job.arguments.get("embedder"),
+        progress=lambda done, total: tell("indexing", done, total),
+    )
 
 
 CHORES: dict[str, Do] = {

@@ -96,7 +96,8 @@ def add_job(
         Job.state == "waiting",
         Job.arguments == arguments,
     )
-    found = session.scalar(same.limit(1))
+    # Held until the commit: begun before, it would not see what this transaction changed.
+    found = session.scalar(same.limit(1).with_for_update())
     if found is not None:
         return found  # a double click
     job = Job(
@@ -386,7 +387,8 @@ class Worker:
         """Places in the queue of jobs that began and that nobody holds.
 
         `silent` are those of workers that give no sign of life: they may have died before they
-        began. A row that says running, whose lock is free, has lost its worker for certain.
+        began. A row that says running, whose lock is free, has lost its worker for certain. Places
+        that no row knows, since their job was tried again, would keep its collection's line shut.
         """
         with self._database.session() as session:
             begun = session.scalars(
@@ -403,6 +405,7 @@ class Worker:
                     job.state = "waiting"
             session.flush()
             queue_ids = [job.queue_id for job in dead if job.queue_id is not None]
+            queue_ids += set(silent) - {job.queue_id for job in begun}
             # A worker that lost the database at the end may have left the queue, not the row.
             lost = select(Job).where(Job.state == "waiting", text(NOT_IN_QUEUE))
             for job in session.scalars(lost.with_for_update(skip_locked=True)):

@@ -10,13 +10,14 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import event, exists, func, select
 from sqlalchemy.orm import Session
 
 from app.errors import BadInput, DiskFull, NotFound, RequestTooLarge, UploadBusy, UploadMovedOn
@@ -49,8 +50,18 @@ class Place:
         """Bytes that are here."""
         for file in (self.part, self.whole):
             with suppress(OSError):
-                return file.stat().st_size
+                size_bytes = file.stat().st_size
+                # A whole file of another size is the one that this one is to replace.
+                if file == self.part or size_bytes == self.size_bytes:
+                    return size_bytes
         return 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is where it belongs."""
+        with suppress(OSError):
+            return self.whole.stat().st_size == self.size_bytes
+        return False
 
 
 @dataclass(frozen=True)
@@ -91,11 +102,9 @@ def start_upload(
 def get_upload(session: Session, person: Person, upload_id: int) -> Upload:
     """The person's own upload, while it takes files."""
     upload = session.get(Upload, upload_id)
-    if upload is None or upload.person_id != person.id:
-        raise NotFound("There is no such upload. It may have been cleared away after some days.")
-    if upload.state != "receiving":
-        raise NotFound("This upload has ended. Its collection's page shows how the import stands.")
-    return upload
+    if upload is not None and upload.person_id != person.id:
+        upload = None
+    return _check_receiving(upload)
 
 
 def list_open_uploads(session: Session, person: Person, collection_id: int) -> list[UploadState]:
@@ -132,15 +141,16 @@ def add_file(
     """A place for a file of the upload; the one that it has, when it was begun before."""
     path = clean_path(path)
     # One at a time for a person: files that are announced together must not pass a quota together.
-    session.scalar(select(Person.id).filter_by(id=upload.person_id).with_for_update())
-    session.refresh(upload)
+    person = select(Person.id).filter_by(id=upload.person_id)
+    session.scalar(person.with_for_update(key_share=True))  # others may refer to the person
+    upload = _lock(session, upload.id)
     file = session.scalar(select(UploadedFile).filter_by(upload_id=upload.id, path=path))
     if file is not None and file.size_bytes == size_bytes:
         return make_place(upload, file, settings)
+    left_over: set[Path] = set()
     if file is not None:  # another file by the same path: the last one counts
-        place = make_place(upload, file, settings)
-        place.part.unlink(missing_ok=True)
-        place.whole.unlink(missing_ok=True)
+        former = make_place(upload, file, settings)
+        left_over = {former.part, former.whole}
         upload.size_bytes -= file.size_bytes
         session.delete(file)
         session.flush()
@@ -152,7 +162,10 @@ def add_file(
     upload.size_bytes += size_bytes
     upload.touched_at = datetime.now(UTC)
     session.flush()
-    return make_place(upload, file, settings)
+    place = make_place(upload, file, settings)
+    left_over.discard(place.whole)  # it is replaced when this one has arrived
+    _after_commit(session, lambda: _unlink(left_over))
+    return place
 
 
 def get_place(session: Session, upload: Upload, file_id: int, *, settings: Settings) -> Place:
@@ -207,7 +220,7 @@ class Appending:
 @contextmanager
 def append_to(place: Place, offset: int) -> Iterator[Appending]:
     """Append to a file from `offset`, which must be where it ends."""
-    if place.whole.exists():
+    if place.is_whole:
         raise UploadMovedOn("All of this file is here already.")
     place.part.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(place.part, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -228,7 +241,11 @@ def append_to(place: Place, offset: int) -> Iterator[Appending]:
 
 def complete(session: Session, place: Place) -> None:
     """Put a whole file where it belongs. Killed in between, the next request does the rest."""
-    if place.size_bytes == 0 and not place.whole.exists():
+    upload = _lock(session, place.upload_id)
+    file = session.get(UploadedFile, place.file_id)
+    if file is None:
+        raise NotFound("There is no such file in this upload.")
+    if place.size_bytes == 0 and not place.is_whole:
         place.part.parent.mkdir(parents=True, exist_ok=True)
         place.part.touch()
     if place.part.exists():
@@ -242,9 +259,7 @@ def complete(session: Session, place: Place) -> None:
             raise BadInput(
                 f"{place.path} can't be kept: another file has the name of its folder."
             ) from error
-    file = session.get(UploadedFile, place.file_id)
-    upload = session.get(Upload, place.upload_id)
-    if file is None or upload is None or not place.whole.exists():
+    if not place.is_whole:
         raise NotFound("There is no such file in this upload.")
     file.has_arrived = True
     upload.touched_at = datetime.now(UTC)
@@ -254,7 +269,7 @@ def finish_upload(
     session: Session, upload: Upload, person: Person, *, settings: Settings, leave_out: bool = False
 ) -> Job:
     """Have what arrived imported. Files that have not are refused by name, or left out."""
-    session.refresh(upload, with_for_update=True)
+    upload = _lock(session, upload.id)
     files = list_files(session, upload)
     missing = [file for file in files if not file.has_arrived]
     if len(missing) == len(files):
@@ -264,7 +279,9 @@ def finish_upload(
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BadInput(f"Not all of it has arrived: {names}{more}. Choose these files again.")
     for file in missing:
-        make_place(upload, file, settings).part.unlink(missing_ok=True)
+        # Before the commit: the import may begin at once, and takes the folder as it is.
+        place = make_place(upload, file, settings)
+        _unlink({place.part, place.whole})
         upload.size_bytes -= file.size_bytes
         session.delete(file)
     upload.state, upload.touched_at = "importing", datetime.now(UTC)
@@ -282,15 +299,31 @@ def finish_upload(
 
 
 def list_sources(session: Session, upload_id: int, *, settings: Settings) -> list[Path]:
-    """What is to be imported of an upload: its zips, then its other files; nothing once done."""
+    """What is to be imported of an upload: its zips, then its other files; nothing once done.
+
+    Raises NotFound, and names them, when files that had arrived are gone from the disk.
+    """
     upload = session.get(Upload, upload_id)
     if upload is None:
         raise NotFound("The uploaded files were cleared away after some days. Upload them again.")
     if upload.state == "done":
         return []
+    arrived = [
+        make_place(upload, file, settings)
+        for file in list_files(session, upload)
+        if file.has_arrived
+    ]
+    lost = [place.path for place in arrived if not place.is_whole]
+    if lost:
+        more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+        raise NotFound(
+            f"Uploaded files are missing in Rarefind's data folder: {', '.join(lost[:3])}{more}. "
+            "What was imported before is kept. Upload these files again."
+        )
     folder = upload_folder(settings, upload_id)
-    sources = sorted((folder / "zips").glob("*.zip"), key=lambda file: int(file.stem))
-    return [*sources, folder / "files"] if (folder / "files").is_dir() else sources
+    zips = [place.whole for place in arrived if place.whole.parent == folder / "zips"]
+    others = [folder / "files"] if len(zips) < len(arrived) else []
+    return [*sorted(zips, key=lambda file: int(file.stem)), *others]
 
 
 def end_upload(session: Session, upload_id: int) -> None:
@@ -304,9 +337,10 @@ def end_upload(session: Session, upload_id: int) -> None:
 
 def cancel_upload(session: Session, upload: Upload, *, settings: Settings) -> None:
     """Forget an upload and what arrived of it."""
+    upload = _lock(session, upload.id)
     session.delete(upload)
     session.flush()
-    remove_files(settings, upload.id)
+    _after_commit(session, lambda: remove_files(settings, upload.id))
 
 
 def sweep_uploads(session: Session, settings: Settings) -> None:
@@ -319,12 +353,13 @@ def sweep_uploads(session: Session, settings: Settings) -> None:
     )
     forgotten = select(Upload).where(Upload.state != "done", Upload.touched_at < oldest, ~goes_on)
     for upload in session.scalars(forgotten.with_for_update(skip_locked=True)):
-        session.delete(upload)
+        if _last_piece_s(settings, upload.id) < oldest.timestamp():  # a large file may take days
+            session.delete(upload)
     session.flush()
     kept = set(session.scalars(select(Upload.id).where(Upload.state != "done")))
-    for folder in folders:
-        if int(folder.name) not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
+    gone = [int(folder.name) for folder in folders if int(folder.name) not in kept]
+    for upload_id in gone:
+        _after_commit(session, partial(remove_files, settings, upload_id))
 
 
 def remove_files(settings: Settings, upload_id: int) -> None:
@@ -351,6 +386,40 @@ def clean_path(path: str) -> str:
     if longest > LONGEST_NAME or len(cleaned.encode()) > LONGEST_PATH:
         raise BadInput(f"{cleaned[:80]}… can't be sent: its name is too long. Shorten it.")
     return cleaned
+
+
+def _check_receiving(upload: Upload | None) -> Upload:
+    if upload is None or upload.collection.deleted_at is not None:
+        raise NotFound("There is no such upload. It may have been cleared away after some days.")
+    if upload.state != "receiving":
+        raise NotFound("This upload has ended. Its collection's page shows how the import stands.")
+    return upload
+
+
+def _lock(session: Session, upload_id: int) -> Upload:
+    """An upload that takes files, and that nobody ends before this transaction does."""
+    upload = session.get(Upload, upload_id, with_for_update=True, populate_existing=True)
+    return _check_receiving(upload)
+
+
+def _after_commit(session: Session, remove: Callable[[], None]) -> None:
+    """Have files removed once their rows are gone for certain: a commit that fails loses none."""
+    event.listen(session, "after_commit", lambda _: remove(), once=True)
+
+
+def _unlink(files: set[Path]) -> None:
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
+
+
+def _last_piece_s(settings: Settings, upload_id: int) -> float:
+    """When the last piece of a file that is not whole came, in seconds since 1970; else 0."""
+    times_s = [0.0]
+    for part in (upload_folder(settings, upload_id) / "parts").glob("*"):
+        with suppress(OSError):  # it has just become whole
+            times_s.append(part.stat().st_mtime)
+    return max(times_s)
 
 
 def _clean_name(name: str) -> str:

@@ -6,7 +6,6 @@ connection to the database while its bytes arrive: slow lines would use them all
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
@@ -133,17 +132,16 @@ def new_place(request: Request, upload_id: Id) -> Place:
     with state.database.session() as session:
         person = get_admin(request, get_person(request, find_person(request, session)))
         check_version(request)
-        length = request.headers.get("upload-length", "")
-        if not length.isascii() or not length.isdigit() or int(length) > LARGEST_ID:
+        length = read_number(request.headers.get("upload-length", ""))
+        if length is None:
             raise BadInput("Send the size of the file as the header Upload-Length.")
         metadata = read_metadata(request.headers.get("upload-metadata", ""))
-        modified = metadata.get("modified", "")
         return add_file(
             session,
             get_upload(session, person, upload_id),
             path=metadata.get("path", ""),
-            size_bytes=int(length),
-            modified_ms=int(modified) if modified.isascii() and modified.isdigit() else None,
+            size_bytes=length,
+            modified_ms=read_number(metadata.get("modified", "")),
             settings=state.settings,
         )
 
@@ -187,10 +185,10 @@ async def append(request: Request, upload_id: Id, file_id: Id) -> Response:
     """Append a piece to a file."""
     async with read_to_the_end(request):
         place = await run_in_threadpool(known_place, request, upload_id, file_id)
-        begins_at = request.headers.get("upload-offset", "")
-        if request.headers.get("content-type") != PIECE or not begins_at.isdigit():
+        begins_at = read_number(request.headers.get("upload-offset", ""))
+        if request.headers.get("content-type") != PIECE or begins_at is None:
             raise BadInput(f"Send a piece as {PIECE}, with the header Upload-Offset.")
-        return say_offset(await receive(request, place, int(begins_at)), status=204)
+        return say_offset(await receive(request, place, begins_at), status=204)
 
 
 @asynccontextmanager
@@ -262,8 +260,16 @@ def read_metadata(header: str) -> dict[str, str]:
     pairs = (pair.strip().partition(" ") for pair in header.split(","))
     try:
         return {key: base64.b64decode(value, validate=True).decode() for key, _, value in pairs}
-    except (binascii.Error, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise BadInput("The header Upload-Metadata can't be read.") from error
+
+
+def read_number(text: str) -> int | None:
+    """A number that the database can keep, or None."""
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(LARGEST_ID)):
+        return None
+    number = int(text)
+    return number if number <= LARGEST_ID else None
 
 
 # --- Without JavaScript ---------------------------------------------------------------------------
@@ -287,40 +293,47 @@ async def send_form(
 
 
 def keep_form(request: Request, own: tuple[int, int], sent: list[UploadFile]) -> Response:
-    """Keep the files of a form as if they had come in pieces."""
+    """Keep the files of a form as if they had come in pieces: what fails undoes no other."""
     state = request.app.state
     upload_id, person_id = own
+    problem = None
+    try:
+        for file in sent:
+            if file.filename:  # else no file was chosen
+                keep_sent(request, own, file)
+    except BadInput as error:
+        problem = str(error)
     with state.database.session() as session:
         person = session.get_one(Person, person_id)
         upload = get_upload(session, person, upload_id)
         try:
-            for file in sent:
-                if not file.filename:  # no file was chosen
-                    continue
-                keep_sent(session, upload, file, request)
-            finish_upload(session, upload, person, settings=state.settings, leave_out=True)
+            if problem is None:
+                finish_upload(session, upload, person, settings=state.settings, leave_out=True)
+                return see_other(f"/collections/{upload.collection_id}")
         except BadInput as error:
-            return render_upload(request, session, person, upload, problem=str(error))
-        return see_other(f"/collections/{upload.collection_id}")
+            problem = str(error)
+        return render_upload(request, session, person, upload, problem=problem)
 
 
-def keep_sent(session: DbSession, upload: Upload, file: UploadFile, request: Request) -> None:
-    """Keep one file of a form."""
-    place = add_file(
-        session,
-        upload,
-        path=file.filename or "",
-        size_bytes=file.size or 0,
-        modified_ms=None,
-        settings=request.app.state.settings,
-    )
-    if place.offset == place.size_bytes and place.whole.exists():
-        return
-    place.part.unlink(missing_ok=True)  # begun in pieces before
-    with suppress(UploadMovedOn), append_to(place, 0) as kept:
-        while piece := file.file.read(WRITE_BYTES):
-            kept.write(piece)
-    complete(session, place)
+def keep_sent(request: Request, own: tuple[int, int], file: UploadFile) -> None:
+    """Keep one file of a form: announced, written and noted as arrived, as pieces are."""
+    state = request.app.state
+    upload_id, person_id = own
+    with state.database.session() as session:
+        place = add_file(
+            session,
+            get_upload(session, session.get_one(Person, person_id), upload_id),
+            path=file.filename or "",
+            size_bytes=file.size or 0,
+            modified_ms=None,
+            settings=state.settings,
+        )
+    if not place.is_whole:
+        place.part.unlink(missing_ok=True)  # begun in pieces before
+        with suppress(UploadMovedOn), append_to(place, 0) as kept:
+            while piece := file.file.read(WRITE_BYTES):
+                kept.write(piece)
+    put_away(request, place)
 
 
 def render_upload(

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sqlalchemy import create_engine, select, text
 from app.database import Database, psycopg_url
 from app.errors import BadInput, NotFound
 from app.jobs import Worker, add_job, get_job, list_preparing, stop_job, try_again
-from app.tables import Job
+from app.tables import JOB_KINDS, Job
 from tests.factories import make_collection, make_person
 
 WAIT_S = 30
@@ -33,7 +34,7 @@ def wait_until(condition) -> None:
 @contextmanager
 def working(database, settings, do, *, workers=1):
     """Workers whose every kind of job is `do`."""
-    kinds = dict.fromkeys(("import", "index", "combine", "replay"), do)
+    kinds = dict.fromkeys(JOB_KINDS, do)
     made = [Worker(database, settings, kinds) for _ in range(workers)]
     for one in made:
         one.start()
@@ -62,6 +63,15 @@ def count_queued(database) -> int:
         return session.scalar(text("SELECT count(*) FROM procrastinate_jobs"))
 
 
+def count_waiting_for_locks(database) -> int:
+    query = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with database.session() as session:
+        return session.scalar(text(query))
+
+
 def test_work_is_in_line_only_if_the_transaction_that_asked_is_committed(own_database):
     with pytest.raises(RuntimeError), own_database.session() as session:
         collection = make_collection(session)
@@ -79,8 +89,29 @@ def test_the_same_work_waits_once(own_database):
         first = add_job(session, "index", embedder="a", **where)
         assert add_job(session, "index", embedder="a", **where).id == first.id
         assert add_job(session, "index", embedder="b", **where).id != first.id
-        first.state = "running"  # what was added since is not part of it
-        assert add_job(session, "index", embedder="a", **where).id != first.id
+
+
+def test_work_that_begins_while_it_is_asked_for_again_waits_again(own_database):
+    """What this request removes or adds is not part of what begins before its commit."""
+    first = ask(own_database)
+    where = {"collection_id": read(own_database, first).collection_id, "person": None}
+
+    def ask_again() -> int:
+        with own_database.session() as session:
+            return add_job(session, "index", embedder="a", **where).id
+
+    with ThreadPoolExecutor(1) as elsewhere, own_database.session() as beginning:
+        beginning.get_one(Job, first, with_for_update=True).state = "running"
+        beginning.flush()
+        second = elsewhere.submit(ask_again)
+        wait_until(lambda: second.done() or count_waiting_for_locks(own_database))
+        beginning.commit()
+        assert second.result(WAIT_S) != first
+    with own_database.session() as asking:
+        assert add_job(asking, "index", embedder="a", **where).id == second.result()
+        with own_database.session() as beginning:
+            held = select(Job).filter_by(id=second.result()).with_for_update(skip_locked=True)
+            assert beginning.scalar(held) is None, "a worker would begin it too early"
 
 
 def test_two_workers_do_each_job_once_and_a_collections_one_after_the_other(own_database, settings):
@@ -226,6 +257,24 @@ def test_killed_workers_job_goes_on_elsewhere_once(own_database, own_database_ur
         wait_until(lambda: count_queued(own_database) == 0)
     assert sorted(done) == job_ids
     assert [read(own_database, one).attempts for one in job_ids] == [2, 1]
+
+
+def test_job_whose_worker_died_before_it_began_does_not_block_its_collection(
+    own_database, settings
+):
+    """Stopped and tried again since: no row of `jobs` knows that place in the queue any more."""
+    job_id = ask(own_database)
+    with own_database.session() as session:
+        session.execute(text("UPDATE procrastinate_jobs SET status = 'doing'"))
+        job = session.get_one(Job, job_id)
+        stop_job(session, job)
+        try_again(session, job)
+        others = {"collection_id": job.collection_id, "person": None}
+        other_id = add_job(session, "index", embedder="b", **others).id
+    done = []
+    with working(own_database, settings, lambda *given: done.append(given[2].id)):
+        wait_until(lambda: count_queued(own_database) == 0)
+    assert sorted(done) == [job_id, other_id]
 
 
 def test_worker_that_lost_its_hold_does_not_go_on(own_database, settings):

@@ -10,6 +10,7 @@ from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
 from app import browsing, removing, searching
+from app.chores import do_update
 from app.collecting import describe_collection, list_collections
 from app.dashboards.found import tell_found
 from app.dashboards.moments import open_moment
@@ -18,6 +19,7 @@ from app.errors import BadInput
 from app.exports.rows import export_rows
 from app.importing import import_images
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index
+from app.jobs import add_job
 from app.reporting import current_grid, list_examples, list_results, upcoming_images
 from app.security import get_local_person
 from app.settings import Settings
@@ -294,3 +296,14 @@ def test_indexes_follow_without_embedding_and_imports_bring_nothing_back(
     row = build_index(database, collection_id, settings=settings, embedder="hash")
     assert row.image_count == 6
     assert all((moved / f"{number}.png").exists() for number in range(6))
+
+
+def test_removing_the_last_image_is_no_failed_work(own_database, settings, monkeypatch):
+    register(monkeypatch, HashEmbedder())
+    with own_database.session() as session:
+        images = make_images(session, make_collection(session), 1)
+        make_index(session, settings, images, embedder="hash", revision="hash:1")
+        collection_id, me = images[0].collection_id, make_person(session)
+        removing.remove_images(session, collection_id, [images[0].id], person=me)
+        job = add_job(session, "update", collection_id=collection_id, person=me)
+    do_update(own_database, settings, job, lambda *_: None)

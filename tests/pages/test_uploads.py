@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,17 @@ from sqlalchemy import select
 from app.errors import NotFound
 from app.security import get_local_person
 from app.tables import Collection, Image, ImagePath, Job, OracleLabel, Upload, UploadedFile
-from app.uploads import append_to, clean_path, get_place, list_sources, sweep_uploads
+from app.uploads import (
+    add_file,
+    append_to,
+    cancel_upload,
+    clean_path,
+    finish_upload,
+    get_place,
+    get_upload,
+    list_sources,
+    sweep_uploads,
+)
 from tests.factories import make_collection, make_image_file, make_person
 
 TUS = {"Tus-Resumable": "1.0.0", "Accept": "application/json"}
@@ -231,7 +242,7 @@ def test_others_reach_neither_uploads_nor_their_files(idle_client, begin):
     assert announce(client, upload, "b.jpg", 1, body=b"x").status_code == 401
 
 
-def test_quota_counts_what_a_person_uploaded_and_says_so(idle_client, begin, monkeypatch):
+def test_quota_counts_what_a_person_uploaded_and_says_so(idle_client, begin):
     client = idle_client
     state = client.app.state
     state.settings = state.settings.model_copy(update={"upload_quota_gb": 1_000 / 1e9})
@@ -244,6 +255,21 @@ def test_quota_counts_what_a_person_uploaded_and_says_so(idle_client, begin, mon
     assert "900 bytes of the 1.0 kB" in client.get(upload).text
     client.post(f"{upload}/cancel")
     assert announce(client, begin(client, "Pond"), "b.jpg", 500).status_code == 201
+
+
+def test_numbers_that_are_none_are_refused(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    made = announce(client, upload, "a.jpg", 10)
+    for wrong in ("²".encode("latin-1"), b"9" * 5_000, b""):
+        refused = send(client, made.headers["location"], wrong, b"x")
+        assert refused.status_code == 422 and "Upload-Offset" in refused.json()["detail"]
+    assert announce(client, upload, "b.jpg", "9" * 5_000).status_code == 422
+    told = [base64.b64encode(text).decode() for text in (b"c.jpg", b"9" * 30)]
+    dated = {"Upload-Metadata": f"path {told[0]},modified {told[1]}"}
+    assert announce(client, upload, "", 10, **dated).status_code == 201
+    odd = {"Upload-Metadata": "path ²".encode("latin-1")}
+    assert announce(client, upload, "", 10, **odd).status_code == 422
 
 
 def test_announced_files_must_fit_the_disk(idle_client, begin):
@@ -326,6 +352,108 @@ def test_form_without_scripts_takes_files_and_imports_them(client, begin):
     assert count(client, Image) == 2
 
 
+def test_files_of_a_form_before_one_that_fails_are_kept_and_counted(idle_client, begin):
+    client = idle_client
+    state = client.app.state
+    state.settings = state.settings.model_copy(update={"upload_quota_gb": 1_000 / 1e9})
+    upload = begin(client)
+    files = [("files", (name, b"x" * 600)) for name in ("a.jpg", "b.jpg")]
+    assert client.post(f"{upload}/form", files=files).status_code == 413
+    [known] = client.get(f"{upload}/files").json()
+    assert (known["path"], known["arrived"]) == ("a.jpg", True)
+    assert "600 bytes of the 1.0 kB" in client.get(upload).text
+    another = announce(client, upload, "a.jpg", 700)
+    assert (another.status_code, another.headers["upload-offset"]) == (201, "0")
+    assert send(client, another.headers["location"], 0, b"y" * 700).status_code == 204
+    assert (folder_of(client, upload) / "files" / "a.jpg").read_bytes() == b"y" * 700
+
+
+def test_commit_that_fails_loses_no_file(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    announce(client, upload, "a.jpg", 3, body=b"one")
+    announce(client, upload, "a.zip", 3, body=b"two")
+    announce(client, upload, "b.jpg", 9, body=b"half")
+    state = client.app.state
+
+    def replace(session, row):
+        for path in ("a.jpg", "a.zip", "b.jpg"):
+            add_file(
+                session, row, path=path, size_bytes=8, modified_ms=None, settings=state.settings
+            )
+
+    def sweep(session, row):
+        row.touched_at = datetime.now(UTC) - timedelta(days=30)
+        for part in (folder_of(client, upload) / "parts").iterdir():
+            os.utime(part, (0, 0))
+        session.flush()
+        sweep_uploads(session, state.settings)
+
+    def cancel(session, row):
+        cancel_upload(session, row, settings=state.settings)
+
+    def list_bytes():
+        files = folder_of(client, upload).rglob("*")
+        return sorted(file.read_bytes() for file in files if file.is_file())
+
+    for deed in (replace, sweep, cancel):
+        with pytest.raises(RuntimeError), state.database.session() as session:
+            deed(session, session.scalars(select(Upload)).one())
+            session.flush()
+            raise RuntimeError
+        assert list_bytes() == [b"half", b"one", b"two"]
+    for deed, left in ((replace, [b"one"]), (sweep, [])):
+        with state.database.session() as session:
+            deed(session, session.scalars(select(Upload)).one())
+        assert list_bytes() == left
+
+
+def test_replaced_file_that_did_not_arrive_is_left_out_in_both_its_forms(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    for path in ("a.jpg", "b.jpg"):
+        announce(client, upload, path, 3, body=b"one")
+    announce(client, upload, "a.jpg", 5)
+    client.post(f"{upload}/finish", data={"leave_out": "1"})
+    state = client.app.state
+    with state.database.session() as session:
+        upload_id = session.scalars(select(Upload.id)).one()
+        [files] = list_sources(session, upload_id, settings=state.settings)
+        assert [file.name for file in files.iterdir()] == ["b.jpg"]
+        (files / "b.jpg").unlink()
+        with pytest.raises(NotFound, match=r"missing .* b\.jpg"):
+            list_sources(session, upload_id, settings=state.settings)
+
+
+def test_upload_that_another_request_has_just_ended_is_not_ended_again(idle_client, begin):
+    client = idle_client
+    settings = client.app.state.settings
+
+    def finish(session, row, person):
+        finish_upload(session, row, person, settings=settings)
+
+    def cancel(session, row, _person):
+        cancel_upload(session, row, settings=settings)
+
+    def add(session, row, _person):
+        add_file(session, row, path="b.jpg", size_bytes=1, modified_ms=None, settings=settings)
+
+    for name, first in (("Pond", finish), ("Lake", cancel)):
+        upload = begin(client, name)
+        announce(client, upload, "a.jpg", 1, body=b"x")
+        upload_id = int(upload.rsplit("/", 1)[1])
+        with client.app.state.database.session() as late:
+            person = get_local_person(late)
+            row = get_upload(late, person, upload_id)
+            with client.app.state.database.session() as session:
+                first(session, get_upload(session, person, upload_id), person)
+            for second in (finish, cancel, add):
+                with pytest.raises(NotFound):
+                    second(late, row, person)
+        assert (folder_of(client, upload) / "files" / "a.jpg").exists() == (first is finish)
+    assert count(client, Job) == count(client, UploadedFile) == 1
+
+
 def test_open_upload_is_found_again_and_forgotten_ones_are_cleared(idle_client, begin):
     client = idle_client
     upload = begin(client)
@@ -336,10 +464,15 @@ def test_open_upload_is_found_again_and_forgotten_ones_are_cleared(idle_client, 
     announce(client, upload, "a.jpg", 10, body=b"x" * 10)
     announce(client, upload, "b.jpg", 10)
     assert "1 of 2 files arrived" in client.get(here).text
+    made = announce(client, upload, "large.zip", 20, body=b"x")
     state = client.app.state
     with state.database.session() as session:
-        sweep_uploads(session, state.settings)
+        long_ago = datetime.now(UTC) - timedelta(days=30)
+        session.scalars(select(Upload)).one().touched_at = long_ago
+        session.flush()
+        sweep_uploads(session, state.settings)  # a piece of the zip came just now
     assert client.get(upload).status_code == 200
+    send(client, made.headers["location"], 1, b"x" * 19)
     stray = state.settings.home / "uploads" / "999"
     stray.mkdir()
     with state.database.session() as session:
