@@ -81,7 +81,8 @@ def remove_images(
         .values(removed_at=func.now(), removed_by_id=person.id)
         .returning(Image.id)
     ).all()
-    session.execute(delete(TrayItem).where(is_among(TrayItem.image_id, list(removed))))
+    gone: list[int | None] = [*removed]
+    session.execute(delete(TrayItem).where(is_among(TrayItem.image_id, gone)))
     _note(session, person, collection_id, "Removed", len(removed))
     return len(removed)
 
