@@ -81,10 +81,8 @@ def remove_images(
         .values(removed_at=func.now(), removed_by_id=person.id)
         .returning(Image.id)
     ).all()
-    gone = select(Image.id).where(
-        Image.collection_id == collection_id, Image.removed_at.is_not(None)
-    )
-    session.execute(delete(TrayItem).where(TrayItem.image_id.in_(gone)))
+    gone: list[int | None] = [*removed]
+    session.execute(delete(TrayItem).where(is_among(TrayItem.image_id, gone)))
     _note(session, person, collection_id, "Removed", len(removed))
     return len(removed)
 
