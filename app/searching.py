@@ -233,8 +233,10 @@ def open_search(
     session.flush()
     seat = Seat(search_id=search.id, person_id=person.id)
     session.add(seat)
-    first = _add_round(session, search, person, previous=None, detour=None, indexes=indexes)
-    _move(session, search, seat, first.id)
+    first = _add_round(
+        session, search, person, previous=None, detour=None, shared=False, indexes=indexes
+    )
+    _move(session, search, seat, first.id, shared=False)
     session.execute(
         delete(TrayItem).where(
             TrayItem.person_id == person.id,
@@ -267,8 +269,10 @@ def sit_down(
         seat = Seat(search_id=search.id, person_id=person.id)
         session.add(seat)
         session.flush()
-        first = _add_round(session, search, person, previous=None, detour=None, indexes=indexes)
-        _move(session, search, seat, first.id)
+        first = _add_round(
+            session, search, person, previous=None, detour=None, shared=True, indexes=indexes
+        )
+        _move(session, search, seat, first.id, shared=True)
     else:
         stay(session, seat)
     if visit is not None:
@@ -365,9 +369,13 @@ def submit_answers(
     action = _add_action(
         session, search, person, kind="submit", round_id=round_id, gesture_key=gesture_key
     )
+    shared = is_shared(session, search)
     if rest_are_no:
-        if is_shared(session, search):
-            own = list_own(session, seat)
+        if shared:
+            # A grid that was opened before somebody was invited has no leases yet.
+            own = list_own(session, seat) or (
+                set(shown) - list_asked_elsewhere(session, search, person, shown)
+            )
             shown = [image_id for image_id in shown if image_id in own]
         rest = (image_id for image_id in shown if image_id not in answered)
         _add_answers(session, action, dict.fromkeys(rest, "no"))
@@ -376,10 +384,10 @@ def submit_answers(
     previous = session.get_one(Round, round_id)
     detour = session.get(Detour, previous.detour_id) if previous.detour_id else None
     proposed = _add_round(
-        session, search, person, previous=previous, detour=detour, indexes=indexes
+        session, search, person, previous=previous, detour=detour, shared=shared, indexes=indexes
     )
     action.next_round_id = proposed.id
-    _move(session, search, seat, proposed.id)
+    _move(session, search, seat, proposed.id, shared=shared)
     proposed.submitting_ms = (time.perf_counter() - started) * 1_000
     session.flush()
     return Submitted(already=False)
@@ -450,11 +458,12 @@ def take_detour(
     action = _add_action(
         session, search, person, kind="detour", round_id=current.id, gesture_key=gesture_key
     )
+    shared = is_shared(session, search)
     proposed = _add_round(
-        session, search, person, previous=previous, detour=detour, indexes=indexes
+        session, search, person, previous=previous, detour=detour, shared=shared, indexes=indexes
     )
     action.next_round_id = proposed.id
-    _move(session, search, seat, proposed.id)
+    _move(session, search, seat, proposed.id, shared=shared)
     search.touched_at = func.now()
     session.flush()
 
@@ -915,13 +924,14 @@ def _add_round(
     *,
     previous: Round | None,
     detour: Detour | None,
+    shared: bool,
     indexes: OpenIndexes,
 ) -> Round:
     started = time.perf_counter()
     index_row = get_current_index(session, search.collection_id, embedder=search.embedder)
     number = 1 if previous is None else previous.number + 1
     leased: list[int] = []
-    if is_shared(session, search):
+    if shared:
         number = max(number, _get_last_number(session, search, person) + 1)
         held = list_held(session, search, person)
         leased = sorted(list_asked_elsewhere(session, search, person, held))
@@ -1009,13 +1019,17 @@ def _get_last_number(session: Session, search: Search, person: Person) -> int:
     return session.scalar(query) or 0
 
 
-def _move(session: Session, search: Search, seat: Seat, round_id: int | None) -> None:
+def _move(
+    session: Session, search: Search, seat: Seat, round_id: int | None, *, shared: bool
+) -> None:
     """Put a round before a person, and hold its images for them if others answer too."""
     seat.round_id = round_id
+    search.current_round_id = round_id
     session.flush()
-    if is_shared(session, search):
-        let_go(session, seat)
-        stay(session, seat)
+    if not shared:
+        return
+    let_go(session, seat)
+    stay(session, seat)
     search.current_round_id = session.scalar(
         select(func.max(Seat.round_id)).where(Seat.search_id == search.id)
     )
@@ -1027,7 +1041,7 @@ def _go_to(
     """After a submit or a detour was taken back or done again: the round it leads to."""
     seat = find_seat(session, search, person)
     if seat is not None and step.kind in ("submit", "detour"):
-        _move(session, search, seat, round_id)
+        _move(session, search, seat, round_id, shared=is_shared(session, search))
 
 
 def _restore_answers(

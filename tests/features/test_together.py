@@ -203,6 +203,12 @@ def test_a_lone_owner_is_as_ever(pair: Pair):
     assert {made.leased_ids for made in rounds} == {None}
 
 
+def test_rest_of_a_grid_from_before_the_invitation_counts_as_no(pair: Pair):
+    adas = pair.shown(pair.ada)  # Ben is invited and has not come yet
+    pair.submit(pair.ada, {adas[0]: "yes"}, rest_are_no=True)
+    assert [pair.answers()[one] for one in adas] == ["yes", *["no"] * 5]
+
+
 def test_undo_takes_back_ones_own_and_leaves_what_others_said(pair: Pair):
     first, *_ = adas = pair.shown(pair.ada)
     bens = pair.sit_down(pair.ben)
