@@ -202,7 +202,7 @@ def hash_images(session):
 
 
 @pytest.mark.parametrize(("name", "permuted"), [("ME", False), ("Cleo", True)])
-def test_search_repeats_in_another_database(
+def test_search_repeats_in_another_database(  # noqa: PLR0915 - one story
     hunt, settings, tmp_path, other_database, name, permuted
 ):
     data = write_bundle(hunt, settings)
