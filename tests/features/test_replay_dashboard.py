@@ -175,7 +175,7 @@ def test_a_sample_counts_its_own_finds_as_found(traced):
         assert one.truth == told.left - yes_in[one.title]
 
 
-def test_a_course_is_kept_and_not_of_another_engine(traced, kept, monkeypatch):
+def test_a_course_is_kept_and_not_of_another_engine(traced, kept):
     assert find_course(kept) is None
     course = tell_course(traced)
     again = find_course(kept)
