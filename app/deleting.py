@@ -33,6 +33,7 @@ from app.tables import (
     Photo,
     Replay,
     Search,
+    Upload,
 )
 
 KEPT_FOR = timedelta(days=30)
@@ -53,11 +54,13 @@ class CollectionContents:
     thumbnail_bytes: int  # told from a sample
     index_bytes: int
     replay_bytes: int
+    upload_bytes: int  # sent from a browser, and not imported yet
 
     @property
     def total_bytes(self) -> int:
         """All that is free again once it is gone for good."""
-        return self.original_bytes + self.thumbnail_bytes + self.index_bytes + self.replay_bytes
+        kept = self.original_bytes + self.thumbnail_bytes + self.index_bytes
+        return kept + self.replay_bytes + self.upload_bytes
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def describe_collection_contents(
         thumbnail_bytes=_guess_thumbnail_bytes(session, collection, settings),
         index_bytes=sizes["indexes"],
         replay_bytes=sizes["replays"],
+        upload_bytes=sizes["uploads"],
     )
 
 
@@ -310,7 +314,7 @@ def _delete_for_good(session: Session, collection: Collection, settings: Setting
     for folders in _list_folders(session, collection, settings).values():
         for folder in folders:
             size_bytes += _folder_bytes(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.unlink() if folder.is_file() else shutil.rmtree(folder, ignore_errors=True)
     # Searches first: what they say of images would be looked for at each image else.
     session.execute(delete(Search).filter_by(collection_id=collection.id))
     session.execute(delete(Collection).filter_by(id=collection.id))
@@ -322,15 +326,18 @@ def _delete_for_good(session: Session, collection: Collection, settings: Setting
 def _list_folders(
     session: Session, collection: Collection, settings: Settings
 ) -> dict[str, list[Path]]:
-    """The folders in the data folder that are a collection's alone."""
+    """The folders, and files, in the data folder that are a collection's alone."""
     indexes = session.scalars(select(ImageIndex.id).filter_by(collection_id=collection.id))
     replays = session.scalars(select(Replay.id).filter_by(collection_id=collection.id))
+    uploads = session.scalars(select(Upload.id).filter_by(collection_id=collection.id))
     folders = settings.home / "indexes"
+    ahead = folders.glob(f"ahead-{collection.id}-*")  # vectors that no index has taken over
     built = [folders / f"{one}{end}" for one in indexes for end in ("", ".building")]
     return {
         "originals": [settings.home / "originals" / str(collection.id)],
-        "indexes": built,
+        "indexes": [*built, *ahead],
         "replays": [settings.home / "replays" / str(one) for one in replays],
+        "uploads": [settings.home / "uploads" / str(one) for one in uploads],
     }
 
 
@@ -370,7 +377,8 @@ def _count_images(session: Session, collection: Collection) -> int:
 
 
 def _folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = (path for path in (folder, *folder.rglob("*")) if path.is_file())
+    return sum(path.stat().st_size for path in files)
 
 
 def _remove(path: Path) -> int:

@@ -23,15 +23,17 @@ from sqlalchemy import Cast, Connection, Integer, cast, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.access import get_collection
 from app.database import JOB_LOCK, Database
 from app.deleting import empty_bin
 from app.engine import EngineError
-from app.errors import NotFound, RarefindError
+from app.errors import NotAllowed, NotFound, RarefindError
 from app.importing import mark_interrupted_imports
 from app.indexing import list_unfinished_builds
 from app.replays import list_unfinished_replays, resume_replay, stop_replay
 from app.settings import Settings
 from app.tables import Job, Person, Replay
+from app.work import may_run
 
 UNFINISHED = ("waiting", "running")
 TASK = "run_job"
@@ -135,8 +137,11 @@ def stop_job(session: Session, job: Job) -> None:
     session.flush()
 
 
-def try_again(session: Session, job: Job) -> None:
+def try_again(session: Session, job: Job, person: Person) -> None:
     """Put a job that stopped or failed back in line; it goes on where it was."""
+    get_collection(session, person, job.collection_id)  # not in the bin, and still theirs to see
+    if not may_run(person, job):
+        raise NotAllowed("Your role does not let you run this again. Ask an admin.")
     if job.state not in ("stopped", "failed"):
         return
     if job.kind == "replay":
@@ -457,12 +462,12 @@ class Worker:
                     connection.execute(select(func.pg_advisory_unlock(*key)))
 
     def _begin(self, job_id: int) -> Job | None:
-        """What there is to do, or None: stopped, removed with its collection, or done before."""
+        """What there is to do, or None: stopped, done before, or its collection is deleted."""
         with self._database.session() as session:
             job = session.get(Job, job_id, with_for_update=True)
             if job is None or job.state not in UNFINISHED:
                 return None
-            if job.stop_asked:
+            if job.stop_asked or job.collection.deleted_at is not None:
                 job.state, job.ended_at = "stopped", datetime.now(UTC)
                 return None
             now = datetime.now(UTC)

@@ -26,6 +26,7 @@ class Work:
     per_second: float | None
     left_s: float | None
     is_silent: bool
+    may_run: bool
 
     @property
     def can_stop(self) -> bool:
@@ -34,8 +35,8 @@ class Work:
 
     @property
     def can_try_again(self) -> bool:
-        """Whether it ended without being done."""
-        return self.job.state in ("stopped", "failed")
+        """Whether it ended without being done, and may be gone on with."""
+        return self.may_run and self.job.state in ("stopped", "failed")
 
 
 def list_work(session: Session, person: Person, *, now: datetime) -> dict[str, list[Work]]:
@@ -62,13 +63,18 @@ def list_work(session: Session, person: Person, *, now: datetime) -> dict[str, l
         .limit(ENDED_SHOWN)
     ).all()
     return {
-        "running": [_describe(job, now) for job in unfinished if job.state == "running"],
-        "waiting": [_describe(job, now) for job in unfinished if job.state == "waiting"],
-        "ended": [_describe(job, now) for job in ended],
+        "running": [_describe(job, person, now) for job in unfinished if job.state == "running"],
+        "waiting": [_describe(job, person, now) for job in unfinished if job.state == "waiting"],
+        "ended": [_describe(job, person, now) for job in ended],
     }
 
 
-def _describe(job: Job, now: datetime) -> Work:
+def may_run(person: Person, job: Job) -> bool:
+    """Whether the person's role, which may be another by now, is one that may ask for the work."""
+    return person.role == "admin" or (job.kind == "replay" and person.role == "evaluator")
+
+
+def _describe(job: Job, person: Person, now: datetime) -> Work:
     per_second = left_s = None
     if job.step_started_at is not None:
         elapsed_s = (job.updated_at - job.step_started_at).total_seconds()
@@ -86,6 +92,7 @@ def _describe(job: Job, now: datetime) -> Work:
         left_s=left_s,
         is_silent=job.state == "running"
         and (now - job.updated_at).total_seconds() > SILENT_AFTER_S,
+        may_run=may_run(person, job) and job.collection.deleted_at is None,
     )
 
 

@@ -32,5 +32,5 @@ def stop(session: DbSession, person: SignedIn, job_id: Id) -> Response:
 @router.post("/{job_id}/again")
 def again(session: DbSession, person: SignedIn, job_id: Id) -> Response:
     """Go on with a job that stopped or failed."""
-    try_again(session, get_job(session, person, job_id))
+    try_again(session, get_job(session, person, job_id), person)
     return see_other("/work")

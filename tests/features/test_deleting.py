@@ -17,8 +17,14 @@ from app.main import create_app
 from app.reading import thumbnail_path
 from app.searching import open_search
 from app.security import get_local_person
-from app.tables import Action, Answer, Collection, Image, ImageIndex, Person, Replay, Search
-from tests.factories import make_collection, make_image_file, make_images, make_index
+from app.tables import Action, Answer, Collection, Image, ImageIndex, Person, Replay, Search, Upload
+from tests.factories import (
+    make_collection,
+    make_image_file,
+    make_images,
+    make_index,
+    make_person,
+)
 from tests.stand_ins import HashEmbedder, register
 
 
@@ -167,6 +173,15 @@ def test_after_a_month_it_is_gone_with_its_files_and_nothing_else(
         source = tmp_path / name
         import_images(own_database, own_ids[name], source, settings=settings, copy=copy)
         build_index(own_database, own_ids[name], settings=settings, embedder="hash")
+    with own_database.session() as session:
+        upload = Upload(
+            collection_id=own_ids["one"], person_id=make_person(session).id, state="receiving"
+        )
+        session.add(upload)
+        session.flush()
+        for file in (f"uploads/{upload.id}/parts/1", f"indexes/ahead-{own_ids['one']}-0"):
+            (settings.home / file).parent.mkdir(parents=True, exist_ok=True)
+            (settings.home / file).write_bytes(b"x" * 5_000)
     before = list_files(settings.home)
     with own_database.session() as session:
         collection = session.get_one(Collection, own_ids["one"])
@@ -181,7 +196,8 @@ def test_after_a_month_it_is_gone_with_its_files_and_nothing_else(
     freed = sum(size for path, size in before.items() if path not in after)
     assert gone.size_bytes == freed > 0
     shared = sum(size for path, size in before.items() if path in after and "thumbnails" in path)
-    assert told.original_bytes > 0 and told.index_bytes > 0
+    assert not any("ahead-" in path or "uploads/" in path for path in after)
+    assert told.original_bytes > 0 and told.index_bytes > 5_000 and told.upload_bytes == 5_000
     assert freed < told.total_bytes < freed + shared
     with own_database.session() as session:
         assert session.scalars(select(Collection.name)).all() == ["two"]
@@ -199,7 +215,7 @@ def test_after_a_month_it_is_gone_with_its_files_and_nothing_else(
 def list_files(home):
     return {
         str(path): path.stat().st_size
-        for folder in ("originals", "thumbnails", "indexes")
+        for folder in ("originals", "thumbnails", "indexes", "uploads")
         for path in (home / folder).rglob("*")
         if path.is_file()
     }

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,8 @@ def test_failures_say_why_and_can_be_tried_again(own_database, settings):
     ]
     sentences = ["The folder is gone.", "disk of Rarefind's data folder is full", "the log says"]
     job_id = ask(own_database)
+    with own_database.session() as session:
+        admin = make_person(session)
 
     def do(*_):
         if raised:
@@ -164,7 +167,7 @@ def test_failures_say_why_and_can_be_tried_again(own_database, settings):
             problem = read(own_database, job_id).problem
             assert sentence in problem and "secret" not in problem
             with own_database.session() as session:
-                try_again(session, session.get_one(Job, job_id))
+                try_again(session, session.get_one(Job, job_id), admin)
         wait_until(lambda: read(own_database, job_id).state == "done")
     job = read(own_database, job_id)
     assert (job.problem, job.attempts, job.ended_at is None) == (None, 4, False)
@@ -200,6 +203,16 @@ def test_stopped_work_ends_at_its_next_chunk_or_never_begins(own_database, setti
     job = read(own_database, running)
     assert (job.step, job.total_count, job.problem) == ("indexing", 10_000, None)
     assert read(own_database, waiting).attempts == 0
+
+
+def test_work_on_a_deleted_collection_never_begins(own_database, settings):
+    job_id = ask(own_database)
+    with own_database.session() as session:
+        session.get_one(Job, job_id).collection.deleted_at = datetime.now(UTC)
+    done = []
+    with working(own_database, settings, lambda *given: done.append(given[2].id)):
+        wait_until(lambda: count_queued(own_database) == 0)
+    assert (done, read(own_database, job_id).state) == ([], "stopped")
 
 
 def test_closing_a_worker_hands_its_job_to_another(own_database, settings):
@@ -268,7 +281,7 @@ def test_job_whose_worker_died_before_it_began_does_not_block_its_collection(
         session.execute(text("UPDATE procrastinate_jobs SET status = 'doing'"))
         job = session.get_one(Job, job_id)
         stop_job(session, job)
-        try_again(session, job)
+        try_again(session, job, make_person(session))
         others = {"collection_id": job.collection_id, "person": None}
         other_id = add_job(session, "index", embedder="b", **others).id
     done = []

@@ -222,6 +222,11 @@ def test_others_reach_neither_uploads_nor_their_files(idle_client, begin):
     upload = begin(client)
     address = announce(client, upload, "a.jpg", 100, body=b"x" * 10).headers["location"]
     with client.app.state.database.session() as session:
+        collection = session.scalars(select(Collection)).one()
+        collection.deleted_at = datetime.now(UTC)
+    assert send(client, address, 10, b"y").status_code == 404, "it is in the bin"
+    with client.app.state.database.session() as session:
+        session.scalars(select(Collection)).one().deleted_at = None
         session.scalars(select(Upload)).one().person_id = make_person(session, name="other").id
     requests = [
         client.get(upload),

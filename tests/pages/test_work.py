@@ -75,9 +75,25 @@ def test_failed_job_is_tried_again_and_others_see_their_own(idle_client):
         get_local_person(session).role = "evaluator"
     page = client.get("/work").text
     assert "Prepare with mine" in page and "theirs" not in page
+    stopped = add(client, embedder="old", state="stopped")
+    page = client.get("/work").text
+    assert "Prepare with old" in page and "Try again" not in page  # was an admin's to ask for
+    assert client.post(f"/work/{stopped}/again").status_code == 403
     for deed in ("again", "stop"):
         assert client.post(f"/work/{others}/{deed}").status_code == 404
     assert read(client, others).state == "failed"
+
+
+def test_work_on_a_collection_in_the_bin_is_not_gone_on_with(idle_client):
+    client = idle_client
+    job_id = add(client, embedder="hawk", state="failed", problem="No.")
+    with client.app.state.database.session() as session:
+        session.get_one(Job, job_id).collection.deleted_at = datetime.now(UTC)
+    page = client.get("/work").text
+    assert "Pond of hawk (in the bin)" in page and "Try again" not in page
+    assert 'href="/collections/1"' not in page
+    assert client.post(f"/work/{job_id}/again").status_code == 404
+    assert read(client, job_id).state == "failed"
 
 
 def test_nobody_sees_work_without_signing_in(web):
