@@ -132,8 +132,13 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
 
         # There is no setting for it.
         postgres_server.find_suitable_socket_dir = find_socket_folder  # type: ignore[attr-defined]
+        folder = (home / "postgres").expanduser().resolve()
         with PostgresServer._lock:
-            forget_dead_users(home / "postgres" / ".handle_pids.json")
+            users = forget_dead_users(folder / ".handle_pids.json")
+            if os.getpid() not in users:
+                # Left over from a database that this process closed while others used the server:
+                # the library would hand it out without counting this process again.
+                PostgresServer._instances.pop(folder, None)
         server = get_server(home / "postgres", cleanup_mode="stop")
     return server.get_uri(), server.cleanup
 
@@ -153,14 +158,16 @@ def find_socket_folder(pgdata: Path, runtime_path: Path) -> Path:
     return folder
 
 
-def forget_dead_users(users: Path) -> None:
-    """Drop processes that were killed from the server's list of users.
+def forget_dead_users(users: Path) -> list[int]:
+    """Drop processes that were killed from the server's list of users; those that are left.
 
     The server stops with its last user; one that was killed would keep it running for ever.
     """
-    if users.exists():
-        pids = json.loads(users.read_text() or "[]")
-        users.write_text(json.dumps([pid for pid in pids if psutil.pid_exists(pid)]))
+    if not users.exists():
+        return []
+    pids = [pid for pid in json.loads(users.read_text() or "[]") if psutil.pid_exists(pid)]
+    users.write_text(json.dumps(pids))
+    return pids
 
 
 def migrate(engine: Engine) -> None:

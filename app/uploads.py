@@ -16,15 +16,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from zipfile import is_zipfile
 
 from sqlalchemy import event, exists, func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.errors import BadInput, DiskFull, NotFound, RequestTooLarge, UploadBusy, UploadMovedOn
+from app.errors import (
+    BadInput,
+    DiskFull,
+    NotFound,
+    RequestTooLarge,
+    SourceNotUsable,
+    UploadBusy,
+    UploadMovedOn,
+)
 from app.jobs import UNFINISHED, add_job
+from app.reading import DAMAGED
 from app.settings import Settings
 from app.sources import show
-from app.tables import Collection, Job, Person, Upload, UploadedFile
+from app.tables import Collection, Job, Person, RefusedFile, Upload, UploadedFile
 
 LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
 LONGEST_PATH = 1_000
@@ -301,6 +312,7 @@ def finish_upload(
 def list_sources(session: Session, upload_id: int, *, settings: Settings) -> list[Path]:
     """What is to be imported of an upload: its zips, then its other files; nothing once done.
 
+    Zips that can't be read are listed as refused; SourceNotUsable, when there is nothing else.
     Raises NotFound, and names them, when files that had arrived are gone from the disk.
     """
     upload = session.get(Upload, upload_id)
@@ -321,9 +333,35 @@ def list_sources(session: Session, upload_id: int, *, settings: Settings) -> lis
             "What was imported before is kept. Upload these files again."
         )
     folder = upload_folder(settings, upload_id)
-    zips = [place.whole for place in arrived if place.whole.parent == folder / "zips"]
-    others = [folder / "files"] if len(zips) < len(arrived) else []
+    packed = [place for place in arrived if place.whole.parent == folder / "zips"]
+    broken = [place for place in packed if not is_zipfile(place.whole)]
+    _refuse(session, upload, broken)
+    zips = [place.whole for place in packed if place not in broken]
+    others = [folder / "files"] if len(packed) < len(arrived) else []
+    if broken and not zips and not others:
+        names = ", ".join(place.path for place in broken[:3])
+        raise SourceNotUsable(
+            f"{names} can't be read as a zip: it is damaged, or was cut off. Nothing was imported. "
+            "Pack it again, and upload it again."
+        )
     return [*sorted(zips, key=lambda file: int(file.stem)), *others]
+
+
+def _refuse(session: Session, upload: Upload, places: list[Place]) -> None:
+    """List zips that can't be read among the collection's refused files, once."""
+    for place in places:
+        session.execute(
+            insert(RefusedFile)
+            .values(
+                collection_id=upload.collection_id,
+                path=place.path,
+                reason=DAMAGED,
+                detail="It can't be read as a zip: it is damaged, or was cut off.",
+                size_bytes=place.size_bytes,
+                modified_ns=0,
+            )
+            .on_conflict_do_nothing()
+        )
 
 
 def end_upload(session: Session, upload_id: int) -> None:

@@ -47,7 +47,7 @@
     { rootMargin: "-25% 0px -70%" },
   );
   for (const part of document.querySelectorAll(".part")) seen.observe(part);
-  document.querySelector(".contents.narrow").addEventListener("click", (event) => {
+  document.querySelector(".contents.narrow")?.addEventListener("click", (event) => {
     if (event.target.closest("a")) event.currentTarget.open = false;
   });
 

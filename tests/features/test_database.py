@@ -1,5 +1,6 @@
 """The embedded PostgreSQL: joined by a second process, outlives a kill, ends with its last user."""
 
+import json
 import os
 import signal
 import subprocess
@@ -86,6 +87,17 @@ def test_server_and_data_outlive_a_kill_and_end_with_the_next_user(home):
     assert server_pid(home) == pid
     end(second)
     assert not is_running(pid)
+
+
+def test_process_that_closes_and_opens_again_counts_as_a_user(home):
+    users = home / "postgres" / ".handle_pids.json"
+    first = open_database(Settings(home=home, database_url=None))
+    users.write_text(json.dumps([os.getpid(), os.getppid()]))  # another command uses the server too
+    first.close()
+    again = open_database(Settings(home=home, database_url=None))
+    assert os.getpid() in json.loads(users.read_text())
+    users.write_text(json.dumps([os.getpid()]))  # the other one has ended
+    again.close()
 
 
 @pytest.mark.parametrize("name", ["Application Support", "50% of “it” & 'more', #1?"])

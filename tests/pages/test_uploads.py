@@ -11,11 +11,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from app.errors import NotFound
+from app.errors import NotFound, SourceNotUsable
 from app.security import get_local_person
-from app.tables import Collection, Image, ImagePath, Job, OracleLabel, Upload, UploadedFile
+from app.tables import (
+    Collection,
+    Image,
+    ImagePath,
+    Job,
+    OracleLabel,
+    RefusedFile,
+    Upload,
+    UploadedFile,
+)
 from app.uploads import (
     add_file,
     append_to,
@@ -411,6 +420,30 @@ def test_commit_that_fails_loses_no_file(idle_client, begin):
         with state.database.session() as session:
             deed(session, session.scalars(select(Upload)).one())
         assert list_bytes() == left
+
+
+def test_zip_that_cannot_be_read_is_refused_by_name_and_keeps_nothing_back(idle_client, begin):
+    client = idle_client
+    state = client.app.state
+    for number, paths in enumerate((["broken.zip"], ["broken.zip", "a.jpg"]), 1):
+        upload = begin(client, f"Lake {number}")
+        for path in paths:
+            announce(client, upload, path, 3, body=b"one")
+        client.post(f"{upload}/finish")
+        with state.database.session() as session:
+            upload_id = session.scalars(select(func.max(Upload.id))).one()
+            if number == 1:
+                with pytest.raises(SourceNotUsable, match=r"broken\.zip can't be read as a zip"):
+                    list_sources(session, upload_id, settings=state.settings)
+            else:
+                [files] = list_sources(session, upload_id, settings=state.settings)
+                assert [file.name for file in files.iterdir()] == ["a.jpg"]
+                refused = session.scalars(
+                    select(RefusedFile.path)
+                    .join(Upload, Upload.collection_id == RefusedFile.collection_id)
+                    .where(Upload.id == upload_id)
+                )
+                assert refused.all() == ["broken.zip"]
 
 
 def test_replaced_file_that_did_not_arrive_is_left_out_in_both_its_forms(idle_client, begin):
