@@ -3,7 +3,8 @@
 The file is a zip of `search.json` and copies of the example photos. Numbers in it are those of the
 database it came from; an import gives everything new ones, in the same order. Images are told by
 their SHA-256. Rounds are repeatable there, since each names the index it came from, row by row, and
-an import lays the vectors of the collection out in that order.
+an import lays the vectors of the collection out in that order. Leases are not in it, which end with
+a visit, nor are second opinions, which are about a search and no step of it.
 """
 
 import io
@@ -21,6 +22,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
+from app.cards import MAX_CARD_IMAGES
 from app.database import is_among
 from app.errors import BadInput
 from app.exports.archives import Parts
@@ -28,6 +30,7 @@ from app.exports.details import read_details, save_details
 from app.exports.kept import (
     KeptAction,
     KeptAnswer,
+    KeptCardImage,
     KeptDetour,
     KeptExample,
     KeptGoal,
@@ -36,6 +39,7 @@ from app.exports.kept import (
     KeptPlace,
     KeptRound,
     KeptSearch,
+    KeptSeat,
     KeptVector,
     Part,
 )
@@ -45,17 +49,20 @@ from app.indexing import OpenIndexes, discard_files, lay_out_past
 from app.searching import (
     MAX_COUNTS_LENGTH,
     MAX_NAME_LENGTH,
+    check_reasons,
     check_round_size,
     check_strategy,
     check_text,
     read_steps,
     repeat_round,
 )
+from app.seats import list_seats
 from app.security import same_name
 from app.settings import Settings
 from app.tables import (
     Action,
     Answer,
+    CardImage,
     ChosenGoal,
     Collection,
     Detour,
@@ -68,6 +75,7 @@ from app.tables import (
     Round,
     RoundImage,
     Search,
+    Seat,
     Table,
 )
 
@@ -119,6 +127,7 @@ def keep_search(
     answers = session.scalars(select(Answer).filter_by(**own).order_by(Answer.id)).all()
     goals = session.scalars(select(ChosenGoal).filter_by(**own).order_by(ChosenGoal.id)).all()
     examples = session.scalars(select(Example).filter_by(**own).order_by(Example.id)).all()
+    card = session.scalars(select(CardImage).filter_by(**own).order_by(CardImage.image_id)).all()
     names = {one.id: one.name for one in session.scalars(select(Person))}
     used = {made.index_id for made in rounds} | {one.other_index_id for one in detours} - {None}
     kept_indexes = []
@@ -130,7 +139,9 @@ def keep_search(
     image_ids = {image_id for index in kept_indexes for image_id in index.image_ids}
     image_ids |= {answer.image_id for answer in answers}
     image_ids |= {example.image_id for example in examples if example.image_id is not None}
-    image_ids |= {image_id for made in rounds for image_id in made.left_out_ids or ()}
+    image_ids |= {picture.image_id for picture in card}
+    for made in rounds:
+        image_ids.update(made.left_out_ids or (), made.leased_ids or ())
     images = session.execute(
         select(Image.id, Image.sha256, Image.path)
         .where(is_among(Image.id, sorted(image_ids)))
@@ -152,13 +163,15 @@ def keep_search(
         collection=search.collection.name,
         target_name=search.target_name,
         counts_as_yes=search.counts_as_yes,
+        counts_as_no=search.counts_as_no,
+        no_reasons=search.no_reasons,
+        learns_from_poor=search.learns_from_poor,
         embedder=search.embedder,
         strategy=search.strategy,
         round_size=search.round_size,
         seed=search.seed,
         rest_are_no=search.rest_are_no,
         made_at=search.made_at,
-        current_round_id=search.current_round_id or 0,
         details=read_details(search),
         images=[KeptImage.model_construct(**row._mapping) for row in images],
         indexes=kept_indexes,
@@ -172,6 +185,7 @@ def keep_search(
             )
             for one in examples
         ],
+        card=[keep(KeptCardImage, picture) for picture in card],
         rounds=[
             keep(
                 KeptRound,
@@ -179,6 +193,11 @@ def keep_search(
                 images=[keep(KeptPlace, place) for place in made.images],
             )
             for made in rounds
+        ],
+        seats=[
+            keep(KeptSeat, seat, person=names[seat.person_id])
+            for seat in list_seats(session, search)
+            if seat.round_id is not None
         ],
         detours=[
             keep(
@@ -291,6 +310,9 @@ class _Importing:
             owner_id=self.person.id,
             target_name=check_text("The name", kept.target_name, MAX_NAME_LENGTH, required=True),
             counts_as_yes=check_text("What counts as yes", kept.counts_as_yes, MAX_COUNTS_LENGTH),
+            counts_as_no=check_text("What does not count", kept.counts_as_no, MAX_COUNTS_LENGTH),
+            no_reasons=check_reasons(kept.no_reasons),
+            learns_from_poor=kept.learns_from_poor,
             embedder=check_text("An embedder's name", kept.embedder, MAX_NAME_LENGTH),
             strategy=check_strategy(kept.strategy),
             round_size=check_round_size(kept.round_size),
@@ -308,9 +330,11 @@ class _Importing:
             self._add_rounds(search)
             self._add_steps(search)
             self._add_examples(search, photos, settings)
-            search.current_round_id = self.rounds[kept.current_round_id]
-            session.flush()
-            read_steps(session, search)  # as the pages do
+            self._add_card(search)
+            self._add_seats(search)
+            for name in {one.person for one in kept.actions}:
+                # As the pages do.
+                read_steps(session, search, session.get_one(Person, self._name(name)))
         except Exception:
             for row in self.laid_out.values():
                 if row.state == "past" and row.id not in known:
@@ -415,6 +439,8 @@ class _Importing:
                     "answers_through_id": find(self.answers, one.answers_through_id) or 0,
                     "left_out_ids": one.left_out_ids
                     and [self.images[image_id] for image_id in one.left_out_ids],
+                    "leased_ids": one.leased_ids
+                    and [self.images[image_id] for image_id in one.leased_ids],
                 }
                 for one in self.kept.rounds
             ],
@@ -480,6 +506,7 @@ class _Importing:
                     "action_id": self.actions[one.action_id],
                     "image_id": self.images[one.image_id],
                     "value": one.value,
+                    "reason": one.reason,
                 }
                 for one in self.kept.answers
             ],
@@ -521,6 +548,37 @@ class _Importing:
                         after_round_id=find(self.rounds, vector.after_round_id),
                     )
                 )
+
+    def _add_card(self, search: Search) -> None:
+        counts = [one.counts for one in self.kept.card]
+        if max(counts.count(True), counts.count(False)) > MAX_CARD_IMAGES:
+            raise BadInput("This file is damaged: its target card has no room for its pictures.")
+        self._insert(
+            CardImage,
+            [
+                take(one, CardImage)
+                | {"search_id": search.id, "image_id": self.images[one.image_id]}
+                for one in self.kept.card
+            ],
+        )
+
+    def _add_seats(self, search: Search) -> None:
+        """Everybody's, for their branches stand; the owner is at the newest round if new here."""
+        tips: dict[int, int] = {}
+        for one in self.kept.seats:
+            person_id = self._name(one.person)
+            tips[person_id] = max(tips.get(person_id, 0), self.rounds[one.round_id])
+        newest = max(tips.values())
+        tips.setdefault(self.person.id, newest)
+        self._insert(
+            Seat,
+            [
+                {"search_id": search.id, "person_id": person_id, "round_id": round_id}
+                for person_id, round_id in tips.items()
+            ],
+        )
+        search.current_round_id = newest
+        self.session.flush()
 
     def _insert(self, table: type[Table], rows: list[dict[str, Any]]) -> None:
         if rows:

@@ -19,6 +19,7 @@ from pydantic import (
 from app.engine.loop import REASONS
 from app.engine.stopping import STOP_RULES
 from app.exports.details import ExportDetails
+from app.searching import MAX_REASON_LENGTH
 
 
 def check_floats(data: bytes) -> bytes:
@@ -47,6 +48,7 @@ KeyOrNone = Annotated[int, Field(ge=0, lt=2**62)]  # 0: before all
 Vector = Annotated[Base64Bytes, AfterValidator(check_floats)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+NoReason = Annotated[str, Field(min_length=1, max_length=MAX_REASON_LENGTH)]
 
 
 class Part(BaseModel):
@@ -127,6 +129,8 @@ class KeptRound(Part):
     answers_through_id: KeyOrNone
     detour_id: Key | None
     left_out_ids: list[Key] | None
+    leased_ids: list[Key] | None
+    learns_from_poor: bool
     head_weights: Vector | None
     head_bias: Number | None
     proposing_ms: Number
@@ -145,6 +149,21 @@ class KeptRound(Part):
         if self.previous_id is not None and self.previous_id >= self.id:
             raise ValueError("rounds are not in order")
         return self
+
+
+class KeptSeat(Part):
+    """Which round a person had before them."""
+
+    person: str
+    round_id: Key
+
+
+class KeptCardImage(Part):
+    """A picture on the target card."""
+
+    image_id: Key
+    counts: bool
+    added_at: AwareDatetime
 
 
 class KeptDetour(Part):
@@ -194,6 +213,14 @@ class KeptAnswer(Part):
     action_id: Key
     image_id: Key
     value: Literal["yes", "no", "unsure", "cleared"]
+    reason: NoReason | None  # may be one that the search has no longer
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Only a no has a reason."""
+        if self.reason is not None and self.value != "no":
+            raise ValueError("a reason without a no")
+        return self
 
 
 class KeptGoal(Part):
@@ -217,18 +244,22 @@ class KeptSearch(Part):
     collection: str
     target_name: str
     counts_as_yes: str
+    counts_as_no: str
+    no_reasons: list[str]
+    learns_from_poor: bool
     embedder: str
     strategy: str
     round_size: Count
     seed: Count
     rest_are_no: bool
     made_at: AwareDatetime
-    current_round_id: Key
     details: ExportDetails
     images: list[KeptImage]
     indexes: list[KeptIndex]
     examples: list[KeptExample]
+    card: list[KeptCardImage]
     rounds: list[KeptRound]
+    seats: Annotated[list[KeptSeat], Field(min_length=1)]
     detours: list[KeptDetour]
     actions: list[KeptAction]
     answers: list[KeptAnswer]

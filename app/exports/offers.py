@@ -244,7 +244,7 @@ def _describe_bundle(_search: Search, known: Known) -> Described:
     return Described(
         f"{_plural(known.rounds, 'round')}, with every answer and step; example photos, but no "
         "image of the collection.",
-        ("Whoever gets it sees who answered what.",),
+        ("Whoever gets it sees who answered what. Second opinions are not in it.",),
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import create_engine, func, select
 
 from app import searching
+from app.cards import change_card, put_on_card, read_card
 from app.database import Database, psycopg_url
 from app.engine.stopping import STOP_RULES
 from app.errors import BadInput, EmbedderMismatch
@@ -22,7 +23,8 @@ from app.importing import read_photo
 from app.indexes import list_indexes
 from app.indexing import OpenIndexes, get_current_index
 from app.reporting import current_grid, list_history
-from app.searching import read_current_answers
+from app.searching import read_current_answers, read_reasons
+from app.seats import find_seat, list_seats, stay
 from app.tables import (
     ChosenGoal,
     Detour,
@@ -30,6 +32,7 @@ from app.tables import (
     ExampleVector,
     Image,
     ImageIndex,
+    Lease,
     Person,
     Photo,
     Round,
@@ -58,11 +61,25 @@ def hunt_everywhere(session, settings) -> Hunt:
         session,
         hunt.search,
         target_name="Grey heron",
-        counts_as_yes="also young ones",
         strategy="rarefind",
         round_size=12,
+        no_reasons=["a decoy"],
+        learns_from_poor=False,
     )
+    change_card(
+        session, hunt.search, counts_as_yes="also young ones", counts_as_no="storks, egrets"
+    )
+    put_on_card(session, hunt.search, hunt.images[3].id, "yes")
+    put_on_card(session, hunt.search, hunt.images[190].id, "no")
     hunt.submit()
+    searching.correct_answers(
+        session,
+        hunt.search,
+        person=hunt.person,
+        values={image.id: "no:too-poor" for image in hunt.images[1:8]}
+        | {hunt.images[170].id: "no:a decoy"},
+        gesture_key=None,
+    )
     add_examples(session, settings, hunt)
     hunt.submit()
     hunt.take("estimate", 18)
@@ -81,11 +98,16 @@ def hunt_everywhere(session, settings) -> Hunt:
         indexes=hunt.indexes,
     )
     hunt.images[160].removed_at = NOW
+    stay(session, find_seat(session, hunt.search, hunt.person))
     hunt.person = make_person(session, name="Ben", role="ecologist")
+    searching.sit_down(session, hunt.search, person=hunt.person, visit=None, indexes=hunt.indexes)
+    hunt.submit()
+    hunt.take("gap", 12, hunt.images[120].id)
     hunt.submit()
     hunt.take(None)
     hunt.submit()
     hunt.undo()
+    assert hunt.made().leased_ids
     goal = {"rule": next(iter(STOP_RULES)), "recall": 0.8, "confidence": 0.9}
     session.add(ChosenGoal(search_id=hunt.search.id, person_id=hunt.person.id, **goal))
     save_details(session, hunt.search, DETAILS)
@@ -163,12 +185,35 @@ def list_stored(session, search, images):
     ]
 
 
+def list_tips_by_person(session, search):
+    """Which of the search's rounds each person has before them, by its place among them."""
+    rounds = session.scalars(select(Round.id).filter_by(search_id=search.id).order_by(Round.id))
+    places = {round_id: place for place, round_id in enumerate(rounds)}
+    seats = list_seats(session, search)
+    assert search.current_round_id == max(seat.round_id for seat in seats)
+    return {
+        seat.person.name.removesuffix(" (from a file)").upper(): places[seat.round_id]
+        for seat in seats
+    }
+
+
+def list_given(session, search):
+    """Every answer that stands and its reason, by the content of its image."""
+    answers = read_current_answers(session, search, with_removed=True)
+    reasons = read_reasons(session, search, list(answers))
+    assert set(reasons.values()) == {"too-poor", "a decoy"}
+    images = hash_images(session)
+    return {images[one]: (value, reasons.get(one)) for one, value in answers.items()}
+
+
 def hash_images(session):
     return dict(session.execute(select(Image.id, Image.sha256)).all())
 
 
-@pytest.mark.parametrize("permuted", [False, True])
-def test_search_repeats_in_another_database(hunt, settings, tmp_path, other_database, permuted):
+@pytest.mark.parametrize(("name", "permuted"), [("ME", False), ("Cleo", True)])
+def test_search_repeats_in_another_database(
+    hunt, settings, tmp_path, other_database, name, permuted
+):
     data = write_bundle(hunt, settings)
     assert repeat_rounds(hunt.session, hunt.search, hunt.indexes, at_most=99).same >= 8
     stored = list_stored(hunt.session, hunt.search, hash_images(hunt.session))
@@ -176,7 +221,7 @@ def test_search_repeats_in_another_database(hunt, settings, tmp_path, other_data
     indexes = OpenIndexes(there)
     order = np.random.default_rng(3).permutation(200) if permuted else np.arange(200)
     with other_database.session() as session:
-        person = make_person(session, name="ME")
+        person = make_person(session, name=name)
         collection = make_other_collection(session, there, hunt, order=order)
         before = get_current_index(session, collection.id).id
         search = import_search(
@@ -189,27 +234,32 @@ def test_search_repeats_in_another_database(hunt, settings, tmp_path, other_data
         assert repeated.same == repeated.total == repeated.tried == len(stored)
         images = hash_images(session)
         assert list_stored(session, search, images) == stored
-        here = hash_images(hunt.session)
-        assert {
-            images[image_id]: value
-            for image_id, value in read_current_answers(session, search, with_removed=True).items()
-        } == {
-            here[image_id]: value
-            for image_id, value in read_current_answers(
-                hunt.session, hunt.search, with_removed=True
-            ).items()
-        }
+        assert list_given(session, search) == list_given(hunt.session, hunt.search)
         told = list_history(session, search, page=1).events
         own = list_history(hunt.session, hunt.search, page=1).events
         assert [(one.at, one.kind, one.taken_back, one.sentence) for one in told] == [
             (one.at, one.kind, one.taken_back, one.sentence) for one in own
         ]
-        assert {one.who for one in told} == {"ME", "Ben (from a file)"}
+        assert {one.who for one in told} == {
+            "ME" if name == "ME" else "me (from a file)",
+            "Ben (from a file)",
+        }
         assert session.scalar(select(Person.closed_at).filter_by(name="Ben (from a file)"))
-        assert (search.target_name, search.owner.name) == ("Grey heron", "ME")
+        assert (search.target_name, search.owner.name) == ("Grey heron", name)
+        assert (search.counts_as_no, search.no_reasons) == ("storks, egrets", ["a decoy"])
+        assert not search.learns_from_poor
+        card = read_card(session, search)
+        assert [[one.sha256 for one in some] for some in (card.yes, card.no)] == [
+            [hunt.images[number].sha256] for number in (3, 190)
+        ]
+        # Everybody has the grid that they had, who is new here the newest; nobody is there.
+        tips = list_tips_by_person(hunt.session, hunt.search)
+        tips.setdefault(name.upper(), max(tips.values()))
+        assert list_tips_by_person(session, search) == tips
+        assert session.scalar(select(func.count()).select_from(Lease)) == 0
         assert read_details(search).scientific_name == "Ardea cinerea"
         assert session.scalar(select(ChosenGoal.recall).filter_by(search_id=search_id)) == 0.8
-        assert session.scalar(select(func.count()).select_from(Detour)) == 2
+        assert session.scalar(select(func.count()).select_from(Detour)) == 3
         photo = session.scalars(select(Photo)).one()
         assert (photo.width, photo.height) == (40, 60)  # upright still
         # Laid out anew only where the order is another, and never the one that searches use.
@@ -218,12 +268,14 @@ def test_search_repeats_in_another_database(hunt, settings, tmp_path, other_data
         assert get_current_index(session, search.collection_id).id == before
         assert len(list_indexes(session, search.collection_id)) == 1
         # It goes on there.
-        goes_on = [card.image_id for card in current_grid(session, search).cards]
+        grid = current_grid(session, search, search.owner)
+        assert grid.people_here == []
+        goes_on = [card.image_id for card in grid.cards]
         searching.submit_answers(
             session,
             search,
             person=search.owner,
-            round_id=search.current_round_id,
+            round_id=grid.round_id,
             values=dict.fromkeys(goes_on, "no"),
             rest_are_no=False,
             gesture_key=None,
@@ -292,6 +344,12 @@ def test_file_that_was_tampered_with_is_refused(hunt, settings):
         change(lambda it: it.update(round_size=5_000)),
         change(lambda it: it["answers"][0].update(value="maybe")),
         change(lambda it: it["answers"][0].update(image_id=987_654)),
+        change(lambda it: it["answers"][0].update(reason="too-poor")),  # of a yes
+        change(lambda it: it["rounds"][-1].update(leased_ids=[987_654])),
+        change(lambda it: it.update(no_reasons=["empty"])),
+        change(lambda it: it.update(seats=[])),
+        change(lambda it: it["seats"][0].update(round_id=987_654)),
+        change(lambda it: it["card"][0].update(image_id=987_654)),
         change(lambda it: it["answers"].reverse()),
         change(lambda it: it["rounds"][1].update(previous_id=987_654)),
         change(lambda it: it["rounds"][1].update(head_weights="AAAA")),
