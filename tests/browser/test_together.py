@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Response, expect
 
 from tests.browser.conftest import open_page
 from tests.browser.server import Server
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 PASSWORD = "four brown herons wade"
 
 
@@ -55,6 +55,10 @@ def share(page: Page, search: str, name: str) -> None:
     page.get_by_label("Invite").fill(name)
     page.get_by_role("button", name="Invite").click()
     expect(page.get_by_role("button", name=f"Take out {name}")).to_be_visible()
+
+
+def is_last_answer(response: Response) -> bool:
+    return "no:other-species" in (response.request.post_data or "")
 
 
 def read_images(page: Page) -> list[str]:
@@ -114,7 +118,9 @@ def test_blind_second_opinion_is_given_and_its_conflicts_are_settled(  # noqa: P
     chips = page.locator(".reason-chip:visible")
     expect(chips.first).to_have_text("Too poor to tell")
     chips.nth(1).click()
-    page.keyboard.press("1")
+    with page.expect_response(is_last_answer) as saved:  # the answers before it are saved before
+        page.keyboard.press("1")
+    assert saved.value.ok
     expect(chips.nth(1)).to_have_text("Other species")
     page.reload()
     expect(chips).to_have_count(11)
