@@ -30,7 +30,7 @@ serve: install ## open the server on your own data folder
 
 .PHONY: test
 test: install ## run all tests (browser tests need chromium; they say so if it is missing)
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
 
 .PHONY: kills
 kills: install ## kill servers and workers 30 times in mid-work and check that nothing is lost

@@ -19,6 +19,14 @@ from tests.stand_ins import use_hub
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files side by side, but one browser at a time: two slow each other into their time limits."""
+    for item in items:
+        is_browser = "browser" in item.path.relative_to(Path(__file__).parent).parts
+        group = "browser" if is_browser else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """A PostgreSQL that may create databases: TEST_DATABASE_URL, else an embedded one."""

@@ -37,7 +37,7 @@ class Hunter:
         page.get_by_role("button", name="Start the search").click()
         expect(page.locator(".search-round")).to_have_text("Round 1")
         page.goto(f"{page.url.split('?')[0]}/settings")
-        page.get_by_label("Likely, least sure first").check()
+        page.locator("input[name=strategy][value=pf-ma]").check()
         page.get_by_role("button", name="Save").click()
         expect(page.locator(".search-round")).to_have_text("Round 1")
 

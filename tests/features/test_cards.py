@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from app import searching
 from app.cards import MAX_CARD_IMAGES, change_card, list_reasons, put_on_card, read_card
 from app.errors import BadInput, NotFound
-from app.exports import export_rows
+from app.exports.rows import export_rows
 from app.indexing import OpenIndexes
 from app.reporting import current_grid
 from app.settings import Settings

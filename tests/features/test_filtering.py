@@ -176,7 +176,7 @@ def hunt(session, settings):
 
 
 def shown(hunt):
-    return [card.image_id for card in current_grid(hunt.session, hunt.search).cards]
+    return [card.image_id for card in current_grid(hunt.session, hunt.search, hunt.person).cards]
 
 
 def submit(hunt, yes=()):
@@ -198,7 +198,7 @@ def test_filtered_search_shows_only_what_fits_and_repeats_when_the_truth_has_mov
     alike = {image.id for image in hunt.images[:10]}
     seen = [shown(hunt)]
     for _ in range(2):
-        assert set(upcoming_images(session, search, hunt.indexes)) <= even
+        assert set(upcoming_images(session, search, hunt.person, hunt.indexes)) <= even
         submit(hunt, alike)
         seen.append(shown(hunt))
     assert all(set(one) <= even for one in seen)

@@ -90,8 +90,7 @@ def test_work_on_a_collection_in_the_bin_is_not_gone_on_with(idle_client):
     with client.app.state.database.session() as session:
         session.get_one(Job, job_id).collection.deleted_at = datetime.now(UTC)
     page = client.get("/work").text
-    assert "Pond of hawk (in the bin)" in page and "Try again" not in page
-    assert 'href="/collections/1"' not in page
+    assert "hawk" not in page and "Try again" not in page
     assert client.post(f"/work/{job_id}/again").status_code == 404
     assert read(client, job_id).state == "failed"
 
