@@ -47,6 +47,7 @@ def open_search(server: Server, page: Page) -> str:
     page.locator("[name=target_name]").fill("Striped")
     page.locator("form button.primary").first.click()
     page.wait_for_url(re.compile(r"/searches/\d+$"))
+    expect(page.locator(".picture-card.current")).to_have_count(1)  # keys are heard now
     return page.url
 
 
@@ -152,6 +153,7 @@ def test_blind_second_opinion_is_given_and_its_conflicts_are_settled(  # noqa: P
     other_page.get_by_role("link", name="Begin").click()
     expect(other_page.get_by_text("Stripes all over")).to_be_visible()
     expect(other_page.locator(".gallery input:checked")).to_have_count(0)
+    expect(other_page.locator(".picture-card.current")).to_have_count(1)  # keys are heard now
     for _ in range(11):
         other_page.keyboard.press("n")
     other_page.keyboard.press("u")

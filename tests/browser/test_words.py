@@ -89,6 +89,7 @@ def test_from_sign_in_to_a_round_answered_by_words(server, page, similarities):
     expect(cards).to_have_count(12)
     shown = cards.evaluate_all("cards => cards.map((card) => card.dataset.name)")
     assert_best_first(shown, similarities)
+    expect(page.locator(".picture-card.current")).to_have_count(1)  # keys are heard now
     for key in "yynnnnnnnnnn":
         with page.expect_response("**/answers"):
             page.keyboard.press(key)
