@@ -20,11 +20,17 @@ SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files side by side, but one browser at a time: two slow each other into their time limits."""
+    """Files side by side, but one browser at a time: two slow each other into their time limits.
+
+    A test that drives a browser may run into one all the same on a busy machine: it gets a second
+    chance, which the summary shows.
+    """
     for item in items:
         is_browser = "browser" in item.path.relative_to(Path(__file__).parent).parts
         group = "browser" if is_browser else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+        if is_browser:
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(scope="session")
