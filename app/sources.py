@@ -31,6 +31,7 @@ from app.settings import Settings
 
 UNSAFE = "unsafe zip entry"
 SKIPPED_NAMES = {"__MACOSX", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN"}
+LONGEST_FIELD = 131_072  # characters: beyond that a quotation mark was never closed
 FILE_COLUMNS = ("file", "path", "filename")
 LABEL_COLUMNS = ("label", "class", "species")
 
@@ -113,6 +114,13 @@ def read_table(
         rows = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         raise LabelsNotUsable(f"{name} is no CSV file: line {reader.line_num}, {error}.") from error
+    # The reader's own limit is of the whole process, and libraries lift it.
+    for line, row in rows:
+        if max(map(len, row)) > LONGEST_FIELD:
+            raise LabelsNotUsable(
+                f"{name} is no CSV file: line {line}, field larger than field limit "
+                f"({LONGEST_FIELD:,} characters)."
+            )
     if not rows:
         raise LabelsNotUsable(f"{name} is empty. Its first line must name its columns.")
     return rows[0][1], rows[1:], notes
