@@ -1,6 +1,6 @@
 """Original files to the pixels an embedder takes; runs in the worker processes of indexing.
 
-Like `reading.py`, whose decoder it uses, it imports neither the database nor torch.
+Like `reading.py`, whose decoder it uses, it does not import the database.
 """
 
 import io

@@ -1,7 +1,7 @@
 """One file of a source: what it is, whether it can be read, its metadata and its thumbnails.
 
 Runs in the import's worker processes, which start afresh and meet files nobody has looked at yet:
-so it imports neither the database nor torch, and whatever cannot be used becomes a `Refusal`.
+so it does not import the database, and whatever cannot be used becomes a `Refusal`.
 Where the embedder is known, one decoding serves the thumbnails and the pixels it takes.
 """
 
@@ -146,6 +146,8 @@ class ReadImage:
 
 def start_worker() -> None:
     """Set up a worker process: it ends with the import, whichever way that ends."""
+    # Should torch come to be used, on the worker's own core: it reads this when it is loaded.
+    os.environ["OMP_NUM_THREADS"] = "1"
     # Ctrl-C reaches the whole process group; the import stops its workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
