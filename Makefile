@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -29,8 +30,12 @@ serve: install ## open the server on your own data folder
 	$(BIN)/rarefind serve
 
 .PHONY: test
-test: install ## run all tests (browser tests need chromium; they say so if it is missing)
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
+test: install ## run the tests (browser tests need chromium; they say so if it is missing)
+	$(PYTEST) -m 'not slow and not kills'
+
+.PHONY: test-slow
+test-slow: install ## run the tests that take longest: whole stories in the browser, on real images
+	$(PYTEST) -m slow
 
 .PHONY: kills
 kills: install ## kill servers and workers 30 times in mid-work and check that nothing is lost

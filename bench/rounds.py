@@ -17,7 +17,7 @@ from app.engine.loop import STRATEGIES, Answers, Opening, propose_round, round_r
 
 COUNTS = (10_000, 100_000)
 DIMENSION = 512
-REPEATS = 5
+REPEATS = 15
 
 
 def run() -> list[dict[str, Any]]:

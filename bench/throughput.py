@@ -3,7 +3,7 @@
     python -m bench throughput
 
 Imports, embedding on the way, and indexes by the real verbs, with the embedded database: the fish
-collection (8,725 small JPEGs), and 500 JPEGs of 2,000 x 1,500 pixels cut from the camera-trap
+collection (8,725 small JPEGs), and 1,000 JPEGs of 2,000 x 1,500 pixels cut from the camera-trap
 frames. The floor is cores / (core-seconds an image of the model's forward pass on ready tensors +
 of decoding the JPEGs once, at the quick scale the import chooses + of encoding the thumbnails),
 each measured with every core at it.
@@ -30,7 +30,7 @@ SOURCE = DATA / "fish.zip"
 FRAMES = DATA / "camtrap_dp" / "media"
 REPEATS = 4
 RUNS = 3
-LARGE_COUNT, LARGE_SIZE = 500, (2_000, 1_500)
+LARGE_COUNT, LARGE_SIZE = 1_000, (2_000, 1_500)
 
 
 def run() -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.server import Server
-from tests.conftest import SHARED_DATA
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
@@ -65,11 +64,13 @@ class Hunter:
 
 
 @pytest.mark.parametrize(
-    ("source", "rare"), [("drawn", "striped"), ("fish", "11_Abudefduf_vaigiensis")]
+    ("source", "rare"),
+    [
+        ("drawn", "striped"),
+        pytest.param("fish", "11_Abudefduf_vaigiensis", marks=pytest.mark.slow),
+    ],
 )
 def test_from_sign_in_link_to_export(source, rare, request, page, make_server):
-    if source == "drawn" and (SHARED_DATA / "fish.zip").is_file():
-        pytest.skip("the real images are here, and show the same")
     images: Path = request.getfixturevalue(f"{source}_images")
     server = make_server(images) if source == "fish" else request.getfixturevalue("drawn_server")
     truth = {path.name: path.parent.name for path in images.glob("*/*.jpg")}

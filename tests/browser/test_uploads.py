@@ -58,6 +58,7 @@ def begin(page: Page, address: str, name: str) -> None:
     expect(page.get_by_role("heading", name=f"Upload to {name}")).to_be_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_zip_of_500_images_over_a_line_that_is_cut_is_indexed(
     page, empty_server, fish_zip, slow_line

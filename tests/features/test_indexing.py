@@ -355,6 +355,7 @@ def test_a_file_that_kills_its_reader_is_left_out_alone(
     assert "ended the process" in list_left_out(database, row)[images[18].id]
 
 
+@pytest.mark.slow
 def test_a_reader_killed_while_a_chunk_is_recorded_moves_no_vector(
     database: Database,
     collection: Collection,
