@@ -292,8 +292,8 @@ def _refuse_while_working(session: Session, collection: Collection, now: datetim
     asked = select(Job.id).filter_by(**own).where(Job.state.in_(("waiting", "running")))
     if session.scalar(asked.limit(1)) is not None:
         raise WorkGoesOn(
-            f"Work on “{collection.name}” waits or runs. Stop it under “Work under way”, in the "
-            "menu of your name, or wait for its end; then delete this."
+            f"Work on “{collection.name}” waits or runs. Stop it under “Work”, in the menu of "
+            "your name, or wait for its end; then delete this."
         )
     stopped = "It was stopped when the collection was deleted."
     session.execute(

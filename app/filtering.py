@@ -1,9 +1,9 @@
-"""Filters: which images of a collection are looked at, by time, place, deployment, table, answer.
+"""Filters: which images of a collection are looked at, by time, place, deployment, tag, table, answer.
 
 A filter is a list of keys and values, the same ones in an address, a form, a stored search and on
 the command line: `from=2026-05-01`, `hour_from=20`, `month=12-2`, `south=50.1`, `deployment=A3`,
-`is.bait=none`, `has.note=otter`, `min.depth=3`, `given=none`, `answer=no:12`. All keys must hold;
-of one key given twice either value does. It is one condition of SQL, however many images there are.
+`tag=juvenile`, `tagged=none`, `note=bait`, `is.bait=none`, `has.remark=otter`, `min.depth=3`,
+`given=none`, `answer=no:12`. All keys must hold; of one key given twice either value does. It is one condition of SQL, however many images there are.
 """
 
 import re
@@ -33,12 +33,16 @@ from app.access import get_search, is_in_search
 from app.deploying import folder_of, may_folders_be_labels
 from app.errors import BadInput
 from app.metadata import list_columns
+from app.remarks import has_image_notes, list_image_tags, standing_notes, standing_tags
 from app.tables import Answer, Deployment, GivenColumn, Image, Person, Search
 
 Pairs = tuple[tuple[str, str], ...]
 
-ONCE = ("from", "to", "hour_from", "hour_to", "south", "west", "north", "east", "given", "answer")
-MANY = ("month", "deployment")
+ONCE = (
+    *("from", "to", "hour_from", "hour_to", "south", "west", "north", "east"),
+    *("tagged", "note", "given", "answer"),
+)
+MANY = ("month", "deployment", "tag")
 OF_COLUMNS = ("is", "has", "min", "max")
 SIDES = {"south": 90, "west": 180, "north": 90, "east": 180}
 SEASONS = ("12-2", "3-5", "6-8", "9-11")
@@ -132,6 +136,8 @@ class Offer:
     map: Map | None
     deployments: list[tuple[str, str, int]]  # name, place, images
     columns: list[GivenColumn]
+    tags: list[tuple[str, int]]  # on how many images
+    has_notes: bool
     searches: list[tuple[int, str]]
 
 
@@ -184,6 +190,11 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
         words = f"{_degrees(south, 'NS')}–{_degrees(north, 'NS')}, "
         words += f"{_degrees(west, 'EW')}–{_degrees(east, 'EW')}"
         chips.append(Chip(words, chosen.without(*SIDES)))
+    if chosen.first("tagged"):
+        words = "With a tag" if chosen.first("tagged") == "any" else "Without a tag"
+        chips.append(Chip(words, chosen.without("tagged")))
+    if chosen.first("note"):
+        chips.append(Chip(f"Note with {chosen.first('note')}", chosen.without("note")))
     if chosen.first("given"):
         rows = "With" if chosen.first("given") == "any" else "Without"
         chips.append(Chip(f"{rows} a row in a table", chosen.without("given")))
@@ -199,6 +210,8 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
             words = _name_months(value)
         elif kind == "deployment":
             words = f"Deployment {value}"
+        elif kind == "tag":
+            words = f"Tag {value}"
         elif column:
             sign = {"is": ":", "has": " with", "min": " from", "max": " to"}[kind]
             words = f"{column}{sign} {value}"
@@ -272,6 +285,8 @@ def describe_offer(session: Session, person: Person, collection_id: int) -> Offe
         map=_draw_map(session, own),
         deployments=[(one, place, count) for one, place, count in deployments],
         columns=list_columns(session, collection_id),
+        tags=list_image_tags(session, collection_id),
+        has_notes=has_image_notes(session, collection_id),
         searches=[(number, target) for number, target in searches],
     )
 
@@ -299,6 +314,14 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
         )
     if names := chosen.all("deployment"):
         parts.append(deployment_of().in_(names))
+    if tags := chosen.all("tag"):
+        parts.append(_is_tagged([tag.lower() for tag in tags]))
+    if tagged := chosen.first("tagged"):
+        parts.append(_is_tagged() if tagged == "any" else ~_is_tagged())
+    if note := chosen.first("note"):
+        notes = standing_notes()
+        noted = select(notes.c.image_id).where(notes.c.text.icontains(note, autoescape=True))
+        parts.append(Image.id.in_(noted.where(notes.c.image_id.is_not(None))))
     if rows := chosen.first("given"):
         parts.append(Image.given.is_(None) if rows == "none" else Image.given.is_not(None))
     if answer := chosen.first("answer"):
@@ -345,6 +368,8 @@ def _check(
         degrees = _read_number(value)
         if abs(degrees) > SIDES[key]:
             raise BadInput(f"{key.capitalize()} is in degrees, from -{SIDES[key]} to {SIDES[key]}.")
+    elif key == "tagged" and value not in ("none", "any"):
+        raise BadInput("tagged is none (images without a tag) or any.")
     elif key == "given" and value not in ("none", "any"):
         raise BadInput("given is none (images without a row in a table) or any.")
     elif key == "answer":
@@ -449,6 +474,12 @@ def _is_beyond(kind: str, column: str, value: str) -> ColumnElement[bool]:
         return text < (day + timedelta(1)).isoformat()
     own = Image.given[column]
     return own >= number if kind == "min" else own <= number
+
+
+def _is_tagged(among: list[str] | None = None) -> ColumnElement[bool]:
+    """Whether an image has one of these tags, or any."""
+    tags = standing_tags(among)
+    return Image.id.in_(select(tags.c.image_id).where(tags.c.image_id.is_not(None)))
 
 
 def _is_answered(answer: str) -> ColumnElement[bool]:

@@ -861,6 +861,52 @@ class ReviewAnswer(Table):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class NoteEvent(Table):
+    """What a person wrote on an image or a search; the newest event of a note is what it says."""
+
+    __tablename__ = "note_events"
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(image_id, search_id) = 1", name="image_or_search"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    # The first event of the note that this one changes; null in a first.
+    note_id: Mapped[int | None] = mapped_column(
+        ForeignKey("note_events.id", ondelete="CASCADE"), index=True
+    )
+    image_id: Mapped[int | None] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), index=True
+    )
+    search_id: Mapped[int | None] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    text: Mapped[str | None]  # null where it was removed
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class TagEvent(Table):
+    """A short word put on an image or a search, or taken off; the newest event of a tag holds."""
+
+    __tablename__ = "tag_events"
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(image_id, search_id) = 1", name="image_or_search"),
+        Index("ix_tag_events_tag_image_id_id", "tag", "image_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    image_id: Mapped[int | None] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), index=True
+    )
+    search_id: Mapped[int | None] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    tag: Mapped[str]  # in small letters
+    is_on: Mapped[bool]
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Replay(Table):
     """One replay started in the browser; its runs and rounds are files of the data folder."""
 

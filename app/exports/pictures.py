@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from sqlalchemy.orm import Session
 
 from app.exports.archives import pack
-from app.exports.rows import write_csv
+from app.exports.rows import read_naming, write_csv
 from app.exports.sightings import read_sightings
 from app.exports.stripping import NotCopied, copy_without_metadata
 from app.searching import read_current_answers
@@ -36,11 +36,12 @@ def list_pictures(session: Session, search: Search) -> list[Picture]:
     """The positives in order of path, with names that no two share on any system."""
     answers = read_current_answers(session, search)
     among = [image_id for image_id, value in answers.items() if value == "yes"]
+    naming = read_naming(session, search.collection_id)
     pictures: list[Picture] = []
     taken: set[str] = set()
     for sighting in read_sightings(session, search, among=among):
         image = sighting.image
-        path = PurePosixPath(image.path)
+        path = PurePosixPath(naming.path(image.path))
         ending = path.suffix if image.format == "JPEG" else ".png"
         # A path of an import may hold what a zip must not: a drive, or a way out of its folder.
         folders = [part for part in path.parent.parts if part not in ("/", "..")]
@@ -57,7 +58,7 @@ def list_pictures(session: Session, search: Search) -> list[Picture]:
                 name,
                 {
                     "file": name,
-                    "path": image.path,
+                    "path": naming.path(image.path),
                     "sha256": image.sha256,
                     "captured_at": image.captured_at.isoformat() if image.captured_at else "",
                     "latitude": image.latitude,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from app.access import get_collection, get_photo
+from app.access import get_collection, get_photo, get_search
 from app.browsing import (
     IMAGES_PER_PAGE,
     add_image_to_tray,
@@ -29,6 +29,7 @@ from app.browsing import (
 )
 from app.collecting import describe_preparation
 from app.database import DbSession
+from app.deploying import may_folders_be_labels, may_see_folders
 from app.errors import BadInput, EmbedderMismatch, NoWords, RefusedPhoto
 from app.filtering import Filter, count_kept, pick_pairs, read_filter
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
@@ -43,6 +44,7 @@ from app.pages.addresses import (
 )
 from app.pages.filters import FilterFields, describe_filter
 from app.pages.indexes import describe_indexes
+from app.pages.remarks import describe_remarks
 from app.pages.rendering import file_name, render, wants_fragment
 from app.searching import (
     DEFAULT_ROUND_SIZE,
@@ -156,6 +158,7 @@ def browse(
         knows_words=any(one.knows_words for one in list_indexes(session, collection_id)),
         max_words_length=MAX_WORDS_LENGTH,
         next_seed=secrets.randbelow(SEEDS),
+        with_folders=may_see_folders(session, person, collection_id),
         choosing=choose and person.role == "admin",
         choose_query=urlencode(
             [(key, value) for key, value in request.query_params.multi_items() if key != "choose"]
@@ -168,28 +171,54 @@ def browse(
 
 @router.get("/names")
 def names(
-    request: Request, session: DbSession, _person: SignedIn, collection_id: Id, name: str = ""
+    request: Request, session: DbSession, person: SignedIn, collection_id: Id, name: str = ""
 ) -> Response:
     """Suggestions while a file name is typed."""
     suggestions = suggest_names(session, collection_id, name)
+    if not may_see_folders(session, person, collection_id):
+        suggestions = list(dict.fromkeys(file_name(path) for path in suggestions))
     return render(request, "_names.html", suggestions=suggestions)
 
 
 @router.get("/images/{image_id}")
 def image_page(
-    request: Request, session: DbSession, person: SignedIn, collection_id: Id, image_id: Id
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    image_id: Id,
+    search: OptionalId = None,
 ) -> Response:
-    """One image, large, with what is known of it."""
+    """One image, large, with what is known of it.
+
+    Who comes from a `search` is led back there, and sees no folders that may tell the answer.
+    """
     collection = get_collection(session, person, collection_id)
+    came_from = None if search is None else get_search(session, person, search)
     pairs = pick_pairs(request.query_params.multi_items())
     chosen = read_filter(session, collection_id, pairs, person=person)
+    details = describe_image(session, collection_id, image_id, chosen=chosen)
     return render(
         request,
         "collection_image.html",
         person=person,
         collection=collection,
-        details=describe_image(session, collection_id, image_id, chosen=chosen),
+        details=details,
+        search=came_from,
+        with_folders=(
+            may_see_folders(session, person, collection_id)
+            if came_from is None
+            else not may_folders_be_labels(session, collection_id)
+        ),
         filter_query=urlencode(chosen.pairs),
+        kept_query=urlencode([*chosen.pairs, *([("search", search)] if search else [])]),
+        **describe_remarks(
+            session,
+            person,
+            details.image,
+            may_write=person.role != "viewer",
+            return_to=here(request),
+        ),
         **describe_tray(session, person, collection, here(request)),
     )
 
@@ -466,6 +495,7 @@ def describe_tray(
     tray: list[TrayItem] = list_tray(session, person, collection.id)
     return {
         "tray": tray,
+        "with_folders": may_see_folders(session, person, collection.id),
         "picked_ids": {item.image_id for item in tray if item.image_id},
         "changed_image_ids": [],
         "return_to": return_to,
