@@ -1,9 +1,10 @@
-"""Filters: which images of a collection are looked at, by time, place, deployment, tag, table, answer.
+"""Filters: the images of a collection that are looked at, by time, place, tag, table, answer.
 
 A filter is a list of keys and values, the same ones in an address, a form, a stored search and on
 the command line: `from=2026-05-01`, `hour_from=20`, `month=12-2`, `south=50.1`, `deployment=A3`,
 `tag=juvenile`, `tagged=none`, `note=bait`, `is.bait=none`, `has.remark=otter`, `min.depth=3`,
-`given=none`, `answer=no:12`. All keys must hold; of one key given twice either value does. It is one condition of SQL, however many images there are.
+`given=none`, `answer=no:12`. All keys must hold; of one key given twice either value does. It is
+one condition of SQL, however many images there are.
 """
 
 import re
@@ -190,14 +191,10 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
         words = f"{_degrees(south, 'NS')}–{_degrees(north, 'NS')}, "
         words += f"{_degrees(west, 'EW')}–{_degrees(east, 'EW')}"
         chips.append(Chip(words, chosen.without(*SIDES)))
-    if chosen.first("tagged"):
-        words = "With a tag" if chosen.first("tagged") == "any" else "Without a tag"
-        chips.append(Chip(words, chosen.without("tagged")))
-    if chosen.first("note"):
-        chips.append(Chip(f"Note with {chosen.first('note')}", chosen.without("note")))
-    if chosen.first("given"):
-        rows = "With" if chosen.first("given") == "any" else "Without"
-        chips.append(Chip(f"{rows} a row in a table", chosen.without("given")))
+    for key, what in (("tagged", "a tag"), ("given", "a row in a table")):
+        if chosen.first(key):
+            sign = "With" if chosen.first(key) == "any" else "Without"
+            chips.append(Chip(f"{sign} {what}", chosen.without(key)))
     if chosen.first("answer"):
         state, _, number = chosen.first("answer").partition(":")
         name = session.scalar(select(Search.target_name).filter_by(id=int(number)))
@@ -210,8 +207,8 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
             words = _name_months(value)
         elif kind == "deployment":
             words = f"Deployment {value}"
-        elif kind == "tag":
-            words = f"Tag {value}"
+        elif kind in ("tag", "note"):
+            words = f"Tag {value}" if kind == "tag" else f"Note with {value}"
         elif column:
             sign = {"is": ":", "has": " with", "min": " from", "max": " to"}[kind]
             words = f"{column}{sign} {value}"
@@ -314,18 +311,11 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
         )
     if names := chosen.all("deployment"):
         parts.append(deployment_of().in_(names))
-    if tags := chosen.all("tag"):
-        parts.append(_is_tagged([tag.lower() for tag in tags]))
-    if tagged := chosen.first("tagged"):
-        parts.append(_is_tagged() if tagged == "any" else ~_is_tagged())
-    if note := chosen.first("note"):
-        notes = standing_notes()
-        noted = select(notes.c.image_id).where(notes.c.text.icontains(note, autoescape=True))
-        parts.append(Image.id.in_(noted.where(notes.c.image_id.is_not(None))))
     if rows := chosen.first("given"):
         parts.append(Image.given.is_(None) if rows == "none" else Image.given.is_not(None))
     if answer := chosen.first("answer"):
         parts.append(_is_answered(answer))
+    parts += _remark_conditions(chosen)
     parts += _column_conditions(chosen)
     return and_(*parts) if parts else literal_column("true")
 
@@ -368,10 +358,9 @@ def _check(
         degrees = _read_number(value)
         if abs(degrees) > SIDES[key]:
             raise BadInput(f"{key.capitalize()} is in degrees, from -{SIDES[key]} to {SIDES[key]}.")
-    elif key == "tagged" and value not in ("none", "any"):
-        raise BadInput("tagged is none (images without a tag) or any.")
-    elif key == "given" and value not in ("none", "any"):
-        raise BadInput("given is none (images without a row in a table) or any.")
+    elif key in ("tagged", "given") and value not in ("none", "any"):
+        what = "a tag" if key == "tagged" else "a row in a table"
+        raise BadInput(f"{key} is none (images without {what}) or any.")
     elif key == "answer":
         state, _, number = value.partition(":")
         if state not in ANSWER_STATES or not re.fullmatch(r"[0-9]{1,18}", number):
@@ -474,6 +463,19 @@ def _is_beyond(kind: str, column: str, value: str) -> ColumnElement[bool]:
         return text < (day + timedelta(1)).isoformat()
     own = Image.given[column]
     return own >= number if kind == "min" else own <= number
+
+
+def _remark_conditions(chosen: Filter) -> list[ColumnElement[bool]]:
+    parts: list[ColumnElement[bool]] = []
+    if tags := chosen.all("tag"):
+        parts.append(_is_tagged([tag.lower() for tag in tags]))
+    if tagged := chosen.first("tagged"):
+        parts.append(_is_tagged() if tagged == "any" else ~_is_tagged())
+    if note := chosen.first("note"):
+        notes = standing_notes()
+        noted = select(notes.c.image_id).where(notes.c.text.icontains(note, autoescape=True))
+        parts.append(Image.id.in_(noted.where(notes.c.image_id.is_not(None))))
+    return parts
 
 
 def _is_tagged(among: list[str] | None = None) -> ColumnElement[bool]:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, Subquery, func, insert, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.access import check_may_answer, sees_search
 from app.database import is_among
@@ -106,9 +106,10 @@ def list_standing_tags(
     session: Session, search: Search, image_ids: Sequence[int]
 ) -> list[TagEvent]:
     """Who put on when what is on a search, and on some images."""
+    wanted: list[int | None] = list(image_ids)
     newest = (
         select(TagEvent)
-        .where((TagEvent.search_id == search.id) | is_among(TagEvent.image_id, list(image_ids)))
+        .where((TagEvent.search_id == search.id) | is_among(TagEvent.image_id, wanted))
         .order_by(TagEvent.tag, TagEvent.image_id, TagEvent.search_id, TagEvent.id.desc())
         .ext(distinct_on(TagEvent.tag, TagEvent.image_id, TagEvent.search_id))
     )
@@ -273,7 +274,7 @@ def _read(session: Session, column: str, ids: Sequence[int]) -> dict[int, Remark
     found: dict[int, Remarks] = defaultdict(Remarks)
     if not ids:
         return found
-    about_id = getattr(TagEvent, column)
+    about_id: InstrumentedAttribute[int] = getattr(TagEvent, column)
     newest = (
         select(about_id, TagEvent.tag, TagEvent.is_on)
         .where(is_among(about_id, list(ids)))
@@ -291,7 +292,8 @@ def _read(session: Session, column: str, ids: Sequence[int]) -> dict[int, Remark
     ):
         events[event.note_id or event.id].append((event, name))
     for note_id, changes in events.items():
-        (first, name), (last, _) = changes[0], changes[-1]
+        first, name = changes[0]
+        last, _ = changes[-1]
         if last.text is not None:
             changed_at = last.at if last.text != first.text else None
             note = Note(note_id, last.text, first.person_id, name, first.at, changed_at)

@@ -29,7 +29,7 @@ IMPORT_STATES = ("running", "done", "interrupted", "failed")
 INDEX_STATES = ("building", "ready", "failed", "past")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
 UPLOAD_STATES = ("receiving", "importing", "done")
-JOB_KINDS = ("import", "index", "update", "combine", "replay")
+JOB_KINDS = ("import", "index", "update", "combine", "replay", "export")
 JOB_STATES = ("waiting", "running", "done", "stopped", "failed")
 REVIEW_KINDS = ("sample", "positives", "advised")
 NO_REASONS = ("other-species", "too-poor", "empty")
@@ -980,6 +980,26 @@ class Job(Table):
 
     collection: Mapped[Collection] = relationship()
     person: Mapped[Person | None] = relationship()
+
+
+class ExportFile(Table):
+    """An export that takes long, made by a job as a file of the data folder and kept some days."""
+
+    __tablename__ = "export_files"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    # Who asked for it: nobody else is given the file.
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]  # of the format: pictures.zip
+    size_bytes: Mapped[int | None]
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ready_at: Mapped[datetime | None]  # null until all of it is in its place
+
+    search: Mapped[Search] = relationship()
+    person: Mapped[Person] = relationship()
 
 
 class Upload(Table):

@@ -156,8 +156,10 @@ def keep_search(
     naming = read_naming(session, search.collection_id)
     # What is written on images that the search says something of; the others are not its business.
     about = sorted({one.image_id for one in answers} | {one.image_id for one in card})
-    remarks: dict[int | None, Remarks] = {None: read_remarks(session, search)}
-    remarks |= read_remarks_of_images(session, about)
+    remarks: dict[int | None, Remarks] = {
+        None: read_remarks(session, search),
+        **read_remarks_of_images(session, about),
+    }
     vectors: dict[int, list[KeptVector]] = {}
     for vector in session.scalars(
         select(ExampleVector).where(ExampleVector.example_id.in_([one.id for one in examples]))
@@ -610,11 +612,8 @@ class _Importing:
 
     def _add_remarks(self, search: Search) -> None:
         """Notes and tags, without those that stand on the images here already."""
-        image_ids = {
-            self.images[one.image_id]
-            for one in [*self.kept.notes, *self.kept.tags]
-            if one.image_id is not None
-        }
+        named = {one.image_id for one in self.kept.notes} | {one.image_id for one in self.kept.tags}
+        image_ids = {self.images[key] for key in named if key is not None}
         there = read_remarks_of_images(self.session, sorted(image_ids))
         notes = {(key, note.text, note.at) for key, one in there.items() for note in one.notes}
         tags = {(key, tag) for key, one in there.items() for tag in one.tags}

@@ -1,6 +1,6 @@
 """The positives as files: a zip of copies without metadata, with a table that says what each is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path, PurePosixPath
@@ -72,14 +72,19 @@ def list_pictures(session: Session, search: Search) -> list[Picture]:
     return pictures
 
 
-def write_pictures(pictures: list[Picture], settings: Settings) -> Iterator[bytes]:
+def write_pictures(
+    pictures: list[Picture],
+    settings: Settings,
+    told: Callable[[str, int, int], None] = lambda *_: None,
+) -> Iterator[bytes]:
     """The zip, one picture in memory at a time; the table comes last and says what was not copied.
 
     Needs no database, so that it may go on for as long as the download takes.
     """
 
     def parts() -> Iterator[tuple[str, list[str | bytes] | Iterator[str]]]:
-        for picture in pictures:
+        for number, picture in enumerate(pictures):
+            told("copying", number, len(pictures))
             try:
                 copied = copy_without_metadata(
                     picture.original,
