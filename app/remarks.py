@@ -301,9 +301,7 @@ def _read(session: Session, column: str, ids: Sequence[int]) -> dict[int, Remark
     return dict(found)
 
 
-def _count_tags(
-    session: Session, query: Select[tuple[str, int]], tags: Subquery
-) -> list[tuple[str, int]]:
+def _count_tags(session: Session, query: Select[str, int], tags: Subquery) -> list[tuple[str, int]]:
     rows = session.execute(
         query.group_by(tags.c.tag).order_by(func.count().desc(), tags.c.tag).limit(MOST_OFFERED)
     )

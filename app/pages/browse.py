@@ -30,7 +30,7 @@ from app.browsing import (
 from app.collecting import describe_preparation
 from app.database import DbSession
 from app.deploying import may_folders_be_labels, may_see_folders
-from app.errors import BadInput, EmbedderMismatch, NoWords, RefusedPhoto
+from app.errors import BadInput, EmbedderMismatch, NotFound, NoWords, RefusedPhoto
 from app.filtering import Filter, count_kept, pick_pairs, read_filter
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
 from app.pages.addresses import (
@@ -158,7 +158,6 @@ def browse(
         knows_words=any(one.knows_words for one in list_indexes(session, collection_id)),
         max_words_length=MAX_WORDS_LENGTH,
         next_seed=secrets.randbelow(SEEDS),
-        with_folders=may_see_folders(session, person, collection_id),
         choosing=choose and person.role == "admin",
         choose_query=urlencode(
             [(key, value) for key, value in request.query_params.multi_items() if key != "choose"]
@@ -195,9 +194,14 @@ def image_page(
     """
     collection = get_collection(session, person, collection_id)
     came_from = None if search is None else get_search(session, person, search)
+    if came_from is not None and came_from.collection_id != collection_id:
+        raise NotFound("There is no such image in that search's collection.")
     pairs = pick_pairs(request.query_params.multi_items())
     chosen = read_filter(session, collection_id, pairs, person=person)
     details = describe_image(session, collection_id, image_id, chosen=chosen)
+    tray = describe_tray(session, person, collection, here(request))
+    if came_from is not None:
+        tray["with_folders"] = not may_folders_be_labels(session, collection_id)
     return render(
         request,
         "collection_image.html",
@@ -205,11 +209,6 @@ def image_page(
         collection=collection,
         details=details,
         search=came_from,
-        with_folders=(
-            may_see_folders(session, person, collection_id)
-            if came_from is None
-            else not may_folders_be_labels(session, collection_id)
-        ),
         filter_query=urlencode(chosen.pairs),
         kept_query=urlencode([*chosen.pairs, *([("search", search)] if search else [])]),
         **describe_remarks(
@@ -219,7 +218,7 @@ def image_page(
             may_write=person.role != "viewer",
             return_to=here(request),
         ),
-        **describe_tray(session, person, collection, here(request)),
+        **tray,
     )
 
 
