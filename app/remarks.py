@@ -188,8 +188,8 @@ def tag_images(
     text: str,
     *,
     is_on: bool,
-) -> tuple[list[str], list[int]]:
-    """Put tags on many images of a collection, or take them off: the tags, and images changed."""
+) -> dict[str, list[int]]:
+    """Put tags on many images of a collection, or take them off; for each, the images changed."""
     refuse_viewer(person)
     wanted = sorted(set(image_ids))
     tags = split_tags(text)
@@ -205,16 +205,15 @@ def tag_images(
     if len(known) != len(wanted):
         raise NotFound("There is no such image in this collection.")
     there = read_remarks_of_images(session, wanted)
-    changed: set[int] = set()
+    changed: dict[str, list[int]] = {}
     for tag in tags:
-        of = [one for one in wanted if (tag in there.get(one, Remarks()).tags) != is_on]
-        _add_tag_events(session, person, "image_id", of, [tag], is_on=is_on)
-        changed.update(of)
-    if is_on and any(len(there.get(one, Remarks()).tags) + len(tags) > MAX_TAGS for one in changed):
-        now = read_remarks_of_images(session, sorted(changed))
-        if any(len(one.tags) > MAX_TAGS for one in now.values()):
-            raise BadInput(f"One of these images has {MAX_TAGS} tags already. Take one off first.")
-    return tags, sorted(changed)
+        changed[tag] = [one for one in wanted if (tag in there.get(one, Remarks()).tags) != is_on]
+        _add_tag_events(session, person, "image_id", changed[tag], [tag], is_on=is_on)
+    if is_on and any(
+        len(one.tags) > MAX_TAGS for one in read_remarks_of_images(session, wanted).values()
+    ):
+        raise BadInput(f"One of these images has {MAX_TAGS} tags already. Take one off first.")
+    return changed
 
 
 # --- Notes ----------------------------------------------------------------------------------------

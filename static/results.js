@@ -88,7 +88,7 @@
 
   const tagField = document.getElementById("picked-tag");
   const tagged = document.getElementById("tagged");
-  let lastTagged = null; // {tags, image_ids}, for Undo
+  let lastTagged = {}; // tag -> the images that it was put on, for Undo
 
   tagField.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
@@ -105,8 +105,8 @@
     lastTagged = done;
     tagField.value = "";
     pickAll(false);
-    const count = done.image_ids.length;
-    const names = done.tags.map((tag) => `“${tag}”`).join(", ");
+    const count = new Set(Object.values(done).flat()).size;
+    const names = Object.keys(done).map((tag) => `“${tag}”`).join(", ");
     tagged.querySelector("[data-tagged]").textContent = count
       ? `Tagged ${count === 1 ? "1 image" : `${count} images`}: ${names}.`
       : `They have ${names} already.`;
@@ -116,13 +116,14 @@
   }
 
   async function untag() {
-    if (!lastTagged) return;
-    const done = await putTags(lastTagged.image_ids, lastTagged.tags.join(","), "off");
-    if (!done) return;
-    lastTagged = null;
+    for (const [tag, images] of Object.entries(lastTagged)) {
+      if (images.length && !(await putTags(images, tag, "off"))) return;
+    }
+    lastTagged = {};
     tagged.hidden = true;
   }
 
+  // Which images were changed, by tag; null, and a sentence, where it could not be done.
   async function putTags(images, tag, put) {
     const body = new URLSearchParams({ tag, put });
     for (const image of images) body.append("picked", image);
@@ -138,24 +139,23 @@
       return null;
     }
     trouble("");
-    for (const card of cards.filter((one) => said.image_ids.includes(Number(one.dataset.image)))) {
-      showTags(card, said.tags, put);
-    }
-    return said;
-  }
-
-  function showTags(card, tags, put) {
-    const line = card.querySelector(".result-tags");
-    for (const tag of tags) {
-      const there = [...line.querySelectorAll(".chip")].find((chip) => chip.textContent === tag);
-      if (put === "off") there?.remove();
-      else if (!there) {
-        const chip = document.createElement("span");
-        chip.className = "chip";
-        chip.textContent = tag;
-        line.append(chip, " ");
+    for (const [name, ids] of Object.entries(said.changed)) {
+      for (const card of cards.filter((one) => ids.includes(Number(one.dataset.image)))) {
+        showTag(card, name, put);
       }
     }
+    return said.changed;
+  }
+
+  function showTag(card, tag, put) {
+    const line = card.querySelector(".result-tags");
+    if (put === "off") {
+      return [...line.querySelectorAll(".chip")].find((one) => one.textContent === tag)?.remove();
+    }
+    const chip = document.createElement("span");
+    chip.className = "chip";
+    chip.textContent = tag;
+    line.append(chip, " ");
   }
 
   function trouble(sentence) {

@@ -164,9 +164,8 @@ def post_tags(
     for tags, is_on in ((body.add_tags, True), (body.remove_tags, False)):
         if tags:
             text = ",".join(tags)
-            changed |= set(
-                tag_images(session, person, collection, body.image_ids, text, is_on=is_on)[1]
-            )
+            by_tag = tag_images(session, person, collection, body.image_ids, text, is_on=is_on)
+            changed.update(*by_tag.values())
     return TaggedImages(image_ids=sorted(changed))
 
 

@@ -156,10 +156,8 @@ def keep_search(
     naming = read_naming(session, search.collection_id)
     # What is written on images that the search says something of; the others are not its business.
     about = sorted({one.image_id for one in answers} | {one.image_id for one in card})
-    remarks: dict[int | None, Remarks] = {
-        None: read_remarks(session, search),
-        **read_remarks_of_images(session, about),
-    }
+    remarks: list[tuple[int | None, Remarks]] = [(None, read_remarks(session, search))]
+    remarks += read_remarks_of_images(session, about).items()
     vectors: dict[int, list[KeptVector]] = {}
     for vector in session.scalars(
         select(ExampleVector).where(ExampleVector.example_id.in_([one.id for one in examples]))
@@ -235,7 +233,7 @@ def keep_search(
         goals=[keep(KeptGoal, one, person=names[one.person_id]) for one in goals],
         notes=[
             KeptNote.model_construct(image_id=image_id, person=note.who, text=note.text, at=note.at)
-            for image_id, written in remarks.items()
+            for image_id, written in remarks
             for note in written.notes
         ],
         tags=[

@@ -97,10 +97,10 @@ def tag_many(
 ) -> Response:
     """Put tags on selected images of a collection, or take them off."""
     collection = get_collection(session, person, collection_id)
-    tags, changed = tag_images(session, person, collection, picked, tag, is_on=put == "on")
+    changed = tag_images(session, person, collection, picked, tag, is_on=put == "on")
     accept = request.headers.get("accept", "")
     if "application/json" in accept and "text/html" not in accept:
-        return JSONResponse({"tags": tags, "image_ids": changed})
+        return JSONResponse({"changed": changed})
     return see_other(local_path(return_to))
 
 

@@ -116,7 +116,7 @@ def test_selected_results_are_tagged_and_no_answer_is_given(hunt):
     assert "Tagged." in shown.text and '<span class="chip">wet</span>' in shown.text
     asked = {"Accept": "application/json"}
     again = hunt.post(f"{hunt.collection}/tags", data=fields, headers=asked).json()
-    assert again == {"tags": ["wet"], "image_ids": []}
+    assert again == {"changed": {"wet": []}}
     refused = hunt.post(f"{hunt.collection}/tags", data={"tag": "wet"}, headers=asked)
     assert "Select the images" in refused.json()["detail"]
     assert f"{hunt.collection}/images/{hunt.ids[1]}?tag=wet" in (
