@@ -197,7 +197,9 @@
     dialog.querySelector('[data-large="details"]').setAttribute("aria-expanded", "true");
     const fold = field.closest("details");
     if (fold) fold.open = true;
-    (fold?.querySelector("textarea") ?? field).focus();
+    const target = fold?.querySelector("textarea") ?? field;
+    target.focus({ preventScroll: true });
+    target.scrollIntoView({ block: "center" });
   }
 
   // ---- Keys, buttons, wheel, fingers -----------------------------------------------------------
