@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Session
 
 from app.access import get_search, is_in_search
-from app.deploying import folder_of, may_folders_be_labels
+from app.deploying import folder_of, may_folders_be_labels, may_see_folders
 from app.errors import BadInput
 from app.metadata import list_columns
 from app.remarks import has_image_notes, list_image_tags, standing_notes, standing_tags
@@ -157,6 +157,9 @@ def read_filter(
     known = {column.name: column for column in list_columns(session, collection_id)}
     for key, value in given:
         _check(session, key, value, known, collection_id, person)
+    named = [value for key, value in given if key == "deployment"]
+    if named and not may_see_folders(session, person, collection_id):
+        _check_recorded(session, collection_id, named)
     keys = [key for key, _ in given]
     for key in ONCE:
         if keys.count(key) > 1:
@@ -367,6 +370,14 @@ def _check(
             raise BadInput("answer is yes, no, unsure or none, and a search: yes:12.")
         if get_search(session, person, int(number)).collection_id != collection_id:
             raise BadInput("That search is in another collection.")
+
+
+def _check_recorded(session: Session, collection_id: int, names: list[str]) -> None:
+    """Refuse folders that may be labels: whoever guessed one would be shown what is in it."""
+    recorded = set(session.scalars(select(Deployment.name).filter_by(collection_id=collection_id)))
+    for name in names:
+        if name not in recorded:
+            raise BadInput(f"No deployment “{name}” is recorded in this collection.")
 
 
 def _check_column(kind: str, column: str, value: str, known: dict[str, GivenColumn]) -> None:

@@ -115,6 +115,8 @@ def browse(
         context |= {"mode": "like", "like": shown, "heading": f"Images like {shown['name']}"}
         context |= {"images": [image for image, _ in found], "similarities": [s for _, s in found]}
     elif name is not None:
+        if not may_see_folders(session, person, collection_id):
+            name = file_name(name)
         matches = find_by_name(session, collection_id, name)
         if matches.kind == "exact" and matches.total == 1:
             place = find_page_of(session, matches.images[0])
@@ -173,9 +175,11 @@ def names(
     request: Request, session: DbSession, person: SignedIn, collection_id: Id, name: str = ""
 ) -> Response:
     """Suggestions while a file name is typed."""
-    suggestions = suggest_names(session, collection_id, name)
-    if not may_see_folders(session, person, collection_id):
-        suggestions = list(dict.fromkeys(file_name(path) for path in suggestions))
+    if may_see_folders(session, person, collection_id):
+        suggestions = suggest_names(session, collection_id, name)
+    else:
+        paths = suggest_names(session, collection_id, file_name(name))
+        suggestions = list(dict.fromkeys(file_name(path) for path in paths))
     return render(request, "_names.html", suggestions=suggestions)
 
 

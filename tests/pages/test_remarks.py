@@ -140,6 +140,8 @@ def test_no_folder_is_told_in_a_search_nor_to_who_may_not_see_labels(hunt):
         text = hunt.get(hunt.collection + page).text
         assert page == "/deployments" or "IMG_00" in text
         assert "heron/" not in text and "empty/" not in text, page
+    for guess in ("/browse?name=heron/", "/names?name=heron/", "/browse?deployment=empty"):
+        assert "IMG_00" not in hunt.get(hunt.collection + guess).text, guess
     for address in (f"{hunt.search}/round", f"{hunt.collection}/images"):
         reply = hunt.get(f"/api/v1{address}")
         assert "IMG_00" in reply.text and "heron" not in reply.text
