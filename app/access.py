@@ -33,6 +33,7 @@ from app.tables import (
     Seat,
 )
 
+MOST_NAMED = 20  # searches in one sentence
 ID = re.compile(
     r"[0-9]{1,18}"
 )  # other ways to write a number, like +5, must not go round the guard
@@ -118,6 +119,32 @@ def get_search(session: Session, person: Person, search_id: int) -> Search:
     if search is None:
         raise NotFound("There is no such search, or it belongs to somebody else.")
     return search
+
+
+def get_search_called(session: Session, person: Person, called: str) -> Search:
+    """The search of that number or name, if the person sees it; else what they do see."""
+    called = called.strip()
+    query = select(Search).where(sees_search(person)).order_by(Search.touched_at.desc())
+    searches = session.scalars(query).all()
+    found = [one for one in searches if str(one.id) == called]
+    found = found or [one for one in searches if one.target_name.casefold() == called.casefold()]
+    if len(found) == 1:
+        return found[0]
+    if not searches:
+        raise NotFound(f"There is no search “{called}”: there is none yet that you see.")
+    if found:
+        raise BadInput(
+            f"Several searches are called “{called}”: {_name_all(found)}. Give a number."
+        )
+    raise NotFound(
+        f"There is no search “{called}” that you see. There are: {_name_all(list(searches))}."
+    )
+
+
+def _name_all(searches: list[Search]) -> str:
+    names = [f"{one.id} {one.target_name} (in {one.collection.name})" for one in searches]
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f", and {more} more" if more > 0 else "")
 
 
 def get_own_search(session: Session, person: Person, search_id: int) -> Search:

@@ -1,10 +1,12 @@
-"""What a worker does for each kind of job: import, index, update, combine, replay."""
+"""What a worker does for each kind of job: import, index, update, combine, replay, export."""
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from app.database import Database
 from app.errors import NoIndexYet, RarefindError
+from app.exports.files import make_file, sweep_exports
 from app.importing import ImportProgress, import_images
 from app.indexes import list_wanted, prepare_index, update_indexes
 from app.indexing import combine_indexes
@@ -102,6 +104,12 @@ def do_replay(database: Database, settings: Settings, job: Job, tell: Tell) -> N
         raise StoppedByPerson("It was stopped before its end. Finished runs are kept.")
 
 
+def do_export(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
+    """Make the file of an export, and remove those that are kept no longer."""
+    sweep_exports(database, settings, now=datetime.now(UTC))
+    make_file(database, settings, job.arguments["export_id"], tell=tell)
+
+
 def _update(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
     tell("loading", 0, 0)
     update_indexes(
@@ -119,4 +127,5 @@ CHORES: dict[str, Do] = {
     "update": do_update,
     "combine": do_combine,
     "replay": do_replay,
+    "export": do_export,
 }

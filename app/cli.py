@@ -12,7 +12,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -32,7 +32,7 @@ from rich.progress import (
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from app.access import get_search
+from app.access import get_search_called
 from app.accounts import (
     add_person,
     change_role,
@@ -58,6 +58,7 @@ from app.evaluation import (
     run_replays,
 )
 from app.exports.bundles import import_search, repeat_rounds
+from app.exports.files import sweep_exports
 from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import write_file
 from app.filtering import Filter, read_filter
@@ -382,35 +383,29 @@ def collection_list() -> None:
 
 @app.command()
 def export(
-    search_id: Annotated[int, typer.Argument(metavar="SEARCH", help="Its number, as in its URL.")],
+    search: Annotated[str, typer.Argument(metavar="SEARCH", help="Its number or its name.")],
     file_format: Annotated[
-        Literal[
-            "csv",
-            "jsonl",
-            "images.csv",
-            "images.jsonl",
-            "pictures.zip",
-            "camtrap-dp.zip",
-            "darwin-core.zip",
-            "coco.json",
-            "head.json",
-        ],
-        typer.Option("--format", help="csv and jsonl hold the answers, the others are files."),
+        str,
+        typer.Option(
+            "--format",
+            help="csv or jsonl for the answers; images.csv, images.jsonl, pictures.zip, "
+            "camtrap-dp.zip, darwin-core.zip, coco.json, head.json.",
+        ),
     ] = "csv",
     out: Annotated[Path | None, typer.Option(help="A file; standard output without it.")] = None,
 ) -> None:
     """Write a search as a table, an archive of the field's standards, pictures, or its head."""
     name = f"answers.{file_format}" if file_format in ("csv", "jsonl") else file_format
-    write_export_file(search_id, name, out)
+    write_export_file(search, name, out)
 
 
 @search_app.command("export")
 def search_export(
-    search_id: Annotated[int, typer.Argument(metavar="SEARCH", help="Its number, as in its URL.")],
+    search: Annotated[str, typer.Argument(metavar="SEARCH", help="Its number or its name.")],
     out: Annotated[Path, typer.Option(help="The file, best ending in .rarefind.")],
 ) -> None:
     """Write a whole search, every round and answer, into one file."""
-    write_export_file(search_id, "search.rarefind", out)
+    write_export_file(search, "search.rarefind", out)
 
 
 @search_app.command("import")
@@ -460,11 +455,11 @@ def apply(
         write_out((line.encode() for line in lines), out)
 
 
-def write_export_file(search_id: int, name: str, out: Path | None) -> None:
+def write_export_file(called: str, name: str, out: Path | None) -> None:
     """Write one export of a search of the local person's."""
     with opened() as (settings, database), database.session() as session:
         person = get_local_person(session)
-        search = get_search(session, person, search_id)
+        search = get_search_called(session, person, called)
         content = write_file(
             session,
             search,
@@ -717,10 +712,14 @@ def user_reset(name: Annotated[str, typer.Argument(help="Their name.")]) -> None
 
 @app.command()
 def gc() -> None:
-    """Delete for good what has lain in the bin for 30 days; the server does so when it starts."""
+    """Delete for good what has lain in the bin for 30 days, and old files of exports.
+
+    The server does so when it starts.
+    """
     with opened() as (settings, database):
         gone = empty_bin(database, settings, now=datetime.now(UTC))
-    size = f"{gone.size_bytes / 1e6:,.1f} MB"
+        export_bytes = sweep_exports(database, settings, now=datetime.now(UTC))
+    size = f"{(gone.size_bytes + export_bytes) / 1e6:,.1f} MB"
     console.print(
         f"Collections: {gone.collections}, searches: {gone.searches}, freed: {size}",
         highlight=False,

@@ -25,6 +25,7 @@ from app.tables import (
     Action,
     Answer,
     Collection,
+    ExportFile,
     Image,
     ImageIndex,
     Import,
@@ -55,12 +56,13 @@ class CollectionContents:
     index_bytes: int
     replay_bytes: int
     upload_bytes: int  # sent from a browser, and not imported yet
+    export_bytes: int  # made, and kept some days
 
     @property
     def total_bytes(self) -> int:
         """All that is free again once it is gone for good."""
         kept = self.original_bytes + self.thumbnail_bytes + self.index_bytes
-        return kept + self.replay_bytes + self.upload_bytes
+        return kept + self.replay_bytes + self.upload_bytes + self.export_bytes
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def describe_collection_contents(
         index_bytes=sizes["indexes"],
         replay_bytes=sizes["replays"],
         upload_bytes=sizes["uploads"],
+        export_bytes=sizes["exports"],
     )
 
 
@@ -292,8 +295,8 @@ def _refuse_while_working(session: Session, collection: Collection, now: datetim
     asked = select(Job.id).filter_by(**own).where(Job.state.in_(("waiting", "running")))
     if session.scalar(asked.limit(1)) is not None:
         raise WorkGoesOn(
-            f"Work on “{collection.name}” waits or runs. Stop it under “Work under way”, in the "
-            "menu of your name, or wait for its end; then delete this."
+            f"Work on “{collection.name}” waits or runs. Stop it under “Work”, in the menu of "
+            "your name, or wait for its end; then delete this."
         )
     stopped = "It was stopped when the collection was deleted."
     session.execute(
@@ -330,6 +333,11 @@ def _list_folders(
     indexes = session.scalars(select(ImageIndex.id).filter_by(collection_id=collection.id))
     replays = session.scalars(select(Replay.id).filter_by(collection_id=collection.id))
     uploads = session.scalars(select(Upload.id).filter_by(collection_id=collection.id))
+    exports = session.scalars(
+        select(ExportFile.id)
+        .join(Search, Search.id == ExportFile.search_id)
+        .where(Search.collection_id == collection.id)
+    )
     folders = settings.home / "indexes"
     ahead = folders.glob(f"ahead-{collection.id}-*")  # vectors that no index has taken over
     built = [folders / f"{one}{end}" for one in indexes for end in ("", ".building")]
@@ -338,6 +346,7 @@ def _list_folders(
         "indexes": [*built, *ahead],
         "replays": [settings.home / "replays" / str(one) for one in replays],
         "uploads": [settings.home / "uploads" / str(one) for one in uploads],
+        "exports": [settings.home / "exports" / str(one) for one in exports],
     }
 
 

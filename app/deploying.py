@@ -80,6 +80,16 @@ def may_folders_be_labels(session: Session, collection_id: int) -> bool:
     return session.scalar(given.limit(1)) is not None
 
 
+def may_see_folders(session: Session, person: Person, collection_id: int) -> bool:
+    """Whether a person sees in which folders images lie: not where these may tell the answer.
+
+    Except to who may see known labels anyway; in a search nobody does.
+    """
+    if person.role in ("admin", "evaluator"):
+        return True
+    return not may_folders_be_labels(session, collection_id)
+
+
 def folder_of() -> ColumnElement[str]:
     """The first folder of an image's path, where it has one."""
     slash = func.strpos(Image.path, "/")

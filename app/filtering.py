@@ -1,9 +1,10 @@
-"""Filters: which images of a collection are looked at, by time, place, deployment, table, answer.
+"""Filters: the images of a collection that are looked at, by time, place, tag, table, answer.
 
 A filter is a list of keys and values, the same ones in an address, a form, a stored search and on
 the command line: `from=2026-05-01`, `hour_from=20`, `month=12-2`, `south=50.1`, `deployment=A3`,
-`is.bait=none`, `has.note=otter`, `min.depth=3`, `given=none`, `answer=no:12`. All keys must hold;
-of one key given twice either value does. It is one condition of SQL, however many images there are.
+`tag=juvenile`, `tagged=none`, `note=bait`, `is.bait=none`, `has.remark=otter`, `min.depth=3`,
+`given=none`, `answer=no:12`. All keys must hold; of one key given twice either value does. It is
+one condition of SQL, however many images there are.
 """
 
 import re
@@ -30,15 +31,19 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Session
 
 from app.access import get_search, is_in_search
-from app.deploying import folder_of, may_folders_be_labels
+from app.deploying import folder_of, may_folders_be_labels, may_see_folders
 from app.errors import BadInput
 from app.metadata import list_columns
+from app.remarks import has_image_notes, list_image_tags, standing_notes, standing_tags
 from app.tables import Answer, Deployment, GivenColumn, Image, Person, Search
 
 Pairs = tuple[tuple[str, str], ...]
 
-ONCE = ("from", "to", "hour_from", "hour_to", "south", "west", "north", "east", "given", "answer")
-MANY = ("month", "deployment")
+ONCE = (
+    *("from", "to", "hour_from", "hour_to", "south", "west", "north", "east"),
+    *("tagged", "note", "given", "answer"),
+)
+MANY = ("month", "deployment", "tag")
 OF_COLUMNS = ("is", "has", "min", "max")
 SIDES = {"south": 90, "west": 180, "north": 90, "east": 180}
 SEASONS = ("12-2", "3-5", "6-8", "9-11")
@@ -132,6 +137,8 @@ class Offer:
     map: Map | None
     deployments: list[tuple[str, str, int]]  # name, place, images
     columns: list[GivenColumn]
+    tags: list[tuple[str, int]]  # on how many images
+    has_notes: bool
     searches: list[tuple[int, str]]
 
 
@@ -150,6 +157,9 @@ def read_filter(
     known = {column.name: column for column in list_columns(session, collection_id)}
     for key, value in given:
         _check(session, key, value, known, collection_id, person)
+    named = [value for key, value in given if key == "deployment"]
+    if named and not may_see_folders(session, person, collection_id):
+        _check_recorded(session, collection_id, named)
     keys = [key for key, _ in given]
     for key in ONCE:
         if keys.count(key) > 1:
@@ -184,9 +194,10 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
         words = f"{_degrees(south, 'NS')}–{_degrees(north, 'NS')}, "
         words += f"{_degrees(west, 'EW')}–{_degrees(east, 'EW')}"
         chips.append(Chip(words, chosen.without(*SIDES)))
-    if chosen.first("given"):
-        rows = "With" if chosen.first("given") == "any" else "Without"
-        chips.append(Chip(f"{rows} a row in a table", chosen.without("given")))
+    for key, what in (("tagged", "a tag"), ("given", "a row in a table")):
+        if chosen.first(key):
+            sign = "With" if chosen.first(key) == "any" else "Without"
+            chips.append(Chip(f"{sign} {what}", chosen.without(key)))
     if chosen.first("answer"):
         state, _, number = chosen.first("answer").partition(":")
         name = session.scalar(select(Search.target_name).filter_by(id=int(number)))
@@ -199,6 +210,8 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
             words = _name_months(value)
         elif kind == "deployment":
             words = f"Deployment {value}"
+        elif kind in ("tag", "note"):
+            words = f"Tag {value}" if kind == "tag" else f"Note with {value}"
         elif column:
             sign = {"is": ":", "has": " with", "min": " from", "max": " to"}[kind]
             words = f"{column}{sign} {value}"
@@ -272,6 +285,8 @@ def describe_offer(session: Session, person: Person, collection_id: int) -> Offe
         map=_draw_map(session, own),
         deployments=[(one, place, count) for one, place, count in deployments],
         columns=list_columns(session, collection_id),
+        tags=list_image_tags(session, collection_id),
+        has_notes=has_image_notes(session, collection_id),
         searches=[(number, target) for number, target in searches],
     )
 
@@ -303,6 +318,7 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
         parts.append(Image.given.is_(None) if rows == "none" else Image.given.is_not(None))
     if answer := chosen.first("answer"):
         parts.append(_is_answered(answer))
+    parts += _remark_conditions(chosen)
     parts += _column_conditions(chosen)
     return and_(*parts) if parts else literal_column("true")
 
@@ -345,14 +361,23 @@ def _check(
         degrees = _read_number(value)
         if abs(degrees) > SIDES[key]:
             raise BadInput(f"{key.capitalize()} is in degrees, from -{SIDES[key]} to {SIDES[key]}.")
-    elif key == "given" and value not in ("none", "any"):
-        raise BadInput("given is none (images without a row in a table) or any.")
+    elif key in ("tagged", "given") and value not in ("none", "any"):
+        what = "a tag" if key == "tagged" else "a row in a table"
+        raise BadInput(f"{key} is none (images without {what}) or any.")
     elif key == "answer":
         state, _, number = value.partition(":")
         if state not in ANSWER_STATES or not re.fullmatch(r"[0-9]{1,18}", number):
             raise BadInput("answer is yes, no, unsure or none, and a search: yes:12.")
         if get_search(session, person, int(number)).collection_id != collection_id:
             raise BadInput("That search is in another collection.")
+
+
+def _check_recorded(session: Session, collection_id: int, names: list[str]) -> None:
+    """Refuse folders that may be labels: whoever guessed one would be shown what is in it."""
+    recorded = set(session.scalars(select(Deployment.name).filter_by(collection_id=collection_id)))
+    for name in names:
+        if name not in recorded:
+            raise BadInput(f"No deployment “{name}” is recorded in this collection.")
 
 
 def _check_column(kind: str, column: str, value: str, known: dict[str, GivenColumn]) -> None:
@@ -449,6 +474,25 @@ def _is_beyond(kind: str, column: str, value: str) -> ColumnElement[bool]:
         return text < (day + timedelta(1)).isoformat()
     own = Image.given[column]
     return own >= number if kind == "min" else own <= number
+
+
+def _remark_conditions(chosen: Filter) -> list[ColumnElement[bool]]:
+    parts: list[ColumnElement[bool]] = []
+    if tags := chosen.all("tag"):
+        parts.append(_is_tagged([tag.lower() for tag in tags]))
+    if tagged := chosen.first("tagged"):
+        parts.append(_is_tagged() if tagged == "any" else ~_is_tagged())
+    if note := chosen.first("note"):
+        notes = standing_notes()
+        noted = select(notes.c.image_id).where(notes.c.text.icontains(note, autoescape=True))
+        parts.append(Image.id.in_(noted.where(notes.c.image_id.is_not(None))))
+    return parts
+
+
+def _is_tagged(among: list[str] | None = None) -> ColumnElement[bool]:
+    """Whether an image has one of these tags, or any."""
+    tags = standing_tags(among)
+    return Image.id.in_(select(tags.c.image_id).where(tags.c.image_id.is_not(None)))
 
 
 def _is_answered(answer: str) -> ColumnElement[bool]:

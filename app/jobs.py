@@ -28,6 +28,7 @@ from app.database import JOB_LOCK, Database
 from app.deleting import empty_bin
 from app.engine import EngineError
 from app.errors import NotAllowed, NotFound, RarefindError
+from app.exports.files import sweep_exports
 from app.importing import mark_interrupted_imports
 from app.indexing import list_unfinished_builds
 from app.replays import list_unfinished_replays, resume_replay, stop_replay
@@ -36,6 +37,10 @@ from app.tables import Job, Person, Replay
 from app.work import may_run
 
 UNFINISHED = ("waiting", "running")
+# A worker does one job of each queue at a time: an export need not wait for a day of embedding.
+QUEUES = ("default", "exports")
+# Kinds that only read a collection: they run beside what prepares it.
+READING = ("replay", "export")
 TASK = "run_job"
 NOT_IN_QUEUE = "NOT EXISTS (SELECT FROM procrastinate_jobs AS q WHERE q.id = jobs.queue_id)"
 LIVING_WORKERS = (
@@ -175,7 +180,9 @@ def stop_preparing(session: Session, collection_id: int) -> None:
 def list_preparing(session: Session, collection_id: int) -> list[Job]:
     """The unfinished jobs that prepare a collection, the oldest first."""
     query = select(Job).where(
-        Job.collection_id == collection_id, Job.kind != "replay", Job.state.in_(UNFINISHED)
+        Job.collection_id == collection_id,
+        Job.kind.not_in(READING),
+        Job.state.in_(UNFINISHED),
     )
     return list(session.scalars(query.order_by(Job.id)))
 
@@ -234,14 +241,16 @@ def _wait_again(session: Session, job: Job) -> None:
 def _enqueue(session: Session, job: Job) -> None:
     """A place in the queue, in the session's own transaction.
 
-    Jobs of one collection run one after the other; replays only read it.
+    Jobs of one collection run one after the other; replays and exports only read it.
     """
     app = _make_queue(procrastinate.SyncPsycopgConnector(), lambda _: None)
     lock = f"collection {job.collection_id}"
-    if job.kind == "replay":
-        lock = f"replay {job.arguments['replay_id']}"
+    if job.kind in READING:
+        lock = f"{job.kind} {job.arguments[f'{job.kind}_id']}"
+    queue = "exports" if job.kind == "export" else "default"
     connection = session.connection().connection.driver_connection
-    job.queue_id = app.configure_task(TASK, lock=lock, connection=connection).defer(job_id=job.id)
+    task = app.configure_task(TASK, lock=lock, queue=queue, connection=connection)
+    job.queue_id = task.defer(job_id=job.id)
     session.flush()
 
 
@@ -285,8 +294,8 @@ class Worker:
         self._do = do
         self._stopping = Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._work: asyncio.Task[None] | None = None
-        self._is_busy = False
+        self._works: list[asyncio.Task[None]] = []
+        self._under_way: set[int] = set()  # jobs
         self._thread = Thread(target=self._live, name="jobs", daemon=True)
 
     def start(self) -> None:
@@ -298,9 +307,9 @@ class Worker:
     def close(self) -> None:
         """Hand the job under way back at its next file or chunk; everything before it is kept."""
         self._stopping.set()
-        if self._loop is not None and self._work is not None:
+        if self._loop is not None:
             with suppress(RuntimeError):  # the loop has just ended by itself
-                self._loop.call_soon_threadsafe(self._work.cancel)
+                self._loop.call_soon_threadsafe(self._cancel)
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -329,6 +338,7 @@ class Worker:
         """Empty the bin, work, and begin again when the database was away."""
         try:
             empty_bin(self._database, self._settings, now=datetime.now(UTC))
+            sweep_exports(self._database, self._settings, now=datetime.now(UTC))
         except Exception:
             logger.exception("The bin could not be emptied")
         while not self._stopping.is_set():
@@ -341,30 +351,41 @@ class Worker:
     async def _listen(self) -> None:
         url = self._database.bind.engine.url.set(drivername="postgresql")
         connector = procrastinate.PsycopgConnector(
-            conninfo=url.render_as_string(hide_password=False), min_size=1, max_size=4
+            conninfo=url.render_as_string(hide_password=False), min_size=1, max_size=6
         )
         app = _make_queue(connector, self._run)
         async with app.open_async():
             self._loop = asyncio.get_running_loop()
-            self._work = asyncio.create_task(
-                app.run_worker_async(
-                    install_signal_handlers=False,
-                    delete_jobs=procrastinate.jobs.DeleteJobCondition.ALWAYS,
-                    stalled_worker_timeout=SILENT_S,
+            self._works = [
+                asyncio.create_task(
+                    app.run_worker_async(
+                        queues=[queue],
+                        install_signal_handlers=False,
+                        delete_jobs=procrastinate.jobs.DeleteJobCondition.ALWAYS,
+                        stalled_worker_timeout=SILENT_S,
+                    )
                 )
-            )
+                for queue in QUEUES
+            ]
             if self._stopping.is_set():
-                self._work.cancel()
-            looking = asyncio.create_task(self._take_over(app, self._work))
+                self._cancel()
+            looking = asyncio.create_task(self._take_over(app, self._works))
             try:
-                with suppress(asyncio.CancelledError):
-                    await self._work
+                await asyncio.wait(self._works, return_when=asyncio.FIRST_EXCEPTION)
+                self._cancel()  # one has lost the database: both begin again
+                for outcome in await asyncio.gather(*self._works, return_exceptions=True):
+                    if isinstance(outcome, Exception):
+                        raise outcome
             finally:
                 looking.cancel()
                 with suppress(asyncio.CancelledError):
                     await looking
 
-    async def _take_over(self, app: procrastinate.App, work: asyncio.Task[None]) -> None:
+    def _cancel(self) -> None:
+        for work in self._works:
+            work.cancel()
+
+    async def _take_over(self, app: procrastinate.App, works: list[asyncio.Task[None]]) -> None:
         """Put jobs whose worker died back in line, for any worker, until this one is stopped."""
         while not self._stopping.is_set():
             try:
@@ -383,9 +404,9 @@ class Worker:
             await asyncio.sleep(LOOK_S)
         # The pool of connections loses a cancellation now and then: it is asked for again, but not
         # while a job is under way, which is handed back in good order.
-        while not work.done():
-            if not self._is_busy:
-                work.cancel()
+        while not all(work.done() for work in works):
+            if not self._under_way:
+                self._cancel()
             await asyncio.sleep(LOOK_S)
 
     def _list_dead(self, silent: list[int]) -> list[int]:
@@ -418,11 +439,11 @@ class Worker:
             return queue_ids
 
     def _run(self, job_id: int) -> None:
-        self._is_busy = True
+        self._under_way.add(job_id)
         try:
             self._run_held(job_id)
         finally:
-            self._is_busy = False
+            self._under_way.discard(job_id)
 
     def _run_held(self, job_id: int) -> None:
         with self._hold(job_id) as lock:

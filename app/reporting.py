@@ -10,7 +10,7 @@ from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
@@ -21,6 +21,7 @@ from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
 from app.indexing import OpenIndexes
+from app.remarks import Remarks, is_remarked, read_remarks_of_images, read_remarks_of_searches
 from app.searching import (
     UNDOABLE,
     choose_planned,
@@ -172,6 +173,7 @@ class ResultCard:
     round_number: int | None
     score: float | None  # by the head of the current round
     probability: float | None
+    remarks: Remarks
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ class SearchSummary:
     answered: int
     rounds: int
     positive_image_ids: list[int]
+    remarks: Remarks
 
 
 def current_grid(session: Session, search: Search, person: Person) -> Grid:
@@ -453,6 +456,7 @@ def describe_images(
         scores = index.vectors[index.rows_of(held)] @ head.weights + np.float32(head.bias)
         pairs = zip(scores.tolist(), probabilities(scores).tolist(), strict=True)
         figures = dict(zip(held.tolist(), pairs, strict=True))
+    remarks = read_remarks_of_images(session, image_ids)
     cards = []
     for image_id in image_ids:
         image, event = images[image_id], events.get(image_id)
@@ -470,6 +474,7 @@ def describe_images(
                 round_number=event.number if event else None,
                 score=score,
                 probability=probability,
+                remarks=remarks.get(image_id, Remarks()),
             )
         )
     return cards
@@ -517,18 +522,26 @@ def list_searches(
     *,
     collection_id: int | None = None,
     of_others: bool = False,
+    find: str = "",
 ) -> list[SearchSummary]:
     """Searches a person owns or answers in (in one collection, or all), touched last first.
 
-    Those `of_others` are the ones they may look at without being in them.
+    Those `of_others` are the ones they may look at without being in them. With `find` only those
+    that have these words in the name, what counts, a tag or a note.
     """
     own = is_in_search(person)
     query = select(Search).where(sees_search(person), ~own if of_others else own)
     if collection_id is not None:
         query = query.where(Search.collection_id == collection_id)
+    for word in find.replace("\0", "").split():
+        columns = (Search.target_name, Search.counts_as_yes, Search.counts_as_no)
+        named = or_(*(column.icontains(word, autoescape=True) for column in columns))
+        query = query.where(named | is_remarked(word))
     query = query.options(joinedload(Search.collection))
+    searches = session.scalars(query.order_by(Search.touched_at.desc(), Search.id.desc())).all()
+    remarks = read_remarks_of_searches(session, [search.id for search in searches])
     summaries = []
-    for search in session.scalars(query.order_by(Search.touched_at.desc(), Search.id.desc())).all():
+    for search in searches:
         tally = Counter(read_current_answers(session, search).values())
         tip = session.get(Round, search.current_round_id) if search.current_round_id else None
         summaries.append(
@@ -540,6 +553,7 @@ def list_searches(
                 answered=sum(tally.values()),
                 rounds=tip.number - 1 if tip else 0,  # the tip itself is not submitted
                 positive_image_ids=_list_latest_positives(session, search, 4),
+                remarks=remarks.get(search.id, Remarks()),
             )
         )
     return summaries

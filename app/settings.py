@@ -75,11 +75,17 @@ class Settings(BaseSettings):
         description="How long an upload that nobody goes on with is kept: over a week in the field "
         "without a network.",
     )
+    export_days: float = Field(
+        default=7.0,
+        gt=0,
+        description="How long the file of an export that took long is kept for download: a week's "
+        "leave.",
+    )
     keep_free_gb: float = Field(
         default=1.0,
         ge=0,
-        description="Room that uploads leave on the disk, in gigabytes, so that the database can "
-        "go on.",
+        description="Room that uploads and exports leave on the disk, in gigabytes, so that the "
+        "database can go on.",
     )
     workers: int = Field(
         default=0,

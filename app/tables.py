@@ -29,7 +29,7 @@ IMPORT_STATES = ("running", "done", "interrupted", "failed")
 INDEX_STATES = ("building", "ready", "failed", "past")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
 UPLOAD_STATES = ("receiving", "importing", "done")
-JOB_KINDS = ("import", "index", "update", "combine", "replay")
+JOB_KINDS = ("import", "index", "update", "combine", "replay", "export")
 JOB_STATES = ("waiting", "running", "done", "stopped", "failed")
 REVIEW_KINDS = ("sample", "positives", "advised")
 NO_REASONS = ("other-species", "too-poor", "empty")
@@ -861,6 +861,52 @@ class ReviewAnswer(Table):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class NoteEvent(Table):
+    """What a person wrote on an image or a search; the newest event of a note is what it says."""
+
+    __tablename__ = "note_events"
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(image_id, search_id) = 1", name="image_or_search"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    # The first event of the note that this one changes; null in a first.
+    note_id: Mapped[int | None] = mapped_column(
+        ForeignKey("note_events.id", ondelete="CASCADE"), index=True
+    )
+    image_id: Mapped[int | None] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), index=True
+    )
+    search_id: Mapped[int | None] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    text: Mapped[str | None]  # null where it was removed
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class TagEvent(Table):
+    """A short word put on an image or a search, or taken off; the newest event of a tag holds."""
+
+    __tablename__ = "tag_events"
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(image_id, search_id) = 1", name="image_or_search"),
+        Index("ix_tag_events_tag_image_id_id", "tag", "image_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    image_id: Mapped[int | None] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), index=True
+    )
+    search_id: Mapped[int | None] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    tag: Mapped[str]  # in small letters
+    is_on: Mapped[bool]
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Replay(Table):
     """One replay started in the browser; its runs and rounds are files of the data folder."""
 
@@ -934,6 +980,26 @@ class Job(Table):
 
     collection: Mapped[Collection] = relationship()
     person: Mapped[Person | None] = relationship()
+
+
+class ExportFile(Table):
+    """An export that takes long, made by a job as a file of the data folder and kept some days."""
+
+    __tablename__ = "export_files"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    search_id: Mapped[int] = mapped_column(
+        ForeignKey("searches.id", ondelete="CASCADE"), index=True
+    )
+    # Who asked for it: nobody else is given the file.
+    person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
+    name: Mapped[str]  # of the format: pictures.zip
+    size_bytes: Mapped[int | None]
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ready_at: Mapped[datetime | None]  # null until all of it is in its place
+
+    search: Mapped[Search] = relationship()
+    person: Mapped[Person] = relationship()
 
 
 class Upload(Table):

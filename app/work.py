@@ -11,7 +11,13 @@ from app.tables import Job, Person
 
 ENDED_SHOWN = 50  # newest first
 SILENT_AFTER_S = 120  # a chunk of the slowest embedder on one core stays far below
-UNITS = {"importing": "file", "indexing": "image", "playing": "run"}
+UNITS = {
+    "importing": "file",
+    "indexing": "image",
+    "playing": "run",
+    "copying": "picture",
+    "listing": "image",
+}
 
 
 @dataclass(frozen=True)
@@ -63,18 +69,25 @@ def list_work(session: Session, person: Person, *, now: datetime) -> dict[str, l
         .limit(ENDED_SHOWN)
     ).all()
     return {
-        "running": [_describe(job, person, now) for job in unfinished if job.state == "running"],
-        "waiting": [_describe(job, person, now) for job in unfinished if job.state == "waiting"],
-        "ended": [_describe(job, person, now) for job in ended],
+        "running": [
+            describe_work(job, person, now) for job in unfinished if job.state == "running"
+        ],
+        "waiting": [
+            describe_work(job, person, now) for job in unfinished if job.state == "waiting"
+        ],
+        "ended": [describe_work(job, person, now) for job in ended],
     }
 
 
 def may_run(person: Person, job: Job) -> bool:
     """Whether the person's role, which may be another by now, is one that may ask for the work."""
+    if job.kind == "export":  # whoever sees a search may; the file is nobody else's
+        return job.person_id == person.id
     return person.role == "admin" or (job.kind == "replay" and person.role == "evaluator")
 
 
-def _describe(job: Job, person: Person, now: datetime) -> Work:
+def describe_work(job: Job, person: Person, now: datetime) -> Work:
+    """A job as the person sees it."""
     per_second = left_s = None
     if job.step_started_at is not None:
         elapsed_s = (job.updated_at - job.step_started_at).total_seconds()
@@ -84,8 +97,8 @@ def _describe(job: Job, person: Person, now: datetime) -> Work:
             left_s = max(0.0, (job.total_count - job.done_count) / per_second - waited_s)
     return Work(
         job=job,
-        what=_say_what(job),
-        address=_find_address(job),
+        what=_say_what(job, person),
+        address=_find_address(job, person),
         now_doing=_say_step(job),
         unit=UNITS.get(job.step or "", "step"),
         per_second=per_second,
@@ -96,7 +109,7 @@ def _describe(job: Job, person: Person, now: datetime) -> Work:
     )
 
 
-def _say_what(job: Job) -> str:
+def _say_what(job: Job, person: Person) -> str:
     match job.kind:
         case "import":
             return "Add images"
@@ -106,11 +119,16 @@ def _say_what(job: Job) -> str:
             return "Prepare without removed images, and with those put back"
         case "combine":
             return f"Combine {job.arguments['first']} and {job.arguments['second']}"
+        case "export":  # an admin need not see the search
+            own = f"Export “{job.arguments['target']}” as {job.arguments['name']}"
+            return own if job.person_id == person.id else "Export a search"
     return "Replay searches"
 
 
-def _find_address(job: Job) -> str:
+def _find_address(job: Job, person: Person) -> str:
     collection = f"/collections/{job.collection_id}"
+    if job.kind == "export" and job.person_id == person.id:
+        return f"/searches/{job.arguments['search_id']}/exports"
     if job.kind == "replay":
         return f"{collection}/replays/{job.arguments['replay_id']}"
     return collection
@@ -123,5 +141,9 @@ def _say_step(job: Job) -> str:
         "indexing": "Learning what each image looks like",
         "combining": "Putting two indexes side by side",
         "playing": "Playing runs",
+        "gathering": "Gathering what goes into it",
+        "copying": "Copying pictures",
+        "listing": "Writing a row for each image",
+        "writing": "Writing the file",
     }
     return steps.get(job.step or "", "Starting")

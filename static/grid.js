@@ -236,6 +236,8 @@
             .map((one, at) => [at + 1, () => answerByKey(`no:${one.dataset.reason}`)]),
         ),
         f: () => enlarge(current),
+        t: () => enlarge(current, "tag"),
+        c: () => enlarge(current, "note"),
         " ": toggle,
         Enter: () => form().requestSubmit(next()),
         Escape: letGo,
@@ -435,7 +437,7 @@
 
   // ---- The large view --------------------------------------------------------------------------
 
-  function enlarge(card) {
+  function enlarge(card, remark) {
     const view = {
       cards,
       answerOf,
@@ -448,7 +450,7 @@
         else if (one.isConnected) focusOn(one);
       },
     };
-    openLarge(view, card);
+    openLarge(view, card, remark);
   }
 
   // ---- Submit, undo, redo ----------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // The large view: one image as big as the window, with zoom, pan, light, and the answer keys.
 (() => {
-  const { keyOf, isPlain } = window.rarefind;
+  const { keyOf, isPlain, isTyping } = window.rarefind;
   const dialog = document.getElementById("large");
   const stage = dialog.querySelector(".large-stage");
   const picture = dialog.querySelector(".large-picture");
@@ -21,15 +21,17 @@
   let y = 0;
   let whole = true; // the zoom follows the window
   let asking = null;
+  let going = null; // "tag" or "note": the field to go to when the details are there
 
   Object.assign(window.rarefind, { openLarge, refreshLarge });
 
   // `cards()` lists the cards that can be leafed through, `answerOf(card)` and
   // `answer(card, value)` read and give answers, `undo()` and `redo()` take steps,
   // `detailsUrl(card)` says why it is shown, `onClose(card)` gets the image seen last, or null
-  // when the last one was answered.
-  function openLarge(given, card) {
+  // when the last one was answered. With `remark`, "tag" or "note", that field is in focus at once.
+  function openLarge(given, card, remark = null) {
     view = given;
+    going = remark;
     show(view.cards().indexOf(card));
     if (!dialog.open) dialog.showModal();
     place();
@@ -49,6 +51,7 @@
   function show(index) {
     const cards = view.cards();
     if (index < 0 || index >= cards.length) return;
+    details.inert = true; // nobody is to write on the image before
     at = index;
     shown = cards[index];
     const { image, name, width, height } = shown.dataset;
@@ -174,15 +177,40 @@
         signal,
       });
       const html = await reply.text();
-      if (!signal.aborted) details.innerHTML = html;
+      if (signal.aborted) return;
+      details.innerHTML = html;
+      htmx.process(details); // its tags and notes change in place
+      details.inert = false;
+      if (going) remark(going);
     } catch {
       if (!signal.aborted) details.textContent = "The server does not answer just now.";
     }
   }
 
+  // To the field for a tag, or to a new note; on a phone the side must be opened for that.
+  function remark(kind) {
+    going = kind;
+    const field = details.querySelector(`[data-remark="${kind}"]`);
+    if (!field || details.inert) return; // still to come, or one may only look
+    going = null;
+    dialog.classList.add("with-details");
+    dialog.querySelector('[data-large="details"]').setAttribute("aria-expanded", "true");
+    const fold = field.closest("details");
+    if (fold) fold.open = true;
+    const target = fold?.querySelector("textarea") ?? field;
+    target.focus({ preventScroll: true });
+    target.scrollIntoView({ block: "center" });
+  }
+
   // ---- Keys, buttons, wheel, fingers -----------------------------------------------------------
 
   dialog.addEventListener("keydown", (event) => {
+    if (isTyping(event.target)) {
+      if (event.key !== "Escape") return;
+      event.preventDefault(); // else the dialog closes
+      event.stopPropagation();
+      return stage.focus();
+    }
     if (!isPlain(event)) return;
     const onSlider = event.target.matches("input");
     const onButton = event.target.matches("button, a");
@@ -191,6 +219,8 @@
       n: () => answer("no"),
       u: () => answer("unsure"),
       f: () => dialog.close(),
+      t: () => remark("tag"),
+      c: () => remark("note"),
       z: () => (event.shiftKey ? view.redo() : view.undo()),
       "+": () => zoom(scale * 1.4),
       "=": () => zoom(scale * 1.4),

@@ -84,6 +84,85 @@
     }
   }
 
+  // ---- Tags on many at once --------------------------------------------------------------------
+
+  const tagField = document.getElementById("picked-tag");
+  const tagged = document.getElementById("tagged");
+  let lastTagged = {}; // tag -> the images that it was put on, for Undo
+
+  tagField.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    tagPicked();
+  });
+
+  async function tagPicked() {
+    const images = picked().map((card) => card.dataset.image);
+    if (!images.length) return trouble("Select the images first.");
+    if (!tagField.value.trim()) return tagField.focus();
+    const done = await putTags(images, tagField.value, "on");
+    if (!done) return;
+    lastTagged = done;
+    tagField.value = "";
+    pickAll(false);
+    const count = new Set(Object.values(done).flat()).size;
+    const names = Object.keys(done).map((tag) => `“${tag}”`).join(", ");
+    tagged.querySelector("[data-tagged]").textContent = count
+      ? `Tagged ${count === 1 ? "1 image" : `${count} images`}: ${names}.`
+      : `They have ${names} already.`;
+    tagged.querySelector("button").hidden = !count;
+    changed.hidden = true;
+    tagged.hidden = false;
+  }
+
+  async function untag() {
+    for (const [tag, images] of Object.entries(lastTagged)) {
+      if (images.length && !(await putTags(images, tag, "off"))) return;
+    }
+    lastTagged = {};
+    tagged.hidden = true;
+  }
+
+  // Which images were changed, by tag; null, and a sentence, where it could not be done.
+  async function putTags(images, tag, put) {
+    const body = new URLSearchParams({ tag, put });
+    for (const image of images) body.append("picked", image);
+    const { formAction } = gallery.closest("form").querySelector('[name="put"]');
+    const reply = await fetch(formAction, {
+      method: "POST",
+      headers: { Accept: "application/json" },
+      body,
+    }).catch(() => null);
+    const said = await reply?.json().catch(() => null);
+    if (!reply?.ok) {
+      trouble(said?.detail ?? "The server does not answer. Nothing was tagged; try again.");
+      return null;
+    }
+    trouble("");
+    for (const [name, ids] of Object.entries(said.changed)) {
+      for (const card of cards.filter((one) => ids.includes(Number(one.dataset.image)))) {
+        showTag(card, name, put);
+      }
+    }
+    return said.changed;
+  }
+
+  function showTag(card, tag, put) {
+    const line = card.querySelector(".result-tags");
+    if (put === "off") {
+      return [...line.querySelectorAll(".chip")].find((one) => one.textContent === tag)?.remove();
+    }
+    const chip = document.createElement("span");
+    chip.className = "chip";
+    chip.textContent = tag;
+    line.append(chip, " ");
+  }
+
+  function trouble(sentence) {
+    unsaved.textContent = sentence;
+    unsaved.hidden = !sentence;
+  }
+
   function focusOn(card) {
     if (!card) return;
     if (current) {
@@ -112,6 +191,8 @@
         u: () => answerByKey("unsure"),
         f: () => enlarge(current),
         Enter: () => enlarge(current),
+        t: () => (picked().length ? tagField.focus() : enlarge(current, "tag")),
+        c: () => enlarge(current, "note"),
         " ": () => pick(current, !box(current).checked),
         Escape: () => pickAll(false),
         ...movesOf(),
@@ -147,7 +228,9 @@
   gallery.closest("form").addEventListener("submit", (event) => {
     event.preventDefault();
     const { name, value } = event.submitter ?? {};
-    if (name === "set") {
+    if (name === "put") {
+      tagPicked();
+    } else if (name === "set") {
       give(picked(), value || null);
       pickAll(false);
     } else if (name === "change") {
@@ -179,6 +262,7 @@
   document.addEventListener("click", (event) => {
     const what = event.target.closest?.("[data-do]")?.dataset.do;
     if (what === "all" || what === "none") pickAll(what === "all");
+    if (what === "untag") untag();
   });
 
   function pick(card, on) {
@@ -202,7 +286,7 @@
     document.querySelector("[data-picked]").textContent = picked().length;
   }
 
-  function enlarge(card) {
+  function enlarge(card, remark) {
     openLarge(
       {
         cards: () => cards,
@@ -214,6 +298,7 @@
         onClose: (one) => focusOn(one ?? cards.at(-1)),
       },
       card,
+      remark,
     );
   }
 

@@ -161,6 +161,7 @@
       },
       onSuccess: () => {
         sending.delete(path);
+        countUsed(path, file.size);
         doneCount += 1;
         doneBytes += file.size;
         isLost = false;
@@ -230,6 +231,16 @@
   }
 
   // ---- What people see --------------------------------------------------------------------------
+
+  // Of the quota: what the server knew of when the page was drawn is in its figure already.
+  let usedBytes = Number($("used").dataset.bytes);
+  const counted = new Map(); // path -> size
+
+  function countUsed(path, bytes) {
+    usedBytes += bytes - (counted.get(path) ?? known.get(path)?.size ?? 0);
+    counted.set(path, bytes);
+    $("used").textContent = size(usedBytes);
+  }
 
   function say(sentence) {
     const notice = $("upload-problem");

@@ -47,10 +47,13 @@ class ImageModel(BaseModel):
     """One image; its pixels are at /images/{image_id}/small, /large and /original."""
 
     image_id: int
-    path: str
+    path: str = Field(
+        description="Without its folders where these may be labels that you may not see."
+    )
     sha256: str
     width: int
     height: int
+    tags: list[str]
     captured_at: datetime | None = Field(description="Camera-local: no time zone is known.")
 
 
@@ -86,6 +89,49 @@ class MoveSearch(Taken):
     embedder: str
 
 
+class NoteModel(BaseModel):
+    """A note on an image or a search, as it stands."""
+
+    note_id: int
+    text: str
+    by: str
+    at: datetime = Field(description="When it was written.")
+    changed_at: datetime | None = Field(description="When its author changed it last.")
+
+
+class RemarksModel(BaseModel):
+    """What stands on an image or a search."""
+
+    tags: list[str]
+    notes: list[NoteModel]
+
+
+class ChangeRemarks(Taken):
+    """Tags and notes to add or to take away; what is not named stays."""
+
+    add_tags: list[str] = Field([], description="Short words; kept in small letters.")
+    remove_tags: list[str] = []
+    add_note: str | None = None
+    change_note: dict[IdInBody, str] = Field(
+        {}, description="Another text for notes of your own, by note_id."
+    )
+    remove_notes: list[IdInBody] = Field([], description="Notes of your own, by note_id.")
+
+
+class TagImages(Taken):
+    """Tags for many images of a collection at once."""
+
+    image_ids: list[IdInBody]
+    add_tags: list[str] = []
+    remove_tags: list[str] = []
+
+
+class TaggedImages(BaseModel):
+    """Which images were changed: those that had the tags already are left out."""
+
+    image_ids: list[int]
+
+
 class CardModel(BaseModel):
     """One image of a round."""
 
@@ -95,7 +141,8 @@ class CardModel(BaseModel):
     width: int
     height: int
     answer: AnswerValue | None
-    reason: str
+    no_reason: str | None = Field(description="Why it is a no, where that was said.")
+    reason: str = Field(description="Why it is shown.")
     score: float
     probability: float | None
 
@@ -125,6 +172,8 @@ class SearchModel(BaseModel):
     strategy: str
     round_size: int
     seed: int
+    no_reasons: list[str] = Field(description="What a no may be given as its reason.")
+    tags: list[str]
 
 
 class OpenedSearch(SearchModel):
@@ -138,6 +187,11 @@ class GiveAnswers(Taken):
 
     round_id: IdInBody
     answers: dict[IdInBody, AnswerValue | None] = {}
+    reasons: dict[IdInBody, str] = Field(
+        {},
+        description="Why, for images answered no here: one of the search's no_reasons. “too-poor” "
+        "and “empty” train nothing, unless the search's settings ask for it.",
+    )
     gesture_key: GestureKey = None
 
 
@@ -151,6 +205,7 @@ class GivenAnswers(BaseModel):
     """What stands now for the images named."""
 
     answers: dict[int, AnswerValue | None]
+    reasons: dict[int, str] = Field(description="Of those answered no, where one was given.")
     stale: bool = Field(description="The round had been submitted: kept as corrections.")
 
 
@@ -180,11 +235,14 @@ class ResultModel(BaseModel):
     image_id: int
     path: str
     answer: AnswerValue | None
+    no_reason: str | None
     answered_by: str | None
     answered_at: datetime | None
     round_number: int | None
     score: float | None
     probability: float | None
+    tags: list[str]
+    notes: list[NoteModel]
 
 
 class ResultsModel(BaseModel):
@@ -196,3 +254,26 @@ class ResultsModel(BaseModel):
     page: int
     pages: int
     counts: dict[str, int]
+
+
+class AskForExport(Taken):
+    """An export to be made as a file."""
+
+    search_id: IdInBody
+    name: str = Field(description="Such as pictures.zip, camtrap-dp.zip or images.csv.")
+
+
+class ExportModel(BaseModel):
+    """An export that was asked for."""
+
+    export_id: int
+    search_id: int
+    name: str
+    state: Literal["waiting", "running", "ready", "stopped", "failed"]
+    problem: str | None = Field(description="Why it failed, as a sentence.")
+    size_bytes: int | None
+    file: str | None = Field(
+        description="Where to download it once it is ready; takes Range, so that a download that "
+        "broke off goes on."
+    )
+    kept_until: datetime | None

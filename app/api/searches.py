@@ -11,8 +11,11 @@ from sqlalchemy.orm import Session
 from app.access import get_collection, get_own_search, get_search, may_answer
 from app.api.models import (
     LARGEST_ID,
+    AskForExport,
     CardModel,
+    ChangeRemarks,
     CollectionModel,
+    ExportModel,
     Gesture,
     GiveAnswers,
     GivenAnswers,
@@ -20,9 +23,11 @@ from app.api.models import (
     ImageModel,
     IndexModel,
     MoveSearch,
+    NoteModel,
     OpenedSearch,
     OpenSearch,
     Problem,
+    RemarksModel,
     ResultModel,
     ResultsModel,
     RoundModel,
@@ -30,18 +35,37 @@ from app.api.models import (
     StepModel,
     SubmitAnswers,
     SubmittedRound,
+    TaggedImages,
+    TagImages,
 )
 from app.audit import note
-from app.browsing import list_images_after
+from app.browsing import get_image, list_images_after
+from app.cards import list_reasons
 from app.collecting import list_collections
 from app.database import DbSession
+from app.deploying import may_folders_be_labels, may_see_folders
+from app.downloads import ask_for_file, get_made
+from app.errors import BadInput
 from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
+from app.remarks import (
+    About,
+    Remarks,
+    add_tags,
+    change_note,
+    read_remarks,
+    read_remarks_of_images,
+    remove_note,
+    tag_images,
+    take_tag_off,
+    write_note,
+)
 from app.reporting import current_grid, list_examples, list_results, list_searches
 from app.searching import (
     DEFAULT_ROUND_SIZE,
     DEFAULT_STRATEGY,
     Step,
+    Values,
     move_search,
     open_search,
     record_answers,
@@ -94,17 +118,55 @@ def read_images(
 ) -> list[ImageModel]:
     """The images of a collection by id; ask again from the last one until the list is empty."""
     get_collection(session, person, collection_id)
+    images = list_images_after(session, collection_id, image_id=after, at_most=limit)
+    remarks = read_remarks_of_images(session, [image.id for image in images])
+    with_folders = may_see_folders(session, person, collection_id)
     return [
         ImageModel(
             image_id=image.id,
-            path=image.path,
+            path=image.path if with_folders else leave_folders(image.path),
             sha256=image.sha256,
             width=image.width,
             height=image.height,
+            tags=remarks.get(image.id, Remarks()).tags,
             captured_at=image.captured_at,
         )
-        for image in list_images_after(session, collection_id, image_id=after, at_most=limit)
+        for image in images
     ]
+
+
+@router.get("/collections/{collection_id}/images/{image_id}/remarks", tags=["tags and notes"])
+def read_image_remarks(
+    session: DbSession, person: SignedIn, collection_id: Id, image_id: Id
+) -> RemarksModel:
+    """The tags and notes of an image."""
+    get_collection(session, person, collection_id)
+    return describe_remarks(session, get_image(session, image_id, collection_id=collection_id))
+
+
+@router.post("/collections/{collection_id}/images/{image_id}/remarks", tags=["tags and notes"])
+def post_image_remarks(
+    session: DbSession, person: SignedIn, collection_id: Id, image_id: Id, body: ChangeRemarks
+) -> RemarksModel:
+    """Add tags and notes to an image, or take them away; gives what stands on it then."""
+    get_collection(session, person, collection_id)
+    image = get_image(session, image_id, collection_id=collection_id)
+    return change_remarks(session, person, image, body)
+
+
+@router.post("/collections/{collection_id}/tags", tags=["tags and notes"])
+def post_tags(
+    session: DbSession, person: SignedIn, collection_id: Id, body: TagImages
+) -> TaggedImages:
+    """Tag many images of a collection at once."""
+    collection = get_collection(session, person, collection_id)
+    changed: set[int] = set()
+    for tags, is_on in ((body.add_tags, True), (body.remove_tags, False)):
+        if tags:
+            text = ",".join(tags)
+            by_tag = tag_images(session, person, collection, body.image_ids, text, is_on=is_on)
+            changed.update(*by_tag.values())
+    return TaggedImages(image_ids=sorted(changed))
 
 
 @router.get("/collections/{collection_id}/indexes", tags=["collections"])
@@ -150,11 +212,18 @@ def post_search(
 
 
 @router.get("/searches", tags=["searches"])
-def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
+def read_searches(
+    session: DbSession,
+    person: SignedIn,
+    find: Annotated[
+        str,
+        Query(max_length=200, description="Words in the name, what counts, a tag or a note."),
+    ] = "",
+) -> list[SearchModel]:
     """The searches you own or answer in, the one touched last first."""
     return [
         SearchModel(**describe_search(session, one.search))
-        for one in list_searches(session, person)
+        for one in list_searches(session, person, find=find)
     ]
 
 
@@ -162,6 +231,20 @@ def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
 def read_search(session: DbSession, person: SignedIn, search_id: Id) -> SearchModel:
     """A search that you see."""
     return SearchModel(**describe_search(session, get_search(session, person, search_id)))
+
+
+@router.get("/searches/{search_id}/remarks", tags=["tags and notes"])
+def read_search_remarks(session: DbSession, person: SignedIn, search_id: Id) -> RemarksModel:
+    """The tags and notes of a search."""
+    return describe_remarks(session, get_search(session, person, search_id))
+
+
+@router.post("/searches/{search_id}/remarks", tags=["tags and notes"])
+def post_search_remarks(
+    session: DbSession, person: SignedIn, search_id: Id, body: ChangeRemarks
+) -> RemarksModel:
+    """Add tags and notes to a search, or take them away; gives what stands on it then."""
+    return change_remarks(session, person, get_search(session, person, search_id), body)
 
 
 @router.post("/searches/{search_id}/move", tags=["searches"])
@@ -206,11 +289,15 @@ def post_answers(
         search,
         person=person,
         round_id=body.round_id,
-        values=dict(body.answers),
+        values=with_reasons(body),
         gesture_key=body.gesture_key,
     )
-    answers = {image_id: split_reason(given)[0] for image_id, given in recorded.answers.items()}
-    return GivenAnswers.model_validate({"answers": answers, "stale": recorded.stale})
+    split = {image_id: split_reason(given) for image_id, given in recorded.answers.items()}
+    answers = {image_id: value for image_id, (value, _) in split.items()}
+    reasons = {image_id: reason for image_id, (_, reason) in split.items() if reason}
+    return GivenAnswers.model_validate(
+        {"answers": answers, "reasons": reasons, "stale": recorded.stale}
+    )
 
 
 @router.post("/searches/{search_id}/submit", tags=["searches"])
@@ -224,7 +311,7 @@ def post_submit(
         search,
         person=person,
         round_id=body.round_id,
-        values=dict(body.answers),
+        values=with_reasons(body),
         rest_are_no=body.rest_are_no,
         gesture_key=body.gesture_key,
         indexes=request.app.state.indexes,
@@ -260,17 +347,21 @@ def read_results(
     """Images answered so, left open, or likely and not yet seen; a page of them."""
     search = get_search(session, person, search_id)
     results = list_results(session, search, show=show, page=page, indexes=request.app.state.indexes)
+    with_folders = not may_folders_be_labels(session, search.collection_id)
     images = [
         ResultModel.model_validate(
             {
                 "image_id": card.image_id,
-                "path": card.path,
+                "path": card.path if with_folders else leave_folders(card.path),
                 "answer": card.answer,
+                "no_reason": card.no_reason,
                 "answered_by": card.who,
                 "answered_at": card.at,
                 "round_number": card.round_number,
                 "score": card.score,
                 "probability": card.probability,
+                "tags": card.remarks.tags,
+                "notes": describe_notes(card.remarks),
             }
         )
         for card in results.cards
@@ -302,6 +393,98 @@ def read_export(
     return StreamingResponse(iter(list(lines)), media_type=MEDIA_TYPES[file_format])
 
 
+@router.post("/exports", status_code=202, tags=["exports"])
+def post_export(
+    request: Request, session: DbSession, person: SignedIn, body: AskForExport
+) -> ExportModel:
+    """Have an export made as a file, in the background: for those that take long."""
+    search = get_search(session, person, body.search_id)
+    export = ask_for_file(session, person, search, body.name)
+    return describe_export(request, session, person, export.id)
+
+
+@router.get("/exports/{export_id}", tags=["exports"])
+def read_made(request: Request, session: DbSession, person: SignedIn, export_id: Id) -> ExportModel:
+    """How the making of a file stands that you asked for."""
+    return describe_export(request, session, person, export_id)
+
+
+def describe_export(
+    request: Request, session: Session, person: Person, export_id: int
+) -> ExportModel:
+    """A file that was asked for."""
+    settings = request.app.state.settings
+    made = get_made(session, person, export_id, settings=settings, now=datetime.now(UTC))
+    return ExportModel.model_validate(
+        {
+            "export_id": export_id,
+            "search_id": made.export.search_id,
+            "name": made.export.name,
+            "state": made.state,
+            "problem": made.work.job.problem,
+            "size_bytes": made.export.size_bytes,
+            "file": f"/exports/{export_id}/file" if made.state == "ready" else None,
+            "kept_until": made.gone_at,
+        }
+    )
+
+
+def with_reasons(body: GiveAnswers) -> Values:
+    """Answers as the search takes them: a no with its reason."""
+    for image_id in body.reasons:
+        if body.answers.get(image_id) != "no":
+            raise BadInput(
+                f"Image {image_id} has a reason and is not answered no here. Only a no has a "
+                "reason."
+            )
+    return {
+        image_id: f"no:{body.reasons[image_id]}" if image_id in body.reasons else value
+        for image_id, value in body.answers.items()
+    }
+
+
+def change_remarks(
+    session: Session, person: Person, about: About, body: ChangeRemarks
+) -> RemarksModel:
+    """All that a request asks for, or nothing of it."""
+    if body.add_tags:
+        add_tags(session, person, about, ",".join(body.add_tags))
+    for tag in body.remove_tags:
+        take_tag_off(session, person, about, tag.strip().lower())
+    for note_id, text in body.change_note.items():
+        change_note(session, person, about, note_id, text)
+    for note_id in body.remove_notes:
+        remove_note(session, person, about, note_id)
+    if body.add_note is not None:
+        write_note(session, person, about, body.add_note)
+    return describe_remarks(session, about)
+
+
+def describe_remarks(session: Session, about: About) -> RemarksModel:
+    """What stands on an image or a search."""
+    remarks = read_remarks(session, about)
+    return RemarksModel(tags=remarks.tags, notes=describe_notes(remarks))
+
+
+def describe_notes(remarks: Remarks) -> list[NoteModel]:
+    """Notes in the order of writing."""
+    return [
+        NoteModel(
+            note_id=note.note_id,
+            text=note.text,
+            by=note.who,
+            at=note.at,
+            changed_at=note.changed_at,
+        )
+        for note in remarks.notes
+    ]
+
+
+def leave_folders(path: str) -> str:
+    """The last part of a path: its folders may be labels."""
+    return path.rsplit("/", 1)[-1]
+
+
 def describe_search(session: Session, search: Search) -> dict[str, Any]:
     """The fields of SearchModel."""
     words = (example.words for example in list_examples(session, search) if example.words)
@@ -315,16 +498,21 @@ def describe_search(session: Session, search: Search) -> dict[str, Any]:
         "strategy": search.strategy,
         "round_size": search.round_size,
         "seed": search.seed,
+        "no_reasons": list(list_reasons(search)),
+        "tags": read_remarks(session, search).tags,
     }
 
 
 def describe_round(session: Session, search: Search, person: Person) -> RoundModel:
     """A person's round to answer now."""
     grid = current_grid(session, search, person)
+    cards = [CardModel.model_validate(card, from_attributes=True) for card in grid.cards]
+    if may_folders_be_labels(session, search.collection_id):
+        cards = [card.model_copy(update={"path": leave_folders(card.path)}) for card in cards]
     return RoundModel(
         round_id=grid.round_id,
         number=grid.number,
-        images=[CardModel.model_validate(card, from_attributes=True) for card in grid.cards],
+        images=cards,
         found=grid.found,
         answered=grid.answered,
         can_undo=grid.can_undo,

@@ -36,16 +36,20 @@ from app.exports.kept import (
     KeptGoal,
     KeptImage,
     KeptIndex,
+    KeptNote,
     KeptPlace,
     KeptRound,
     KeptSearch,
     KeptSeat,
+    KeptTag,
     KeptVector,
     Part,
 )
+from app.exports.rows import read_naming
 from app.exports.stripping import NotCopied, copy_without_metadata
 from app.importing import photo_path, read_photo
 from app.indexing import OpenIndexes, discard_files, lay_out_past
+from app.remarks import Remarks, list_standing_tags, read_remarks, read_remarks_of_images
 from app.searching import (
     MAX_COUNTS_LENGTH,
     MAX_NAME_LENGTH,
@@ -70,6 +74,7 @@ from app.tables import (
     ExampleVector,
     Image,
     ImageIndex,
+    NoteEvent,
     Person,
     Photo,
     Round,
@@ -77,6 +82,7 @@ from app.tables import (
     Search,
     Seat,
     Table,
+    TagEvent,
 )
 
 SEARCH_FILE = "search.json"
@@ -147,6 +153,11 @@ def keep_search(
         .where(is_among(Image.id, sorted(image_ids)))
         .order_by(Image.id)
     )
+    naming = read_naming(session, search.collection_id)
+    # What is written on images that the search says something of; the others are not its business.
+    about = sorted({one.image_id for one in answers} | {one.image_id for one in card})
+    remarks: list[tuple[int | None, Remarks]] = [(None, read_remarks(session, search))]
+    remarks += read_remarks_of_images(session, about).items()
     vectors: dict[int, list[KeptVector]] = {}
     for vector in session.scalars(
         select(ExampleVector).where(ExampleVector.example_id.in_([one.id for one in examples]))
@@ -173,7 +184,12 @@ def keep_search(
         rest_are_no=search.rest_are_no,
         made_at=search.made_at,
         details=read_details(search),
-        images=[KeptImage.model_construct(**row._mapping) for row in images],
+        images=[
+            KeptImage.model_construct(
+                id=image.id, sha256=image.sha256, path=naming.path(image.path)
+            )
+            for image in images
+        ],
         indexes=kept_indexes,
         examples=[
             KeptExample.model_construct(
@@ -215,6 +231,17 @@ def keep_search(
         actions=[keep(KeptAction, one, person=names[one.person_id]) for one in actions],
         answers=[keep(KeptAnswer, one) for one in answers],
         goals=[keep(KeptGoal, one, person=names[one.person_id]) for one in goals],
+        notes=[
+            KeptNote.model_construct(image_id=image_id, person=note.who, text=note.text, at=note.at)
+            for image_id, written in remarks
+            for note in written.notes
+        ],
+        tags=[
+            KeptTag.model_construct(
+                image_id=one.image_id, person=names[one.person_id], tag=one.tag, at=one.at
+            )
+            for one in list_standing_tags(session, search, about)
+        ],
     )
     return kept, {one.id: one.photo for one in examples if one.photo is not None}
 
@@ -332,6 +359,7 @@ class _Importing:
             self._add_examples(search, photos, settings)
             self._add_card(search)
             self._add_seats(search)
+            self._add_remarks(search)
             for name in {one.person for one in kept.actions}:
                 # As the pages do.
                 read_steps(session, search, session.get_one(Person, self._name(name)))
@@ -578,6 +606,31 @@ class _Importing:
             ],
         )
         search.current_round_id = newest
+        self.session.flush()
+
+    def _add_remarks(self, search: Search) -> None:
+        """Notes and tags, without those that stand on the images here already."""
+        named = {one.image_id for one in self.kept.notes} | {one.image_id for one in self.kept.tags}
+        image_ids = {self.images[key] for key in named if key is not None}
+        there = read_remarks_of_images(self.session, sorted(image_ids))
+        notes = {(key, note.text, note.at) for key, one in there.items() for note in one.notes}
+        tags = {(key, tag) for key, one in there.items() for tag in one.tags}
+        for note in self.kept.notes:
+            image_id = find(self.images, note.image_id)
+            if (image_id, note.text, note.at) not in notes:
+                about = {"image_id": image_id, "search_id": None if image_id else search.id}
+                person_id = self._name(note.person)
+                self.session.add(
+                    NoteEvent(**about, text=note.text, person_id=person_id, at=note.at)
+                )
+        for tag in self.kept.tags:
+            image_id = find(self.images, tag.image_id)
+            if (image_id, tag.tag) not in tags:
+                about = {"image_id": image_id, "search_id": None if image_id else search.id}
+                person_id = self._name(tag.person)
+                self.session.add(
+                    TagEvent(**about, tag=tag.tag, is_on=True, person_id=person_id, at=tag.at)
+                )
         self.session.flush()
 
     def _insert(self, table: type[Table], rows: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.exports.archives import Parts
 from app.exports.details import ExportDetails, read_details
-from app.exports.rows import write_csv
+from app.exports.rows import read_naming, write_csv
 from app.exports.sightings import Deployment, Place, find_place, list_deployments, read_sightings
 from app.tables import Image, Search
 
@@ -102,10 +102,12 @@ def camtrap_dp_parts(session: Session, search: Search, *, now: datetime) -> Part
         if one.latitude is not None and one.first_at is not None
     }
 
+    naming = read_naming(session, search.collection_id)
+
     def read_images() -> Iterator[tuple[Image, str, str, str, str | None, datetime | None]]:
         for sighting in read_sightings(session, search):
             image = sighting.image
-            deployment = deployments.get(find_place(image))
+            deployment = deployments.get(find_place(image, naming))
             if deployment is not None and image.captured_at is not None:
                 taken = add_offset(image.captured_at, details)
                 answer, who, at = sighting.answer, sighting.who or "", sighting.at
@@ -119,7 +121,9 @@ def camtrap_dp_parts(session: Session, search: Search, *, now: datetime) -> Part
                 "deploymentID": deployment,
                 "captureMethod": capture,
                 "timestamp": taken,
-                "filePath": f"{FOLDER}/{image.path}".replace("..", "%2E%2E"),  # it allows no two
+                "filePath": f"{FOLDER}/{naming.path(image.path)}".replace(
+                    "..", "%2E%2E"
+                ),  # it allows no two
                 "filePublic": "false",
                 "fileName": image.path.rsplit("/", 1)[-1],
                 "fileMediatype": f"image/{image.format.lower()}",

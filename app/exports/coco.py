@@ -11,7 +11,9 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from app.exports.details import LICENCE_ADDRESSES, read_details
+from app.exports.rows import list_notes, read_naming
 from app.exports.sightings import find_place, read_sightings
+from app.remarks import read_remarks_of_images
 from app.searching import read_current_answers
 from app.tables import Search
 
@@ -21,6 +23,7 @@ TARGET_ID = 1
 def write_coco(session: Session, search: Search, *, now: datetime) -> Iterator[str]:
     """Images answered yes (with an annotation) and no (without). Unsure ones are left out."""
     details = read_details(search)
+    naming = read_naming(session, search.collection_id)
     answers = read_current_answers(session, search)
     among = [image_id for image_id, value in answers.items() if value != "unsure"]
     head: dict[str, object] = {
@@ -46,19 +49,22 @@ def write_coco(session: Session, search: Search, *, now: datetime) -> Iterator[s
         ],
     }
     yield json.dumps(head, ensure_ascii=False)[:-1] + ', "images": ['
+    remarks = read_remarks_of_images(session, among)
     found: list[dict[str, object]] = []
     for number, sighting in enumerate(read_sightings(session, search, among=among)):
         image = sighting.image
         entry: dict[str, object] = {
             "id": image.id,
-            "file_name": image.path,
+            "file_name": naming.path(image.path),
             "width": image.width,
             "height": image.height,
             "sha256": image.sha256,
-            "location": find_place(image)[0],
+            "location": find_place(image, naming)[0],
         }
         if details.licence:
             entry["license"] = 1
+        if written := remarks.get(image.id):
+            entry |= {"tags": written.tags, "notes": list_notes(written)}
         if image.captured_at is not None:
             taken = image.captured_at.isoformat(sep=" ", timespec="seconds")
             entry |= {"date_captured": taken, "datetime": taken}

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.exports.archives import Parts
 from app.exports.details import LICENCE_ADDRESSES, ExportDetails, read_details
-from app.exports.rows import write_csv
+from app.exports.rows import read_naming, write_csv
 from app.exports.sightings import (
     Deployment,
     Place,
@@ -89,12 +89,13 @@ def occurrences(
         "license": LICENCE_ADDRESSES.get(details.licence, ""),
         "rightsHolder": details.rights_holder,
     }
+    naming = read_naming(session, search.collection_id)
     answers = read_current_answers(session, search)
     among = [image_id for image_id, value in answers.items() if value == "yes"]
     for sighting in read_sightings(session, search, among=among):
         image = sighting.image
         yield shared | {
-            "eventID": name_event(search, deployments[find_place(image)]),
+            "eventID": name_event(search, deployments[find_place(image, naming)]),
             "occurrenceID": f"urn:sha256:{image.sha256}",
             "basisOfRecord": "MachineObservation",
             "occurrenceStatus": "present",
@@ -106,7 +107,7 @@ def occurrences(
             if sighting.at
             else "",
             "identificationVerificationStatus": "identified by a person",
-            "associatedMedia": image.path,
+            "associatedMedia": naming.path(image.path),
         }
     for one in deployments.values():
         if one.no == one.images:

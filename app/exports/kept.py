@@ -18,7 +18,9 @@ from pydantic import (
 
 from app.engine.loop import REASONS
 from app.engine.stopping import STOP_RULES
+from app.errors import BadInput
 from app.exports.details import ExportDetails
+from app.remarks import MAX_NOTE_LENGTH, split_tags
 from app.searching import MAX_REASON_LENGTH
 
 
@@ -41,6 +43,16 @@ def check_rule(rule: str) -> str:
     if rule not in STOP_RULES:
         raise ValueError("no known rule")
     return rule
+
+
+def check_tag(tag: str) -> str:
+    """One tag, as it is kept."""
+    try:
+        if split_tags(tag) == [tag]:
+            return tag
+    except BadInput:
+        pass
+    raise ValueError("no tag")
 
 
 Key = Annotated[int, Field(ge=1, lt=2**62)]
@@ -235,6 +247,24 @@ class KeptGoal(Part):
     chosen_at: AwareDatetime
 
 
+class KeptNote(Part):
+    """A note as it stood, on an image or, without one, on the search."""
+
+    image_id: Key | None
+    person: str
+    text: Annotated[str, Field(min_length=1, max_length=MAX_NOTE_LENGTH)]
+    at: AwareDatetime
+
+
+class KeptTag(Part):
+    """A tag as it stood, on an image or, without one, on the search."""
+
+    image_id: Key | None
+    person: str
+    tag: Annotated[str, AfterValidator(check_tag)]
+    at: AwareDatetime
+
+
 class KeptSearch(Part):
     """All of a search."""
 
@@ -264,6 +294,9 @@ class KeptSearch(Part):
     actions: list[KeptAction]
     answers: list[KeptAnswer]
     goals: list[KeptGoal]
+    # Not in files of earlier versions.
+    notes: list[KeptNote] = []
+    tags: list[KeptTag] = []
 
     @model_validator(mode="after")
     def check(self) -> Self:

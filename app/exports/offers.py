@@ -27,7 +27,11 @@ CSV_TYPE = "text/csv; charset=utf-8"
 JSON_TYPE = "application/json"
 LINES_TYPE = "application/x-ndjson"
 ZIP_TYPE = "application/zip"
+LONG_IMAGES = 20_000  # with more, a row for each takes longer than anybody waits for a page
 THIN_SPACE = "\u202f"  # between thousands
+
+
+Told = Callable[[str, int, int], None]  # step, done, in all
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Writing:
     indexes: OpenIndexes
     settings: Settings
     now: datetime
+    known: Known
+    told: Told
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class ExportFormat:
     media_type: str
     describe: Callable[[Search, Known], Described]
     write: Callable[[Writing], Iterable[bytes]]
+    takes_long: Callable[[Known], bool] = lambda _: False
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class Offer:
     whom: str
     names: list[str]  # of FORMATS
     described: Described
+    takes_long: bool  # and so is made by a job
 
 
 def list_offers(session: Session, search: Search) -> list[Offer]:
@@ -92,7 +100,8 @@ def list_offers(session: Session, search: Search) -> list[Offer]:
     known = count_known(session, search)
     offers: dict[str, Offer] = {}
     for name, one in FORMATS.items():
-        new = Offer(one.title, one.whom, [], one.describe(search, known))
+        described = one.describe(search, known)
+        new = Offer(one.title, one.whom, [], described, one.takes_long(known))
         offers.setdefault(one.title, new).names.append(name)
     return list(offers.values())
 
@@ -105,14 +114,25 @@ def write_file(
     indexes: OpenIndexes,
     settings: Settings,
     now: datetime,
+    told: Told = lambda *_: None,
 ) -> Iterable[bytes]:
-    """The bytes of one export, or a sentence that says why it can't be had."""
+    """The bytes of one export, or a sentence that says why it can't be had.
+
+    Formats that know how much is to do call `told` with a step, what is done of it and its whole.
+    """
+    known = check_offered(session, search, name)
+    return FORMATS[name].write(Writing(session, search, indexes, settings, now, known, told))
+
+
+def check_offered(session: Session, search: Search, name: str) -> Known:
+    """What is known of a search that can be had as `name`, or a sentence that says why not."""
     if name not in FORMATS:
-        raise NotFound("There is no such export.")
-    described = FORMATS[name].describe(search, count_known(session, search))
+        raise NotFound(f"There is no such export. There are: {', '.join(FORMATS)}.")
+    known = count_known(session, search)
+    described = FORMATS[name].describe(search, known)
     if described.refusal is not None:
         raise BadInput(described.refusal)
-    return FORMATS[name].write(Writing(session, search, indexes, settings, now))
+    return known
 
 
 def count_known(session: Session, search: Search) -> Known:
@@ -258,11 +278,20 @@ def _write_answers(writing: Writing, file_format: Format) -> Iterable[bytes]:
 
 def _write_images(writing: Writing, file_format: Format) -> Iterable[bytes]:
     lines = write_states(writing.session, writing.search, writing.indexes, file_format=file_format)
-    return to_bytes(lines)
+    return to_bytes(_count_lines(lines, writing))
+
+
+def _count_lines(lines: Iterable[str], writing: Writing) -> Iterable[str]:
+    """The same lines; with each it is said how many of the images are written."""
+    total = writing.known.images
+    for done, line in enumerate(lines):
+        writing.told("listing", min(done, total), total)
+        yield line
 
 
 def _write_pictures(writing: Writing) -> Iterable[bytes]:
-    return write_pictures(list_pictures(writing.session, writing.search), writing.settings)
+    pictures = list_pictures(writing.session, writing.search)
+    return write_pictures(pictures, writing.settings, writing.told)
 
 
 def _write_camtrap_dp(writing: Writing) -> Iterable[bytes]:
@@ -327,6 +356,7 @@ FORMATS = {
         CSV_TYPE,
         _describe_images,
         partial(_write_images, file_format="csv"),
+        takes_long=lambda known: known.images > LONG_IMAGES,
     ),
     "images.jsonl": ExportFormat(
         "Every image",
@@ -334,6 +364,7 @@ FORMATS = {
         LINES_TYPE,
         _describe_images,
         partial(_write_images, file_format="jsonl"),
+        takes_long=lambda known: known.images > LONG_IMAGES,
     ),
     "pictures.zip": ExportFormat(
         "The pictures found",
@@ -341,6 +372,7 @@ FORMATS = {
         ZIP_TYPE,
         _describe_pictures,
         _write_pictures,
+        takes_long=lambda _: True,
     ),
     "camtrap-dp.zip": ExportFormat(
         "Camtrap DP 1.0",
@@ -348,6 +380,7 @@ FORMATS = {
         ZIP_TYPE,
         _describe_camtrap_dp,
         _write_camtrap_dp,
+        takes_long=lambda _: True,
     ),
     "darwin-core.zip": ExportFormat(
         "Darwin Core archive",
@@ -355,6 +388,7 @@ FORMATS = {
         ZIP_TYPE,
         _describe_darwin_core,
         _write_darwin_core,
+        takes_long=lambda _: True,
     ),
     "coco.json": ExportFormat(
         "COCO labels",
@@ -376,5 +410,6 @@ FORMATS = {
         ZIP_TYPE,
         _describe_bundle,
         _write_bundle,
+        takes_long=lambda _: True,
     ),
 }

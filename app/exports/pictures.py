@@ -1,6 +1,6 @@
 """The positives as files: a zip of copies without metadata, with a table that says what each is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path, PurePosixPath
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from sqlalchemy.orm import Session
 
 from app.exports.archives import pack
-from app.exports.rows import write_csv
+from app.exports.rows import read_naming, write_csv
 from app.exports.sightings import read_sightings
 from app.exports.stripping import NotCopied, copy_without_metadata
 from app.searching import read_current_answers
@@ -36,11 +36,12 @@ def list_pictures(session: Session, search: Search) -> list[Picture]:
     """The positives in order of path, with names that no two share on any system."""
     answers = read_current_answers(session, search)
     among = [image_id for image_id, value in answers.items() if value == "yes"]
+    naming = read_naming(session, search.collection_id)
     pictures: list[Picture] = []
     taken: set[str] = set()
     for sighting in read_sightings(session, search, among=among):
         image = sighting.image
-        path = PurePosixPath(image.path)
+        path = PurePosixPath(naming.path(image.path))
         ending = path.suffix if image.format == "JPEG" else ".png"
         # A path of an import may hold what a zip must not: a drive, or a way out of its folder.
         folders = [part for part in path.parent.parts if part not in ("/", "..")]
@@ -57,7 +58,7 @@ def list_pictures(session: Session, search: Search) -> list[Picture]:
                 name,
                 {
                     "file": name,
-                    "path": image.path,
+                    "path": naming.path(image.path),
                     "sha256": image.sha256,
                     "captured_at": image.captured_at.isoformat() if image.captured_at else "",
                     "latitude": image.latitude,
@@ -71,14 +72,19 @@ def list_pictures(session: Session, search: Search) -> list[Picture]:
     return pictures
 
 
-def write_pictures(pictures: list[Picture], settings: Settings) -> Iterator[bytes]:
+def write_pictures(
+    pictures: list[Picture],
+    settings: Settings,
+    told: Callable[[str, int, int], None] = lambda *_: None,
+) -> Iterator[bytes]:
     """The zip, one picture in memory at a time; the table comes last and says what was not copied.
 
     Needs no database, so that it may go on for as long as the download takes.
     """
 
     def parts() -> Iterator[tuple[str, list[str | bytes] | Iterator[str]]]:
-        for picture in pictures:
+        for number, picture in enumerate(pictures):
+            told("copying", number, len(pictures))
             try:
                 copied = copy_without_metadata(
                     picture.original,

@@ -7,16 +7,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, String, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from app.database import is_among
+from app.deploying import may_folders_be_labels
 from app.indexing import OpenIndexes
 from app.metadata import list_columns
+from app.remarks import Remarks
 from app.reporting import describe_images
 from app.searching import read_current_answers
 from app.seats import list_standing
-from app.tables import Image, ImageIndex, Round, RoundImage, Search
+from app.tables import FILE_NAME, Image, ImageIndex, Round, RoundImage, Search
 
 Format = Literal["csv", "jsonl"]
 State = Literal["yes", "no", "unsure", "left open", "unseen"]
@@ -46,6 +48,8 @@ class ExportRow:
     shown_because: str | None
     score_when_shown: float | None
     probability_when_shown: float | None
+    tags: list[str]
+    notes: list[dict[str, str]]  # text, by, at
     given: dict[str, Any]  # what brought tables say of it
 
 
@@ -93,7 +97,8 @@ def write_rows(
     def cells() -> Iterator[dict[str, object]]:
         for row in rows:
             said = {f"given.{name}": row.given.get(name) for name in given}
-            yield {name: getattr(row, name) for name in own} | said
+            remarks = {"tags": join_tags(row.tags), "notes": join_notes(row.notes)}
+            yield {name: getattr(row, name) for name in own} | remarks | said
 
     yield from write_csv([*own, *(f"given.{name}" for name in given)], cells())
 
@@ -130,6 +135,7 @@ def state_rows(
     answers = read_current_answers(session, search)
     index = indexes.get(session.get_one(ImageIndex, tip.index_id))
     chain = select(list_standing(search).c.id)
+    naming = read_naming(session, search.collection_id)
     for images in read_images(session, search.collection_id, among=among):
         image_ids = [image.id for image in images]
         shown = {
@@ -147,7 +153,7 @@ def state_rows(
             yield StateRow(
                 target=search.target_name,
                 collection=search.collection.name,
-                path=image.path,
+                path=naming.path(image.path),
                 sha256=image.sha256,
                 captured_at=image.captured_at.isoformat() if image.captured_at else None,
                 latitude=image.latitude,
@@ -163,9 +169,11 @@ def state_rows(
                 shown_because=place.reason if place else None,
                 score_when_shown=place.score if place else None,
                 probability_when_shown=place.probability if place else None,
+                tags=card.remarks.tags,
+                notes=list_notes(card.remarks),
                 given=image.given or {},
                 state=cast(State, answer) if answer else "left open" if place else "unseen",
-                folder=first_folder(image.path),
+                folder=naming.folder(image.path),
                 width=image.width,
                 height=image.height,
                 file_format=image.format,
@@ -193,9 +201,54 @@ def read_images(
         yield [known[image_id] for image_id in some]
 
 
-def first_folder(path: str) -> str:
-    """The first level of an image's path, empty for one that lies in no folder."""
-    return path.split("/", 1)[0] if "/" in path else ""
+@dataclass(frozen=True)
+class Naming:
+    """How exports of a collection name its files: they must tell them apart, and no more.
+
+    Where folders may be labels, a file is called by its own name, and by its whole path only where
+    another file of the collection has the same name.
+    """
+
+    hides_folders: bool
+    shared: frozenset[str]  # own names that several files have, in small letters
+
+    def path(self, path: str) -> str:
+        """What tells the file of a path from the collection's others."""
+        name = path.rsplit("/", 1)[-1]
+        return path if not self.hides_folders or name.lower() in self.shared else name
+
+    def folder(self, path: str) -> str:
+        """The first level of a path; empty for a file in no folder, or one not to be told."""
+        return "" if self.hides_folders or "/" not in path else path.split("/", 1)[0]
+
+
+def read_naming(session: Session, collection_id: int) -> Naming:
+    """How exports name the files of a collection."""
+    if not may_folders_be_labels(session, collection_id):
+        return Naming(hides_folders=False, shared=frozenset())
+    own_name: ColumnElement[str] = literal_column(FILE_NAME, String)
+    query = select(own_name).select_from(Image).filter_by(collection_id=collection_id)
+    several = session.scalars(query.group_by(own_name).having(func.count() > 1))
+    return Naming(hides_folders=True, shared=frozenset(several))
+
+
+def list_notes(remarks: Remarks) -> list[dict[str, str]]:
+    """Notes as JSON has them."""
+    return [
+        {"text": note.text, "by": note.who, "at": note.at.isoformat()} for note in remarks.notes
+    ]
+
+
+def join_tags(tags: list[str]) -> str:
+    """Tags in one cell."""
+    return "; ".join(tags)
+
+
+def join_notes(notes: list[dict[str, str]]) -> str:
+    """Notes in one cell, each on one line with who wrote it on which day."""
+    return " | ".join(
+        f"{' '.join(note['text'].split())} ({note['by']}, {note['at'][:10]})" for note in notes
+    )
 
 
 def defuse(value: object) -> object:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from app.database import is_among
-from app.exports.rows import first_folder, read_images
+from app.exports.rows import Naming, read_images, read_naming
 from app.tables import Action, Answer, Image, Person, Search
 
 PLACE_DECIMALS = 4  # of a degree, about 11 m: two fixes of one camera are one place
@@ -70,12 +70,12 @@ def read_sightings(
                 yield Sighting(image, row.value, row.name, row.at)
 
 
-def find_place(image: Image) -> Place:
+def find_place(image: Image, naming: Naming) -> Place:
     """What tells one deployment from another."""
     if image.latitude is None or image.longitude is None:
-        return first_folder(image.path), None, None
+        return naming.folder(image.path), None, None
     return (
-        first_folder(image.path),
+        naming.folder(image.path),
         round(image.latitude, PLACE_DECIMALS),
         round(image.longitude, PLACE_DECIMALS),
     )
@@ -83,10 +83,11 @@ def find_place(image: Image) -> Place:
 
 def list_deployments(session: Session, search: Search) -> dict[Place, Deployment]:
     """The collection's deployments by their place, each with a name of its own."""
+    naming = read_naming(session, search.collection_id)
     found: dict[Place, Deployment] = {}
     names: set[str] = set()
     for sighting in read_sightings(session, search):
-        image, place = sighting.image, find_place(sighting.image)
+        image, place = sighting.image, find_place(sighting.image, naming)
         deployment = found.get(place)
         if deployment is None:
             folder, latitude, longitude = place

@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from app.access import get_collection, get_photo
+from app.access import get_collection, get_photo, get_search
 from app.browsing import (
     IMAGES_PER_PAGE,
     add_image_to_tray,
@@ -29,7 +29,8 @@ from app.browsing import (
 )
 from app.collecting import describe_preparation
 from app.database import DbSession
-from app.errors import BadInput, EmbedderMismatch, NoWords, RefusedPhoto
+from app.deploying import may_folders_be_labels, may_see_folders
+from app.errors import BadInput, EmbedderMismatch, NotFound, NoWords, RefusedPhoto
 from app.filtering import Filter, count_kept, pick_pairs, read_filter
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
 from app.pages.addresses import (
@@ -43,6 +44,7 @@ from app.pages.addresses import (
 )
 from app.pages.filters import FilterFields, describe_filter
 from app.pages.indexes import describe_indexes
+from app.pages.remarks import describe_remarks
 from app.pages.rendering import file_name, render, wants_fragment
 from app.searching import (
     DEFAULT_ROUND_SIZE,
@@ -113,6 +115,8 @@ def browse(
         context |= {"mode": "like", "like": shown, "heading": f"Images like {shown['name']}"}
         context |= {"images": [image for image, _ in found], "similarities": [s for _, s in found]}
     elif name is not None:
+        if not may_see_folders(session, person, collection_id):
+            name = file_name(name)
         matches = find_by_name(session, collection_id, name)
         if matches.kind == "exact" and matches.total == 1:
             place = find_page_of(session, matches.images[0])
@@ -168,29 +172,57 @@ def browse(
 
 @router.get("/names")
 def names(
-    request: Request, session: DbSession, _person: SignedIn, collection_id: Id, name: str = ""
+    request: Request, session: DbSession, person: SignedIn, collection_id: Id, name: str = ""
 ) -> Response:
     """Suggestions while a file name is typed."""
-    suggestions = suggest_names(session, collection_id, name)
+    if may_see_folders(session, person, collection_id):
+        suggestions = suggest_names(session, collection_id, name)
+    else:
+        paths = suggest_names(session, collection_id, file_name(name))
+        suggestions = list(dict.fromkeys(file_name(path) for path in paths))
     return render(request, "_names.html", suggestions=suggestions)
 
 
 @router.get("/images/{image_id}")
 def image_page(
-    request: Request, session: DbSession, person: SignedIn, collection_id: Id, image_id: Id
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    image_id: Id,
+    search: OptionalId = None,
 ) -> Response:
-    """One image, large, with what is known of it."""
+    """One image, large, with what is known of it.
+
+    Who comes from a `search` is led back there, and sees no folders that may tell the answer.
+    """
     collection = get_collection(session, person, collection_id)
+    came_from = None if search is None else get_search(session, person, search)
+    if came_from is not None and came_from.collection_id != collection_id:
+        raise NotFound("There is no such image in that search's collection.")
     pairs = pick_pairs(request.query_params.multi_items())
     chosen = read_filter(session, collection_id, pairs, person=person)
+    details = describe_image(session, collection_id, image_id, chosen=chosen)
+    tray = describe_tray(session, person, collection, here(request))
+    if came_from is not None:
+        tray["with_folders"] = not may_folders_be_labels(session, collection_id)
     return render(
         request,
         "collection_image.html",
         person=person,
         collection=collection,
-        details=describe_image(session, collection_id, image_id, chosen=chosen),
+        details=details,
+        search=came_from,
         filter_query=urlencode(chosen.pairs),
-        **describe_tray(session, person, collection, here(request)),
+        kept_query=urlencode([*chosen.pairs, *([("search", search)] if search else [])]),
+        **describe_remarks(
+            session,
+            person,
+            details.image,
+            may_write=person.role != "viewer",
+            return_to=here(request),
+        ),
+        **tray,
     )
 
 
@@ -466,6 +498,7 @@ def describe_tray(
     tray: list[TrayItem] = list_tray(session, person, collection.id)
     return {
         "tray": tray,
+        "with_folders": may_see_folders(session, person, collection.id),
         "picked_ids": {item.image_id for item in tray if item.image_id},
         "changed_image_ids": [],
         "return_to": return_to,

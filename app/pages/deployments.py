@@ -7,7 +7,13 @@ from sqlalchemy.orm import Session
 
 from app.access import get_collection
 from app.database import DbSession
-from app.deploying import change_deployment, list_deployments, list_folders, take_folders
+from app.deploying import (
+    change_deployment,
+    list_deployments,
+    list_folders,
+    may_see_folders,
+    take_folders,
+)
 from app.errors import BadInput
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render
@@ -85,7 +91,9 @@ def render_deployments(
         person=person,
         collection=get_collection(session, person, collection_id),
         deployments=list_deployments(session, collection_id),
-        folders=list_folders(session, collection_id),
+        folders=list_folders(session, collection_id)
+        if may_see_folders(session, person, collection_id)
+        else [],
         wrong=wrong,
         wrong_id=wrong_id,
     )

@@ -8,18 +8,19 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
-from fastapi.responses import StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
 from app.access import get_collection, get_search, may_answer
 from app.audit import note
 from app.database import DbSession
+from app.downloads import MadeExport, ask_for_file, get_file, get_made, list_made
 from app.errors import BadInput, EmbedderMismatch
 from app.exports.bundles import import_search, repeat_rounds
 from app.exports.details import CAPTURES, DESIGNS, LICENCES, read_details, save_details
 from app.exports.offers import FORMATS, list_offers, write_file
-from app.pages.addresses import Id, see_other
-from app.pages.rendering import render
+from app.pages.addresses import LARGEST_ID, Id, see_other
+from app.pages.rendering import render, wants_fragment
 from app.security import Searcher, SignedIn
 from app.tables import Collection, Person, Search
 
@@ -36,8 +37,14 @@ router = APIRouter()
 def exports_page(
     request: Request, session: DbSession, person: SignedIn, search_id: Id, after: str = ""
 ) -> Response:
-    """Every format: for whom, what it will hold, and what it still needs."""
+    """Every format: for whom, what it will hold, and what it still needs.
+
+    A part of the page looks again by itself while a file is being made.
+    """
     search = get_search(session, person, search_id)
+    if wants_fragment(request):
+        made = list_made_now(request, session, person, search)
+        return render(request, "_made_exports.html", person=person, search=search, made=made)
     given = vars(read_details(search))
     return render_exports(request, session, search, person, given, saved=after == "saved")
 
@@ -72,11 +79,39 @@ def save_export_details(
     return see_other(f"/searches/{search_id}/exports?after=saved")
 
 
+@router.post("/exports")
+def ask(
+    session: DbSession,
+    person: SignedIn,
+    search_id: Annotated[int, Form(ge=1, le=LARGEST_ID)],
+    name: Annotated[str, Form(max_length=40)],
+) -> Response:
+    """Have a file made that takes long; whoever sees the search may, as for any export."""
+    search = get_search(session, person, search_id)
+    export = ask_for_file(session, person, search, name)
+    return see_other(f"/searches/{search_id}/exports#export-{export.id}")
+
+
+@router.get("/exports/{export_id}/file")
+def download(request: Request, session: DbSession, person: SignedIn, export_id: Id) -> FileResponse:
+    """A file that was made; parts of it are given too, so that a download can go on."""
+    settings = request.app.state.settings
+    made = get_made(session, person, export_id, settings=settings, now=datetime.now(UTC))
+    name = made.export.name
+    return FileResponse(
+        get_file(made, settings),
+        media_type=FORMATS[name].media_type,
+        # Parts are parts of the file as it is: it is not made smaller on its way.
+        headers=name_file(made.export.search, name)
+        | {"Content-Encoding": "identity", "Cache-Control": "private, no-cache"},
+    )
+
+
 @router.get("/searches/{search_id}/exports/{name}")
 def export_file(
     request: Request, session: DbSession, person: SignedIn, search_id: Id, name: str
 ) -> Response:
-    """One export as a file."""
+    """One export as a file, made while it is asked for; the page has those made that take long."""
     search = get_search(session, person, search_id)
     state = request.app.state
     content = write_file(
@@ -90,18 +125,11 @@ def export_file(
     note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
     if name != "pictures.zip":  # which reads originals and no database, for as long as it takes
         content = gather(content)
-    target = re.sub(r"[^\w. -]+", "_", search.target_name).strip(" ._") or "search"
     kind = FORMATS[name]
-    return StreamingResponse(
-        content,
-        media_type=kind.media_type,
-        headers={
-            "Content-Disposition": f'attachment; filename="rarefind-{search.id}-{name}"; '
-            f"filename*=UTF-8''{quote(f'{target}-{name}')}",
-            # A zip is not made smaller once more on its way.
-            **({"Content-Encoding": "identity"} if kind.media_type == "application/zip" else {}),
-        },
-    )
+    # A zip is not made smaller once more on its way.
+    as_it_is = {"Content-Encoding": "identity"} if kind.media_type == "application/zip" else {}
+    headers = name_file(search, name) | as_it_is
+    return StreamingResponse(content, media_type=kind.media_type, headers=headers)
 
 
 @router.get("/collections/{collection_id}/searches/import")
@@ -144,6 +172,23 @@ def import_file(
     return see_other(f"/searches/{search.id}/history?after={after}")
 
 
+def name_file(search: Search, name: str) -> dict[str, str]:
+    """The header by which a browser saves a file under the target's name."""
+    target = re.sub(r"[^\w. -]+", "_", search.target_name).strip(" ._") or "search"
+    return {
+        "Content-Disposition": f'attachment; filename="rarefind-{search.id}-{name}"; '
+        f"filename*=UTF-8''{quote(f'{target}-{name}')}"
+    }
+
+
+def list_made_now(
+    request: Request, session: Session, person: Person, search: Search
+) -> list[MadeExport]:
+    """What the person had made of a search and can still have."""
+    settings = request.app.state.settings
+    return list_made(session, person, search, settings=settings, now=datetime.now(UTC))
+
+
 def gather(content: Iterable[bytes]) -> Iterator[bytes]:
     """The same bytes, all made before the first is sent: an error must not cut a file short."""
     # Closed by whoever reads it to its end; the disk forgets it if nobody does.
@@ -178,6 +223,7 @@ def render_exports(
         person=person,
         search=search,
         offers=list_offers(session, search),
+        made=list_made_now(request, session, person, search),
         given=given,
         licences=LICENCES,
         captures=CAPTURES,

@@ -34,13 +34,17 @@ router = APIRouter()
 
 
 @router.get("/images/{image_id}/original")
-def original(session: DbSession, _person: SignedIn, image_id: Id) -> FileResponse:
+def original(session: DbSession, person: SignedIn, image_id: Id) -> FileResponse:
     """The file as it was imported."""
     image = get_image(session, image_id)
     if not Path(image.file).is_file():
+        # Where files lie on the server is an admin's business.
+        what_to_do = "Ask an admin to put it back"
+        if person.role == "admin":
+            what_to_do = f"It was {image.file}: put it back there"
         raise NotFound(
-            f"The original of {image.path} is not in its place any more: {image.file}. "
-            "Put it back there; its thumbnails still show."
+            f"The original of {file_name(image.path)} is not in its place any more. {what_to_do}; "
+            "its thumbnails still show."
         )
     return FileResponse(
         image.file,

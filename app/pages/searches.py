@@ -17,12 +17,15 @@ from app.access import get_own_search, get_search, may_answer
 from app.audit import note
 from app.cards import change_card, find_on_card, list_reasons, put_on_card, read_card
 from app.database import DbSession
+from app.deploying import may_folders_be_labels
 from app.errors import BadInput, NotFound
 from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.filters import describe_filter
+from app.pages.remarks import describe_remarks
 from app.pages.rendering import render, wants_fragment
+from app.remarks import MAX_TAG_LENGTH, list_image_tags
 from app.reporting import (
     Grid,
     current_grid,
@@ -64,6 +67,7 @@ NOTICES = {
     "undo": "Took back the last step.",
     "redo": "Did the step again.",
     "changed": "Changed. The next images will know.",
+    "tagged": "Tagged.",
     "imported": "Imported, with every round and answer. The newest rounds were proposed again, and "
     "the same images came.",
     "imported-unlike": "Imported, with every round and answer. But proposed again here, some "
@@ -267,6 +271,16 @@ def show_image(
     """An image large, why it is shown, and the positives most like it."""
     search = get_search(session, person, search_id)
     explanation = explain_image(session, search, image_id, person, request.app.state.indexes)
+    shown_with: dict[str, Any] = {
+        "with_folders": not may_folders_be_labels(session, search.collection_id)
+    }
+    shown_with |= describe_remarks(
+        session,
+        person,
+        explanation.image,
+        may_write=may_answer(session, person, search),
+        return_to=f"/searches/{search_id}/images/{image_id}",
+    )
     if wants_fragment(request):
         return render(
             request,
@@ -277,6 +291,7 @@ def show_image(
             reasons=list_reasons(search),
             on_card=find_on_card(session, search, image_id),
             may_answer=may_answer(session, person, search),
+            **shown_with,
         )
     grid = current_grid(session, search, person)
     shown = [card.image_id for card in grid.cards]
@@ -294,6 +309,7 @@ def show_image(
         before=shown[place - 1] if place else None,
         after=shown[place + 1] if place is not None and place + 1 < len(shown) else None,
         gesture_key=new_gesture_key,
+        **shown_with,
     )
 
 
@@ -324,6 +340,15 @@ def show_results(
         can_undo=grid.can_undo,
         notice=NOTICES.get(after),
         gesture_key=new_gesture_key,
+        tags_in_use=[tag for tag, _ in list_image_tags(session, search.collection_id)],
+        max_tag_length=MAX_TAG_LENGTH,
+        **describe_remarks(
+            session,
+            person,
+            search,
+            may_write=may_answer(session, person, search),
+            return_to=f"/searches/{search_id}/results?show={results.show}",
+        ),
     )
 
 
@@ -532,6 +557,13 @@ def render_grid(
         reasons=list_reasons(search),
         columns=count_columns(grid),
         **({} if fragment else tell_filter(session, person, search)),
+        **(
+            {}
+            if fragment
+            else describe_remarks(
+                session, person, search, may_write=True, return_to=f"/searches/{search.id}"
+            )
+        ),
         notice=notice,
         visit=visit,
         fragment=fragment,

@@ -1,15 +1,18 @@
 """Work: what waits, what runs, what ended, with Stop and Try again."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 
 from app.database import DbSession
 from app.jobs import get_job, has_worker, stop_job, try_again
-from app.pages.addresses import Id, see_other
+from app.pages.addresses import Id, local_path, see_other
 from app.pages.rendering import render, wants_fragment
 from app.security import SignedIn
 from app.work import list_work
+
+ReturnTo = Annotated[str, Form(max_length=1_000)]
 
 router = APIRouter(prefix="/work")
 
@@ -23,14 +26,18 @@ def work_page(request: Request, session: DbSession, person: SignedIn) -> Respons
 
 
 @router.post("/{job_id}/stop")
-def stop(session: DbSession, person: SignedIn, job_id: Id) -> Response:
+def stop(
+    session: DbSession, person: SignedIn, job_id: Id, return_to: ReturnTo = "/work"
+) -> Response:
     """Stop a job; what it has done is kept."""
     stop_job(session, get_job(session, person, job_id))
-    return see_other("/work")
+    return see_other(local_path(return_to))
 
 
 @router.post("/{job_id}/again")
-def again(session: DbSession, person: SignedIn, job_id: Id) -> Response:
+def again(
+    session: DbSession, person: SignedIn, job_id: Id, return_to: ReturnTo = "/work"
+) -> Response:
     """Go on with a job that stopped or failed."""
     try_again(session, get_job(session, person, job_id), person)
-    return see_other("/work")
+    return see_other(local_path(return_to))

@@ -13,6 +13,7 @@ from app.replay_client import ServerRefused, read_oracle_on_server, run_replays_
 from app.security import add_token, get_local_person, revoke_token
 from app.tables import Collection, OracleLabel, Person, Search
 from tests.factories import make_collection, make_images, make_index
+from tests.features.test_jobs import wait_until
 
 COUNT, ALIKE = 100, 10
 
@@ -81,6 +82,84 @@ def test_program_does_a_whole_search(api):
     found = [api.image_ids[0], *shown]
     assert {row["path"] for row in exported} == {api.paths[api.image_ids.index(i)] for i in found}
     assert len(api.get(f"{address}/export", params={"format": "jsonl"}).text.splitlines()) == 7
+
+
+def test_no_has_its_reason_as_on_the_page(api):
+    search = open_search(api)
+    assert search["no_reasons"] == ["other-species", "too-poor", "empty"]
+    address = f"/api/v1/searches/{search['search_id']}"
+    grid = search["round"]
+    first, second, third, *_ = (image["image_id"] for image in grid["images"])
+    body = {
+        "round_id": grid["round_id"],
+        "answers": {first: "no", second: "no", third: "yes"},
+        "reasons": {first: "too-poor"},
+    }
+    given = api.post(f"{address}/answers", json=body).json()
+    assert given["answers"] == {str(first): "no", str(second): "no", str(third): "yes"}
+    assert given["reasons"] == {str(first): "too-poor"}
+    shown = {one["image_id"]: one for one in api.get(f"{address}/round").json()["images"]}
+    assert [shown[one]["no_reason"] for one in (first, second, third)] == ["too-poor", None, None]
+    for reasons, part in (
+        ({third: "empty"}, f"Image {third} has a reason and is not answered no"),
+        ({987_654: "empty"}, "Image 987654 has a reason"),
+        ({first: "boring"}, "no such reason for a no"),
+    ):
+        refused = api.post(f"{address}/answers", json=body | {"reasons": reasons})
+        assert refused.status_code == 422 and part in refused.json()["detail"]
+    submit(api, search, grid, {second: "no"}, reasons={second: "empty"})
+    results = api.get(f"{address}/results", params={"show": "no"}).json()["images"]
+    reasons = {one["image_id"]: one["no_reason"] for one in results}
+    assert (reasons[first], reasons[second]) == ("too-poor", "empty")
+    rows = csv.DictReader(io.StringIO(api.get(f"{address}/export").text))
+    assert {row["no_because"] for row in rows} >= {"too-poor", "empty"}
+
+
+def test_tags_and_notes_are_read_and_written(api):
+    search = open_search(api)
+    image, other = api.image_ids[:2]
+    on_image = f"/api/v1/collections/{api.collection_id}/images/{image}/remarks"
+    body = {"add_tags": ["Wet", "fog"], "add_note": "Two of them"}
+    made = api.post(on_image, json=body).json()
+    assert made["tags"] == ["fog", "wet"] and made["notes"][0]["text"] == "Two of them"
+    note_id = made["notes"][0]["note_id"]
+    changed = api.post(on_image, json={"change_note": {note_id: "Three"}, "remove_tags": ["FOG"]})
+    assert changed.json() == api.get(on_image).json()
+    assert changed.json()["tags"] == ["wet"]
+    assert changed.json()["notes"][0]["text"] == "Three"
+    failed = api.post(on_image, json={"add_tags": ["new"], "add_note": " "})
+    assert failed.status_code == 422
+    assert api.get(on_image).json()["tags"] == ["wet"]  # nothing of it
+
+    many = {"image_ids": [image, other], "add_tags": ["wet"]}
+    tagged = api.post(f"/api/v1/collections/{api.collection_id}/tags", json=many).json()
+    assert tagged == {"image_ids": [other]}
+    images = api.get(f"/api/v1/collections/{api.collection_id}/images", params={"limit": 3}).json()
+    assert [one["tags"] for one in images] == [["wet"], ["wet"], []]
+    results = api.get(f"/api/v1/searches/{search['search_id']}/results").json()["images"]
+    assert results[0]["tags"] == ["wet"] and results[0]["notes"][0]["text"] == "Three"
+
+    on_search = f"/api/v1/searches/{search['search_id']}/remarks"
+    assert api.post(on_search, json={"add_tags": ["pilot"]}).json()["tags"] == ["pilot"]
+    for find, count in (("pilot", 1), ("heron", 1), ("wet", 0)):
+        found = api.get("/api/v1/searches", params={"find": find}).json()
+        assert len(found) == count, find
+    assert api.get("/api/v1/searches").json()[0]["tags"] == ["pilot"]
+
+
+def test_long_export_is_asked_for_and_fetched(api):
+    search = open_search(api)
+    body = {"search_id": search["search_id"], "name": "search.rarefind"}
+    asked = api.post("/api/v1/exports", json=body)
+    assert asked.status_code == 202
+    address = f"/api/v1/exports/{asked.json()['export_id']}"
+    wait_until(lambda: api.get(address).json()["state"] not in ("waiting", "running"))
+    made = api.get(address).json()
+    assert (made["state"], made["problem"]) == ("ready", None)
+    file = api.get(made["file"])
+    assert len(file.content) == made["size_bytes"] and file.content[:2] == b"PK"
+    wrong = api.post("/api/v1/exports", json=body | {"name": "x.zip"})
+    assert wrong.status_code == 404 and "There are: answers.csv" in wrong.json()["detail"]
 
 
 def test_repeated_submit_doubles_nothing(api):

@@ -504,6 +504,48 @@ def test_results_change_by_keys_one_and_many(page, drawn_server):
     expect(page.locator('[data-count="yes"]')).to_have_text("6")
 
 
+def test_images_are_tagged_by_keys_and_many_at_once(page, drawn_server):
+    """And letters typed into a tag answer nothing."""
+    address = open_search(page, drawn_server, round_size=6)
+    remarks = re.compile("/remarks$")
+    page.keyboard.press("t")
+    field = page.locator('#large-details [data-remark="tag"]')
+    expect(field).to_be_focused()
+    page.keyboard.type("yny")
+    with page.expect_response(remarks):
+        page.keyboard.press("Enter")
+    expect(page.locator("#large-details .chip.removable").first).to_contain_text("yny")
+    expect(field).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("c")
+    expect(page.locator("#large-details textarea:focus")).to_have_count(1)
+    page.keyboard.type("Two of them")
+    with page.expect_response(remarks):
+        page.get_by_role("button", name="Keep the note").click()
+    expect(page.locator("#large-details .remark-text")).to_have_text("Two of them")
+    page.keyboard.press("Escape")
+    expect(page.locator("#large")).not_to_have_attribute("open", "")
+    assert states(page) == "......"
+
+    page.keyboard.press("Control+a")
+    press(page, "y")
+    page.goto(address + "/results")
+    cards = page.locator(".result-card")
+    expect(cards).to_have_count(7)
+    expect(page.locator(".result-tags .chip")).to_have_text(["yny"])
+    cards.nth(0).locator(".tick input").check()
+    cards.nth(6).locator(".tick input").click(modifiers=["Shift"])
+    page.locator("#picked-tag").fill("striped, yny")
+    page.keyboard.press("Enter")
+    expect(page.locator("#tagged")).to_contain_text("Tagged 7 images: “striped”, “yny”.")
+    expect(page.locator(".result-tags .chip")).to_have_count(14)
+    expect(page.locator('[data-count="yes"]')).to_have_text("7")
+    page.locator("#tagged").get_by_role("button", name="Undo").click()
+    expect(page.locator(".result-tags .chip")).to_have_text(["yny"])  # was there before
+    page.reload()
+    expect(page.locator(".result-tags .chip")).to_have_text(["yny"])
+
+
 def test_undo_in_the_results_waits_for_the_answer_it_takes_back(page, drawn_server):
     address = open_search(page, drawn_server, round_size=6)
     press(page, "y")

@@ -22,6 +22,15 @@ from app.exports.offers import write_file
 from app.importing import read_photo
 from app.indexes import list_indexes
 from app.indexing import OpenIndexes, get_current_index
+from app.remarks import (
+    add_tags,
+    change_note,
+    read_remarks,
+    read_remarks_of_images,
+    remove_note,
+    take_tag_off,
+    write_note,
+)
 from app.reporting import current_grid, list_history
 from app.searching import read_current_answers, read_reasons
 from app.seats import find_seat, list_seats, stay
@@ -298,6 +307,44 @@ def refuse(hunt, settings, data, collection, error, match):
             now=NOW,
         )
     assert [hunt.session.scalar(select(func.count()).select_from(Search))] == counts
+
+
+def test_tags_and_notes_come_along_and_once(hunt, settings, tmp_path, other_database):
+    """Those on the search, and on images that it says something of; with author and time."""
+    me, pictures = hunt.search.owner, hunt.images
+    add_tags(hunt.session, me, hunt.search, "pilot")
+    write_note(hunt.session, me, hunt.search, "For the report")
+    add_tags(hunt.session, me, pictures[1], "wet, fog")
+    take_tag_off(hunt.session, me, pictures[1], "fog")
+    note_id = write_note(hunt.session, me, pictures[1], "Two")
+    change_note(hunt.session, me, pictures[1], note_id, "Three")
+    remove_note(hunt.session, me, pictures[1], write_note(hunt.session, me, pictures[1], "Gone"))
+    far = next(one for one in reversed(pictures) if not read_answer(hunt, one))
+    write_note(hunt.session, me, far, "Nothing to do with this search")
+    own = read_remarks(hunt.session, pictures[1])
+    data = write_bundle(hunt, settings)
+    there = settings.model_copy(update={"home": tmp_path / "there"})
+    indexes = OpenIndexes(there)
+    with other_database.session() as session:
+        person = make_person(session, name="Cleo")
+        collection = make_other_collection(session, there, hunt, order=np.arange(200))
+        session.flush()
+        for _ in range(2):
+            search = import_search(
+                session, person, collection, data, indexes=indexes, settings=there, now=NOW
+            )
+            remarks = read_remarks(session, search)
+            assert remarks.tags == ["pilot"]
+            assert [note.text for note in remarks.notes] == ["For the report"]
+        found = read_remarks_of_images(session, list(hash_images(session)))
+        (remarks,) = found.values()
+        assert remarks.tags == ["wet"]
+        (note,) = remarks.notes
+        assert (note.text, note.who, note.at) == ("Three", "me (from a file)", own.notes[0].at)
+
+
+def read_answer(hunt, image):
+    return read_current_answers(hunt.session, hunt.search, with_removed=True).get(image.id)
 
 
 def test_collection_without_the_images_or_their_vectors_is_refused(hunt, settings):

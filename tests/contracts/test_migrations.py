@@ -9,7 +9,9 @@ from sqlalchemy import create_engine, inspect, select, text
 
 from app.access import get_collection, get_search
 from app.database import Database, alembic_config, migrate, open_database, psycopg_url
+from app.downloads import ask_for_file
 from app.errors import DatabaseNotUsable, NotFound
+from app.remarks import add_tags, write_note
 from app.reporting import current_grid
 from app.searching import undo
 from app.security import get_local_person, list_tokens
@@ -94,6 +96,10 @@ def test_search_with_a_detour_taken_back_survives_going_down_and_up(own_database
         shown = hunt.shown()
         answers = session.scalars(select(Answer.value).order_by(Answer.id)).all()
         search_id, person_id = hunt.search.id, hunt.person.id
+        # What there was no place for then.
+        add_tags(session, hunt.person, hunt.images[0], "wet")
+        write_note(session, hunt.person, hunt.search, "For the report")
+        ask_for_file(session, hunt.person, hunt.search, "search.rarefind")
     config = alembic_config()
     with own_database.bind.engine.begin() as connection:
         config.attributes["connection"] = connection

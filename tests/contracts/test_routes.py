@@ -5,6 +5,7 @@ What somebody may not see answers word for word as what does not exist.
 
 import re
 from dataclasses import asdict
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
 from app.evaluation import ReplaySettings
+from app.exports.files import export_path
 from app.reading import thumbnail_path
 from app.searching import open_search
 from app.security import add_token, issue_sign_in_link
@@ -19,6 +21,7 @@ from app.tables import (
     CollectionPerson,
     Deployment,
     Example,
+    ExportFile,
     Job,
     OracleLabel,
     Photo,
@@ -146,6 +149,11 @@ TABLE = {
     "POST /collections/{collection_id}/searches": COLLECTION_WORK,
     "GET /collections/{collection_id}/searches/import": COLLECTION_WORK,
     "POST /collections/{collection_id}/searches/import": COLLECTION_WORK,
+    "POST /collections/{collection_id}/images/{image_id}/remarks": COLLECTION_WORK,
+    "POST /collections/{collection_id}/tags": COLLECTION_WORK,
+    "POST /searches/{search_id}/remarks": SEARCH,
+    "POST /exports": EVERYBODY,  # names its search in the form: test_downloads
+    "GET /exports/{export_id}/file": ({"ada"}, set()),  # who had it made
     "GET /images/{image_id}/original": COLLECTION,
     "GET /images/{image_id}/{size}": COLLECTION,
     "GET /photos/{photo_id}/{size}": SEARCH,
@@ -196,6 +204,13 @@ TABLE = {
     "GET /api/v1/collections": EVERYBODY,
     "GET /api/v1/collections/{collection_id}/images": COLLECTION,
     "GET /api/v1/collections/{collection_id}/indexes": COLLECTION,
+    "GET /api/v1/collections/{collection_id}/images/{image_id}/remarks": COLLECTION,
+    "POST /api/v1/collections/{collection_id}/images/{image_id}/remarks": COLLECTION_WORK,
+    "POST /api/v1/collections/{collection_id}/tags": COLLECTION_WORK,
+    "GET /api/v1/searches/{search_id}/remarks": SEARCH,
+    "POST /api/v1/searches/{search_id}/remarks": SEARCH,
+    "POST /api/v1/exports": EVERYBODY,
+    "GET /api/v1/exports/{export_id}": ({"ada"}, set()),
     "POST /api/v1/collections/{collection_id}/searches": COLLECTION_WORK,
     "GET /api/v1/searches": EVERYBODY,
     "GET /api/v1/searches/{search_id}": SEARCH,
@@ -290,12 +305,9 @@ def world(web, settings):
             arguments={"replay_id": replay.id},
             state="done",
         )
-        upload = Upload(collection_id=collection.id, person_id=people["ann"].id, state="receiving")
-        session.add_all([job, upload])
-        session.flush()
-        file = UploadedFile(upload_id=upload.id, path="a.jpg", size_bytes=3)
-        session.add(file)
-        session.flush()
+        export = add_export(session, state.settings, search)
+        session.add(job)
+        file = add_upload(session, collection, people["ann"])
         review = Review(
             search_id=search.id,
             reviewer_id=people["eva"].id,
@@ -322,9 +334,10 @@ def world(web, settings):
             "review_id": review.id,
             "person_id": people["ben"].id,
             "job_id": job.id,
-            "upload_id": upload.id,
+            "upload_id": file.upload_id,
             "file_id": file.id,
             "deployment_id": deployment.id,
+            "export_id": export.id,
         }
         token = add_token(session, people["ada"], "look", scope="read")
     signed_in = {}
@@ -342,6 +355,39 @@ def world(web, settings):
     ids |= {"login_id": login_id, "thing_id": collection.id}
     del signed_in["nobody"]
     return SimpleNamespace(web=web, ids=ids, signed_in=signed_in, people=people, token=token)
+
+
+def add_export(session, settings, search):
+    """A file that the search's owner had made."""
+    export = ExportFile(search_id=search.id, person_id=search.owner_id, name="coco.json")
+    export.size_bytes, export.ready_at = 2, datetime.now(UTC)
+    session.add(export)
+    session.flush()
+    arguments = {"export_id": export.id, "search_id": search.id, "name": "coco.json"}
+    session.add(
+        Job(
+            kind="export",
+            collection_id=search.collection_id,
+            person_id=search.owner_id,
+            arguments=arguments | {"target": search.target_name},
+            state="done",
+        )
+    )
+    made = export_path(settings, export)
+    made.parent.mkdir(parents=True)
+    made.write_text("{}")
+    return export
+
+
+def add_upload(session, collection, person):
+    """A file of an upload that goes on."""
+    upload = Upload(collection_id=collection.id, person_id=person.id, state="receiving")
+    session.add(upload)
+    session.flush()
+    file = UploadedFile(upload_id=upload.id, path="a.jpg", size_bytes=3)
+    session.add(file)
+    session.flush()
+    return file
 
 
 def list_routes(web):

@@ -242,8 +242,27 @@ def test_export_of_no_search_of_mine_is_refused(rarefind, searched, tmp_path):
     for search_id in (theirs, mine + theirs):
         result = rarefind("export", search_id, "--out", tmp_path / "answers.csv")
         assert result.exit_code == 1
-        assert "There is no such search" in result.stderr
+        assert f"There is no search “{search_id}” that you see." in result.stderr
+        assert f"There are: {mine} Grey heron (in Pond)." in result.stderr
         assert not (tmp_path / "answers.csv").exists()
+
+
+def test_export_takes_a_name_and_says_what_there_is(rarefind, searched, own_database):
+    mine, _, _ = searched
+    assert rarefind("export", "grey HERON").stdout == rarefind("export", mine).stdout
+    unknown = rarefind("export", "stork")
+    assert unknown.exit_code == 1
+    assert f"There is no search “stork” that you see. There are: {mine} Grey" in unknown.stderr
+    wrong = rarefind("export", mine, "--format", "xlsx")
+    assert wrong.exit_code == 1
+    assert "There is no such export. There are: answers.csv, answers.jsonl," in wrong.stderr
+    with own_database.session() as session:
+        theirs = session.scalar(select(Search).where(Search.id != mine))
+        theirs.open_to_view = True
+    several = rarefind("export", "Grey heron")
+    assert several.exit_code == 1
+    assert "Several searches are called “Grey heron”" in several.stderr
+    assert rarefind("export", theirs.id).exit_code == 0
 
 
 def test_whole_search_goes_out_and_comes_in(rarefind, searched, tmp_path):

@@ -46,6 +46,11 @@ def test_missing_original_says_where_it_was(client, image, tmp_path):
     response = client.get(f"/images/{image.id}/original")
     assert response.status_code == 404
     assert "photos/tern.jpg" in response.text
+    with client.app.state.database.session() as session:
+        get_local_person(session).role = "viewer"
+    response = client.get(f"/images/{image.id}/original")
+    assert response.status_code == 404
+    assert "Ask an admin" in response.text and "photos/" not in response.text
 
 
 @pytest.mark.parametrize("path", ["/images/999/small", "/images/0/small", f"/images/{2**70}/large"])
