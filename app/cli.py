@@ -472,6 +472,7 @@ def write_export_file(search_id: int, name: str, out: Path | None) -> None:
             indexes=OpenIndexes(settings),
             settings=settings,
             now=datetime.now(UTC),
+            person=person,
         )
         note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
         write_out(content, out)

@@ -4,6 +4,10 @@ A filter is a list of keys and values, the same ones in an address, a form, a st
 the command line: `from=2026-05-01`, `hour_from=20`, `month=12-2`, `south=50.1`, `deployment=A3`,
 `is.bait=none`, `has.note=otter`, `min.depth=3`, `given=none`, `answer=no:12`. All keys must hold;
 of one key given twice either value does. It is one condition of SQL, however many images there are.
+
+For people who are not shown exact places a box becomes one of whole cells of the grid, and what it
+keeps follows from the cells alone: however boxes are drawn, nothing finer can be told from them.
+The key `grid` says so; it is set here and never taken from outside.
 """
 
 import re
@@ -11,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from math import cos, radians
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +38,14 @@ from app.access import get_search, is_in_search
 from app.deploying import folder_of, may_folders_be_labels
 from app.errors import BadInput
 from app.metadata import list_columns
+from app.sensitive import Sight, find_cells, find_sides, number_cell, read_sight
 from app.tables import Answer, Deployment, GivenColumn, Image, Person, Search
 
 Pairs = tuple[tuple[str, str], ...]
 
 ONCE = ("from", "to", "hour_from", "hour_to", "south", "west", "north", "east", "given", "answer")
 MANY = ("month", "deployment")
+GRID = "grid"  # beside a box: degrees of the cells that it is made of
 OF_COLUMNS = ("is", "has", "min", "max")
 SIDES = {"south": 90, "west": 180, "north": 90, "east": 180}
 SEASONS = ("12-2", "3-5", "6-8", "9-11")
@@ -148,8 +155,9 @@ def read_filter(
     if len(given) > MOST_PAIRS or any("\0" in part for pair in given for part in pair):
         raise BadInput("This filter can't be read. Take parts of it away and try again.")
     known = {column.name: column for column in list_columns(session, collection_id)}
+    sight = read_sight(session, person, collection_id)
     for key, value in given:
-        _check(session, key, value, known, collection_id, person)
+        _check(session, key, value, known, sight, collection_id, person)
     keys = [key for key, _ in given]
     for key in ONCE:
         if keys.count(key) > 1:
@@ -164,7 +172,29 @@ def read_filter(
         raise BadInput("The box's south lies north of its north. Exchange the two.")
     if made.first("from") and made.first("to") and made.first("from") > made.first("to"):
         raise BadInput("The first day comes after the last. Exchange the two.")
-    return made
+    return cover_filter(made, sight)
+
+
+def cover_filter(chosen: Filter, sight: Sight) -> Filter:
+    """A filter as somebody may see and use it: without sides finer than the grid they are shown.
+
+    A filter that somebody else made may also look at columns that hold places; these parts go.
+    """
+    kept = [pair for pair in chosen.pairs if pair[0].partition(".")[2] not in sight.columns]
+    if sight.grid is None or not chosen.first("south"):
+        return Filter(tuple(kept))
+    south, west, north, east = (float(chosen.first(side)) for side in SIDES)
+    south, north = find_sides(south, north, sight.grid, 90)
+    if west <= east:
+        west, east = find_sides(west, east, sight.grid, 180)
+    else:  # it lies across the date line: what it leaves out shrinks
+        (west, _), (_, east) = (find_sides(side, side, sight.grid, 180) for side in (west, east))
+        if west <= east:
+            west, east = -180.0, 180.0
+    sides = {"south": south, "west": west, "north": north, "east": east}
+    pairs = [(key, _write(sides[key]) if key in sides else value) for key, value in kept]
+    pairs = [pair for pair in pairs if pair[0] != GRID]
+    return Filter((*pairs, (GRID, f"{sight.grid:g}")))
 
 
 def list_chips(session: Session, chosen: Filter) -> list[Chip]:
@@ -183,7 +213,7 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
         south, west, north, east = (float(chosen.first(side)) for side in SIDES)
         words = f"{_degrees(south, 'NS')}–{_degrees(north, 'NS')}, "
         words += f"{_degrees(west, 'EW')}–{_degrees(east, 'EW')}"
-        chips.append(Chip(words, chosen.without(*SIDES)))
+        chips.append(Chip(words, chosen.without(*SIDES, GRID)))
     if chosen.first("given"):
         rows = "With" if chosen.first("given") == "any" else "Without"
         chips.append(Chip(f"{rows} a row in a table", chosen.without("given")))
@@ -247,6 +277,7 @@ def describe_offer(session: Session, person: Person, collection_id: int) -> Offe
     first, last = session.execute(
         select(func.min(Image.captured_at), func.max(Image.captured_at)).where(own)
     ).one()
+    sight = read_sight(session, person, collection_id)
     name: ColumnElement[str] = func.coalesce(Deployment.name, folder_of())
     if may_folders_be_labels(session, collection_id):
         name = Deployment.name.expression
@@ -269,9 +300,9 @@ def describe_offer(session: Session, person: Person, collection_id: int) -> Offe
     return Offer(
         first_day=first.date() if first else None,
         last_day=last.date() if last else None,
-        map=_draw_map(session, own),
+        map=_draw_map(session, own, sight),
         deployments=[(one, place, count) for one, place, count in deployments],
-        columns=list_columns(session, collection_id),
+        columns=sight.list_shown(list_columns(session, collection_id)),
         searches=[(number, target) for number, target in searches],
     )
 
@@ -290,13 +321,7 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
     if months := [month for value in chosen.all("month") for month in _read_months(value)]:
         parts.append(extract("month", Image.captured_at).in_(sorted(set(months))))
     if chosen.first("south"):
-        south, west, north, east = (float(chosen.first(side)) for side in SIDES)
-        parts.append(Image.latitude.between(south, north))
-        parts.append(
-            Image.longitude.between(west, east)
-            if west <= east  # else it lies across the date line
-            else or_(Image.longitude >= west, Image.longitude <= east)
-        )
+        parts.append(_is_in_box(chosen))
     if names := chosen.all("deployment"):
         parts.append(deployment_of().in_(names))
     if rows := chosen.first("given"):
@@ -305,6 +330,21 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
         parts.append(_is_answered(answer))
     parts += _column_conditions(chosen)
     return and_(*parts) if parts else literal_column("true")
+
+
+def _is_in_box(chosen: Filter) -> ColumnElement[bool]:
+    south, west, north, east = (float(chosen.first(side)) for side in SIDES)
+    up: ColumnElement[Any] = Image.latitude.expression
+    across: ColumnElement[Any] = Image.longitude.expression
+    is_across_date_line = west > east
+    if chosen.first(GRID):
+        grid = float(chosen.first(GRID))
+        up, across = number_cell(up, grid), number_cell(across, grid)
+        south, north = find_cells(south, north, grid)
+        west, east = find_cells(west, east, grid)
+    return up.between(south, north) & (
+        or_(across >= west, across <= east) if is_across_date_line else across.between(west, east)
+    )
 
 
 def deployment_of() -> ColumnElement[str]:
@@ -323,6 +363,7 @@ def _check(
     key: str,
     value: str,
     known: dict[str, GivenColumn],
+    sight: Sight,
     collection_id: int,
     person: Person,
 ) -> None:
@@ -333,7 +374,7 @@ def _check(
             f"of a table {', '.join(f'{one}.NAME' for one in OF_COLUMNS)}."
         )
     if column:
-        _check_column(kind, column, value, known)
+        _check_column(kind, column, value, known, sight)
     elif key in ("from", "to"):
         _read_day(value)
     elif key in ("hour_from", "hour_to"):
@@ -355,7 +396,13 @@ def _check(
             raise BadInput("That search is in another collection.")
 
 
-def _check_column(kind: str, column: str, value: str, known: dict[str, GivenColumn]) -> None:
+def _check_column(
+    kind: str, column: str, value: str, known: dict[str, GivenColumn], sight: Sight
+) -> None:
+    if column in sight.columns:
+        raise BadInput(
+            f"“{column}” holds places, which are rounded for you here: filter by the map."
+        )
     if column not in known:
         names = ", ".join(known) or "none"
         raise BadInput(f"No table here has a column “{column}”. Its columns: {names}.")
@@ -414,6 +461,10 @@ def _name_day(text: str) -> str:
     return f"{day.day} {day:%b} {day.year}"
 
 
+def _write(degrees: float) -> str:
+    return f"{degrees:.5f}".rstrip("0").rstrip(".")
+
+
 def _degrees(value: float, signs: str) -> str:
     return f"{abs(value):.4g}° {signs[value < 0]}"
 
@@ -468,23 +519,19 @@ def _is_answered(answer: str) -> ColumnElement[bool]:
 # --- The map ------------------------------------------------------------------------------------
 
 
-def _draw_map(session: Session, own: ColumnElement[bool]) -> Map | None:
+def _draw_map(session: Session, own: ColumnElement[bool], sight: Sight) -> Map | None:
     placed = own & Image.latitude.is_not(None) & Image.longitude.is_not(None)
+    up, across = (sight.in_sql(one.expression) for one in (Image.latitude, Image.longitude))
     ends = session.execute(
-        select(
-            func.min(Image.latitude),
-            func.min(Image.longitude),
-            func.max(Image.latitude),
-            func.max(Image.longitude),
-        ).where(placed)
+        select(func.min(up), func.min(across), func.max(up), func.max(across)).where(placed)
     ).one()
     if None in ends:
         return None
     south, west, north, east = (float(end or 0) for end in ends)
     step = max(north - south, east - west, LEAST_SPAN) / MAP_CELLS
-    cell_y, cell_x = func.round(Image.latitude / step), func.round(Image.longitude / step)
+    cell_y, cell_x = func.round(up / step), func.round(across / step)
     found = session.execute(
-        select(func.avg(Image.latitude), func.avg(Image.longitude), func.count())
+        select(func.avg(up), func.avg(across), func.count())
         .where(placed)
         .group_by(cell_y, cell_x)
         .order_by(func.count().desc(), cell_y, cell_x)

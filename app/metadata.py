@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import note
 from app.errors import LabelsNotUsable, NotFound
+from app.sensitive import may_hold_places
 from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_files, read_table
 from app.tables import (
     Collection,
@@ -195,6 +196,21 @@ def forget_column(session: Session, collection_id: int, name: str, *, person: Pe
     note(session, person, "delete", what, collection=collection)
 
 
+def mark_column(
+    session: Session, collection_id: int, name: str, *, holds_place: bool, person: Person
+) -> None:
+    """Say whether a column holds places, which are not shown to everyone."""
+    collection = session.get_one(Collection, collection_id, with_for_update=True)
+    column = session.get(GivenColumn, (collection_id, name))
+    if column is None:
+        raise NotFound("There is no such column. Somebody may have taken it away.")
+    if column.holds_place != holds_place:
+        column.holds_place = holds_place
+        is_what = "holds places" if holds_place else "holds no places"
+        what = f"Said that the column {name} of “{collection.name}” {is_what}"
+        note(session, person, "share", what, collection=collection)
+
+
 def _check_header(header: list[str], name: str) -> None:
     if len(header) > MOST_COLUMNS:
         raise LabelsNotUsable(
@@ -297,7 +313,12 @@ def _keep_columns(session: Session, collection_id: int, kinds: dict[str, str]) -
         column = known.get(name)
         if column is None:
             column = GivenColumn(
-                collection_id=collection_id, name=name, kind=kind, position=len(known), choices=[]
+                collection_id=collection_id,
+                name=name,
+                kind=kind,
+                position=len(known),
+                choices=[],
+                holds_place=may_hold_places(name),
             )
             known[name] = column
             session.add(column)

@@ -52,6 +52,7 @@ from app.searching import (
     undo,
 )
 from app.security import SignedIn
+from app.sensitive import read_sight
 from app.tables import Person, Search
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
@@ -297,7 +298,9 @@ def read_export(
     search = get_search(session, person, search_id)
     what = f"Exported “{search.target_name}” as {file_format}"
     note(session, person, "export", what, search=search)
-    lines = write_export(session, search, request.app.state.indexes, file_format=file_format)
+    sight = read_sight(session, person, search.collection_id)
+    indexes = request.app.state.indexes
+    lines = write_export(session, search, indexes, file_format=file_format, sight=sight)
     # Gathered first: the session ends with this function, and an error must not cut a file short.
     return StreamingResponse(iter(list(lines)), media_type=MEDIA_TYPES[file_format])
 

@@ -11,8 +11,10 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from app.exports.details import LICENCE_ADDRESSES, read_details
-from app.exports.sightings import find_place, read_sightings
+from app.exports.rows import first_folder
+from app.exports.sightings import read_sightings
 from app.searching import read_current_answers
+from app.sensitive import EXACT
 from app.tables import Search
 
 TARGET_ID = 1
@@ -47,7 +49,7 @@ def write_coco(session: Session, search: Search, *, now: datetime) -> Iterator[s
     }
     yield json.dumps(head, ensure_ascii=False)[:-1] + ', "images": ['
     found: list[dict[str, object]] = []
-    for number, sighting in enumerate(read_sightings(session, search, among=among)):
+    for number, sighting in enumerate(read_sightings(session, search, sight=EXACT, among=among)):
         image = sighting.image
         entry: dict[str, object] = {
             "id": image.id,
@@ -55,7 +57,7 @@ def write_coco(session: Session, search: Search, *, now: datetime) -> Iterator[s
             "width": image.width,
             "height": image.height,
             "sha256": image.sha256,
-            "location": find_place(image)[0],
+            "location": first_folder(image.path),
         }
         if details.licence:
             entry["license"] = 1

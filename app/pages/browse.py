@@ -30,7 +30,7 @@ from app.browsing import (
 from app.collecting import describe_preparation
 from app.database import DbSession
 from app.errors import BadInput, EmbedderMismatch, NoWords, RefusedPhoto
-from app.filtering import Filter, count_kept, pick_pairs, read_filter
+from app.filtering import GRID, Filter, count_kept, pick_pairs, read_filter
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
 from app.pages.addresses import (
     LARGEST_ID,
@@ -54,6 +54,7 @@ from app.searching import (
     open_search,
 )
 from app.security import Searcher, SignedIn
+from app.sensitive import read_sight
 from app.settings import Settings
 from app.tables import Collection, Image, Person, Photo, TrayItem
 
@@ -189,7 +190,8 @@ def image_page(
         person=person,
         collection=collection,
         details=describe_image(session, collection_id, image_id, chosen=chosen),
-        filter_query=urlencode(chosen.pairs),
+        sight=read_sight(session, person, collection_id),
+        filter_query=urlencode(chosen.without(GRID)),
         **describe_tray(session, person, collection, here(request)),
     )
 

@@ -12,6 +12,7 @@ from app.errors import BadInput
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render
 from app.security import Admin, SignedIn
+from app.sensitive import read_sight
 from app.tables import Person
 
 Text = Annotated[str, Form()]
@@ -86,6 +87,7 @@ def render_deployments(
         collection=get_collection(session, person, collection_id),
         deployments=list_deployments(session, collection_id),
         folders=list_folders(session, collection_id),
+        sight=read_sight(session, person, collection_id),
         wrong=wrong,
         wrong_id=wrong_id,
     )

@@ -86,6 +86,7 @@ def export_file(
         indexes=state.indexes,
         settings=state.settings,
         now=datetime.now(UTC),
+        person=person,
     )
     note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
     if name != "pictures.zip":  # which reads originals and no database, for as long as it takes

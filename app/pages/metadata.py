@@ -12,6 +12,7 @@ from app.metadata import TableSummary, add_table, describe_metadata, forget_colu
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render
 from app.security import Admin, SignedIn
+from app.sensitive import read_sight
 from app.tables import Person
 
 MAX_NAME_LENGTH = 200
@@ -86,6 +87,7 @@ def render_tables(
         person=person,
         collection=get_collection(session, person, collection_id),
         metadata=describe_metadata(session, collection_id, page=page),
+        sight=read_sight(session, person, collection_id),
         wrong=wrong,
         added=added,
     )

@@ -50,6 +50,7 @@ from app.searching import (
 )
 from app.seats import leave, list_here
 from app.security import SignedIn
+from app.sensitive import read_sight
 from app.tables import Person, Search
 
 MOST_COLUMNS = 6
@@ -274,6 +275,7 @@ def show_image(
             person=person,
             search=search,
             explanation=explanation,
+            sight=read_sight(session, person, search.collection_id),
             reasons=list_reasons(search),
             on_card=find_on_card(session, search, image_id),
             may_answer=may_answer(session, person, search),
@@ -287,6 +289,7 @@ def show_image(
         person=person,
         search=search,
         explanation=explanation,
+        sight=read_sight(session, person, search.collection_id),
         reasons=list_reasons(search),
         on_card=find_on_card(session, search, image_id),
         may_answer=may_answer(session, person, search),
@@ -498,7 +501,9 @@ def export(
     what = f"Exported “{search.target_name}” as {file_format}"
     note(session, person, "export", what, search=search)
     known_format, media_type = formats[file_format]
-    lines = write_export(session, search, request.app.state.indexes, file_format=known_format)
+    sight = read_sight(session, person, search.collection_id)
+    indexes = request.app.state.indexes
+    lines = write_export(session, search, indexes, file_format=known_format, sight=sight)
     name = re.sub(r"[^\w. -]+", "_", search.target_name).strip(" ._") or "search"
     return Response(
         "".join(lines),
