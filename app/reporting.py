@@ -494,6 +494,14 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
         select(Answer).where(Answer.action_id.in_(given)).order_by(Answer.id)
     ):
         given[answer.action_id].append((answer.image_id, answer.value))
+    # Images of people are not even named here; the steps are.
+    hidden = set(
+        session.scalars(
+            select(Image.id).where(
+                Image.collection_id == search.collection_id, Image.shows_people.is_(True)
+            )
+        )
+    )
     standing = list_standing_steps(session, search)
     opened_with = _name_opening(list_examples(session, search))
     events = [
@@ -502,7 +510,7 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
             who=name,
             kind=action.kind,
             round_number=number,
-            images=given[action.id],
+            images=[pair for pair in given[action.id] if pair[0] not in hidden],
             sentence=_tell(action, number, given[action.id], opened_with),
             taken_back=action.kind in UNDOABLE and action.id not in standing,
         )

@@ -37,6 +37,7 @@ PLACES = DEGREES | {
 }
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 WITHHELD = "withheld"
+IMAGES_PER_PAGE = 60
 
 Coordinates = tuple[float, float]
 
@@ -54,6 +55,12 @@ class Sight:
         if latitude is None or longitude is None:
             return None
         return self._round(latitude), self._round(longitude)
+
+    def degrees_of(self, thing: Any) -> tuple[float | None, float | None]:
+        """Latitude and longitude of an image or a deployment, each as far as it is known."""
+        both = (thing.latitude, thing.longitude)
+        up, across = (None if one is None else self._round(one) for one in both)
+        return up, across
 
     def place_of(self, thing: Any) -> Coordinates | None:
         """The place of an image or a deployment."""
@@ -117,6 +124,16 @@ class Sight:
     def _cover(self, name: str, value: Any) -> Any:
         is_rounded = self.columns[name] and isinstance(value, int | float)
         return self._round(value) if is_rounded else WITHHELD
+
+
+@dataclass(frozen=True)
+class PeoplePage:
+    """One page of the images that show people."""
+
+    images: list[Image]
+    page: int
+    pages: int
+    total: int
 
 
 EXACT = Sight()
@@ -260,6 +277,27 @@ def sees_people(session: Session, person: Person, collection: Collection) -> Col
     if is_trusted(session, person, collection):
         return true()
     return Image.removed_by_id == person.id
+
+
+def list_people_images(session: Session, collection_id: int, *, page: int) -> PeoplePage:
+    """One page of the hidden images, the last hidden first; a page past the end is the last one."""
+    total = count_people_images(session, collection_id)
+    pages = max(1, ceil(total / IMAGES_PER_PAGE))
+    page = min(max(1, page), pages)
+    query = (
+        select(Image)
+        .where(Image.collection_id == collection_id, Image.shows_people.is_(True))
+        .order_by(Image.removed_at.desc(), Image.path, Image.id)
+        .limit(IMAGES_PER_PAGE)
+        .offset((page - 1) * IMAGES_PER_PAGE)
+    )
+    return PeoplePage(list(session.scalars(query)), page, pages, total)
+
+
+def is_hidden_by(session: Session, person: Person, image_id: int) -> bool:
+    """Whether a person hid this image themselves, as showing people."""
+    image = session.get(Image, image_id)
+    return image is not None and bool(image.shows_people) and image.removed_by_id == person.id
 
 
 def count_people_images(session: Session, collection_id: int) -> int:

@@ -1,6 +1,6 @@
 // The large view: one image as big as the window, with zoom, pan, light, and the answer keys.
 (() => {
-  const { keyOf, isPlain } = window.rarefind;
+  const { hidePeople, keyOf, isPlain } = window.rarefind;
   const dialog = document.getElementById("large");
   const stage = dialog.querySelector(".large-stage");
   const picture = dialog.querySelector(".large-picture");
@@ -191,6 +191,7 @@
       n: () => answer("no"),
       u: () => answer("unsure"),
       f: () => dialog.close(),
+      h: () => hidePeople(shown),
       z: () => (event.shiftKey ? view.redo() : view.undo()),
       "+": () => zoom(scale * 1.4),
       "=": () => zoom(scale * 1.4),

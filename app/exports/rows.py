@@ -162,7 +162,7 @@ def state_rows(
         cards = describe_images(session, search, image_ids, index)
         for image, card in zip(images, cards, strict=True):
             place = shown.get(image.id)
-            latitude, longitude = sight.place_of(image) or (None, None)
+            latitude, longitude = sight.degrees_of(image)
             answer = answers.get(image.id)
             yield StateRow(
                 target=search.target_name,

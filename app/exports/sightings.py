@@ -67,7 +67,7 @@ def read_sightings(
         answers = {row.image_id: row for row in session.execute(newest) if row.value != "cleared"}
         for image in images:
             row = answers.get(image.id)
-            up, across = sight.place_of(image) or (None, None)
+            up, across = sight.degrees_of(image)
             if row is None:
                 yield Sighting(image, up, across, None, None, None)
             else:

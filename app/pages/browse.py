@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from app.access import get_collection, get_photo
+from app.access import check_sees_people, get_collection, get_photo
 from app.browsing import (
     IMAGES_PER_PAGE,
     add_image_to_tray,
@@ -98,6 +98,7 @@ def browse(
     if like is not None or photo is not None:
         liked: Image | Photo
         if like is not None:
+            check_sees_people(session, person, like)
             liked = get_image(session, like, collection_id=collection_id)
         else:
             liked = get_photo(session, person, photo or 0)
@@ -267,6 +268,7 @@ def new_search(
     collection = get_collection(session, person, collection_id)
     ticked = None
     if image is not None:
+        check_sees_people(session, person, image)
         get_image(session, image, collection_id=collection_id)
         ticked = {("image", image)}
     pairs = pick_pairs(request.query_params.multi_items())

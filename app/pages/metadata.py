@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.access import get_collection
 from app.database import DbSession
 from app.errors import BadInput, LabelsNotUsable
-from app.metadata import TableSummary, add_table, describe_metadata, forget_column
+from app.metadata import TableSummary, add_table, describe_metadata, forget_column, mark_column
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render
 from app.security import Admin, SignedIn
@@ -66,6 +66,20 @@ def forget(
     """Take a column away from every image."""
     get_collection(session, admin, collection_id)
     forget_column(session, collection_id, column, person=admin)
+    return see_other(f"/collections/{collection_id}/metadata")
+
+
+@router.post("/places")
+def mark_places(
+    session: DbSession,
+    admin: Admin,
+    collection_id: Id,
+    column: Annotated[str, Form()] = "",
+    holds_place: Annotated[str, Form()] = "",
+) -> Response:
+    """Say whether a column holds places."""
+    get_collection(session, admin, collection_id)
+    mark_column(session, collection_id, column, holds_place=holds_place == "yes", person=admin)
     return see_other(f"/collections/{collection_id}/metadata")
 
 

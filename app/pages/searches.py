@@ -20,7 +20,7 @@ from app.database import DbSession
 from app.errors import BadInput, NotFound
 from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
-from app.pages.addresses import Id, PageNumber, see_other
+from app.pages.addresses import Id, OptionalId, PageNumber, see_other
 from app.pages.filters import describe_filter
 from app.pages.rendering import render, wants_fragment
 from app.reporting import (
@@ -50,7 +50,7 @@ from app.searching import (
 )
 from app.seats import leave, list_here
 from app.security import SignedIn
-from app.sensitive import read_sight
+from app.sensitive import is_hidden_by, read_sight
 from app.tables import Person, Search
 
 MOST_COLUMNS = 6
@@ -146,7 +146,12 @@ Answered = Annotated[Posted, Depends(read_posted)]
 
 @router.get("")
 def show_grid(
-    request: Request, search_id: Id, session: DbSession, person: SignedIn, after: str = ""
+    request: Request,
+    search_id: Id,
+    session: DbSession,
+    person: SignedIn,
+    after: str = "",
+    hidden: OptionalId = None,
 ) -> Response:
     """The grid to answer now; who may only look sees the results instead."""
     search = get_search(session, person, search_id)
@@ -155,7 +160,9 @@ def show_grid(
     visit = None if wants_fragment(request) else new_gesture_key()
     indexes = request.app.state.indexes
     sit_down(session, search, person=person, visit=visit, indexes=indexes)
-    return render_grid(request, session, search, person, notice=NOTICES.get(after), visit=visit)
+    return render_grid(
+        request, session, search, person, notice=NOTICES.get(after), visit=visit, hidden=hidden
+    )
 
 
 @router.post("/here")
@@ -309,6 +316,7 @@ def show_results(
     show: str = "yes",
     page: PageNumber = 1,
     after: str = "",
+    hidden: OptionalId = None,
 ) -> Response:
     """The images by their answers, and the likely ones not yet seen."""
     search = get_search(session, person, search_id)
@@ -325,6 +333,7 @@ def show_results(
         answered=grid.answered,
         has_head=grid.has_head,
         can_undo=grid.can_undo,
+        hidden=hidden if hidden and is_hidden_by(session, person, hidden) else None,
         notice=NOTICES.get(after),
         gesture_key=new_gesture_key,
     )
@@ -523,6 +532,7 @@ def render_grid(
     *,
     notice: str | None,
     visit: str | None = None,
+    hidden: int | None = None,
 ) -> Response:
     """The whole grid screen, or the part of it that htmx puts in place."""
     grid = current_grid(session, search, person)
@@ -539,6 +549,7 @@ def render_grid(
         **({} if fragment else tell_filter(session, person, search)),
         notice=notice,
         visit=visit,
+        hidden=hidden if hidden and is_hidden_by(session, person, hidden) else None,
         fragment=fragment,
         gesture_key=new_gesture_key,
         # Remembered in cookies, so that the first paint is right.
