@@ -112,7 +112,7 @@ def test_no_box_tells_places_of_one_cell_apart(pond):
     """On the edges, too: 51.05 is the first degree of the cell of 51.1."""
     guard_places(pond.session, pond.person, get_pond(pond), grid="0.1", people=[])
     stranger = make_person(pond.session, name="Sam", role="ecologist")
-    places = [(51.0501, 4.0), (51.149, 4.0499), (51.1, 4.01), (51.0499, 4.0), (51.15, 3.95)]
+    places = [(51.0501, 4.0), (51.149, 4.0499), (51.1, 4.01), (51.0499, 4.0), (51.151, 3.951)]
     for image, (latitude, longitude) in zip(pond.images, places, strict=True):
         image.latitude, image.longitude = latitude, longitude
     pond.session.flush()
