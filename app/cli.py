@@ -48,6 +48,7 @@ from app.collecting import list_collections
 from app.database import Database, open_database
 from app.deleting import empty_bin
 from app.demo.showing import prepare_demo, replay_demo
+from app.detecting import USUAL_THRESHOLD, add_detections, is_detections
 from app.embedders import EmbedderChoice, list_embedders
 from app.errors import BadInput, NoIndexYet, NotFound, RarefindError
 from app.evaluation import (
@@ -67,7 +68,7 @@ from app.importing import (
     get_or_add_collection,
     import_images,
 )
-from app.indexes import list_wanted, update_indexes
+from app.indexes import list_wanted, name_with_boxes, update_indexes
 from app.indexing import (
     DEFAULT_EMBEDDER,
     OpenIndexes,
@@ -265,19 +266,40 @@ def collection_add(
 def collection_metadata(
     name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.csv", help="A row an image: file or sha256, and more.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="CSV with a row an image: file or sha256, and more; or MegaDetector's JSON.",
+        ),
     ],
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Of MegaDetector: boxes that are less certain count as none."
+        ),
+    ] = USUAL_THRESHOLD,
 ) -> None:
-    """Keep what a table says of the images beside them: any columns, to see, filter and export."""
-    with opened() as (_, database), database.session() as session:
-        collection = get_collection_named(session, name)
-        summary = add_table(
-            session,
-            collection.id,
-            name=file.name,
-            data=file.expanduser().read_bytes(),
-            person=get_local_person(session),
-        )
+    """Keep what a table or MegaDetector says of the images, to see, filter and export."""
+    with opened() as (settings, database):
+        data = file.expanduser().read_bytes()
+        with database.session() as session:
+            collection_id = get_collection_named(session, name).id
+            person = get_local_person(session)
+            if is_detections(file.name, data):
+                summary = add_detections(
+                    session,
+                    collection_id,
+                    name=file.name,
+                    data=data,
+                    threshold=threshold,
+                    person=person,
+                )
+            else:
+                summary = add_table(
+                    session, collection_id, name=file.name, data=data, person=person
+                )
+        if is_detections(file.name, data):
+            bring_indexes_up_to_date(database, collection_id, settings)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -616,11 +638,19 @@ def replay(
 def index_build(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
     embedder: Annotated[str, typer.Option(help="A name of “rarefind embedders”.")],
+    boxes: Annotated[
+        bool,
+        typer.Option(
+            "--boxes", help="Look at what MegaDetector drew a box around, not at whole images."
+        ),
+    ] = False,
 ) -> None:
     """Prepare a collection with one more embedder, beside those it has, or go on with that."""
     with opened() as (settings, database):
         fetch_embedder(embedder, settings)
         collection_id = get_collection_id(database, collection)
+        if boxes:
+            embedder = name_with_boxes(database, collection_id, embedder)
         with progress_of("Preparing") as advance:
             made = build_index(
                 database, collection_id, settings=settings, embedder=embedder, progress=advance

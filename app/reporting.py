@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from app.access import is_in_search, sees_search
+from app.detecting import list_boxes
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
@@ -42,6 +43,7 @@ from app.seats import find_seat, is_shared, list_held, list_here, list_standing,
 from app.tables import (
     Action,
     Answer,
+    Box,
     Detour,
     Example,
     Image,
@@ -90,6 +92,7 @@ class Card:
     reason_sentence: str
     score: float
     probability: float | None
+    boxes: list[Box]  # that a detector drew
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ class Explanation:
     answers: list[AnswerEvent]
     nearest_positives: list[tuple[int, float]]  # image id, similarity
     nearest_negatives: list[tuple[int, float]]
+    boxes: list[Box]
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,7 @@ class ResultCard:
     round_number: int | None
     score: float | None  # by the head of the current round
     probability: float | None
+    boxes: list[Box]
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
     ).all()
     answers = read_current_answers(session, search)
     reasons = read_reasons(session, search, [image.id for _, image in shown])
+    boxes = list_boxes(session, [image.id for _, image in shown])
     shared = is_shared(session, search)
     elsewhere: set[int] = set()
     if shared:
@@ -264,6 +270,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
                 reason_sentence=REASON_SENTENCES[place.reason],
                 score=place.score,
                 probability=place.probability,
+                boxes=boxes.get(image.id, []),
             )
             for place, image in shown
             if image.id not in elsewhere
@@ -398,6 +405,7 @@ def explain_image(
         answers=_list_answer_events(session, search, image_id),
         nearest_positives=nearest_positives,
         nearest_negatives=nearest_negatives,
+        boxes=list_boxes(session, [image_id]).get(image_id, []),
     )
 
 
@@ -453,6 +461,7 @@ def describe_images(
         scores = index.vectors[index.rows_of(held)] @ head.weights + np.float32(head.bias)
         pairs = zip(scores.tolist(), probabilities(scores).tolist(), strict=True)
         figures = dict(zip(held.tolist(), pairs, strict=True))
+    boxes = list_boxes(session, image_ids)
     cards = []
     for image_id in image_ids:
         image, event = images[image_id], events.get(image_id)
@@ -470,6 +479,7 @@ def describe_images(
                 round_number=event.number if event else None,
                 score=score,
                 probability=probability,
+                boxes=boxes.get(image_id, []),
             )
         )
     return cards

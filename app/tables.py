@@ -302,8 +302,27 @@ class Image(Table):
     # Such an image is removed, and only trusted people see it. False: somebody looked and said no,
     # and no import says otherwise; null: nobody did.
     shows_people: Mapped[bool | None]
+    # When what a detector drew on it changed last: an index that looks at boxes knows by it.
+    boxed_at: Mapped[datetime | None]
 
     deployment: Mapped[Deployment | None] = relationship()
+
+
+class Box(Table):
+    """What a detector drew on an image, the most certain first; shares of the upright image."""
+
+    __tablename__ = "boxes"
+
+    image_id: Mapped[int] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    category: Mapped[str]
+    confidence: Mapped[float]
+    x: Mapped[float]
+    y: Mapped[float]
+    width: Mapped[float]
+    height: Mapped[float]
 
 
 class ImagePath(Table):

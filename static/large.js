@@ -4,6 +4,7 @@
   const dialog = document.getElementById("large");
   const stage = dialog.querySelector(".large-stage");
   const picture = dialog.querySelector(".large-picture");
+  const boxes = dialog.querySelector(".large-boxes");
   const details = document.getElementById("large-details");
   const hint = dialog.querySelector(".swipe-hint");
   const lights = [...dialog.querySelectorAll(".large-light input")];
@@ -55,6 +56,11 @@
     picture.style.width = `${width}px`;
     picture.style.height = `${height}px`;
     picture.alt = name;
+    boxes.replaceChildren();
+    const drawn = shown.querySelector("svg.boxes");
+    if (drawn) boxes.append(drawn.cloneNode(true));
+    boxes.style.width = `${width}px`;
+    boxes.style.height = `${height}px`;
     whole = true;
     place();
     load(`/images/${image}/small`);
@@ -122,6 +128,7 @@
     x = within(x, stage.clientWidth - across);
     y = within(y, stage.clientHeight - down);
     picture.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
+    boxes.style.transform = picture.style.transform;
     picture.style.imageRendering = scale * devicePixelRatio >= 4 && !whole ? "pixelated" : "auto";
     const percent = Math.round(100 * scale * devicePixelRatio);
     dialog.querySelector("[data-large-zoom]").textContent = `${percent} %`;
