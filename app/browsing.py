@@ -98,11 +98,16 @@ def list_images(
 
 
 def list_images_after(
-    session: Session, collection_id: int, *, image_id: int, at_most: int
+    session: Session,
+    collection_id: int,
+    *,
+    image_id: int,
+    at_most: int,
+    chosen: Filter = EVERY_IMAGE,
 ) -> list[Image]:
     """Images by number, those after `image_id`: how a program reads all of them, in parts."""
     query = select(Image).filter_by(collection_id=collection_id, removed_at=None)
-    query = query.where(Image.id > image_id).order_by(Image.id)
+    query = query.where(Image.id > image_id, to_condition(chosen)).order_by(Image.id)
     return list(session.scalars(query.limit(at_most)))
 
 

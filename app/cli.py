@@ -61,7 +61,7 @@ from app.evaluation import (
 from app.exports.bundles import import_search, repeat_rounds
 from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import write_file
-from app.filtering import Filter, read_filter
+from app.filtering import Filter, read_filter, split_pairs
 from app.importing import (
     ImportSummary,
     find_collection,
@@ -579,8 +579,8 @@ def replay(
         raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
     if server is not None and (collection is None or labels is None or token is None):
         raise typer.BadParameter("With --server, give COLLECTION, --labels and --token too.")
-    if where and (server is not None or index is not None):
-        raise typer.BadParameter("--where needs a collection, and no --server.")
+    if where and index is not None:
+        raise typer.BadParameter("--where needs a collection: a bare index knows no more.")
 
     usual_holdout = 0.2 if server is None else 0.0  # a server's searches show every image
 
@@ -601,7 +601,9 @@ def replay(
 
     if server is not None and collection is not None and labels is not None and token is not None:
         with explained(), connect(server, token) as client:
-            oracle, collection_id = read_oracle_on_server(client, collection, labels)
+            oracle, collection_id = read_oracle_on_server(
+                client, collection, labels, where=where or ()
+            )
             with progress_of("Replaying") as advance:
                 run_replays_on_server(
                     client, collection_id, oracle, plan(oracle), out, progress=advance
@@ -812,13 +814,7 @@ def get_collection_named(session: Session, name: str) -> Collection:
 
 def read_where(session: Session, collection: Collection, where: list[str]) -> Filter:
     """The filter that KEY=VALUE options say."""
-    pairs = []
-    for given in where:
-        key, sign, value = given.partition("=")
-        if not sign:
-            raise BadInput(f"“{given}” is no filter. Write KEY=VALUE, such as month=12-2.")
-        pairs.append((key.strip(), value.strip()))
-    return read_filter(session, collection.id, pairs, person=get_local_person(session))
+    return read_filter(session, collection.id, split_pairs(where), person=get_local_person(session))
 
 
 def run_server(settings: Settings) -> None:

@@ -147,6 +147,27 @@ def pick_pairs(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(key, value.strip()) for key, value in items if _is_key(key) and value.strip()]
 
 
+def split_pairs(where: Iterable[str]) -> list[tuple[str, str]]:
+    """Keys and values of a filter that is written as KEY=VALUE, or BadInput."""
+    pairs = []
+    for given in where:
+        key, sign, value = given.partition("=")
+        if not sign:
+            raise BadInput(f"“{given}” is no filter. Write KEY=VALUE, such as month=12-2.")
+        pairs.append((key.strip(), value.strip()))
+    return pairs
+
+
+def join_pairs(chosen: Filter) -> tuple[str, ...]:
+    """A filter written as KEY=VALUE, as `take_filter` reads it again."""
+    return tuple(f"{key}={value}" for key, value in chosen.pairs)
+
+
+def take_filter(where: Iterable[str]) -> Filter:
+    """A filter that was checked when it was written down."""
+    return Filter(tuple(split_pairs(where)))
+
+
 def read_filter(
     session: Session, collection_id: int, items: Iterable[tuple[str, str]], *, person: Person
 ) -> Filter:

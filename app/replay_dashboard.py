@@ -57,6 +57,7 @@ from app.evaluation import (
     split_pool,
     write_atomically,
 )
+from app.filtering import list_image_ids, take_filter
 from app.indexing import OpenIndexes
 from app.replays import replay_folder
 from app.reporting import plural
@@ -277,12 +278,19 @@ def trace_run(
         is_among(OracleLabel.image_id, index.image_ids.tolist()),
     )
     every_row = np.sort(index.rows_of(list(session.scalars(labelled))))
+    kept_rows = None
+    if kept.settings.where:
+        chosen = take_filter(kept.settings.where)
+        kept_ids = list_image_ids(session, replay.collection_id, chosen)
+        kept_rows = np.flatnonzero(np.isin(index.image_ids, kept_ids))
+        every_row = every_row[np.isin(every_row, kept_rows)]
     if len(every_row) != kept.manifest["target_sizes"][run.target]:
         raise NotFound(
-            f"The known labels of “{run.target}” have changed since this replay, so its truth is "
+            f"The known labels of “{run.target}”, or what the replay's filter keeps, have changed "
+            "since this replay, so its truth is "
             "not known any more. Its report still stands; play it again for this page."
         )
-    pool, _ = split_pool(index.count, every_row, kept.settings.holdout, run.seed, None)
+    pool, _ = split_pool(index.count, every_row, kept.settings.holdout, run.seed, None, kept_rows)
     shown = run.shown[:rounds]
     played = retrace(
         index,
@@ -291,7 +299,7 @@ def trace_run(
         values=[np.array([NUMBERS[one] for one in text], np.int8) for text in run.values[:rounds]],
         strategy=run.strategy,
         seed=run.seed,
-        pool_rows=pool if kept.settings.holdout else None,
+        pool_rows=pool if kept.settings.holdout or kept_rows is not None else None,
     )
     return TracedRun(kept, index, every_row[np.isin(every_row, pool)], pool, played)
 

@@ -30,12 +30,15 @@ from app.api.models import (
     StepModel,
     SubmitAnswers,
     SubmittedRound,
+    Where,
 )
 from app.audit import note
 from app.browsing import list_images_after
 from app.collecting import list_collections
 from app.database import DbSession
+from app.errors import BadInput
 from app.exports.rows import Format, write_export
+from app.filtering import GRID, count_kept, cover_filter, read_filter, split_pairs
 from app.indexes import list_indexes
 from app.reporting import current_grid, list_examples, list_results, list_searches
 from app.searching import (
@@ -44,6 +47,7 @@ from app.searching import (
     Step,
     move_search,
     open_search,
+    read_search_filter,
     record_answers,
     redo,
     sit_down,
@@ -92,9 +96,14 @@ def read_images(
     collection_id: Id,
     after: Annotated[int, Query(ge=0, le=LARGEST_ID, description="The last id you have.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
+    where: Annotated[Where, Query()] = [],  # noqa: B006 - FastAPI copies it
 ) -> list[ImageModel]:
-    """The images of a collection by id; ask again from the last one until the list is empty."""
+    """The images of a collection by id; ask again from the last one until the list is empty.
+
+    With a filter, those that it keeps.
+    """
     get_collection(session, person, collection_id)
+    chosen = read_filter(session, collection_id, split_pairs(where), person=person)
     return [
         ImageModel(
             image_id=image.id,
@@ -104,7 +113,9 @@ def read_images(
             height=image.height,
             captured_at=image.captured_at,
         )
-        for image in list_images_after(session, collection_id, image_id=after, at_most=limit)
+        for image in list_images_after(
+            session, collection_id, image_id=after, at_most=limit, chosen=chosen
+        )
     ]
 
 
@@ -128,6 +139,10 @@ def post_search(
 ) -> OpenedSearch:
     """Open a search from words, example images or both; gives its first round."""
     state = request.app.state
+    chosen = read_filter(session, collection_id, split_pairs(body.where), person=person)
+    kept = count_kept(session, collection_id, chosen)
+    if chosen and not kept.count:
+        raise BadInput("No image is left with this filter. Take a part of it away.")
     search = open_search(
         session,
         person=person,
@@ -140,13 +155,17 @@ def post_search(
         image_ids=body.image_ids,
         photo_ids=[],
         embedder=body.embedder,
+        chosen=chosen,
         indexes=state.indexes,
         embedders=state.embedders,
         settings=state.settings,
         seed=body.seed,
     )
     return OpenedSearch(
-        **describe_search(session, search), round=describe_round(session, search, person)
+        **describe_search(session, search, person),
+        image_count=kept.count,
+        left_out=kept.left_out,
+        round=describe_round(session, search, person),
     )
 
 
@@ -154,7 +173,7 @@ def post_search(
 def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
     """The searches you own or answer in, the one touched last first."""
     return [
-        SearchModel(**describe_search(session, one.search))
+        SearchModel(**describe_search(session, one.search, person))
         for one in list_searches(session, person)
     ]
 
@@ -162,7 +181,8 @@ def read_searches(session: DbSession, person: SignedIn) -> list[SearchModel]:
 @router.get("/searches/{search_id}", tags=["searches"])
 def read_search(session: DbSession, person: SignedIn, search_id: Id) -> SearchModel:
     """A search that you see."""
-    return SearchModel(**describe_search(session, get_search(session, person, search_id)))
+    search = get_search(session, person, search_id)
+    return SearchModel(**describe_search(session, search, person))
 
 
 @router.post("/searches/{search_id}/move", tags=["searches"])
@@ -180,7 +200,7 @@ def post_move(
         embedders=state.embedders,
         settings=state.settings,
     )
-    return SearchModel(**describe_search(session, search))
+    return SearchModel(**describe_search(session, search, person))
 
 
 @router.get("/searches/{search_id}/round", tags=["searches"])
@@ -305,8 +325,10 @@ def read_export(
     return StreamingResponse(iter(list(lines)), media_type=MEDIA_TYPES[file_format])
 
 
-def describe_search(session: Session, search: Search) -> dict[str, Any]:
+def describe_search(session: Session, search: Search, person: Person) -> dict[str, Any]:
     """The fields of SearchModel."""
+    sight = read_sight(session, person, search.collection_id)
+    chosen = cover_filter(read_search_filter(search), sight)
     words = (example.words for example in list_examples(session, search) if example.words)
     return {
         "words": next(words, ""),
@@ -318,6 +340,7 @@ def describe_search(session: Session, search: Search) -> dict[str, Any]:
         "strategy": search.strategy,
         "round_size": search.round_size,
         "seed": search.seed,
+        "where": [f"{key}={value}" for key, value in chosen.without(GRID)],
     }
 
 
