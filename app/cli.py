@@ -79,6 +79,7 @@ from app.indexing import (
 from app.jobs import Worker
 from app.main import create_app
 from app.metadata import add_table
+from app.open_sets import bring_set, find_set
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.removing import describe_removal, find_listed, put_back_images, remove_images
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
@@ -214,7 +215,13 @@ def demo(
 @collection_app.command("add")
 def collection_add(
     name: Annotated[str, typer.Argument(help="Its name; an existing one gets what is new.")],
-    source: Annotated[Path, typer.Argument(help="A folder, searched through, or a .zip.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder, searched through, a .zip, or torchvision:SET, a labelled set such as "
+            "torchvision:OxfordIIITPet, which may also stand alone."
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -232,20 +239,21 @@ def collection_add(
 ) -> None:
     """Import images into a collection and prepare it for searching."""
     with opened() as (settings, database):
-        check_source(source, settings, labels)  # before a collection is made for it
+        name, folder, labels = find_source(name, source, labels, settings)
+        check_source(folder, settings, labels)  # before a collection is made for it
         if embedder is not None:
             fetch_embedder(embedder, settings)
         with database.session() as session:
             person = get_local_person(session)
-            collection = get_or_add_collection(session, name, source=source, person=person)
-            note(session, person, "import", f"Added images to “{collection.name}” from {source}")
+            collection = get_or_add_collection(session, name, source=folder, person=person)
+            note(session, person, "import", f"Added images to “{collection.name}” from {folder}")
             collection_id = collection.id
             first = list_wanted(session, collection_id, embedder=embedder)[0]
         with progress_of("Importing") as advance:
             summary = import_images(
                 database,
                 collection_id,
-                source,
+                folder,
                 settings=settings,
                 copy=copy,
                 labels=labels,
@@ -260,6 +268,22 @@ def collection_add(
                 )
         if not summary.imported:
             raise typer.Exit(1)
+
+
+def find_source(
+    name: str, source: str | None, labels: str | None, settings: Settings
+) -> tuple[str, Path, str | None]:
+    """The collection's name, the folder or zip to import, and its labels; a set is fetched."""
+    open_set = find_set(source if source is not None else name)
+    if open_set is None:
+        if source is None:
+            raise typer.BadParameter("Give a folder, a .zip or torchvision:SET after the name.")
+        return name, Path(source), labels
+    if labels is not None:
+        raise typer.BadParameter("The set brings its own labels: leave --labels out.")
+    with progress_of("Laying out") as advance:
+        ready = bring_set(open_set, settings, progress=advance)
+    return open_set if source is None else name, ready.folder, str(ready.labels)
 
 
 @collection_app.command("metadata")
