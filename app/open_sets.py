@@ -162,7 +162,7 @@ def _name_part(part: Mapping[str, Any]) -> str:
 
 
 def _lay_out(dataset: Any, number: int, folder: Path) -> tuple[Path, Any]:
-    """One image under its number: a link to the set's own file, or a PNG of what its arrays hold."""
+    """One image under its number: a link to the set's own file, or a PNG of its pixels."""
     file, label = _find_file(dataset, number), _find_label(dataset, number)
     if file is None or label is None:
         picture, told = dataset[number]

@@ -21,6 +21,7 @@ from app.exports.offers import FORMATS, list_offers, write_file
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render
 from app.security import Searcher, SignedIn
+from app.sensitive import read_sight
 from app.tables import Collection, Person, Search
 
 IN_MEMORY = 5_000_000  # bytes of a file before it goes to the disk
@@ -179,6 +180,7 @@ def render_exports(
         person=person,
         search=search,
         offers=list_offers(session, search),
+        sight=read_sight(session, person, search.collection_id),
         given=given,
         licences=LICENCES,
         captures=CAPTURES,
