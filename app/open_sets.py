@@ -189,7 +189,7 @@ def _find_file(dataset: Any, number: int) -> Path | None:
     folders = getattr(dataset, "all_categories", None)
     if folders:  # iNaturalist's
         at, name = dataset.index[number]
-        return Path(dataset.root) / folders[at] / name
+        return Path(str(dataset.root), folders[at], name)
     return None
 
 

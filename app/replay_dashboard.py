@@ -57,8 +57,9 @@ from app.evaluation import (
     split_pool,
     write_atomically,
 )
-from app.filtering import list_image_ids, take_filter
+from app.filtering import take_filter
 from app.indexing import OpenIndexes
+from app.oracle import list_kept_rows
 from app.replays import replay_folder
 from app.reporting import plural
 from app.settings import Settings
@@ -278,17 +279,18 @@ def trace_run(
         is_among(OracleLabel.image_id, index.image_ids.tolist()),
     )
     every_row = np.sort(index.rows_of(list(session.scalars(labelled))))
-    kept_rows = None
-    if kept.settings.where:
-        chosen = take_filter(kept.settings.where)
-        kept_ids = list_image_ids(session, replay.collection_id, chosen)
-        kept_rows = np.flatnonzero(np.isin(index.image_ids, kept_ids))
+    chosen = take_filter(kept.settings.where)
+    kept_rows = list_kept_rows(session, replay.collection_id, index.image_ids, chosen)
+    if kept_rows is not None:
         every_row = every_row[np.isin(every_row, kept_rows)]
-    if len(every_row) != kept.manifest["target_sizes"][run.target]:
+    seen = [*run.opening, *(image_id for ids in run.shown for image_id in ids)]
+    known = index.image_ids if kept_rows is None else index.image_ids[kept_rows]
+    is_changed = len(every_row) != kept.manifest["target_sizes"][run.target]
+    if is_changed or not np.isin(seen, known).all():
         raise NotFound(
-            f"The known labels of “{run.target}”, or what the replay's filter keeps, have changed "
-            "since this replay, so its truth is "
-            "not known any more. Its report still stands; play it again for this page."
+            f"The known labels of “{run.target}” have changed since this replay, or what it may "
+            "look at has, so its truth is not known any more. Its report still stands; play it "
+            "again for this page."
         )
     pool, _ = split_pool(index.count, every_row, kept.settings.holdout, run.seed, None, kept_rows)
     shown = run.shown[:rounds]
