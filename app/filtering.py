@@ -58,6 +58,7 @@ MOST_PAIRS = 400
 MOST_DEPLOYMENTS = 500  # offered as a list
 MAP_CELLS = 160  # across a map: places nearer than that are one point
 LEAST_SPAN = 0.01  # degrees of a map, about a kilometre
+CELLS_AROUND = 4  # of a grid, that a map shows at least: no finer lines than places
 LETTERS = literal_column('"C"', String)
 
 
@@ -549,7 +550,8 @@ def _draw_map(session: Session, own: ColumnElement[bool], sight: Sight) -> Map |
     if None in ends:
         return None
     south, west, north, east = (float(end or 0) for end in ends)
-    step = max(north - south, east - west, LEAST_SPAN) / MAP_CELLS
+    least = max(LEAST_SPAN, CELLS_AROUND * (sight.grid or 0))
+    step = max(north - south, east - west, least) / MAP_CELLS
     cell_y, cell_x = func.round(up / step), func.round(across / step)
     found = session.execute(
         select(func.avg(up), func.avg(across), func.count())
@@ -558,8 +560,8 @@ def _draw_map(session: Session, own: ColumnElement[bool], sight: Sight) -> Map |
         .order_by(func.count().desc(), cell_y, cell_x)
     ).all()
     shrink = max(0.2, cos(radians((south + north) / 2)))  # a degree east is shorter than one north
-    tall = max(north - south, LEAST_SPAN) * 1.3
-    wide = max(east - west, LEAST_SPAN / shrink) * 1.3
+    tall = max(north - south, least) * 1.3
+    wide = max(east - west, least / shrink) * 1.3
     tall = max(tall, wide * shrink / 2.4)  # no map is a thin strip
     wide = max(wide, tall * 1.2 / shrink)
     middle_y, middle_x = (south + north) / 2, (west + east) / 2

@@ -36,11 +36,6 @@
     else list.showModal();
   });
 
-  // The way back stays until the next images come.
-  document.addEventListener("htmx:afterSwap", () => {
-    document.querySelector("[data-hidden-notice]")?.remove();
-  });
-
   document.addEventListener("click", (event) => {
     if (event.target.closest?.('[data-do="keys"]')) list.showModal();
     else if (event.target === list) list.close(); // beside the dialog

@@ -59,8 +59,6 @@
     boxes.replaceChildren();
     const drawn = shown.querySelector("svg.boxes");
     if (drawn) boxes.append(drawn.cloneNode(true));
-    boxes.style.width = `${width}px`;
-    boxes.style.height = `${height}px`;
     whole = true;
     place();
     load(`/images/${image}/small`);
@@ -128,7 +126,9 @@
     x = within(x, stage.clientWidth - across);
     y = within(y, stage.clientHeight - down);
     picture.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
-    boxes.style.transform = picture.style.transform;
+    boxes.style.transform = `translate(${x}px, ${y}px)`; // not scaled: lines stay as thick
+    boxes.style.width = `${across}px`;
+    boxes.style.height = `${down}px`;
     picture.style.imageRendering = scale * devicePixelRatio >= 4 && !whole ? "pixelated" : "auto";
     const percent = Math.round(100 * scale * devicePixelRatio);
     dialog.querySelector("[data-large-zoom]").textContent = `${percent} %`;
