@@ -38,7 +38,14 @@ from app.access import get_search, is_in_search
 from app.deploying import folder_of, may_folders_be_labels
 from app.errors import BadInput
 from app.metadata import list_columns
-from app.sensitive import Sight, find_cells, find_sides, number_cell, read_sight
+from app.sensitive import (
+    Sight,
+    find_cells,
+    find_sides,
+    number_cell,
+    read_common_sight,
+    read_sight,
+)
 from app.tables import Answer, Deployment, GivenColumn, Image, Person, Search
 
 Pairs = tuple[tuple[str, str], ...]
@@ -170,14 +177,24 @@ def take_filter(where: Iterable[str]) -> Filter:
 
 
 def read_filter(
-    session: Session, collection_id: int, items: Iterable[tuple[str, str]], *, person: Person
+    session: Session,
+    collection_id: int,
+    items: Iterable[tuple[str, str]],
+    *,
+    person: Person,
+    is_common: bool = False,
 ) -> Filter:
-    """The filter that keys and values say, or BadInput with what is wrong."""
+    """The filter that keys and values say, or BadInput with what is wrong.
+
+    One that `is_common` tells no more of places than everybody sees, whoever makes it.
+    """
     given = list(dict.fromkeys(items))
     if len(given) > MOST_PAIRS or any("\0" in part for pair in given for part in pair):
         raise BadInput("This filter can't be read. Take parts of it away and try again.")
     known = {column.name: column for column in list_columns(session, collection_id)}
     sight = read_sight(session, person, collection_id)
+    if is_common:
+        sight = read_common_sight(session, collection_id)
     for key, value in given:
         _check(session, key, value, known, sight, collection_id, person)
     keys = [key for key, _ in given]
@@ -422,9 +439,7 @@ def _check_column(
     kind: str, column: str, value: str, known: dict[str, GivenColumn], sight: Sight
 ) -> None:
     if column in sight.columns:
-        raise BadInput(
-            f"“{column}” holds places, which are rounded for you here: filter by the map."
-        )
+        raise BadInput(f"“{column}” holds places, which are rounded here: filter by the map.")
     if column not in known:
         names = ", ".join(known) or "none"
         raise BadInput(f"No table here has a column “{column}”. Its columns: {names}.")

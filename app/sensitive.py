@@ -165,6 +165,12 @@ def read_sight(session: Session, person: Person, collection_id: int) -> Sight:
     collection = session.get_one(Collection, collection_id)
     if is_trusted(session, person, collection):
         return EXACT
+    return read_common_sight(session, collection_id)
+
+
+def read_common_sight(session: Session, collection_id: int) -> Sight:
+    """What everybody sees who sees the collection: for things that all of them share."""
+    collection = session.get_one(Collection, collection_id)
     if collection.place_grid is None:
         return Sight(trusted=False)
     columns = session.scalars(

@@ -99,7 +99,8 @@ def start(
     }
     chosen = Filter()
     try:
-        chosen = read_filter(session, collection_id, pairs, person=person)
+        # Every evaluator sees what it shows.
+        chosen = read_filter(session, collection_id, pairs, person=person, is_common=True)
         plan = ReplaySettings(
             targets=tuple(dict.fromkeys(targets)),
             strategies=tuple(dict.fromkeys(strategies)),

@@ -77,6 +77,16 @@ def test_filtered_replay_looks_at_a_part_and_says_so(pond):
     odd = {image.id for image in list_july(pond)}
     rounds = read_played(pond.app.state.settings, get_one(pond, address))[1]
     assert {i for run in rounds for shown in run.shown for i in shown} <= odd
+    # Where places are rounded, its box is of whole cells though an admin drew it: all see it.
+    with pond.app.state.database.session() as session:
+        session.get_one(Collection, pond.collection_id).place_grid = 0.1
+        for image in session.scalars(select(Image)):
+            image.latitude, image.longitude = 47.86531, 12.43174
+    box = {"south": "47.8653", "north": "47.8654", "west": "12.4317", "east": "12.4318"}
+    address = play(pond, **box)
+    for page in (pond.here, address, f"{address}/manifest.json", f"{address}/report.html"):
+        assert "47.865" not in pond.get(page).text
+    assert "south=47.85" in pond.get(address).text
 
 
 def list_july(pond):
