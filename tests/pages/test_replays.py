@@ -84,7 +84,8 @@ def test_filtered_replay_looks_at_a_part_and_says_so(pond):
             image.latitude, image.longitude = 47.86531, 12.43174
     box = {"south": "47.8653", "north": "47.8654", "west": "12.4317", "east": "12.4318"}
     address = play(pond, **box)
-    for page in (pond.here, address, f"{address}/manifest.json", f"{address}/report.html"):
+    assert "only 47.85° N–47.95° N" in pond.get(pond.here).text
+    for page in (address, f"{address}/manifest.json", f"{address}/report.html"):
         assert "47.865" not in pond.get(page).text
     assert "south=47.85" in pond.get(address).text
 
