@@ -6,6 +6,8 @@ answered as if there were no such thing. Lists ask `sees_collection` and `sees_s
 A collection is seen by everyone, by listed people or by nobody else than its maker; admins see all.
 A search is its owner's: members answer in it too, others look at it where it is open to view, and
 all of them only while they see its collection. Admins are no exception.
+
+Exact places and images of people are for trusted people: `is_trusted`.
 """
 
 import re
@@ -31,6 +33,7 @@ from app.tables import (
     Search,
     SearchMember,
     Seat,
+    TrustedPerson,
 )
 
 MOST_NAMED = 20  # searches in one sentence
@@ -85,6 +88,8 @@ def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -
         raise NotFound("There is nothing at this address.")
     ids = {name: int(value) for name, value in named.items()}
     changes = request.method not in SAFE_METHODS
+    if "image_id" in ids:
+        check_sees_people(session, person, ids["image_id"])
     if "search_id" in ids:
         search = get_search(session, person, ids["search_id"])
         request.state.looks_only = not may_answer(session, person, search)  # pages offer less
@@ -181,6 +186,15 @@ def check_sees_image(session: Session, person: Person, image_id: int) -> None:
         raise NotFound("There is no such image.")
 
 
+def check_sees_people(session: Session, person: Person, image_id: int) -> None:
+    """Refuse an image that shows people, but to those who are trusted and to who said so."""
+    image = session.get(Image, image_id)
+    if image is None or not image.shows_people or image.removed_by_id == person.id:
+        return
+    if not is_trusted(session, person, session.get_one(Collection, image.collection_id)):
+        raise NotFound("There is no such image.")
+
+
 def get_photo(session: Session, person: Person, photo_id: int) -> Photo:
     """A photo the person uploaded, or one that opened a search they see."""
     shown = select(Example.photo_id).join(Search, Search.id == Example.search_id)
@@ -219,6 +233,13 @@ def check_may_answer(session: Session, person: Person, search: Search) -> None:
 def may_open(person: Person, collection: Collection) -> bool:
     """Whether a person decides who sees a collection."""
     return person.role == "admin" or collection.made_by_id == person.id
+
+
+def is_trusted(session: Session, person: Person, collection: Collection) -> bool:
+    """Whether a person sees exact places and, if they ask, images of people."""
+    if may_open(person, collection):
+        return True
+    return session.get(TrustedPerson, (collection.id, person.id)) is not None
 
 
 def list_people_of(session: Session, collection: Collection) -> list[Person]:

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.database import Database, is_among
 from app.engine import EngineError
-from app.engine.embedders import Embedder, Floats, Pixels, load_embedder
+from app.engine.embedders import Embedder, Floats, Pixels, load_embedder, looks_at_boxes
 from app.reading import ReadImage, Refusal, writing
 from app.settings import Settings
 from app.tables import Image
@@ -89,7 +89,9 @@ def begin_embedding(
     database: Database, collection_id: int, embedder: str | None, settings: Settings
 ) -> Embedding | None:
     """What embeds while a collection's import goes on; None where the embedder can't be had."""
-    model = None if embedder is None else _load_embedder(embedder, settings)
+    # What detectors draw is brought after the images: then there is nothing to look at yet.
+    is_known = embedder is not None and not looks_at_boxes(embedder)
+    model = _load_embedder(embedder, settings) if embedder and is_known else None
     if model is None:
         return None
     with database.session() as session:

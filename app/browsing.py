@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Select, String, delete, func, literal_colu
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
+from app.detecting import list_boxes
 from app.engine.index import Integers as Rows
 from app.engine.index import VectorIndex
 from app.errors import BadInput, NotFound, RefusedPhoto
@@ -24,7 +25,7 @@ from app.indexes import choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.searching import list_left_out
 from app.settings import Settings
-from app.tables import FILE_NAME, Image, ImagePath, Person, Photo, TrayItem
+from app.tables import FILE_NAME, Box, Image, ImagePath, Person, Photo, TrayItem
 
 IMAGES_PER_PAGE = 60
 EVERY_IMAGE = Filter()
@@ -73,6 +74,7 @@ class ImageDetails:
     page: int
     previous_id: int | None
     next_id: int | None
+    boxes: list[Box]  # that a detector drew
 
 
 def list_images(
@@ -96,11 +98,16 @@ def list_images(
 
 
 def list_images_after(
-    session: Session, collection_id: int, *, image_id: int, at_most: int
+    session: Session,
+    collection_id: int,
+    *,
+    image_id: int,
+    at_most: int,
+    chosen: Filter = EVERY_IMAGE,
 ) -> list[Image]:
     """Images by number, those after `image_id`: how a program reads all of them, in parts."""
     query = select(Image).filter_by(collection_id=collection_id, removed_at=None)
-    query = query.where(Image.id > image_id).order_by(Image.id)
+    query = query.where(Image.id > image_id, to_condition(chosen)).order_by(Image.id)
     return list(session.scalars(query.limit(at_most)))
 
 
@@ -205,6 +212,7 @@ def describe_image(
         page=find_page_of(session, image, chosen=chosen),
         previous_id=session.scalar(before),
         next_id=session.scalar(after),
+        boxes=list_boxes(session, [image.id]).get(image.id, []),
     )
 
 

@@ -20,6 +20,8 @@ from app.sources import find_danger, read_table
 DESCRIPTOR = "datapackage.json"
 TABLES = ("deployments", "media", "observations")
 UNCLASSIFIED = "unclassified"  # nobody has looked yet: no label
+HUMAN = "human"
+HUMAN_NAMES = ("homo", "homo sapiens")
 NEAR_S = 1.0  # two times nearer than this are one
 
 Row = dict[str, str]
@@ -60,6 +62,7 @@ class Package:
     deployments: list[PackageDeployment]
     media: dict[str, PackageMedium]  # by path
     labels: dict[str, set[str]]  # by path: what observations say is seen
+    people: set[str]  # paths of media on which somebody is seen
     notes: tuple[str, ...]
 
 
@@ -81,12 +84,15 @@ def read_package(source: Path, settings: Settings) -> Package | None:
         if name in paths
     }
     media = _read_media(rows["media"])
-    labels, notes = _read_observations(rows.get("observations", []), rows["media"])
+    observations = rows.get("observations", [])
+    seen, notes = _read_observations(observations, rows["media"])
+    labels = {path: {_read_label(row) for row in found} - {""} for path, found in seen.items()}
     return Package(
         tables=frozenset({DESCRIPTOR, *(str(path) for path in paths.values())}),
         deployments=[_read_deployment(row) for row in rows["deployments"]],
         media=media,
         labels=labels,
+        people={path for path, found in seen.items() if any(map(_shows_people, found))},
         notes=notes,
     )
 
@@ -150,7 +156,7 @@ def _read_media(rows: list[Row]) -> dict[str, PackageMedium]:
 
 def _read_observations(
     observations: list[Row], media: list[Row]
-) -> tuple[dict[str, set[str]], tuple[str, ...]]:
+) -> tuple[dict[str, list[Row]], tuple[str, ...]]:
     """What is seen on each medium, by its path, and what there is to say of the times.
 
     An observation of an event counts for its images that have none of their own.
@@ -160,7 +166,7 @@ def _read_observations(
     of_deployment: dict[str, list[str]] = defaultdict(list)
     for row in media:
         of_deployment[row.get("deploymentID", "")].append(row.get("mediaID", ""))
-    labels: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, list[Row]] = defaultdict(list)
     seen: set[str] = set()  # media with an observation of their own
     compared, differing = 0, 0
     zones: dict[str, Counter[str]] = {"media.csv": Counter(), "observations.csv": Counter()}
@@ -173,7 +179,7 @@ def _read_observations(
             events.append(row)
             continue
         seen.add(medium)
-        labels[path_of[medium]] |= _read_label(row)
+        found[path_of[medium]].append(row)
         start, moment = _read_moment(row.get("eventStart", "")), moment_of[medium]
         if start is not None and moment is not None:
             compared += 1
@@ -185,8 +191,8 @@ def _read_observations(
         for medium in of_deployment[row.get("deploymentID", "")]:
             moment = moment_of[medium]
             if medium not in seen and moment is not None and start <= moment <= end:
-                labels[path_of[medium]] |= _read_label(row)
-    return dict(labels), tuple(_tell_times(compared, differing, zones))
+                found[path_of[medium]].append(row)
+    return dict(found), tuple(_tell_times(compared, differing, zones))
 
 
 def _tell_times(compared: int, differing: int, zones: dict[str, Counter[str]]) -> Iterator[str]:
@@ -209,10 +215,16 @@ def _tell_times(compared: int, differing: int, zones: dict[str, Counter[str]]) -
         yield f"All {compared:,} observations of single images agree with the images' times."
 
 
-def _read_label(row: Row) -> set[str]:
+def _read_label(row: Row) -> str:
+    """What an observation names; empty where nobody has looked."""
     kind = row.get("observationType", "")
     label = row.get("scientificName", "").strip() or kind.strip()
-    return {label.replace("\0", "")} if label and kind != UNCLASSIFIED else set()
+    return "" if kind == UNCLASSIFIED else label.replace("\0", "")
+
+
+def _shows_people(row: Row) -> bool:
+    name = row.get("scientificName", "").strip().lower()
+    return row.get("observationType", "").strip().lower() == HUMAN or name in HUMAN_NAMES
 
 
 def _read_degrees(text: str, most: int) -> float | None:

@@ -48,6 +48,7 @@ from app.collecting import list_collections
 from app.database import Database, open_database
 from app.deleting import empty_bin
 from app.demo.showing import prepare_demo, replay_demo
+from app.detecting import USUAL_THRESHOLD, add_detections, is_detections
 from app.embedders import EmbedderChoice, list_embedders
 from app.errors import BadInput, NoIndexYet, NotFound, RarefindError
 from app.evaluation import (
@@ -61,14 +62,14 @@ from app.exports.bundles import import_search, repeat_rounds
 from app.exports.files import sweep_exports
 from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import write_file
-from app.filtering import Filter, read_filter
+from app.filtering import Filter, read_filter, split_pairs
 from app.importing import (
     ImportSummary,
     find_collection,
     get_or_add_collection,
     import_images,
 )
-from app.indexes import list_wanted, update_indexes
+from app.indexes import list_wanted, name_with_boxes, update_indexes
 from app.indexing import (
     DEFAULT_EMBEDDER,
     OpenIndexes,
@@ -79,6 +80,7 @@ from app.indexing import (
 from app.jobs import Worker
 from app.main import create_app
 from app.metadata import add_table
+from app.open_sets import bring_set, find_set
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
 from app.removing import describe_removal, find_listed, put_back_images, remove_images
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
@@ -214,7 +216,13 @@ def demo(
 @collection_app.command("add")
 def collection_add(
     name: Annotated[str, typer.Argument(help="Its name; an existing one gets what is new.")],
-    source: Annotated[Path, typer.Argument(help="A folder, searched through, or a .zip.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder, searched through, a .zip, or torchvision:SET, a labelled set such as "
+            "torchvision:OxfordIIITPet, which may also stand alone."
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -232,20 +240,21 @@ def collection_add(
 ) -> None:
     """Import images into a collection and prepare it for searching."""
     with opened() as (settings, database):
-        check_source(source, settings, labels)  # before a collection is made for it
+        name, folder, labels = find_source(name, source, labels, settings)
+        check_source(folder, settings, labels)  # before a collection is made for it
         if embedder is not None:
             fetch_embedder(embedder, settings)
         with database.session() as session:
             person = get_local_person(session)
-            collection = get_or_add_collection(session, name, source=source, person=person)
-            note(session, person, "import", f"Added images to “{collection.name}” from {source}")
+            collection = get_or_add_collection(session, name, source=folder, person=person)
+            note(session, person, "import", f"Added images to “{collection.name}” from {folder}")
             collection_id = collection.id
             first = list_wanted(session, collection_id, embedder=embedder)[0]
         with progress_of("Importing") as advance:
             summary = import_images(
                 database,
                 collection_id,
-                source,
+                folder,
                 settings=settings,
                 copy=copy,
                 labels=labels,
@@ -262,23 +271,60 @@ def collection_add(
             raise typer.Exit(1)
 
 
+def find_source(
+    name: str, source: str | None, labels: str | None, settings: Settings
+) -> tuple[str, Path, str | None]:
+    """The collection's name, the folder or zip to import, and its labels; a set is fetched."""
+    open_set = find_set(source if source is not None else name)
+    if open_set is None:
+        if source is None:
+            raise typer.BadParameter("Give a folder, a .zip or torchvision:SET after the name.")
+        return name, Path(source), labels
+    if labels is not None:
+        raise typer.BadParameter("The set brings its own labels: leave --labels out.")
+    with progress_of("Laying out") as advance:
+        ready = bring_set(open_set, settings, progress=advance)
+    return open_set if source is None else name, ready.folder, str(ready.labels)
+
+
 @collection_app.command("metadata")
 def collection_metadata(
     name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE.csv", help="A row an image: file or sha256, and more.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="CSV with a row an image: file or sha256, and more; or MegaDetector's JSON.",
+        ),
     ],
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Of MegaDetector: boxes that are less certain count as none."
+        ),
+    ] = USUAL_THRESHOLD,
 ) -> None:
-    """Keep what a table says of the images beside them: any columns, to see, filter and export."""
-    with opened() as (_, database), database.session() as session:
-        collection = get_collection_named(session, name)
-        summary = add_table(
-            session,
-            collection.id,
-            name=file.name,
-            data=file.expanduser().read_bytes(),
-            person=get_local_person(session),
-        )
+    """Keep what a table or MegaDetector says of the images, to see, filter and export."""
+    with opened() as (settings, database):
+        data = file.expanduser().read_bytes()
+        with database.session() as session:
+            collection_id = get_collection_named(session, name).id
+            person = get_local_person(session)
+            if is_detections(file.name, data):
+                summary = add_detections(
+                    session,
+                    collection_id,
+                    name=file.name,
+                    data=data,
+                    threshold=threshold,
+                    person=person,
+                )
+            else:
+                summary = add_table(
+                    session, collection_id, name=file.name, data=data, person=person
+                )
+        if is_detections(file.name, data):
+            bring_indexes_up_to_date(database, collection_id, settings)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -467,6 +513,7 @@ def write_export_file(called: str, name: str, out: Path | None) -> None:
             indexes=OpenIndexes(settings),
             settings=settings,
             now=datetime.now(UTC),
+            person=person,
         )
         note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
         write_out(content, out)
@@ -551,8 +598,8 @@ def replay(
         raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
     if server is not None and (collection is None or labels is None or token is None):
         raise typer.BadParameter("With --server, give COLLECTION, --labels and --token too.")
-    if where and (server is not None or index is not None):
-        raise typer.BadParameter("--where needs a collection, and no --server.")
+    if where and index is not None:
+        raise typer.BadParameter("--where needs a collection: a bare index knows no more.")
 
     usual_holdout = 0.2 if server is None else 0.0  # a server's searches show every image
 
@@ -573,7 +620,9 @@ def replay(
 
     if server is not None and collection is not None and labels is not None and token is not None:
         with explained(), connect(server, token) as client:
-            oracle, collection_id = read_oracle_on_server(client, collection, labels)
+            oracle, collection_id = read_oracle_on_server(
+                client, collection, labels, where=where or ()
+            )
             with progress_of("Replaying") as advance:
                 run_replays_on_server(
                     client, collection_id, oracle, plan(oracle), out, progress=advance
@@ -610,11 +659,19 @@ def replay(
 def index_build(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
     embedder: Annotated[str, typer.Option(help="A name of “rarefind embedders”.")],
+    boxes: Annotated[
+        bool,
+        typer.Option(
+            "--boxes", help="Look at what MegaDetector drew a box around, not at whole images."
+        ),
+    ] = False,
 ) -> None:
     """Prepare a collection with one more embedder, beside those it has, or go on with that."""
     with opened() as (settings, database):
         fetch_embedder(embedder, settings)
         collection_id = get_collection_id(database, collection)
+        if boxes:
+            embedder = name_with_boxes(database, collection_id, embedder)
         with progress_of("Preparing") as advance:
             made = build_index(
                 database, collection_id, settings=settings, embedder=embedder, progress=advance
@@ -780,13 +837,7 @@ def get_collection_named(session: Session, name: str) -> Collection:
 
 def read_where(session: Session, collection: Collection, where: list[str]) -> Filter:
     """The filter that KEY=VALUE options say."""
-    pairs = []
-    for given in where:
-        key, sign, value = given.partition("=")
-        if not sign:
-            raise BadInput(f"“{given}” is no filter. Write KEY=VALUE, such as month=12-2.")
-        pairs.append((key.strip(), value.strip()))
-    return read_filter(session, collection.id, pairs, person=get_local_person(session))
+    return read_filter(session, collection.id, split_pairs(where), person=get_local_person(session))
 
 
 def run_server(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.access import sees_collection
 from app.errors import NotFound
 from app.removing import count_removed
+from app.sensitive import count_people_images
 from app.tables import (
     Collection,
     Image,
@@ -97,6 +98,7 @@ class CollectionFacts:
     refused: list[tuple[str, int]]  # reason, files
     unreadable_count: int  # left out of the current index
     removed_count: int
+    people_count: int  # hidden, because they show people
     labels_known: bool
     image_ids: list[int]  # for the mosaic
 
@@ -266,6 +268,7 @@ def describe_collection(session: Session, collection_id: int) -> CollectionFacts
         )
         or 0,
         removed_count=count_removed(session, collection_id),
+        people_count=count_people_images(session, collection_id),
         labels_known=bool(
             session.scalar(
                 select(exists().where(OracleLabel.image_id == Image.id, own).correlate(None))

@@ -5,6 +5,10 @@ the command line: `from=2026-05-01`, `hour_from=20`, `month=12-2`, `south=50.1`,
 `tag=juvenile`, `tagged=none`, `note=bait`, `is.bait=none`, `has.remark=otter`, `min.depth=3`,
 `given=none`, `answer=no:12`. All keys must hold; of one key given twice either value does. It is
 one condition of SQL, however many images there are.
+
+For people who are not shown exact places a box becomes one of whole cells of the grid, and what it
+keeps follows from the cells alone: however boxes are drawn, nothing finer can be told from them.
+The key `grid` says so; it is set here and never taken from outside.
 """
 
 import re
@@ -12,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from math import cos, radians
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +40,14 @@ from app.deploying import folder_of, may_folders_be_labels, may_see_folders
 from app.errors import BadInput
 from app.metadata import list_columns
 from app.remarks import has_image_notes, list_image_tags, standing_notes, standing_tags
+from app.sensitive import (
+    Sight,
+    find_cells,
+    find_sides,
+    number_cell,
+    read_common_sight,
+    read_sight,
+)
 from app.tables import Answer, Deployment, GivenColumn, Image, Person, Search
 
 Pairs = tuple[tuple[str, str], ...]
@@ -44,6 +57,7 @@ ONCE = (
     *("tagged", "note", "given", "answer"),
 )
 MANY = ("month", "deployment", "tag")
+GRID = "grid"  # beside a box: degrees of the cells that it is made of
 OF_COLUMNS = ("is", "has", "min", "max")
 SIDES = {"south": 90, "west": 180, "north": 90, "east": 180}
 SEASONS = ("12-2", "3-5", "6-8", "9-11")
@@ -56,6 +70,7 @@ MOST_PAIRS = 400
 MOST_DEPLOYMENTS = 500  # offered as a list
 MAP_CELLS = 160  # across a map: places nearer than that are one point
 LEAST_SPAN = 0.01  # degrees of a map, about a kilometre
+CELLS_AROUND = 4  # of a grid, that a map shows at least: no finer lines than places
 LETTERS = literal_column('"C"', String)
 
 
@@ -147,16 +162,48 @@ def pick_pairs(items: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(key, value.strip()) for key, value in items if _is_key(key) and value.strip()]
 
 
+def split_pairs(where: Iterable[str]) -> list[tuple[str, str]]:
+    """Keys and values of a filter that is written as KEY=VALUE, or BadInput."""
+    pairs = []
+    for given in where:
+        key, sign, value = given.partition("=")
+        if not sign:
+            raise BadInput(f"“{given}” is no filter. Write KEY=VALUE, such as month=12-2.")
+        pairs.append((key.strip(), value.strip()))
+    return pairs
+
+
+def join_pairs(chosen: Filter) -> tuple[str, ...]:
+    """A filter written as KEY=VALUE, as `take_filter` reads it again."""
+    return tuple(f"{key}={value}" for key, value in chosen.pairs)
+
+
+def take_filter(where: Iterable[str]) -> Filter:
+    """A filter that was checked when it was written down."""
+    return Filter(tuple(split_pairs(where)))
+
+
 def read_filter(
-    session: Session, collection_id: int, items: Iterable[tuple[str, str]], *, person: Person
+    session: Session,
+    collection_id: int,
+    items: Iterable[tuple[str, str]],
+    *,
+    person: Person,
+    is_common: bool = False,
 ) -> Filter:
-    """The filter that keys and values say, or BadInput with what is wrong."""
+    """The filter that keys and values say, or BadInput with what is wrong.
+
+    One that `is_common` tells no more of places than everybody sees, whoever makes it.
+    """
     given = list(dict.fromkeys(items))
     if len(given) > MOST_PAIRS or any("\0" in part for pair in given for part in pair):
         raise BadInput("This filter can't be read. Take parts of it away and try again.")
     known = {column.name: column for column in list_columns(session, collection_id)}
+    sight = read_sight(session, person, collection_id)
+    if is_common:
+        sight = read_common_sight(session, collection_id)
     for key, value in given:
-        _check(session, key, value, known, collection_id, person)
+        _check(session, key, value, known, sight, collection_id, person)
     named = [value for key, value in given if key == "deployment"]
     if named and not may_see_folders(session, person, collection_id):
         _check_recorded(session, collection_id, named)
@@ -174,7 +221,29 @@ def read_filter(
         raise BadInput("The box's south lies north of its north. Exchange the two.")
     if made.first("from") and made.first("to") and made.first("from") > made.first("to"):
         raise BadInput("The first day comes after the last. Exchange the two.")
-    return made
+    return cover_filter(made, sight)
+
+
+def cover_filter(chosen: Filter, sight: Sight) -> Filter:
+    """A filter as somebody may see and use it: without sides finer than the grid they are shown.
+
+    A filter that somebody else made may also look at columns that hold places; these parts go.
+    """
+    kept = [pair for pair in chosen.pairs if pair[0].partition(".")[2] not in sight.columns]
+    if sight.grid is None or not chosen.first("south"):
+        return Filter(tuple(kept))
+    south, west, north, east = (float(chosen.first(side)) for side in SIDES)
+    south, north = find_sides(south, north, sight.grid, 90)
+    if west <= east:
+        west, east = find_sides(west, east, sight.grid, 180)
+    else:  # it lies across the date line: what it leaves out shrinks
+        (west, _), (_, east) = (find_sides(side, side, sight.grid, 180) for side in (west, east))
+        if west <= east:
+            west, east = -180.0, 180.0
+    sides = {"south": south, "west": west, "north": north, "east": east}
+    pairs = [(key, _write(sides[key]) if key in sides else value) for key, value in kept]
+    pairs = [pair for pair in pairs if pair[0] != GRID]
+    return Filter((*pairs, (GRID, f"{sight.grid:g}")))
 
 
 def list_chips(session: Session, chosen: Filter) -> list[Chip]:
@@ -193,7 +262,7 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
         south, west, north, east = (float(chosen.first(side)) for side in SIDES)
         words = f"{_degrees(south, 'NS')}–{_degrees(north, 'NS')}, "
         words += f"{_degrees(west, 'EW')}–{_degrees(east, 'EW')}"
-        chips.append(Chip(words, chosen.without(*SIDES)))
+        chips.append(Chip(words, chosen.without(*SIDES, GRID)))
     for key, what in (("tagged", "a tag"), ("given", "a row in a table")):
         if chosen.first(key):
             sign = "With" if chosen.first(key) == "any" else "Without"
@@ -260,6 +329,7 @@ def describe_offer(session: Session, person: Person, collection_id: int) -> Offe
     first, last = session.execute(
         select(func.min(Image.captured_at), func.max(Image.captured_at)).where(own)
     ).one()
+    sight = read_sight(session, person, collection_id)
     name: ColumnElement[str] = func.coalesce(Deployment.name, folder_of())
     if may_folders_be_labels(session, collection_id):
         name = Deployment.name.expression
@@ -282,9 +352,9 @@ def describe_offer(session: Session, person: Person, collection_id: int) -> Offe
     return Offer(
         first_day=first.date() if first else None,
         last_day=last.date() if last else None,
-        map=_draw_map(session, own),
+        map=_draw_map(session, own, sight),
         deployments=[(one, place, count) for one, place, count in deployments],
-        columns=list_columns(session, collection_id),
+        columns=sight.list_shown(list_columns(session, collection_id)),
         tags=list_image_tags(session, collection_id),
         has_notes=has_image_notes(session, collection_id),
         searches=[(number, target) for number, target in searches],
@@ -305,13 +375,7 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
     if months := [month for value in chosen.all("month") for month in _read_months(value)]:
         parts.append(extract("month", Image.captured_at).in_(sorted(set(months))))
     if chosen.first("south"):
-        south, west, north, east = (float(chosen.first(side)) for side in SIDES)
-        parts.append(Image.latitude.between(south, north))
-        parts.append(
-            Image.longitude.between(west, east)
-            if west <= east  # else it lies across the date line
-            else or_(Image.longitude >= west, Image.longitude <= east)
-        )
+        parts.append(_is_in_box(chosen))
     if names := chosen.all("deployment"):
         parts.append(deployment_of().in_(names))
     if rows := chosen.first("given"):
@@ -321,6 +385,21 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
     parts += _remark_conditions(chosen)
     parts += _column_conditions(chosen)
     return and_(*parts) if parts else literal_column("true")
+
+
+def _is_in_box(chosen: Filter) -> ColumnElement[bool]:
+    south, west, north, east = (float(chosen.first(side)) for side in SIDES)
+    up: ColumnElement[Any] = Image.latitude.expression
+    across: ColumnElement[Any] = Image.longitude.expression
+    is_across_date_line = west > east
+    if chosen.first(GRID):
+        grid = float(chosen.first(GRID))
+        up, across = number_cell(up, grid), number_cell(across, grid)
+        south, north = find_cells(south, north, grid)
+        west, east = find_cells(west, east, grid)
+    return up.between(south, north) & (
+        or_(across >= west, across <= east) if is_across_date_line else across.between(west, east)
+    )
 
 
 def deployment_of() -> ColumnElement[str]:
@@ -339,6 +418,7 @@ def _check(
     key: str,
     value: str,
     known: dict[str, GivenColumn],
+    sight: Sight,
     collection_id: int,
     person: Person,
 ) -> None:
@@ -349,7 +429,7 @@ def _check(
             f"of a table {', '.join(f'{one}.NAME' for one in OF_COLUMNS)}."
         )
     if column:
-        _check_column(kind, column, value, known)
+        _check_column(kind, column, value, known, sight)
     elif key in ("from", "to"):
         _read_day(value)
     elif key in ("hour_from", "hour_to"):
@@ -380,7 +460,11 @@ def _check_recorded(session: Session, collection_id: int, names: list[str]) -> N
             raise BadInput(f"No deployment “{name}” is recorded in this collection.")
 
 
-def _check_column(kind: str, column: str, value: str, known: dict[str, GivenColumn]) -> None:
+def _check_column(
+    kind: str, column: str, value: str, known: dict[str, GivenColumn], sight: Sight
+) -> None:
+    if column in sight.columns:
+        raise BadInput(f"“{column}” holds places, which are rounded here: filter by the map.")
     if column not in known:
         names = ", ".join(known) or "none"
         raise BadInput(f"No table here has a column “{column}”. Its columns: {names}.")
@@ -437,6 +521,10 @@ def _name_months(text: str) -> str:
 def _name_day(text: str) -> str:
     day = date.fromisoformat(text)
     return f"{day.day} {day:%b} {day.year}"
+
+
+def _write(degrees: float) -> str:
+    return f"{degrees:.5f}".rstrip("0").rstrip(".")
 
 
 def _degrees(value: float, signs: str) -> str:
@@ -512,30 +600,27 @@ def _is_answered(answer: str) -> ColumnElement[bool]:
 # --- The map ------------------------------------------------------------------------------------
 
 
-def _draw_map(session: Session, own: ColumnElement[bool]) -> Map | None:
+def _draw_map(session: Session, own: ColumnElement[bool], sight: Sight) -> Map | None:
     placed = own & Image.latitude.is_not(None) & Image.longitude.is_not(None)
+    up, across = (sight.in_sql(one.expression) for one in (Image.latitude, Image.longitude))
     ends = session.execute(
-        select(
-            func.min(Image.latitude),
-            func.min(Image.longitude),
-            func.max(Image.latitude),
-            func.max(Image.longitude),
-        ).where(placed)
+        select(func.min(up), func.min(across), func.max(up), func.max(across)).where(placed)
     ).one()
     if None in ends:
         return None
     south, west, north, east = (float(end or 0) for end in ends)
-    step = max(north - south, east - west, LEAST_SPAN) / MAP_CELLS
-    cell_y, cell_x = func.round(Image.latitude / step), func.round(Image.longitude / step)
+    least = max(LEAST_SPAN, CELLS_AROUND * (sight.grid or 0))
+    step = max(north - south, east - west, least) / MAP_CELLS
+    cell_y, cell_x = func.round(up / step), func.round(across / step)
     found = session.execute(
-        select(func.avg(Image.latitude), func.avg(Image.longitude), func.count())
+        select(func.avg(up), func.avg(across), func.count())
         .where(placed)
         .group_by(cell_y, cell_x)
         .order_by(func.count().desc(), cell_y, cell_x)
     ).all()
     shrink = max(0.2, cos(radians((south + north) / 2)))  # a degree east is shorter than one north
-    tall = max(north - south, LEAST_SPAN) * 1.3
-    wide = max(east - west, LEAST_SPAN / shrink) * 1.3
+    tall = max(north - south, least) * 1.3
+    wide = max(east - west, least / shrink) * 1.3
     tall = max(tall, wide * shrink / 2.4)  # no map is a thin strip
     wide = max(wide, tall * 1.2 / shrink)
     middle_y, middle_x = (south + north) / 2, (west + east) / 2

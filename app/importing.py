@@ -46,6 +46,7 @@ from app.reading import (
     thumbnail_path,
     write_whole,
 )
+from app.sensitive import hide_people
 from app.settings import Settings
 from app.sources import (
     Labels,
@@ -222,6 +223,7 @@ def import_images(
                 if package is not None:
                     _record_package(session, collection_id, package)
                 join_by_folder(session, collection_id)
+                hidden = _hide_people(session, collection_id, package) if package else 0
             labelled, unmatched = _record_labels(database, tally.collection_id, listing, given)
             if package is not None and labels is None:
                 unmatched = []  # of media that are not here, and listed as such
@@ -248,7 +250,11 @@ def import_images(
         labelled=labelled,
         unmatched_labels=len(unmatched),
         unmatched_examples=tuple(unmatched[:EXAMPLES]),
-        notes=(*(given.notes if given else ()), *(package.notes if package else ())),
+        notes=(
+            *(given.notes if given else ()),
+            *(package.notes if package else ()),
+            *_tell_hidden(hidden),
+        ),
     )
 
 
@@ -636,6 +642,19 @@ def _record_package(session: Session, collection_id: int, package: Package) -> N
                 }
             )
             .execution_options(synchronize_session=False)
+        )
+
+
+def _hide_people(session: Session, collection_id: int, package: Package) -> int:
+    image_ids = _find_images(session, collection_id, sorted(package.people))
+    return hide_people(session, collection_id, list(image_ids.values()))
+
+
+def _tell_hidden(count: int) -> Iterator[str]:
+    if count:
+        yield (
+            f"{count:,} image{'s' if count > 1 else ''} on which observations say there are people "
+            "are hidden: only people who are trusted with such images see them."
         )
 
 

@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 
 from app.access import sees_collection
 from app.database import Database
+from app.detecting import has_boxes
 from app.embedders import EmbedderChoice, list_embedders
 from app.engine.combined import combine_vectors, place_in_part
-from app.engine.embedders import EMBEDDERS, Floats
+from app.engine.embedders import BOXES, EMBEDDERS, Floats, looks_at_boxes
 from app.engine.words import embed_words as embed_in_prompts
 from app.errors import BadInput, NoIndexYet, NoWords
 from app.indexing import (
@@ -31,6 +32,7 @@ from app.settings import Settings
 from app.tables import Collection, ImageIndex, Person, Photo
 
 MAX_WORDS_LENGTH = 300
+LOOKS_AT_BOXES = "Looks at what the detector drew a box around, else at the whole image."
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,29 @@ def list_more_embedders(
     """The embedders that the collection has no index by yet, as the register orders them."""
     known = {row.embedder for row in _list_newest(session, collection_id, "ready")}
     return [choice for choice in list_embedders(session, settings) if choice.name not in known]
+
+
+def list_box_embedders(session: Session, collection_id: int, settings: Settings) -> list[str]:
+    """By which embedders an index can look at boxes: those at hand, where there are boxes."""
+    if not has_boxes(session, collection_id):
+        return []
+    rows = _list_newest(session, collection_id, "ready", "building")
+    done = {row.embedder for row in rows}
+    apart = [row.embedder for row in rows if row.first_part_id is None]
+    names = [name for name in apart if not looks_at_boxes(name)]
+    names += [one.name for one in list_embedders(session, settings) if one.is_on_disk]
+    return [name for name in dict.fromkeys(names) if name + BOXES not in done]
+
+
+def name_with_boxes(database: Database, collection_id: int, embedder: str) -> str:
+    """The name of an index that looks at boxes, or a sentence that there are none."""
+    with database.session() as session:
+        if not has_boxes(session, collection_id):
+            raise BadInput(
+                "No detector drew a box on an image of this collection yet. Bring MegaDetector's "
+                "JSON first: rarefind collection metadata COLLECTION FILE.json."
+            )
+    return embedder.removesuffix(BOXES) + BOXES
 
 
 def choose_index(
@@ -248,8 +273,11 @@ def _list_parts(session: Session, row: ImageIndex) -> list[ImageIndex]:
 def _summarise(row: ImageIndex) -> str:
     if row.first_part_id is not None:
         return "Two kinds of likeness counted half and half."
-    entry = EMBEDDERS.get(row.embedder)
-    return entry.summary if entry else ""
+    entry = EMBEDDERS.get(row.embedder.removesuffix(BOXES))
+    summary = entry.summary if entry else ""
+    if looks_at_boxes(row.embedder):
+        summary = f"{LOOKS_AT_BOXES} {summary}".strip()
+    return summary
 
 
 def _say_no_words(embedder: str, choices: list[IndexChoice]) -> str:

@@ -25,10 +25,18 @@ from sqlalchemy.orm import Session
 
 from app import ahead
 from app.database import INDEX_LOCK, Database, is_among
+from app.detecting import find_areas
 from app.engine import EngineError
 from app.engine import combined as engine_combined
 from app.engine import index as engine_index
-from app.engine.embedders import Embedder, Floats, Pixels, gather_files, load_embedder
+from app.engine.embedders import (
+    Embedder,
+    Floats,
+    Pixels,
+    gather_files,
+    load_embedder,
+    looks_at_boxes,
+)
 from app.engine.embedders.weights import UnknownEmbedder, WeightsMissing
 from app.engine.index import VECTORS, VectorIndex, open_index, read_manifest
 from app.errors import (
@@ -511,6 +519,7 @@ def _is_complete(session: Session, collection_id: int, model: Embedder, settings
     }
     known = np.sort(np.concatenate([index.image_ids, np.array(list(left_out), dtype=np.int64)]))
     is_back = any(left_out.values())  # the disk that was away is connected again
+    is_back = is_back or bool(_list_boxed_since(session, row))
     return not is_back and np.array_equal(known, _list_image_ids(session, collection_id))
 
 
@@ -525,6 +534,18 @@ def _find_previous(
             row.state = "failed"
             row.problem = str(error)
     return None
+
+
+def _list_boxed_since(session: Session, row: ImageIndex) -> list[int]:
+    """Images whose boxes changed since an index that looks at them was begun."""
+    if not looks_at_boxes(row.embedder):
+        return []
+    query = select(Image.id).where(
+        Image.collection_id == row.collection_id,
+        Image.removed_at.is_(None),
+        Image.boxed_at > row.started_at,
+    )
+    return list(session.scalars(query))
 
 
 def _open_ready(row: ImageIndex, settings: Settings, *, verify: bool = False) -> VectorIndex:
@@ -606,7 +627,7 @@ def _embed_missing(
     yield done
     if done == len(image_ids):
         return
-    originals = _read_originals(database, image_ids[done:])
+    originals = _read_originals(database, image_ids[done:], in_boxes=looks_at_boxes(row.embedder))
     nothing = np.zeros(row.dimension, np.float32)
     chunk: list[Floats] = []
     refused: dict[int, Refusal] = {}
@@ -663,8 +684,9 @@ def _lay_out(database: Database, row: ImageIndex, model: Embedder, settings: Set
         wanted = _list_image_ids(session, row.collection_id)
         previous = _find_previous(session, row.collection_id, model, settings)
         earlier = np.empty(0, np.int64) if previous is None else previous[1].image_ids
-        rows = np.flatnonzero(np.isin(earlier, wanted))
-        new = wanted[~np.isin(wanted, earlier)]
+        boxed = [] if previous is None else _list_boxed_since(session, previous[0])
+        rows = np.flatnonzero(np.isin(earlier, wanted) & ~np.isin(earlier, boxed))
+        new = wanted[~np.isin(wanted, earlier[rows])]
         path = ahead.path_of(settings, row.collection_id, model.revision)
         places = ahead.find_vectors(session, path, new, model.dimension)
     is_made = places >= 0
@@ -704,14 +726,17 @@ def _write_rows(path: Path, start: int, vectors: Floats) -> None:
         os.fsync(file.fileno())
 
 
-def _read_originals(database: Database, image_ids: ImageIds) -> Iterator[Original]:
-    """Where the files of the images are, in order."""
+def _read_originals(
+    database: Database, image_ids: ImageIds, *, in_boxes: bool
+) -> Iterator[Original]:
+    """Where the files of the images are, in order; with what a detector drew a box around."""
     for start in range(0, len(image_ids), 1_000):
         some = image_ids[start : start + 1_000].tolist()
         with database.session() as session:
             query = select(Image.id, Image.file, Image.size_bytes).where(is_among(Image.id, some))
+            areas = find_areas(session, some) if in_boxes else {}
             found = {
-                image_id: Original(file, size_bytes)
+                image_id: Original(file, size_bytes, areas.get(image_id))
                 for image_id, file, size_bytes in session.execute(query)
             }
         yield from (found[image_id] for image_id in some)

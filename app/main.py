@@ -32,6 +32,7 @@ from app.pages import (
     deployments,
     exporting,
     filters,
+    guarding,
     home,
     images,
     indexes,
@@ -100,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
-        *(metadata, filters, deployments, remarks),
+        *(metadata, filters, deployments, remarks, guarding),
         *(browse, images, searches, reviewing, dashboard, exporting, overview, work),
     )
     seen = [Depends(refuse_unseen)]

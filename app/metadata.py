@@ -8,7 +8,7 @@ not kept: those belong to the oracle, and no search may show them.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
 from typing import Any
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import note
 from app.errors import LabelsNotUsable, NotFound
+from app.sensitive import may_hold_places
 from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_files, read_table
 from app.tables import (
     Collection,
@@ -87,10 +88,26 @@ def add_table(
 
     One of the same name takes the place of the one before, with its list of unmatched rows.
     """
-    collection = session.get_one(Collection, collection_id, with_for_update=True)
     header, rows, notes = read_table(data, name)
     header = [column.strip() for column in header]
     _check_header(header, name)
+    summary, _ = add_rows(
+        session, collection_id, name=name, header=header, rows=rows, person=person
+    )
+    return replace(summary, notes=[*notes, *summary.notes])
+
+
+def add_rows(
+    session: Session,
+    collection_id: int,
+    *,
+    name: str,
+    header: list[str],
+    rows: Rows,
+    person: Person,
+) -> tuple[TableSummary, dict[int, int]]:
+    """Keep rows with a checked header; what came of them, and the line about each image."""
+    collection = session.get_one(Collection, collection_id, with_for_update=True)
     in_small = [column.lower() for column in header]
     keys = {*NAME_COLUMNS, *HASH_COLUMNS}
     hidden = [i for i, column in enumerate(in_small) if column in HIDDEN_COLUMNS]
@@ -130,14 +147,14 @@ def add_table(
         )
     what = f"Added the table {name} to “{collection.name}”"
     note(session, person, "import", what, collection=collection)
-    said = list(notes)
+    said = []
     if hidden:
         names = ", ".join(header[i] for i in hidden)
         said.append(
             f"Not kept: {names}. Known labels stay hidden in searches; give them as known labels "
             "when the images are added."
         )
-    return TableSummary(
+    summary = TableSummary(
         name=name,
         rows=len(rows),
         images=len(values),
@@ -147,6 +164,7 @@ def add_table(
         unmatched_examples=[f"line {line}, {about}: {why}" for line, about, why in unmatched[:3]],
         notes=said,
     )
+    return summary, {image_id: line for image_id, (line, _) in rows_of.items()}
 
 
 def list_columns(session: Session, collection_id: int) -> list[GivenColumn]:
@@ -193,6 +211,21 @@ def forget_column(session: Session, collection_id: int, name: str, *, person: Pe
     session.delete(column)
     what = f"Took the column {name} away from “{collection.name}”"
     note(session, person, "delete", what, collection=collection)
+
+
+def mark_column(
+    session: Session, collection_id: int, name: str, *, holds_place: bool, person: Person
+) -> None:
+    """Say whether a column holds places, which are not shown to everyone."""
+    collection = session.get_one(Collection, collection_id, with_for_update=True)
+    column = session.get(GivenColumn, (collection_id, name))
+    if column is None:
+        raise NotFound("There is no such column. Somebody may have taken it away.")
+    if column.holds_place != holds_place:
+        column.holds_place = holds_place
+        is_what = "holds places" if holds_place else "holds no places"
+        what = f"Said that the column {name} of “{collection.name}” {is_what}"
+        note(session, person, "share", what, collection=collection)
 
 
 def _check_header(header: list[str], name: str) -> None:
@@ -297,7 +330,12 @@ def _keep_columns(session: Session, collection_id: int, kinds: dict[str, str]) -
         column = known.get(name)
         if column is None:
             column = GivenColumn(
-                collection_id=collection_id, name=name, kind=kind, position=len(known), choices=[]
+                collection_id=collection_id,
+                name=name,
+                kind=kind,
+                position=len(known),
+                choices=[],
+                holds_place=may_hold_places(name),
             )
             known[name] = column
             session.add(column)

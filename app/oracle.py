@@ -109,11 +109,16 @@ def read_oracle_of(
         known = {found.path: found.image_id for found in session.execute(paths)}
         known |= {path: image_id for image_id, path in named.items()}
         labelled, groups = read_labels_file(labels, known, group)
-    kept_rows = None
-    if chosen:
-        kept = np.isin(image_ids, list_image_ids(session, collection.id, chosen))
-        kept_rows = np.flatnonzero(kept)
+    kept_rows = list_kept_rows(session, collection.id, image_ids, chosen)
     return make_oracle(collection.name, image_ids, names, labelled, groups, kept_rows), folder
+
+
+def list_kept_rows(
+    session: Session, collection_id: int, image_ids: Integers, chosen: Filter | None
+) -> Integers | None:
+    """The rows of an index that a filter keeps, without removed images; None for all of them."""
+    kept = np.isin(image_ids, list_image_ids(session, collection_id, chosen or Filter()))
+    return None if kept.all() else np.flatnonzero(kept)
 
 
 def make_oracle(

@@ -6,7 +6,9 @@ Like `reading.py`, whose decoder it uses, it does not import the database.
 import io
 import warnings
 from dataclasses import dataclass
+from math import ceil, floor
 from pathlib import Path
+from typing import BinaryIO
 
 import PIL.Image
 
@@ -14,15 +16,22 @@ from app.engine.embedders import Pixels, Preparation
 from app.reading import (
     DAMAGED,
     EXTENSIONS,
+    LEAST_DECODED,
     NOT_READABLE,
+    REDUCTIONS,
+    SPARE_SCALE,
     Refusal,
     check_signature,
     check_size,
+    decode,
     decode_for,
+    is_jpeg,
     read_metadata,
+    reduce_size,
 )
 
 GONE = "Its original is gone."
+WHOLE = 1e-6  # a pixel that a rounding alone reaches into is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,8 @@ class Original:
 
     file: str
     size_bytes: int
+    # What is looked at of it: left, top, right, bottom, as shares of the upright picture.
+    area: tuple[float, float, float, float] | None = None
 
 
 def prepare_files(
@@ -63,5 +74,28 @@ def _prepare_file(original: Original, prepare: Preparation, max_megapixels: floa
         with PIL.Image.open(stream, formats=list(EXTENSIONS)) as opened:
             check_size(*opened.size, max_megapixels)
             orientation, _ = read_metadata(opened)
+            if original.area is not None:
+                return prepare(_cut(original.area, prepare, opened, stream, orientation))
             picture, make_pixels = decode_for(prepare, opened, stream, orientation)
     return make_pixels(picture)
+
+
+def _cut(
+    area: tuple[float, float, float, float],
+    prepare: Preparation,
+    opened: PIL.Image.Image,
+    stream: BinaryIO,
+    orientation: int,
+) -> PIL.Image.Image:
+    """A part of the upright picture, of a large JPEG decoded smaller as far as that is enough."""
+    left, top, right, bottom = area
+    width, height = opened.size
+    across, down = (height, width) if orientation >= 5 else (width, height)
+    shorter = min((right - left) * across, (bottom - top) * down)
+    enough = max(SPARE_SCALE * prepare.resize_side, LEAST_DECODED)
+    fitting = [by for by in REDUCTIONS if shorter >= by * enough]
+    by = max(fitting) if fitting and is_jpeg(opened) else 1
+    picture = decode(opened, stream, orientation, reduce_size((width, height), by))
+    x, y = floor(left * picture.width + WHOLE), floor(top * picture.height + WHOLE)
+    last_x, last_y = ceil(right * picture.width - WHOLE), ceil(bottom * picture.height - WHOLE)
+    return picture.crop((x, y, max(x + 1, last_x), max(y + 1, last_y)))

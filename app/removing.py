@@ -20,6 +20,8 @@ from app.tables import Answer, Collection, Image, ImagePath, Person, TrayItem
 
 IMAGES_PER_PAGE = 60
 NAMED = 5  # of a list's names that no image has
+# Images of people are removed too, but put back elsewhere: app/sensitive.py.
+_SHOWS_NOBODY = Image.shows_people.is_not(True)
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def put_back_images(
         .where(
             Image.collection_id == collection_id,
             Image.removed_at.is_not(None),
+            _SHOWS_NOBODY,
             is_among(Image.id, list(image_ids)),
         )
         .values(removed_at=None, removed_by_id=None)
@@ -119,7 +122,7 @@ def list_removed(session: Session, collection_id: int, *, page: int) -> RemovedP
     page = min(max(1, page), pages)
     query = (
         select(Image)
-        .where(Image.collection_id == collection_id, Image.removed_at.is_not(None))
+        .where(Image.collection_id == collection_id, Image.removed_at.is_not(None), _SHOWS_NOBODY)
         .order_by(Image.removed_at.desc(), Image.path, Image.id)
         .limit(IMAGES_PER_PAGE)
         .offset((page - 1) * IMAGES_PER_PAGE)
@@ -130,7 +133,7 @@ def list_removed(session: Session, collection_id: int, *, page: int) -> RemovedP
 def count_removed(session: Session, collection_id: int) -> int:
     """How many images of the collection are removed."""
     query = select(func.count()).where(
-        Image.collection_id == collection_id, Image.removed_at.is_not(None)
+        Image.collection_id == collection_id, Image.removed_at.is_not(None), _SHOWS_NOBODY
     )
     return session.scalar(query) or 0
 

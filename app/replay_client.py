@@ -7,10 +7,11 @@ a client has no vectors, so coverage and F1 stay empty: play the same seeds offl
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx2
 import numpy as np
@@ -58,20 +59,26 @@ def connect(server: str, token: str) -> Iterator[Client]:
         yield client
 
 
-def read_oracle_on_server(client: Client, name: str, labels: Path) -> tuple[Oracle, int]:
-    """The oracle of a collection of the server, from a labels file; and the collection's id."""
+def read_oracle_on_server(
+    client: Client, name: str, labels: Path, *, where: Sequence[str] = ()
+) -> tuple[Oracle, int]:
+    """The oracle of a collection of the server, from a labels file; and the collection's id.
+
+    With a filter (`where`, as KEY=VALUE) it knows of the images alone that the filter keeps.
+    """
     collections = _ask(client, "GET", "/api/v1/collections")
     known = {one["name"]: one["collection_id"] for one in collections}
     if name not in known:
         raise NotFound(f"The server has no collection “{name}”. It has: {', '.join(known)}.")
-    paths: dict[int, str] = {}
-    address = f"/api/v1/collections/{known[name]}/images"
-    while images := _ask(client, "GET", f"{address}?after={max(paths, default=0)}"):
-        paths |= {image["image_id"]: image["path"] for image in images}
+    paths = _read_paths(client, known[name], ())
     labelled, _ = read_labels_file(labels, {path: i for i, path in paths.items()}, None)
     image_ids = np.array(sorted(paths), dtype=np.int64)
     names = [paths[image_id] for image_id in image_ids.tolist()]
-    return make_oracle(name, image_ids, names, labelled, {}), known[name]
+    kept_rows = None
+    if where:
+        kept = _read_paths(client, known[name], where)
+        kept_rows = np.flatnonzero(np.isin(image_ids, list(kept)))
+    return make_oracle(name, image_ids, names, labelled, {}, kept_rows), known[name]
 
 
 def run_replays_on_server(
@@ -120,6 +127,7 @@ def play_run_on_server(
         "strategy": strategy,
         "round_size": settings.size,
         "seed": seed,
+        "where": list(settings.where),
     }
     started = time.perf_counter()
     search = _ask(client, "POST", f"/api/v1/collections/{collection_id}/searches", opened)
@@ -172,6 +180,18 @@ def play_run_on_server(
         wait_ms = 1_000 * (time.perf_counter() - started)
         grid = submitted["round"]
     return played
+
+
+def _read_paths(client: Client, collection_id: int, where: Sequence[str]) -> dict[int, str]:
+    """The path of every image that a filter keeps, by its number."""
+    paths: dict[int, str] = {}
+    address = f"/api/v1/collections/{collection_id}/images"
+    while True:
+        query = [("after", max(paths, default=0)), *(("where", one) for one in where)]
+        images = _ask(client, "GET", f"{address}?{urlencode(query)}")
+        if not images:
+            return paths
+        paths |= {image["image_id"]: image["path"] for image in images}
 
 
 def _ask(client: Client, method: str, address: str, body: dict[str, Any] | None = None) -> Any:

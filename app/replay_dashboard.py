@@ -57,7 +57,9 @@ from app.evaluation import (
     split_pool,
     write_atomically,
 )
+from app.filtering import take_filter
 from app.indexing import OpenIndexes
+from app.oracle import list_kept_rows
 from app.replays import replay_folder
 from app.reporting import plural
 from app.settings import Settings
@@ -277,12 +279,20 @@ def trace_run(
         is_among(OracleLabel.image_id, index.image_ids.tolist()),
     )
     every_row = np.sort(index.rows_of(list(session.scalars(labelled))))
-    if len(every_row) != kept.manifest["target_sizes"][run.target]:
+    chosen = take_filter(kept.settings.where)
+    kept_rows = list_kept_rows(session, replay.collection_id, index.image_ids, chosen)
+    if kept_rows is not None:
+        every_row = every_row[np.isin(every_row, kept_rows)]
+    seen = [*run.opening, *(image_id for ids in run.shown for image_id in ids)]
+    known = index.image_ids if kept_rows is None else index.image_ids[kept_rows]
+    is_changed = len(every_row) != kept.manifest["target_sizes"][run.target]
+    if is_changed or not np.isin(seen, known).all():
         raise NotFound(
-            f"The known labels of “{run.target}” have changed since this replay, so its truth is "
-            "not known any more. Its report still stands; play it again for this page."
+            f"The known labels of “{run.target}” have changed since this replay, or what it may "
+            "look at has, so its truth is not known any more. Its report still stands; play it "
+            "again for this page."
         )
-    pool, _ = split_pool(index.count, every_row, kept.settings.holdout, run.seed, None)
+    pool, _ = split_pool(index.count, every_row, kept.settings.holdout, run.seed, None, kept_rows)
     shown = run.shown[:rounds]
     played = retrace(
         index,
@@ -291,7 +301,7 @@ def trace_run(
         values=[np.array([NUMBERS[one] for one in text], np.int8) for text in run.values[:rounds]],
         strategy=run.strategy,
         seed=run.seed,
-        pool_rows=pool if kept.settings.holdout else None,
+        pool_rows=pool if kept.settings.holdout or kept_rows is not None else None,
     )
     return TracedRun(kept, index, every_row[np.isin(every_row, pool)], pool, played)
 

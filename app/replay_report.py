@@ -186,11 +186,12 @@ def write_report(
 def find_thumbnails(
     session: Session, image_ids: list[int], *, settings: Settings
 ) -> dict[int, Path]:
-    """The small renditions of images of a collection; those that are lost are left out."""
+    """The small renditions of images; those that are lost, or show people, are left out."""
     found = {}
     for start in range(0, len(image_ids), IMAGES_AT_A_TIME):
         some = image_ids[start : start + IMAGES_AT_A_TIME]
-        for image in session.scalars(select(Image).where(Image.id.in_(some))):
+        seen = select(Image).where(Image.id.in_(some), Image.shows_people.is_not(True))
+        for image in session.scalars(seen):
             with suppress(NotFound):
                 found[image.id] = get_thumbnail(image, SMALL, settings=settings)
     return found

@@ -29,6 +29,7 @@ from app.evaluation import (
     read_replay,
     run_replays,
 )
+from app.filtering import take_filter
 from app.oracle import read_oracle_of
 from app.replay_report import find_thumbnails, write_report
 from app.settings import Settings
@@ -84,7 +85,8 @@ def start_replay(
             f"That would be {run_count} runs; at most {MOST_RUNS} are played here. Choose fewer "
             "targets or strategies, or use “rarefind replay”, which plays several at a time."
         )
-    oracle, _ = read_oracle_of(session, collection, settings=settings)
+    chosen = take_filter(plan.where)
+    oracle, _ = read_oracle_of(session, collection, settings=settings, chosen=chosen)
     check_replay(oracle, plan)
     made = Replay(
         collection_id=collection.id,
@@ -229,7 +231,8 @@ def _play(
 ) -> None:
     try:
         with database.session() as session:
-            oracle, folder = read_oracle_of(session, collection, settings=settings)
+            chosen = take_filter(plan.where)
+            oracle, folder = read_oracle_of(session, collection, settings=settings, chosen=chosen)
         out = replay_folder(settings, replay_id)
         tell = partial(_tell, database, replay_id, go_on)
         run_replays(oracle, folder, plan, out, progress=tell)

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from app.access import is_in_search, sees_search
+from app.detecting import list_boxes
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
@@ -43,6 +44,7 @@ from app.seats import find_seat, is_shared, list_held, list_here, list_standing,
 from app.tables import (
     Action,
     Answer,
+    Box,
     Detour,
     Example,
     Image,
@@ -91,6 +93,7 @@ class Card:
     reason_sentence: str
     score: float
     probability: float | None
+    boxes: list[Box]  # that a detector drew
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class Explanation:
     answers: list[AnswerEvent]
     nearest_positives: list[tuple[int, float]]  # image id, similarity
     nearest_negatives: list[tuple[int, float]]
+    boxes: list[Box]
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,7 @@ class ResultCard:
     score: float | None  # by the head of the current round
     probability: float | None
     remarks: Remarks
+    boxes: list[Box]
 
 
 @dataclass(frozen=True)
@@ -239,6 +244,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
     ).all()
     answers = read_current_answers(session, search)
     reasons = read_reasons(session, search, [image.id for _, image in shown])
+    boxes = list_boxes(session, [image.id for _, image in shown])
     shared = is_shared(session, search)
     elsewhere: set[int] = set()
     if shared:
@@ -267,6 +273,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
                 reason_sentence=REASON_SENTENCES[place.reason],
                 score=place.score,
                 probability=place.probability,
+                boxes=boxes.get(image.id, []),
             )
             for place, image in shown
             if image.id not in elsewhere
@@ -401,6 +408,7 @@ def explain_image(
         answers=_list_answer_events(session, search, image_id),
         nearest_positives=nearest_positives,
         nearest_negatives=nearest_negatives,
+        boxes=list_boxes(session, [image_id]).get(image_id, []),
     )
 
 
@@ -457,6 +465,7 @@ def describe_images(
         pairs = zip(scores.tolist(), probabilities(scores).tolist(), strict=True)
         figures = dict(zip(held.tolist(), pairs, strict=True))
     remarks = read_remarks_of_images(session, image_ids)
+    boxes = list_boxes(session, image_ids)
     cards = []
     for image_id in image_ids:
         image, event = images[image_id], events.get(image_id)
@@ -475,6 +484,7 @@ def describe_images(
                 score=score,
                 probability=probability,
                 remarks=remarks.get(image_id, Remarks()),
+                boxes=boxes.get(image_id, []),
             )
         )
     return cards
@@ -499,6 +509,14 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
         select(Answer).where(Answer.action_id.in_(given)).order_by(Answer.id)
     ):
         given[answer.action_id].append((answer.image_id, answer.value))
+    # Images of people are not even named here; the steps are.
+    hidden = set(
+        session.scalars(
+            select(Image.id).where(
+                Image.collection_id == search.collection_id, Image.shows_people.is_(True)
+            )
+        )
+    )
     standing = list_standing_steps(session, search)
     opened_with = _name_opening(list_examples(session, search))
     events = [
@@ -507,7 +525,7 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
             who=name,
             kind=action.kind,
             round_number=number,
-            images=given[action.id],
+            images=[pair for pair in given[action.id] if pair[0] not in hidden],
             sentence=_tell(action, number, given[action.id], opened_with),
             taken_back=action.kind in UNDOABLE and action.id not in standing,
         )

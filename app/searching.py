@@ -44,10 +44,11 @@ from app.errors import (
     NoWords,
     RefusedPhoto,
 )
-from app.filtering import Filter, list_image_ids
+from app.filtering import Filter, cover_filter, list_image_ids
 from app.indexes import MAX_WORDS_LENGTH, choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.seats import find_seat, is_shared, lease, let_go, list_held, list_own, list_seats, stay
+from app.sensitive import read_sight
 from app.settings import Settings
 from app.tables import (
     DETOUR_KINDS,
@@ -1062,17 +1063,23 @@ def _restore_answers(
 
 
 def _find_or_add_pool(session: Session, search: Search) -> Pool | None:
-    """The images that the search's filter keeps now: the last pool where it keeps the same."""
+    """The images that the search's filter keeps now: the last pool where it keeps the same.
+
+    Its box is as fine as what its owner is shown of places now.
+    """
     if search.filter is None:
         return None
-    found = list_image_ids(session, search.collection_id, read_search_filter(search))
+    sight = read_sight(session, search.owner, search.collection_id)
+    chosen = cover_filter(read_search_filter(search), sight)
+    found = list_image_ids(session, search.collection_id, chosen)
+    said = _to_json(chosen)
     stored = found.astype("<i8").tobytes()
     last = session.scalar(
         select(Pool).filter_by(search_id=search.id).order_by(Pool.id.desc()).limit(1)
     )
-    if last is not None and last.filter == search.filter and last.image_ids == stored:
+    if last is not None and last.filter == said and last.image_ids == stored:
         return last
-    pool = Pool(search_id=search.id, filter=search.filter, image_ids=stored)
+    pool = Pool(search_id=search.id, filter=said or [], image_ids=stored)
     session.add(pool)
     session.flush()
     return pool

@@ -172,6 +172,8 @@ class Collection(Table):
     made_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
     # Who sees it beside who made it and the admins: `app/access.py`.
     open_to: Mapped[str] = mapped_column(String(8), server_default="everyone")
+    # Degrees to which places are rounded for all but trusted people; null where they are exact.
+    place_grid: Mapped[float | None]
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     archived_at: Mapped[datetime | None]  # put away: works as before, but home does not show it
     deleted_at: Mapped[datetime | None]  # in the bin, and gone for good after some weeks
@@ -182,6 +184,19 @@ class CollectionPerson(Table):
     """Somebody on the list of people who see a collection."""
 
     __tablename__ = "collection_people"
+
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    person_id: Mapped[int] = mapped_column(
+        ForeignKey("people.id", ondelete="CASCADE"), primary_key=True
+    )
+
+
+class TrustedPerson(Table):
+    """Somebody who sees the exact places of a collection, and its images of people."""
+
+    __tablename__ = "trusted_people"
 
     collection_id: Mapped[int] = mapped_column(
         ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
@@ -241,6 +256,9 @@ class Image(Table):
     __tablename__ = "images"
     __table_args__ = (
         UniqueConstraint("collection_id", "sha256"),
+        CheckConstraint(
+            "shows_people IS NOT TRUE OR removed_at IS NOT NULL", name="people_are_removed"
+        ),
         Index("ix_images_collection_id_path_id", "collection_id", "path", "id"),
         # Few are: every round asks for them.
         Index(
@@ -281,8 +299,30 @@ class Image(Table):
     # Of an image that somebody removed: it is kept, and left out wherever images are looked at.
     removed_at: Mapped[datetime | None]
     removed_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+    # Such an image is removed, and only trusted people see it. False: somebody looked and said no,
+    # and no import says otherwise; null: nobody did.
+    shows_people: Mapped[bool | None]
+    # When what a detector drew on it changed last: an index that looks at boxes knows by it.
+    boxed_at: Mapped[datetime | None]
 
     deployment: Mapped[Deployment | None] = relationship()
+
+
+class Box(Table):
+    """What a detector drew on an image, the most certain first; shares of the upright image."""
+
+    __tablename__ = "boxes"
+
+    image_id: Mapped[int] = mapped_column(
+        ForeignKey("images.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    category: Mapped[str]
+    confidence: Mapped[float]
+    x: Mapped[float]
+    y: Mapped[float]
+    width: Mapped[float]
+    height: Mapped[float]
 
 
 class ImagePath(Table):
@@ -334,6 +374,8 @@ class GivenColumn(Table):
     choices: Mapped[list[str] | None] = mapped_column(ARRAY(String))  # its texts; null if many
     least: Mapped[str | None]  # of numbers and dates
     most: Mapped[str | None]
+    # Shown rounded, or not at all, where places are.
+    holds_place: Mapped[bool] = mapped_column(server_default="false")
 
 
 class GivenTable(Table):

@@ -1,7 +1,7 @@
 // The grid: keys, mouse and touch give answers; each is saved at once; the next grid replaces this
 // one when its images are decoded. The radio buttons hold the answers; all else follows them.
 (() => {
-  const { isPlain, isTyping, keyOf, openLarge, openOutbox, refreshLarge } = window.rarefind;
+  const { hidePeople, isPlain, isTyping, keyOf, openLarge, openOutbox, refreshLarge } = window.rarefind;
   const search = `/searches/${document.querySelector("[data-search]").dataset.search}`;
   const unsaved = document.getElementById("unsaved");
   const problem = document.getElementById("problem");
@@ -238,6 +238,7 @@
         f: () => enlarge(current),
         t: () => enlarge(current, "tag"),
         c: () => enlarge(current, "note"),
+        h: () => hidePeople(current),
         " ": toggle,
         Enter: () => form().requestSubmit(next()),
         Escape: letGo,

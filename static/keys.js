@@ -3,7 +3,14 @@
 (() => {
   const list = document.getElementById("keys");
 
-  window.rarefind = { keyOf, isTyping, isPlain };
+  window.rarefind = { keyOf, isTyping, isPlain, hidePeople };
+
+  // Hide the image of a card, as it shows a person.
+  function hidePeople(card) {
+    const form = document.getElementById("hide-people");
+    form.elements.image_ids.value = card.dataset.image;
+    form.requestSubmit();
+  }
 
   // The key's name, letters in small; on a keyboard of another script the letter in its place.
   function keyOf({ key, code }) {

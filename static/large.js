@@ -1,9 +1,10 @@
 // The large view: one image as big as the window, with zoom, pan, light, and the answer keys.
 (() => {
-  const { keyOf, isPlain, isTyping } = window.rarefind;
+  const { hidePeople, keyOf, isPlain, isTyping } = window.rarefind;
   const dialog = document.getElementById("large");
   const stage = dialog.querySelector(".large-stage");
   const picture = dialog.querySelector(".large-picture");
+  const boxes = dialog.querySelector(".large-boxes");
   const details = document.getElementById("large-details");
   const hint = dialog.querySelector(".swipe-hint");
   const lights = [...dialog.querySelectorAll(".large-light input")];
@@ -58,6 +59,9 @@
     picture.style.width = `${width}px`;
     picture.style.height = `${height}px`;
     picture.alt = name;
+    boxes.replaceChildren();
+    const drawn = shown.querySelector("svg.boxes");
+    if (drawn) boxes.append(drawn.cloneNode(true));
     whole = true;
     place();
     load(`/images/${image}/small`);
@@ -125,6 +129,9 @@
     x = within(x, stage.clientWidth - across);
     y = within(y, stage.clientHeight - down);
     picture.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
+    boxes.style.transform = `translate(${x}px, ${y}px)`; // not scaled: lines stay as thick
+    boxes.style.width = `${across}px`;
+    boxes.style.height = `${down}px`;
     picture.style.imageRendering = scale * devicePixelRatio >= 4 && !whole ? "pixelated" : "auto";
     const percent = Math.round(100 * scale * devicePixelRatio);
     dialog.querySelector("[data-large-zoom]").textContent = `${percent} %`;
@@ -221,6 +228,7 @@
       f: () => dialog.close(),
       t: () => remark("tag"),
       c: () => remark("note"),
+      h: () => hidePeople(shown),
       z: () => (event.shiftKey ? view.redo() : view.undo()),
       "+": () => zoom(scale * 1.4),
       "=": () => zoom(scale * 1.4),

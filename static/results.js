@@ -1,6 +1,6 @@
 // The results: answers change in place, by click or key, one image or many at once.
 (() => {
-  const { isPlain, isTyping, keyOf, openLarge, openOutbox, refreshLarge } =
+  const { hidePeople, isPlain, isTyping, keyOf, openLarge, openOutbox, refreshLarge } =
     window.rarefind;
   const search = `/searches/${document.querySelector("[data-search]").dataset.search}`;
   const gallery = document.querySelector(".gallery");
@@ -190,6 +190,7 @@
         n: () => answerByKey("no"),
         u: () => answerByKey("unsure"),
         f: () => enlarge(current),
+        h: () => hidePeople(current),
         Enter: () => enlarge(current),
         t: () => (picked().length ? tagField.focus() : enlarge(current, "tag")),
         c: () => enlarge(current, "note"),

@@ -57,6 +57,16 @@ class ImageModel(BaseModel):
     captured_at: datetime | None = Field(description="Camera-local: no time zone is known.")
 
 
+Where = Annotated[
+    list[str],
+    Field(
+        description="A filter, each part as KEY=VALUE: from=2026-05-01, hour_from=20, month=12-2, "
+        "south=50.1 with the other three sides, deployment=A3, is.COLUMN=…, has.COLUMN=…, "
+        "min.COLUMN=…, max.COLUMN=…, given=none, answer=no:12. Of one key given twice either holds."
+    ),
+]
+
+
 class OpenSearch(Taken):
     """What opens a search."""
 
@@ -72,6 +82,7 @@ class OpenSearch(Taken):
     seed: int | None = Field(
         None, ge=0, lt=2**31, description="For searches that must repeat; drawn without it."
     )
+    where: Where = []
 
 
 class IndexModel(BaseModel):
@@ -174,10 +185,14 @@ class SearchModel(BaseModel):
     seed: int
     no_reasons: list[str] = Field(description="What a no may be given as its reason.")
     tags: list[str]
+    where: Where
 
 
 class OpenedSearch(SearchModel):
     """A search that was just opened."""
+
+    image_count: int = Field(description="Images that its filter keeps; without one all.")
+    left_out: int = Field(description="Images that its filter leaves out.")
 
     round: RoundModel
 

@@ -37,6 +37,7 @@ from app.api.models import (
     SubmittedRound,
     TaggedImages,
     TagImages,
+    Where,
 )
 from app.audit import note
 from app.browsing import get_image, list_images_after
@@ -47,6 +48,7 @@ from app.deploying import may_folders_be_labels, may_see_folders
 from app.downloads import ask_for_file, get_made
 from app.errors import BadInput
 from app.exports.rows import Format, write_export
+from app.filtering import GRID, count_kept, cover_filter, read_filter, split_pairs
 from app.indexes import list_indexes
 from app.remarks import (
     About,
@@ -68,6 +70,7 @@ from app.searching import (
     Values,
     move_search,
     open_search,
+    read_search_filter,
     record_answers,
     redo,
     sit_down,
@@ -76,6 +79,7 @@ from app.searching import (
     undo,
 )
 from app.security import SignedIn
+from app.sensitive import read_sight
 from app.tables import Person, Search
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
@@ -115,10 +119,15 @@ def read_images(
     collection_id: Id,
     after: Annotated[int, Query(ge=0, le=LARGEST_ID, description="The last id you have.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1_000)] = 1_000,
+    where: Annotated[Where, Query()] = [],  # noqa: B006 - FastAPI copies it
 ) -> list[ImageModel]:
-    """The images of a collection by id; ask again from the last one until the list is empty."""
+    """The images of a collection by id; ask again from the last one until the list is empty.
+
+    With a filter, those that it keeps.
+    """
     get_collection(session, person, collection_id)
-    images = list_images_after(session, collection_id, image_id=after, at_most=limit)
+    chosen = read_filter(session, collection_id, split_pairs(where), person=person)
+    images = list_images_after(session, collection_id, image_id=after, at_most=limit, chosen=chosen)
     remarks = read_remarks_of_images(session, [image.id for image in images])
     with_folders = may_see_folders(session, person, collection_id)
     return [
@@ -189,6 +198,10 @@ def post_search(
 ) -> OpenedSearch:
     """Open a search from words, example images or both; gives its first round."""
     state = request.app.state
+    chosen = read_filter(session, collection_id, split_pairs(body.where), person=person)
+    kept = count_kept(session, collection_id, chosen)
+    if chosen and not kept.count:
+        raise BadInput("No image is left with this filter. Take a part of it away.")
     search = open_search(
         session,
         person=person,
@@ -201,13 +214,17 @@ def post_search(
         image_ids=body.image_ids,
         photo_ids=[],
         embedder=body.embedder,
+        chosen=chosen,
         indexes=state.indexes,
         embedders=state.embedders,
         settings=state.settings,
         seed=body.seed,
     )
     return OpenedSearch(
-        **describe_search(session, search), round=describe_round(session, search, person)
+        **describe_search(session, search, person),
+        image_count=kept.count,
+        left_out=kept.left_out,
+        round=describe_round(session, search, person),
     )
 
 
@@ -222,7 +239,7 @@ def read_searches(
 ) -> list[SearchModel]:
     """The searches you own or answer in, the one touched last first."""
     return [
-        SearchModel(**describe_search(session, one.search))
+        SearchModel(**describe_search(session, one.search, person))
         for one in list_searches(session, person, find=find)
     ]
 
@@ -230,7 +247,8 @@ def read_searches(
 @router.get("/searches/{search_id}", tags=["searches"])
 def read_search(session: DbSession, person: SignedIn, search_id: Id) -> SearchModel:
     """A search that you see."""
-    return SearchModel(**describe_search(session, get_search(session, person, search_id)))
+    search = get_search(session, person, search_id)
+    return SearchModel(**describe_search(session, search, person))
 
 
 @router.get("/searches/{search_id}/remarks", tags=["tags and notes"])
@@ -262,7 +280,7 @@ def post_move(
         embedders=state.embedders,
         settings=state.settings,
     )
-    return SearchModel(**describe_search(session, search))
+    return SearchModel(**describe_search(session, search, person))
 
 
 @router.get("/searches/{search_id}/round", tags=["searches"])
@@ -388,7 +406,9 @@ def read_export(
     search = get_search(session, person, search_id)
     what = f"Exported “{search.target_name}” as {file_format}"
     note(session, person, "export", what, search=search)
-    lines = write_export(session, search, request.app.state.indexes, file_format=file_format)
+    sight = read_sight(session, person, search.collection_id)
+    indexes = request.app.state.indexes
+    lines = write_export(session, search, indexes, file_format=file_format, sight=sight)
     # Gathered first: the session ends with this function, and an error must not cut a file short.
     return StreamingResponse(iter(list(lines)), media_type=MEDIA_TYPES[file_format])
 
@@ -485,8 +505,10 @@ def leave_folders(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def describe_search(session: Session, search: Search) -> dict[str, Any]:
+def describe_search(session: Session, search: Search, person: Person) -> dict[str, Any]:
     """The fields of SearchModel."""
+    sight = read_sight(session, person, search.collection_id)
+    chosen = cover_filter(read_search_filter(search), sight)
     words = (example.words for example in list_examples(session, search) if example.words)
     return {
         "words": next(words, ""),
@@ -500,6 +522,7 @@ def describe_search(session: Session, search: Search) -> dict[str, Any]:
         "seed": search.seed,
         "no_reasons": list(list_reasons(search)),
         "tags": read_remarks(session, search).tags,
+        "where": [f"{key}={value}" for key, value in chosen.without(GRID)],
     }
 
 

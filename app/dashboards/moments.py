@@ -31,6 +31,7 @@ from app.searching import (
     read_pool,
 )
 from app.seats import list_standing, list_tips
+from app.sensitive import COARSEST, Sight
 from app.tables import (
     Answer,
     Detour,
@@ -74,6 +75,7 @@ class Moment:
     after: int
     is_now: bool
     events: list[tuple[int, int, str]]  # answer id, image id, value; in order of time
+    sight: Sight  # what whoever looks is shown of places
 
     def look_back(self, after: int) -> "Moment":
         """The same search after fewer rounds."""
@@ -255,7 +257,12 @@ class Moment:
 
 
 def open_moment(
-    session: Session, search: Search, indexes: OpenIndexes, after: int | None
+    session: Session,
+    search: Search,
+    indexes: OpenIndexes,
+    after: int | None,
+    *,
+    sight: Sight = COARSEST,
 ) -> Moment:
     """The search now (`after` None), or as it stood when that many rounds were submitted."""
     standing = list_standing(search)
@@ -282,6 +289,7 @@ def open_moment(
         len(rounds) - 1 if after is None else after,
         after is None,
         [(event_id, image_id, value) for event_id, image_id, value in events],
+        sight,
     )
 
 

@@ -13,7 +13,7 @@ from app.dashboards.found import Found, tell_found
 from app.dashboards.moments import Moment
 from app.dashboards.stopping import Left, Stopping, tell_left, tell_stopping
 from app.dashboards.variety import Variety, tell_variety
-from app.filtering import Filter, list_chips
+from app.filtering import Filter, cover_filter, list_chips
 from app.reporting import list_examples, plural
 from app.tables import (
     Action,
@@ -67,7 +67,8 @@ def describe_report(moment: Moment) -> Report:
     pool = session.get(Pool, moment.made.pool_id) if moment.made.pool_id is not None else None
     looked_at = "all of them"
     if pool is not None:
-        chips = list_chips(session, Filter(tuple((key, value) for key, value in pool.filter)))
+        kept = Filter(tuple((key, value) for key, value in pool.filter))
+        chips = list_chips(session, cover_filter(kept, moment.sight))
         looked_at = f"{moment.image_count:,} of them: {'; '.join(chip.words for chip in chips)}"
     facts = [
         ("Target", search.target_name),

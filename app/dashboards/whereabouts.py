@@ -83,7 +83,7 @@ def tell_whereabouts(moment: Moment) -> Whereabouts:
     told = [
         _plot_dates(tally("day")),
         _plot_hours(tally("hour")),
-        _plot_places(tally("place")),
+        _plot_places(tally("place"), moment.sight.size),
         _plot_deployments(moment, tally("folder")),
     ]
     return Whereabouts(
@@ -102,7 +102,7 @@ def _read_facts(moment: Moment, image_ids: list[int]) -> dict[int, _Facts]:
         image_id: _Facts(
             at.date() if at else None,
             at.hour if at else None,
-            _to_place(latitude, longitude),
+            _to_place(moment.sight.place(latitude, longitude)),
             deployment,
         )
         for image_id, at, latitude, longitude, deployment in rows
@@ -116,11 +116,11 @@ def _name_of(moment: Moment) -> ColumnElement[str]:
     return func.coalesce(Deployment.name, folder_of())
 
 
-def _to_place(latitude: float | None, longitude: float | None) -> tuple[float, float] | None:
-    if latitude is None or longitude is None:
+def _to_place(place: tuple[float, float] | None) -> tuple[float, float] | None:
+    if place is None:
         return None
     return tuple(  # type: ignore[return-value]
-        round(degrees * PLACES_PER_DEGREE) / PLACES_PER_DEGREE for degrees in (latitude, longitude)
+        round(degrees * PLACES_PER_DEGREE) / PLACES_PER_DEGREE for degrees in place
     )
 
 
@@ -131,7 +131,8 @@ def _count_all(moment: Moment) -> dict[str, Counts]:
     day = cast(Image.captured_at, Date)
     hour = cast(extract("hour", Image.captured_at), Integer)
     north, east = (
-        func.round(degrees * PLACES_PER_DEGREE) for degrees in (Image.latitude, Image.longitude)
+        func.round(moment.sight.in_sql(degrees.expression) * PLACES_PER_DEGREE)
+        for degrees in (Image.latitude, Image.longitude)
     )
     folder = _name_of(moment)
     pool = moment.pool_ids
@@ -297,7 +298,7 @@ def _percent(part: int, whole: int) -> str:
 # --- Places ---------------------------------------------------------------------------------------
 
 
-def _plot_places(tallies: Tallies) -> Plot | str:
+def _plot_places(tallies: Tallies, size: str) -> Plot | str:
     lack = _check_known(tallies, "where it was taken")
     if lack:
         return lack
@@ -323,6 +324,8 @@ def _plot_places(tallies: Tallies) -> Plot | str:
         if len(rows) < len(places)
         else ""
     )
+    if size:
+        merged += f" Places are rounded to {size} for you."
     return Plot(
         "places",
         "places",

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from pydantic import ValidationError
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
@@ -89,6 +89,7 @@ SEARCH_FILE = "search.json"
 ENDING = ".rarefind"
 MOST_BYTES = 400_000_000  # of search.json: some hundred thousand images
 FROM_A_FILE = " (from a file)"  # after the name of somebody whose answers were imported
+SHOWS_PEOPLE = "an image that shows people"
 NAMED = 3  # of the images that are not in a collection
 
 
@@ -149,7 +150,12 @@ def keep_search(
     for made in rounds:
         image_ids.update(made.left_out_ids or (), made.leased_ids or ())
     images = session.execute(
-        select(Image.id, Image.sha256, Image.path)
+        select(
+            Image.id,
+            Image.sha256,
+            # Names help whoever lacks an image; those of images of people are nobody's.
+            case((Image.shows_people.is_(True), SHOWS_PEOPLE), else_=Image.path).label("path"),
+        )
         .where(is_among(Image.id, sorted(image_ids)))
         .order_by(Image.id)
     )

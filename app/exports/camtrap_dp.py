@@ -15,6 +15,7 @@ from app.exports.archives import Parts
 from app.exports.details import ExportDetails, read_details
 from app.exports.rows import read_naming, write_csv
 from app.exports.sightings import Deployment, Place, find_place, list_deployments, read_sightings
+from app.sensitive import Sight
 from app.tables import Image, Search
 
 STANDARD = "https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2"
@@ -93,21 +94,21 @@ TYPES = {"yes": "animal", "unsure": "unknown"}
 Cells = Iterator[dict[str, object]]
 
 
-def camtrap_dp_parts(session: Session, search: Search, *, now: datetime) -> Parts:
+def camtrap_dp_parts(session: Session, search: Search, *, now: datetime, sight: Sight) -> Parts:
     """The files of the package. Needs a scientific name, a UTC offset and how images were taken."""
     details = read_details(search)
     deployments = {
         place: one
-        for place, one in list_deployments(session, search).items()
+        for place, one in list_deployments(session, search, sight=sight).items()
         if one.latitude is not None and one.first_at is not None
     }
 
     naming = read_naming(session, search.collection_id)
 
     def read_images() -> Iterator[tuple[Image, str, str, str, str | None, datetime | None]]:
-        for sighting in read_sightings(session, search):
+        for sighting in read_sightings(session, search, sight=sight):
             image = sighting.image
-            deployment = deployments.get(find_place(image, naming))
+            deployment = deployments.get(find_place(sighting, naming))
             if deployment is not None and image.captured_at is not None:
                 taken = add_offset(image.captured_at, details)
                 answer, who, at = sighting.answer, sighting.who or "", sighting.at
@@ -149,17 +150,19 @@ def camtrap_dp_parts(session: Session, search: Search, *, now: datetime) -> Part
                 }
 
     tables: tuple[tuple[str, list[str], Callable[[], Cells]], ...] = (
-        ("deployments", DEPLOYMENTS, lambda: describe_deployments(deployments, details)),
+        ("deployments", DEPLOYMENTS, lambda: describe_deployments(deployments, details, sight)),
         ("media", MEDIA, media),
         ("observations", OBSERVATIONS, observations),
     )
-    descriptor = describe_package(search, details, list(deployments.values()), now)
+    descriptor = describe_package(search, details, list(deployments.values()), now, sight)
     yield "datapackage.json", [json.dumps(descriptor, ensure_ascii=False, indent=2) + "\n"]
     for name, header, rows in tables:
         yield f"{name}.csv", write_csv(header, rows())
 
 
-def describe_deployments(deployments: dict[Place, Deployment], details: ExportDetails) -> Cells:
+def describe_deployments(
+    deployments: dict[Place, Deployment], details: ExportDetails, sight: Sight
+) -> Cells:
     """The rows of deployments.csv; a deployment lasts from its first image to its last."""
     for one in deployments.values():
         if one.first_at is not None and one.last_at is not None:
@@ -168,14 +171,20 @@ def describe_deployments(deployments: dict[Place, Deployment], details: ExportDe
                 "locationName": one.folder,
                 "latitude": one.latitude,
                 "longitude": one.longitude,
+                "coordinateUncertainty": sight.uncertainty_m(one.latitude or 0.0) or "",
                 "deploymentStart": add_offset(one.first_at, details),
                 "deploymentEnd": add_offset(one.last_at, details),
                 "cameraModel": one.camera or "",
+                "deploymentComments": sight.generalization,
             }
 
 
 def describe_package(
-    search: Search, details: ExportDetails, deployments: list[Deployment], now: datetime
+    search: Search,
+    details: ExportDetails,
+    deployments: list[Deployment],
+    now: datetime,
+    sight: Sight,
 ) -> dict[str, object]:
     """The package's datapackage.json."""
     contributors = [{"title": search.owner.name, "role": "contributor"}]
@@ -219,6 +228,8 @@ def describe_package(
         "temporal": {"start": first.date().isoformat(), "end": last.date().isoformat()},
         "taxonomic": [{"scientificName": details.scientific_name}],
     }
+    if sight.grid is not None:
+        package["coordinatePrecision"] = sight.grid
     if details.licence:
         package["licenses"] = [
             {"name": details.licence, "scope": scope} for scope in ("data", "media")

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from app.exports.details import LICENCE_ADDRESSES, read_details
 from app.exports.rows import list_notes, read_naming
-from app.exports.sightings import find_place, read_sightings
+from app.exports.sightings import read_sightings
 from app.remarks import read_remarks_of_images
 from app.searching import read_current_answers
+from app.sensitive import EXACT
 from app.tables import Search
 
 TARGET_ID = 1
@@ -51,7 +52,7 @@ def write_coco(session: Session, search: Search, *, now: datetime) -> Iterator[s
     yield json.dumps(head, ensure_ascii=False)[:-1] + ', "images": ['
     remarks = read_remarks_of_images(session, among)
     found: list[dict[str, object]] = []
-    for number, sighting in enumerate(read_sightings(session, search, among=among)):
+    for number, sighting in enumerate(read_sightings(session, search, sight=EXACT, among=among)):
         image = sighting.image
         entry: dict[str, object] = {
             "id": image.id,
@@ -59,7 +60,7 @@ def write_coco(session: Session, search: Search, *, now: datetime) -> Iterator[s
             "width": image.width,
             "height": image.height,
             "sha256": image.sha256,
-            "location": find_place(image, naming)[0],
+            "location": naming.folder(image.path),
         }
         if details.licence:
             entry["license"] = 1

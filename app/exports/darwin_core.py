@@ -22,6 +22,7 @@ from app.exports.sightings import (
     read_sightings,
 )
 from app.searching import read_current_answers
+from app.sensitive import Sight
 from app.tables import Search
 
 TERMS = "http://rs.tdwg.org/dwc/terms/"
@@ -29,6 +30,7 @@ DUBLIN_CORE = "http://purl.org/dc/terms/"
 EVENT = [
     *("eventID", "eventDate", "samplingProtocol", "sampleSizeValue", "sampleSizeUnit"),
     *("samplingEffort", "locality", "decimalLatitude", "decimalLongitude", "geodeticDatum"),
+    *("coordinateUncertaintyInMeters", "coordinatePrecision", "dataGeneralizations"),
 ]
 OCCURRENCE = [
     *("eventID", "occurrenceID", "basisOfRecord", "occurrenceStatus", "scientificName"),
@@ -40,24 +42,24 @@ OCCURRENCE = [
 Cells = Iterator[dict[str, object]]
 
 
-def darwin_core_parts(session: Session, search: Search, *, now: datetime) -> Parts:
+def darwin_core_parts(session: Session, search: Search, *, now: datetime, sight: Sight) -> Parts:
     """The files of the archive. Needs a scientific name."""
     details = read_details(search)
     deployments = {
         place: one
-        for place, one in list_deployments(session, search).items()
+        for place, one in list_deployments(session, search, sight=sight).items()
         if one.yes or one.no or one.unsure
     }
     yield "meta.xml", [describe_archive()]
     yield "eml.xml", [describe_data_set(search, details, now)]
-    yield "event.csv", write_csv(EVENT, events(search, deployments))
+    yield "event.csv", write_csv(EVENT, events(search, deployments, sight))
     yield (
         "occurrence.csv",
-        write_csv(OCCURRENCE, occurrences(session, search, details, deployments)),
+        write_csv(OCCURRENCE, occurrences(session, search, details, deployments, sight)),
     )
 
 
-def events(search: Search, deployments: dict[Place, Deployment]) -> Cells:
+def events(search: Search, deployments: dict[Place, Deployment], sight: Sight) -> Cells:
     """Every deployment that was looked at, with how many of its images were."""
     for one in deployments.values():
         looked = one.yes + one.no + one.unsure
@@ -73,6 +75,11 @@ def events(search: Search, deployments: dict[Place, Deployment]) -> Cells:
             "decimalLatitude": one.latitude if placed else "",
             "decimalLongitude": one.longitude if placed else "",
             "geodeticDatum": "EPSG:4326" if placed else "",
+            "coordinateUncertaintyInMeters": sight.uncertainty_m(one.latitude or 0.0)
+            if placed
+            else "",
+            "coordinatePrecision": sight.grid if placed else "",
+            "dataGeneralizations": sight.generalization if placed else "",
         }
 
 
@@ -81,6 +88,7 @@ def occurrences(
     search: Search,
     details: ExportDetails,
     deployments: dict[Place, Deployment],
+    sight: Sight,
 ) -> Cells:
     """Every yes as present, and absent for each deployment all of whose images were answered no."""
     shared: dict[str, object] = {
@@ -92,10 +100,10 @@ def occurrences(
     naming = read_naming(session, search.collection_id)
     answers = read_current_answers(session, search)
     among = [image_id for image_id, value in answers.items() if value == "yes"]
-    for sighting in read_sightings(session, search, among=among):
+    for sighting in read_sightings(session, search, sight=sight, among=among):
         image = sighting.image
         yield shared | {
-            "eventID": name_event(search, deployments[find_place(image, naming)]),
+            "eventID": name_event(search, deployments[find_place(sighting, naming)]),
             "occurrenceID": f"urn:sha256:{image.sha256}",
             "basisOfRecord": "MachineObservation",
             "occurrenceStatus": "present",

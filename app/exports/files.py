@@ -58,6 +58,7 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
             indexes=OpenIndexes(settings),
             settings=settings,
             now=datetime.now(UTC),
+            person=export.person,
             told=progress.told,
         )
         size_bytes = _write_whole(content, export_path(settings, export), progress)

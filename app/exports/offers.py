@@ -20,8 +20,9 @@ from app.exports.pictures import list_pictures, write_pictures
 from app.exports.rows import Format, write_export, write_states
 from app.indexing import OpenIndexes
 from app.searching import read_current_answers
+from app.sensitive import Sight, read_sight
 from app.settings import Settings
-from app.tables import Image, Round, Search
+from app.tables import Image, Person, Round, Search
 
 CSV_TYPE = "text/csv; charset=utf-8"
 JSON_TYPE = "application/json"
@@ -70,6 +71,7 @@ class Writing:
     now: datetime
     known: Known
     told: Told
+    sight: Sight  # what whoever exports is shown of places
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def write_file(
     indexes: OpenIndexes,
     settings: Settings,
     now: datetime,
+    person: Person,
     told: Told = lambda *_: None,
 ) -> Iterable[bytes]:
     """The bytes of one export, or a sentence that says why it can't be had.
@@ -121,7 +124,8 @@ def write_file(
     Formats that know how much is to do call `told` with a step, what is done of it and its whole.
     """
     known = check_offered(session, search, name)
-    return FORMATS[name].write(Writing(session, search, indexes, settings, now, known, told))
+    sight = read_sight(session, person, search.collection_id)
+    return FORMATS[name].write(Writing(session, search, indexes, settings, now, known, told, sight))
 
 
 def check_offered(session: Session, search: Search, name: str) -> Known:
@@ -272,12 +276,24 @@ def _describe_bundle(_search: Search, known: Known) -> Described:
 
 
 def _write_answers(writing: Writing, file_format: Format) -> Iterable[bytes]:
-    lines = write_export(writing.session, writing.search, writing.indexes, file_format=file_format)
+    lines = write_export(
+        writing.session,
+        writing.search,
+        writing.indexes,
+        file_format=file_format,
+        sight=writing.sight,
+    )
     return to_bytes(lines)
 
 
 def _write_images(writing: Writing, file_format: Format) -> Iterable[bytes]:
-    lines = write_states(writing.session, writing.search, writing.indexes, file_format=file_format)
+    lines = write_states(
+        writing.session,
+        writing.search,
+        writing.indexes,
+        file_format=file_format,
+        sight=writing.sight,
+    )
     return to_bytes(_count_lines(lines, writing))
 
 
@@ -290,17 +306,17 @@ def _count_lines(lines: Iterable[str], writing: Writing) -> Iterable[str]:
 
 
 def _write_pictures(writing: Writing) -> Iterable[bytes]:
-    pictures = list_pictures(writing.session, writing.search)
+    pictures = list_pictures(writing.session, writing.search, sight=writing.sight)
     return write_pictures(pictures, writing.settings, writing.told)
 
 
 def _write_camtrap_dp(writing: Writing) -> Iterable[bytes]:
-    parts = camtrap_dp_parts(writing.session, writing.search, now=writing.now)
+    parts = camtrap_dp_parts(writing.session, writing.search, now=writing.now, sight=writing.sight)
     return pack(parts, compress=True)
 
 
 def _write_darwin_core(writing: Writing) -> Iterable[bytes]:
-    parts = darwin_core_parts(writing.session, writing.search, now=writing.now)
+    parts = darwin_core_parts(writing.session, writing.search, now=writing.now, sight=writing.sight)
     return pack(parts, compress=True)
 
 

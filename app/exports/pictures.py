@@ -12,13 +12,14 @@ from app.exports.rows import read_naming, write_csv
 from app.exports.sightings import read_sightings
 from app.exports.stripping import NotCopied, copy_without_metadata
 from app.searching import read_current_answers
+from app.sensitive import Sight
 from app.settings import Settings
 from app.tables import Search
 
 FOLDER = "pictures"
 HEADER = [
-    *("file", "path", "sha256", "captured_at", "latitude", "longitude", "camera"),
-    *("answered_by", "answered_at", "problem"),
+    *("file", "path", "sha256", "captured_at", "latitude", "longitude"),
+    *("coordinate_precision", "camera", "answered_by", "answered_at", "problem"),
 ]
 
 
@@ -32,14 +33,14 @@ class Picture:
     cells: dict[str, object]
 
 
-def list_pictures(session: Session, search: Search) -> list[Picture]:
+def list_pictures(session: Session, search: Search, *, sight: Sight) -> list[Picture]:
     """The positives in order of path, with names that no two share on any system."""
     answers = read_current_answers(session, search)
     among = [image_id for image_id, value in answers.items() if value == "yes"]
     naming = read_naming(session, search.collection_id)
     pictures: list[Picture] = []
     taken: set[str] = set()
-    for sighting in read_sightings(session, search, among=among):
+    for sighting in read_sightings(session, search, sight=sight, among=among):
         image = sighting.image
         path = PurePosixPath(naming.path(image.path))
         ending = path.suffix if image.format == "JPEG" else ".png"
@@ -61,8 +62,9 @@ def list_pictures(session: Session, search: Search) -> list[Picture]:
                     "path": naming.path(image.path),
                     "sha256": image.sha256,
                     "captured_at": image.captured_at.isoformat() if image.captured_at else "",
-                    "latitude": image.latitude,
-                    "longitude": image.longitude,
+                    "latitude": sighting.latitude,
+                    "longitude": sighting.longitude,
+                    "coordinate_precision": None if sighting.latitude is None else sight.grid,
                     "camera": image.camera,
                     "answered_by": sighting.who,
                     "answered_at": sighting.at.astimezone(UTC).isoformat() if sighting.at else "",

@@ -18,6 +18,7 @@ from app.remarks import Remarks
 from app.reporting import describe_images
 from app.searching import read_current_answers
 from app.seats import list_standing
+from app.sensitive import Sight
 from app.tables import FILE_NAME, Image, ImageIndex, Round, RoundImage, Search
 
 Format = Literal["csv", "jsonl"]
@@ -37,6 +38,7 @@ class ExportRow:
     captured_at: str | None  # ISO 8601, camera-local: no offset is known
     latitude: float | None
     longitude: float | None
+    coordinate_precision: float | None  # degrees that places are rounded to; null for exact ones
     camera: str | None
     answer: str | None  # null without one
     no_because: str | None
@@ -66,18 +68,28 @@ class StateRow(ExportRow):
 
 
 def write_export(
-    session: Session, search: Search, indexes: OpenIndexes, *, file_format: Format
+    session: Session,
+    search: Search,
+    indexes: OpenIndexes,
+    *,
+    file_format: Format,
+    sight: Sight,
 ) -> Iterator[str]:
     """The lines of an export: one for every image that has an answer, in order of path."""
-    rows = export_rows(session, search, indexes)
+    rows = export_rows(session, search, indexes, sight=sight)
     return write_rows(rows, ExportRow, file_format, _list_given(session, search))
 
 
 def write_states(
-    session: Session, search: Search, indexes: OpenIndexes, *, file_format: Format
+    session: Session,
+    search: Search,
+    indexes: OpenIndexes,
+    *,
+    file_format: Format,
+    sight: Sight,
 ) -> Iterator[str]:
     """The lines of an export: one for every image of the collection, in order of path."""
-    rows = state_rows(session, search, indexes)
+    rows = state_rows(session, search, indexes, sight=sight)
     return write_rows(rows, StateRow, file_format, _list_given(session, search))
 
 
@@ -118,15 +130,22 @@ def write_csv(header: list[str], rows: Iterable[Mapping[str, object]]) -> Iterat
     yield take(line)  # the header of an export without rows
 
 
-def export_rows(session: Session, search: Search, indexes: OpenIndexes) -> Iterator[ExportRow]:
+def export_rows(
+    session: Session, search: Search, indexes: OpenIndexes, *, sight: Sight
+) -> Iterator[ExportRow]:
     """Every image with an answer (yes, no or unsure), in order of path."""
     answers = read_current_answers(session, search)
-    for row in state_rows(session, search, indexes, among=answers):
+    for row in state_rows(session, search, indexes, sight=sight, among=answers):
         yield ExportRow(**{field.name: getattr(row, field.name) for field in fields(ExportRow)})
 
 
 def state_rows(
-    session: Session, search: Search, indexes: OpenIndexes, *, among: Collection[int] | None = None
+    session: Session,
+    search: Search,
+    indexes: OpenIndexes,
+    *,
+    sight: Sight,
+    among: Collection[int] | None = None,
 ) -> Iterator[StateRow]:
     """Every image of the collection, or those of `among`, in order of path."""
     tip = session.get(Round, search.current_round_id)
@@ -149,6 +168,7 @@ def state_rows(
         cards = describe_images(session, search, image_ids, index)
         for image, card in zip(images, cards, strict=True):
             place = shown.get(image.id)
+            latitude, longitude = sight.degrees_of(image)
             answer = answers.get(image.id)
             yield StateRow(
                 target=search.target_name,
@@ -156,8 +176,9 @@ def state_rows(
                 path=naming.path(image.path),
                 sha256=image.sha256,
                 captured_at=image.captured_at.isoformat() if image.captured_at else None,
-                latitude=image.latitude,
-                longitude=image.longitude,
+                latitude=latitude,
+                longitude=longitude,
+                coordinate_precision=None if latitude is None else sight.grid,
                 camera=image.camera,
                 answer=answer,
                 no_because=card.no_reason,
@@ -171,7 +192,7 @@ def state_rows(
                 probability_when_shown=place.probability if place else None,
                 tags=card.remarks.tags,
                 notes=list_notes(card.remarks),
-                given=image.given or {},
+                given=sight.given(image.given),
                 state=cast(State, answer) if answer else "left open" if place else "unseen",
                 folder=naming.folder(image.path),
                 width=image.width,

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.database import is_among
 from app.exports.rows import Naming, read_images, read_naming
+from app.sensitive import Sight
 from app.tables import Action, Answer, Image, Person, Search
 
 PLACE_DECIMALS = 4  # of a degree, about 11 m: two fixes of one camera are one place
@@ -20,6 +21,8 @@ class Sighting:
     """One image, and what a person answered on it."""
 
     image: Image
+    latitude: float | None  # as whoever exports may see it
+    longitude: float | None
     answer: str | None
     who: str | None
     at: datetime | None  # when it was answered
@@ -46,7 +49,7 @@ Place = tuple[str, float | None, float | None]
 
 
 def read_sightings(
-    session: Session, search: Search, *, among: Collection[int] | None = None
+    session: Session, search: Search, *, sight: Sight, among: Collection[int] | None = None
 ) -> Iterator[Sighting]:
     """Every image of the collection, or those of `among`, with its answer, in order of path."""
     for images in read_images(session, search.collection_id, among=among):
@@ -64,30 +67,32 @@ def read_sightings(
         answers = {row.image_id: row for row in session.execute(newest) if row.value != "cleared"}
         for image in images:
             row = answers.get(image.id)
+            up, across = sight.degrees_of(image)
             if row is None:
-                yield Sighting(image, None, None, None)
+                yield Sighting(image, up, across, None, None, None)
             else:
-                yield Sighting(image, row.value, row.name, row.at)
+                yield Sighting(image, up, across, row.value, row.name, row.at)
 
 
-def find_place(image: Image, naming: Naming) -> Place:
+def find_place(sighting: Sighting, naming: Naming) -> Place:
     """What tells one deployment from another."""
-    if image.latitude is None or image.longitude is None:
-        return naming.folder(image.path), None, None
+    folder = naming.folder(sighting.image.path)
+    if sighting.latitude is None or sighting.longitude is None:
+        return folder, None, None
     return (
-        naming.folder(image.path),
-        round(image.latitude, PLACE_DECIMALS),
-        round(image.longitude, PLACE_DECIMALS),
+        folder,
+        round(sighting.latitude, PLACE_DECIMALS),
+        round(sighting.longitude, PLACE_DECIMALS),
     )
 
 
-def list_deployments(session: Session, search: Search) -> dict[Place, Deployment]:
+def list_deployments(session: Session, search: Search, *, sight: Sight) -> dict[Place, Deployment]:
     """The collection's deployments by their place, each with a name of its own."""
     naming = read_naming(session, search.collection_id)
     found: dict[Place, Deployment] = {}
     names: set[str] = set()
-    for sighting in read_sightings(session, search):
-        image, place = sighting.image, find_place(sighting.image, naming)
+    for sighting in read_sightings(session, search, sight=sight):
+        image, place = sighting.image, find_place(sighting, naming)
         deployment = found.get(place)
         if deployment is None:
             folder, latitude, longitude = place

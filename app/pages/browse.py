@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from app.access import get_collection, get_photo, get_search
+from app.access import check_sees_people, get_collection, get_photo, get_search
 from app.browsing import (
     IMAGES_PER_PAGE,
     add_image_to_tray,
@@ -31,7 +31,7 @@ from app.collecting import describe_preparation
 from app.database import DbSession
 from app.deploying import may_folders_be_labels, may_see_folders
 from app.errors import BadInput, EmbedderMismatch, NotFound, NoWords, RefusedPhoto
-from app.filtering import Filter, count_kept, pick_pairs, read_filter
+from app.filtering import GRID, Filter, count_kept, pick_pairs, read_filter
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
 from app.pages.addresses import (
     LARGEST_ID,
@@ -56,6 +56,7 @@ from app.searching import (
     open_search,
 )
 from app.security import Searcher, SignedIn
+from app.sensitive import read_sight
 from app.settings import Settings
 from app.tables import Collection, Image, Person, Photo, TrayItem
 
@@ -99,6 +100,7 @@ def browse(
     if like is not None or photo is not None:
         liked: Image | Photo
         if like is not None:
+            check_sees_people(session, person, like)
             liked = get_image(session, like, collection_id=collection_id)
         else:
             liked = get_photo(session, person, photo or 0)
@@ -213,8 +215,9 @@ def image_page(
         collection=collection,
         details=details,
         search=came_from,
-        filter_query=urlencode(chosen.pairs),
-        kept_query=urlencode([*chosen.pairs, *([("search", search)] if search else [])]),
+        sight=read_sight(session, person, collection_id),
+        filter_query=urlencode(chosen.without(GRID)),
+        kept_query=urlencode([*chosen.without(GRID), *([("search", search)] if search else [])]),
         **describe_remarks(
             session,
             person,
@@ -297,6 +300,7 @@ def new_search(
     collection = get_collection(session, person, collection_id)
     ticked = None
     if image is not None:
+        check_sees_people(session, person, image)
         get_image(session, image, collection_id=collection_id)
         ticked = {("image", image)}
     pairs = pick_pairs(request.query_params.multi_items())

@@ -27,6 +27,7 @@ from app.pages.indexes import describe_indexes
 from app.pages.rendering import render, wants_fragment
 from app.reporting import list_searches
 from app.security import Admin, SignedIn
+from app.sensitive import read_sight
 from app.settings import Settings
 from app.sources import check_source
 from app.tables import Person
@@ -243,6 +244,7 @@ def render_collection(
         searches=list_searches(session, person, collection_id=collection_id),
         others=list_searches(session, person, collection_id=collection_id, of_others=True),
         may_open=may_open(person, facts.collection),
+        sight=read_sight(session, person, collection_id),
         listed=[one.name for one in list_people_of(session, facts.collection)],
         columns=list_columns(session, collection_id),
         deployment_count=len(list_deployments(session, collection_id)),

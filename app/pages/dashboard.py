@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from app.access import get_search
 from app.dashboards.found import tell_found
@@ -22,7 +23,8 @@ from app.pages.rendering import render, wants_fragment
 from app.pages.searches import GESTURE_KEY, new_gesture_key
 from app.searching import take_detour
 from app.security import SignedIn
-from app.tables import Person
+from app.sensitive import read_sight
+from app.tables import Person, Search
 
 
 def find_plot(told: Whereabouts, name: str) -> Plot | None:
@@ -67,9 +69,17 @@ def show_dashboard(
 ) -> Response:
     """What was found; the other parts load after, or come at once where scripts are off."""
     search = get_search(session, person, search_id)
-    moment = open_moment(session, search, request.app.state.indexes, round)
+    moment = open_seen(request, session, search, person, round)
     told = {name: tell(moment) for name, (_, tell) in PARTS.items()} if whole else {}
     return render_dashboard(request, person, moment, told=told)
+
+
+def open_seen(
+    request: Request, session: Session, search: Search, person: Person, after: int | None
+) -> Moment:
+    """The moment, as far as a person may see it."""
+    sight = read_sight(session, person, search.collection_id)
+    return open_moment(session, search, request.app.state.indexes, after, sight=sight)
 
 
 def render_dashboard(
@@ -113,7 +123,7 @@ def show_part(
     if not wants_fragment(request):
         suffix = "" if round is None else f"&round={round}"
         return see_other(f"/searches/{search.id}/dashboard?whole=1{suffix}#{part}")
-    moment = open_moment(session, search, request.app.state.indexes, round)
+    moment = open_seen(request, session, search, person, round)
     return render(
         request,
         f"_dashboard_{part}.html",
@@ -138,7 +148,7 @@ def download_table(
 ) -> Response:
     """The numbers of a plot."""
     search = get_search(session, person, search_id)
-    moment = open_moment(session, search, request.app.state.indexes, round)
+    moment = open_seen(request, session, search, person, round)
     plot = TABLES[name](moment) if name in TABLES else None
     if plot is None:
         raise NotFound("There is no such table yet.")
@@ -164,7 +174,7 @@ def show_report(
 ) -> Response:
     """What a methods section needs, to print or to keep as one file."""
     search = get_search(session, person, search_id)
-    moment = open_moment(session, search, request.app.state.indexes, round)
+    moment = open_seen(request, session, search, person, round)
     return render(
         request,
         "dashboard_report.html",
@@ -240,7 +250,7 @@ def set_goal(
             "field": error.field,
             "sentence": str(error),
         }
-        moment = open_moment(session, search, request.app.state.indexes, None)
+        moment = open_seen(request, session, search, person, None)
         told = {"stopping": tell_stopping(moment)}
         return render_dashboard(request, person, moment, told=told, refused=refused)
     return see_other(f"/searches/{search.id}/dashboard#stopping")

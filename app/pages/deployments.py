@@ -18,6 +18,7 @@ from app.errors import BadInput
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render
 from app.security import Admin, SignedIn
+from app.sensitive import read_sight
 from app.tables import Person
 
 Text = Annotated[str, Form()]
@@ -94,6 +95,7 @@ def render_deployments(
         folders=list_folders(session, collection_id)
         if may_see_folders(session, person, collection_id)
         else [],
+        sight=read_sight(session, person, collection_id),
         wrong=wrong,
         wrong_id=wrong_id,
     )

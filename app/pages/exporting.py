@@ -22,6 +22,7 @@ from app.exports.offers import FORMATS, list_offers, write_file
 from app.pages.addresses import LARGEST_ID, Id, see_other
 from app.pages.rendering import render, wants_fragment
 from app.security import Searcher, SignedIn
+from app.sensitive import read_sight
 from app.tables import Collection, Person, Search
 
 IN_MEMORY = 5_000_000  # bytes of a file before it goes to the disk
@@ -121,6 +122,7 @@ def export_file(
         indexes=state.indexes,
         settings=state.settings,
         now=datetime.now(UTC),
+        person=person,
     )
     note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
     if name != "pictures.zip":  # which reads originals and no database, for as long as it takes
@@ -224,6 +226,7 @@ def render_exports(
         search=search,
         offers=list_offers(session, search),
         made=list_made_now(request, session, person, search),
+        sight=read_sight(session, person, search.collection_id),
         given=given,
         licences=LICENCES,
         captures=CAPTURES,

@@ -10,11 +10,13 @@ from app.access import get_own_search
 from app.database import DbSession
 from app.errors import BadInput
 from app.filtering import (
+    GRID,
     MONTHS,
     SEASONS,
     Filter,
     Pairs,
     count_kept,
+    cover_filter,
     describe_offer,
     list_chips,
     pick_pairs,
@@ -24,6 +26,7 @@ from app.pages.addresses import Id, see_other
 from app.pages.rendering import render
 from app.searching import filter_search, read_search_filter
 from app.security import SignedIn
+from app.sensitive import read_sight
 from app.tables import Person, Search
 
 router = APIRouter(prefix="/searches/{search_id}/filter")
@@ -87,7 +90,10 @@ def describe_filter(
 ) -> dict[str, Any]:
     """What templates need of a filter; with what it may offer where its form is shown."""
     kept = count_kept(session, collection_id, chosen)
+    sight = read_sight(session, person, collection_id)
+    chosen = Filter(cover_filter(chosen, sight).without(GRID))  # which is not taken from outside
     return {
+        "place_size": sight.size,
         "chosen": chosen,
         "kept": kept,
         "image_count": kept.total,

@@ -1,19 +1,24 @@
 """The pictures themselves: two thumbnails and the original of an image, thumbnails of a photo."""
 
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
 from app.access import get_photo
 from app.browsing import get_image
 from app.database import DbSession
 from app.errors import NotFound
+from app.exports.stripping import NotCopied, copy_without_metadata
 from app.importing import get_thumbnail
 from app.pages.addresses import Id
 from app.pages.rendering import file_name
 from app.security import SignedIn
+from app.sensitive import read_sight
+from app.settings import Settings
+from app.tables import Image
 
 # A thumbnail never changes: another picture has another number.
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -34,8 +39,8 @@ router = APIRouter()
 
 
 @router.get("/images/{image_id}/original")
-def original(session: DbSession, person: SignedIn, image_id: Id) -> FileResponse:
-    """The file as it was imported."""
+def original(request: Request, session: DbSession, person: SignedIn, image_id: Id) -> Response:
+    """The file as it was imported; without what cameras wrote into it for who sees no places."""
     image = get_image(session, image_id)
     if not Path(image.file).is_file():
         # Where files lie on the server is an admin's business.
@@ -46,12 +51,38 @@ def original(session: DbSession, person: SignedIn, image_id: Id) -> FileResponse
             f"The original of {file_name(image.path)} is not in its place any more. {what_to_do}; "
             "its thumbnails still show."
         )
+    if read_sight(session, person, image.collection_id).grid is not None:
+        return send_copy(image, request.app.state.settings)
     return FileResponse(
         image.file,
         media_type=f"image/{image.format.lower()}",
         filename=file_name(image.path),
         content_disposition_type="inline",
         headers=ASK_AGAIN,
+    )
+
+
+def send_copy(image: Image, settings: Settings) -> Response:
+    """The picture of a file alone: the place, too, is among what cameras write into it."""
+    try:
+        copied = copy_without_metadata(
+            Path(image.file),
+            orientation=image.orientation,
+            max_megapixels=settings.max_megapixels,
+        )
+    except NotCopied as problem:
+        raise NotFound(
+            f"{file_name(image.path)} can't be shown in full: {problem}. You are not shown where "
+            "images were taken, so the file itself is not sent. Its thumbnails still show."
+        ) from problem
+    is_jpeg = image.format == "JPEG"
+    name = file_name(image.path)
+    if not is_jpeg:
+        name = f"{PurePosixPath(name).stem}.png"
+    return Response(
+        copied,
+        media_type="image/jpeg" if is_jpeg else "image/png",
+        headers=ASK_AGAIN | {"Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}"},
     )
 
 

@@ -7,7 +7,12 @@ from sqlalchemy.orm import Session
 
 from app.access import get_collection
 from app.database import DbSession
-from app.indexes import list_builds, list_indexes, list_more_embedders
+from app.indexes import (
+    list_box_embedders,
+    list_builds,
+    list_indexes,
+    list_more_embedders,
+)
 from app.indexing import check_embedder
 from app.jobs import add_job, list_asked
 from app.pages.addresses import Id, see_other
@@ -76,5 +81,6 @@ def describe_indexes(
             for choice in list_more_embedders(session, collection.id, settings)
             if choice.name not in begun
         ],
+        "box_embedders": list_box_embedders(session, collection.id, settings),
         "is_building": bool(begun) or any(one.problem is None for one in asked),
     }

@@ -7,11 +7,14 @@ from sqlalchemy.orm import Session
 
 from app.access import get_collection
 from app.database import DbSession
+from app.detecting import COLUMN, USUAL_THRESHOLD, add_detections, forget_boxes, is_detections
 from app.errors import BadInput, LabelsNotUsable
-from app.metadata import TableSummary, add_table, describe_metadata, forget_column
+from app.jobs import add_job
+from app.metadata import TableSummary, add_table, describe_metadata, forget_column, mark_column
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.rendering import render
 from app.security import Admin, SignedIn
+from app.sensitive import read_sight
 from app.tables import Person
 
 MAX_NAME_LENGTH = 200
@@ -38,24 +41,43 @@ def add(
     admin: Admin,
     collection_id: Id,
     table: Annotated[UploadFile | None, File()] = None,
+    threshold: Annotated[str, Form()] = "",
 ) -> Response:
-    """Keep what a table says beside the images; the answer says what came of it."""
+    """Keep what a table, or a detector, says of the images; the answer says what came of it."""
     get_collection(session, admin, collection_id)
     try:
         if table is None or not table.filename:
-            raise BadInput("Choose a CSV file first.")
+            raise BadInput("Choose a file first.")
         name = table.filename.replace("\\", "/").rsplit("/", 1)[-1].replace("\x00", "")
         with session.begin_nested():  # all of it or nothing
-            summary = add_table(
+            summary = add_file(
                 session,
+                admin,
                 collection_id,
                 name=name[:MAX_NAME_LENGTH],
                 data=table.file.read(),
-                person=admin,
+                threshold=threshold,
             )
     except (BadInput, LabelsNotUsable) as error:
         return render_tables(request, session, admin, collection_id, wrong=str(error))
     return render_tables(request, session, admin, collection_id, added=summary)
+
+
+def add_file(
+    session: Session, admin: Person, collection_id: Id, *, name: str, data: bytes, threshold: str
+) -> TableSummary:
+    """Keep a CSV table, or what MegaDetector wrote; indexes follow what it hides and draws."""
+    if not is_detections(name, data):
+        return add_table(session, collection_id, name=name, data=data, person=admin)
+    try:
+        least = float(threshold.replace(",", ".")) if threshold.strip() else USUAL_THRESHOLD
+    except ValueError as error:
+        raise BadInput(f"“{threshold}” is no threshold: give a number such as 0.2.") from error
+    summary = add_detections(
+        session, collection_id, name=name, data=data, threshold=least, person=admin
+    )
+    add_job(session, "update", collection_id=collection_id, person=admin)
+    return summary
 
 
 @router.post("/forget")
@@ -65,6 +87,22 @@ def forget(
     """Take a column away from every image."""
     get_collection(session, admin, collection_id)
     forget_column(session, collection_id, column, person=admin)
+    if column == COLUMN:
+        forget_boxes(session, collection_id)
+    return see_other(f"/collections/{collection_id}/metadata")
+
+
+@router.post("/places")
+def mark_places(
+    session: DbSession,
+    admin: Admin,
+    collection_id: Id,
+    column: Annotated[str, Form()] = "",
+    holds_place: Annotated[str, Form()] = "",
+) -> Response:
+    """Say whether a column holds places."""
+    get_collection(session, admin, collection_id)
+    mark_column(session, collection_id, column, holds_place=holds_place == "yes", person=admin)
     return see_other(f"/collections/{collection_id}/metadata")
 
 
@@ -86,6 +124,7 @@ def render_tables(
         person=person,
         collection=get_collection(session, person, collection_id),
         metadata=describe_metadata(session, collection_id, page=page),
+        sight=read_sight(session, person, collection_id),
         wrong=wrong,
         added=added,
     )

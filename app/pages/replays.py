@@ -16,8 +16,10 @@ from app.access import get_collection
 from app.database import DbSession
 from app.errors import BadInput, NotFound
 from app.evaluation import RIVAL, ReplaySettings
+from app.filtering import Filter, join_pairs, list_chips, read_filter, take_filter
 from app.jobs import find_replay_job, play, stop_job
 from app.pages.addresses import LARGEST_ID, Id, see_other
+from app.pages.filters import FilterFields, describe_filter
 from app.pages.rendering import render, wants_fragment
 from app.replay_dashboard import (
     find_course,
@@ -46,6 +48,7 @@ from app.security import Evaluator
 from app.tables import Collection, Person, Replay
 
 MOST_ROUNDS, MOST_SEEDS = 200, 20
+EVERY_IMAGE = Filter()
 USUAL = {"rounds": 25, "size": 10, "seeds": 3}
 
 Number = Annotated[int, Form()]
@@ -82,6 +85,7 @@ def start(
     rounds: Number = USUAL["rounds"],
     size: Number = USUAL["size"],
     seeds: Number = USUAL["seeds"],
+    pairs: FilterFields = (),
 ) -> Response:
     """Start a replay, or show what is wrong with the form."""
     collection = get_collection(session, person, collection_id)
@@ -93,21 +97,27 @@ def start(
         "size": size,
         "seeds": seeds,
     }
-    plan = ReplaySettings(
-        targets=tuple(dict.fromkeys(targets)),
-        strategies=tuple(dict.fromkeys(strategies)),
-        rounds=rounds,
-        size=size,
-        seeds=seeds,
-    )
+    chosen = Filter()
     try:
+        # Every evaluator sees what it shows.
+        chosen = read_filter(session, collection_id, pairs, person=person, is_common=True)
+        plan = ReplaySettings(
+            targets=tuple(dict.fromkeys(targets)),
+            strategies=tuple(dict.fromkeys(strategies)),
+            rounds=rounds,
+            size=size,
+            seeds=seeds,
+            where=join_pairs(chosen),
+        )
         if rounds > MOST_ROUNDS or seeds > MOST_SEEDS or size > 100:
             raise BadInput(
                 f"At most {MOST_ROUNDS} rounds of 100 images and {MOST_SEEDS} seeds are played."
             )
         made = start_replay(session, collection, person, plan, settings=state.settings)
     except BadInput as error:
-        return render_replays(request, session, person, collection, form, problem=str(error))
+        return render_replays(
+            request, session, person, collection, form, chosen=chosen, problem=str(error)
+        )
     play(session, made, person)
     return see_other(f"/collections/{collection_id}/replays/{made.id}")
 
@@ -304,6 +314,12 @@ def describe(
     }
 
 
+def tell_where(session: Session, replay: Replay) -> list[str]:
+    """What a replay's filter says, in words."""
+    chosen = take_filter(replay.settings.get("where", ()))
+    return [chip.words for chip in list_chips(session, chosen)]
+
+
 def open_run(
     request: Request,
     replay: Replay,
@@ -360,19 +376,23 @@ def render_replays(
     collection: Collection,
     form: dict[str, Any] | None,
     *,
+    chosen: Filter = EVERY_IMAGE,
     problem: str | None = None,
 ) -> Response:
     """The list and the form, as it was filled in."""
+    past = list_replays(session, collection.id)
     return render(
         request,
         "replays.html",
         status=422 if problem else 200,
         person=person,
         collection=collection,
-        replays=list_replays(session, collection.id),
+        replays=past,
         choices=list_target_choices(session, collection.id),
         strategies=list_strategies(),
         form=form or {**USUAL, "targets": [], "strategies": [RIVAL, DEFAULT_STRATEGY]},
+        **describe_filter(session, person, collection.id, chosen, with_offer=True),
+        filters_of={one.id: tell_where(session, one) for one in past},
         most_rounds=MOST_ROUNDS,
         most_seeds=MOST_SEEDS,
         problem=problem,

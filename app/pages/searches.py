@@ -21,7 +21,7 @@ from app.deploying import may_folders_be_labels
 from app.errors import BadInput, NotFound
 from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
-from app.pages.addresses import Id, PageNumber, see_other
+from app.pages.addresses import Id, OptionalId, PageNumber, see_other
 from app.pages.filters import describe_filter
 from app.pages.remarks import describe_remarks
 from app.pages.rendering import render, wants_fragment
@@ -53,6 +53,7 @@ from app.searching import (
 )
 from app.seats import leave, list_here
 from app.security import SignedIn
+from app.sensitive import is_hidden_by, read_sight
 from app.tables import Person, Search
 
 MOST_COLUMNS = 6
@@ -149,7 +150,12 @@ Answered = Annotated[Posted, Depends(read_posted)]
 
 @router.get("")
 def show_grid(
-    request: Request, search_id: Id, session: DbSession, person: SignedIn, after: str = ""
+    request: Request,
+    search_id: Id,
+    session: DbSession,
+    person: SignedIn,
+    after: str = "",
+    hidden: OptionalId = None,
 ) -> Response:
     """The grid to answer now; who may only look sees the results instead."""
     search = get_search(session, person, search_id)
@@ -158,7 +164,9 @@ def show_grid(
     visit = None if wants_fragment(request) else new_gesture_key()
     indexes = request.app.state.indexes
     sit_down(session, search, person=person, visit=visit, indexes=indexes)
-    return render_grid(request, session, search, person, notice=NOTICES.get(after), visit=visit)
+    return render_grid(
+        request, session, search, person, notice=NOTICES.get(after), visit=visit, hidden=hidden
+    )
 
 
 @router.post("/here")
@@ -288,6 +296,7 @@ def show_image(
             person=person,
             search=search,
             explanation=explanation,
+            sight=read_sight(session, person, search.collection_id),
             reasons=list_reasons(search),
             on_card=find_on_card(session, search, image_id),
             may_answer=may_answer(session, person, search),
@@ -302,6 +311,7 @@ def show_image(
         person=person,
         search=search,
         explanation=explanation,
+        sight=read_sight(session, person, search.collection_id),
         reasons=list_reasons(search),
         on_card=find_on_card(session, search, image_id),
         may_answer=may_answer(session, person, search),
@@ -322,6 +332,7 @@ def show_results(
     show: str = "yes",
     page: PageNumber = 1,
     after: str = "",
+    hidden: OptionalId = None,
 ) -> Response:
     """The images by their answers, and the likely ones not yet seen."""
     search = get_search(session, person, search_id)
@@ -338,6 +349,7 @@ def show_results(
         answered=grid.answered,
         has_head=grid.has_head,
         can_undo=grid.can_undo,
+        hidden=hidden if hidden and is_hidden_by(session, person, hidden) else None,
         notice=NOTICES.get(after),
         gesture_key=new_gesture_key,
         tags_in_use=[tag for tag, _ in list_image_tags(session, search.collection_id)],
@@ -523,7 +535,9 @@ def export(
     what = f"Exported “{search.target_name}” as {file_format}"
     note(session, person, "export", what, search=search)
     known_format, media_type = formats[file_format]
-    lines = write_export(session, search, request.app.state.indexes, file_format=known_format)
+    sight = read_sight(session, person, search.collection_id)
+    indexes = request.app.state.indexes
+    lines = write_export(session, search, indexes, file_format=known_format, sight=sight)
     name = re.sub(r"[^\w. -]+", "_", search.target_name).strip(" ._") or "search"
     return Response(
         "".join(lines),
@@ -543,6 +557,7 @@ def render_grid(
     *,
     notice: str | None,
     visit: str | None = None,
+    hidden: int | None = None,
 ) -> Response:
     """The whole grid screen, or the part of it that htmx puts in place."""
     grid = current_grid(session, search, person)
@@ -566,6 +581,7 @@ def render_grid(
         ),
         notice=notice,
         visit=visit,
+        hidden=hidden if hidden and is_hidden_by(session, person, hidden) else None,
         fragment=fragment,
         gesture_key=new_gesture_key,
         # Remembered in cookies, so that the first paint is right.

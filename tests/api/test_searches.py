@@ -2,12 +2,14 @@
 
 import csv
 import io
+from datetime import datetime
 
 import pytest
 from sqlalchemy import select
 
 from app.engine.index import open_index
 from app.evaluation import ReplaySettings, choose_strategies, read_replay, run_replays
+from app.filtering import Filter
 from app.oracle import read_oracle_of
 from app.replay_client import ServerRefused, read_oracle_on_server, run_replays_on_server
 from app.security import add_token, get_local_person, revoke_token
@@ -26,6 +28,8 @@ def api(web):
         collection = make_collection(session)
         images = make_images(session, collection, COUNT)
         make_index(session, state.settings, images)
+        for n, image in enumerate(images):  # every third is of July
+            image.captured_at = datetime(2025, 7 if n % 3 == 0 else 5, 1, 12)
         session.add_all(
             OracleLabel(image_id=image.id, label="heron" if n < ALIKE else "empty")
             for n, image in enumerate(images)
@@ -307,6 +311,55 @@ def test_replay_on_a_server_shows_the_images_of_the_offline_one(api, labels, tmp
     assert header.endswith("proposing_ms,wait_ms")
     assert open_index(folder).count == COUNT
     assert read_replay(tmp_path / "served")[0]["server"] == str(api.base_url)
+
+
+def test_program_browses_and_searches_a_part(api):
+    address = f"/api/v1/collections/{api.collection_id}/images"
+    july = api.image_ids[::3]
+    assert [one["image_id"] for one in api.get(f"{address}?where=month%3D7").json()] == july
+    both = api.get(address, params={"where": ["month=5", "month=7"], "after": july[-2]}).json()
+    assert [one["image_id"] for one in both] == api.image_ids[97:]
+    for wrong, said in (("month", "KEY=VALUE"), ("moon=full", "There is no filter")):
+        answer = api.get(address, params={"where": wrong})
+        assert (answer.status_code, answer.json()["error"]) == (422, "BadInput")
+        assert said in answer.json()["detail"]
+    search = open_search(api, where=["month=7"])
+    assert (search["where"], search["image_count"], search["left_out"]) == (["month=7"], 34, 66)
+    for _ in range(2):
+        assert {one["image_id"] for one in search["round"]["images"]} <= set(july)
+        search |= submit(api, search, search["round"])
+    read = api.get(f"/api/v1/searches/{search['search_id']}").json()
+    assert read["where"] == ["month=7"]
+    empty = {"target_name": "x", "image_ids": api.image_ids[:1], "where": ["month=1"]}
+    refused = api.post(f"/api/v1/collections/{api.collection_id}/searches", json=empty)
+    assert refused.status_code == 422 and "No image is left" in refused.json()["detail"]
+
+
+def test_filtered_replay_on_a_server_shows_the_images_of_the_offline_one(api, labels, tmp_path):
+    state = api.app.state
+    where = ("month=7",)
+    settings = ReplaySettings(
+        targets=("heron",),
+        strategies=("pf-ma",),
+        rounds=3,
+        size=6,
+        seeds=2,
+        holdout=0.0,
+        where=where,
+    )
+    oracle, collection_id = read_oracle_on_server(api, "Pond", labels, where=where)
+    served = run_replays_on_server(api, collection_id, oracle, settings, tmp_path / "served")
+    with state.database.session() as session:
+        collection = session.get_one(Collection, api.collection_id)
+        own, folder = read_oracle_of(
+            session, collection, settings=state.settings, chosen=Filter((("month", "7"),))
+        )
+    offline = run_replays(own, folder, settings, tmp_path / "offline")
+    assert [one.shown for one in served] == [one.shown for one in offline]
+    assert {image for one in served for ids in one.shown for image in ids} <= set(
+        api.image_ids[::3]
+    )
+    assert {row.n_target for one in served for row in one.rows} == {4}
 
 
 def test_server_that_refuses_is_a_sentence(api, labels):

@@ -1,11 +1,15 @@
 """Filters in a real browser, on real photographs with times and places: the map, the hours."""
 
+import io
+import re
 import shutil
+import zipfile
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.server import Server
+from tests.features.test_export_formats import check_camtrap_dp
 
 pytestmark = pytest.mark.browser
 
@@ -64,3 +68,59 @@ def test_images_are_found_by_hour_and_by_a_box_on_the_map(sample_server: Server,
     expect(page.locator(".rail")).to_contain_text(f"{now} of 32 images")
     # The example is answered already.
     expect(page.locator(".picture-card")).to_have_count(now - 1)
+
+
+def test_camtrap_package_comes_in_is_filtered_searched_and_leaves_valid(
+    sample_server: Server, shared_data, page: Page, tmp_path
+):
+    told = sample_server.run("collection", "add", "River", str(shared_data / "camtrap_dp"))
+    assert "different zones" in " ".join(told.split())  # media.csv and observations.csv
+    sample_server.sign_in(page)
+    page.goto(sample_server.address)
+    page.get_by_role("link", name="River", exact=True).first.click()
+    expect(page.locator("main")).to_contain_text("413 files")  # that the package names only
+    own = page.url
+    for hour, count in (("20", 10), ("3", 0)):
+        page.goto(f"{own}/browse?filters=true")
+        page.locator("select[name=hour_from]").select_option(hour)
+        page.locator("select[name=hour_to]").select_option(hour)
+        page.get_by_role("button", name="Show these images").click()
+        expect(page.locator(".tile")).to_have_count(count)
+    page.goto(f"{own}/browse?filters=true")
+    frame = page.locator(".filter-map").bounding_box()
+    page.mouse.move(frame["x"] + 2, frame["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + frame["width"] - 2, frame["y"] + frame["height"] - 2, steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="Show these images").click()
+    expect(page.locator(".tile")).to_have_count(10)
+    page.locator(".tile .pick").first.click()
+    page.get_by_role("link", name="Search among these").click()
+    page.get_by_label("What are you looking for?").fill("Heron")
+    page.get_by_role("button", name="Start the search").click()
+    expect(page.locator(".picture-card")).to_have_count(9)
+    page.locator(".picture-card").first.focus()
+    for key in "yyn":
+        page.keyboard.press(key)
+    # An image that shows a person goes at once, and comes back.
+    page.keyboard.press("h")
+    expect(page.locator("[data-hidden-notice]")).to_be_visible()
+    expect(page.locator(".picture-card")).to_have_count(8)
+    page.get_by_role("button", name="Take it back").click()
+    expect(page.locator(".picture-card")).to_have_count(9)
+    expect(page.locator(".picture-card :checked[value=yes]")).to_have_count(2)
+    search = re.search(r"/searches/\d+", page.url)[0]
+    page.goto(f"{sample_server.address}{search}/exports")
+    page.locator("[name=scientific_name]").fill("Ardea cinerea")
+    page.locator("[name=utc_offset]").fill("+02:00")
+    page.locator("[name=capture]").select_option("activityDetection")
+    page.locator("[name=design]").select_option("opportunistic")
+    page.get_by_role("button", name="Keep these").click()
+    with page.expect_download() as download:
+        page.locator("a[href$='camtrap-dp.zip'], button[formaction$='camtrap-dp.zip']").click()
+    content = download.value.path().read_bytes()
+    zipfile.ZipFile(io.BytesIO(content)).extractall(tmp_path)
+    tables = check_camtrap_dp(tmp_path)
+    assert len(tables["media"]) == 10
+    assert [one["observationType"] for one in tables["observations"]] == ["animal"] * 3
+    assert tables["media"][0]["timestamp"].isoformat() == "2021-04-11T20:43:09+02:00"

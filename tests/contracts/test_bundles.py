@@ -177,6 +177,7 @@ def write_bundle(hunt, settings) -> bytes:
             indexes=hunt.indexes,
             settings=settings,
             now=NOW,
+            person=hunt.search.owner,
         )
     )
 

@@ -147,6 +147,38 @@ def test_people_of_before_keep_everything_and_can_be_told_apart(empty_database_u
     engine.dispose()
 
 
+def test_what_is_sensitive_goes_up_and_down_with_what_is_there(empty_database_url):
+    engine = create_engine(psycopg_url(empty_database_url))
+    config = alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0030")
+        connection.execute(text("INSERT INTO collections (name, source) VALUES ('Pond', '/x')"))
+        connection.execute(
+            text(
+                "INSERT INTO images (collection_id, sha256, path, file, size_bytes, format, width, "
+                "height) VALUES (1, 'a', 'a.jpg', '/a.jpg', 1, 'JPEG', 9, 9)"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO given_columns (collection_id, name, kind, position) VALUES "
+                "(1, 'decimalLatitude', 'number', 0), (1, 'LON', 'number', 1), "
+                "(1, 'along', 'text', 2), (1, 'latency', 'number', 3)"
+            )
+        )
+        command.upgrade(config, "head")
+        held = text("SELECT name FROM given_columns WHERE holds_place ORDER BY position")
+        assert connection.scalars(held).all() == ["decimalLatitude", "LON"]
+        connection.execute(text("UPDATE images SET shows_people = true, removed_at = now()"))
+        connection.execute(text("INSERT INTO boxes VALUES (1, 0, 'animal', 0.9, 0, 0, 0.5, 0.5)"))
+        command.downgrade(config, "0030")
+        # An earlier version knows no trust: what was hidden stays removed.
+        assert connection.scalar(text("SELECT count(removed_at) FROM images")) == 1
+        command.upgrade(config, "head")
+    engine.dispose()
+
+
 def test_newer_database_is_refused_and_left_as_it_is(empty_database_url, tmp_path):
     engine = create_engine(psycopg_url(empty_database_url))
     migrate(engine)

@@ -10,6 +10,7 @@ from app.errors import BadInput, NotFound
 from app.exports.rows import export_rows
 from app.indexing import OpenIndexes
 from app.reporting import current_grid
+from app.sensitive import EXACT
 from app.settings import Settings
 from app.tables import Image, ImageIndex, Round, RoundImage
 from tests.factories import make_collection, make_images
@@ -85,7 +86,9 @@ def test_a_reason_is_kept_changed_undone_and_exported(pair: Pair):
         for card in current_grid(pair.session, pair.search, pair.ada).cards
     }
     assert (reasons[first], reasons[second]) == ("Plastic bag", "empty")
-    rows = {row.answer: row for row in export_rows(pair.session, pair.search, pair.indexes)}
+    rows = {
+        row.answer: row for row in export_rows(pair.session, pair.search, pair.indexes, sight=EXACT)
+    }
     assert rows["no"].no_because in ("Plastic bag", "empty")
     assert rows["yes"].no_because is None
 

@@ -7,10 +7,12 @@ import os
 import re
 import signal
 import socket
+import struct
 import threading
 import time
 from urllib.parse import urlsplit
 
+import PIL.Image
 import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
@@ -19,11 +21,13 @@ from app import searching
 from app.cli import app
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import add_job
+from app.open_sets import bring_set
 from app.security import get_local_person
 from app.tables import (
     ApiToken,
     AuditEvent,
     Collection,
+    Image,
     ImageIndex,
     Job,
     OracleLabel,
@@ -337,6 +341,75 @@ def test_link_signs_in_once(rarefind, web):
     assert web.get("/collections/1").status_code == 404  # signed in: it is only not there
     web.cookies.clear()
     assert web.get(result.stdout.strip()).status_code == 403
+
+
+def write_pets(root):
+    """OxfordIIITPet as torchvision finds it on a disk: two kinds, four images."""
+    pets = root / "oxford-iiit-pet"
+    (pets / "annotations" / "trimaps").mkdir(parents=True)
+    for number, image in enumerate(("Birman_1", "Birman_2", "great_pyrenees_1", "Birman_3")):
+        make_image_file(pets / "images" / f"{image}.jpg", number)
+        make_image_file(pets / "annotations" / "trimaps" / f"{image}.png", 9, file_format="PNG")
+    lines = "Birman_1 1 1 1\nBirman_2 1 1 1\ngreat_pyrenees_1 2 2 1\n"
+    (pets / "annotations" / "trainval.txt").write_text(lines)
+    (pets / "annotations" / "test.txt").write_text("Birman_3 1 1 1\n")
+
+
+def test_set_of_arrays_is_laid_out_as_pictures(settings):
+    raw = settings.home / "open-sets" / "FashionMNIST" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 3), ("t10k", 1)):
+        pixels = bytes(range(count)) * 784
+        images = struct.pack(">IIII", 0x803, count, 28, 28) + pixels
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(images)
+        labels = struct.pack(">II", 0x801, count) + bytes(range(7, 7 + count))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    ready = bring_set("FashionMNIST", settings)
+    rows = list(csv.reader(ready.labels.read_text().splitlines()))
+    assert rows == [
+        ["file", "label"],
+        ["train/000000.png", "Sneaker"],
+        ["train/000001.png", "Bag"],
+        ["train/000002.png", "Ankle boot"],
+        ["test/000000.png", "Sneaker"],
+    ]
+    with PIL.Image.open(ready.folder / "train" / "000001.png") as picture:
+        assert (picture.size, picture.getpixel((0, 0))) == ((28, 28), 784 % 3)
+
+
+def test_labelled_set_of_torchvision_becomes_a_collection(
+    rarefind, settings, own_database, monkeypatch
+):
+    for name in ("http_proxy", "https_proxy"):  # no network: nobody listens there
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    away = rarefind("collection", "add", "torchvision:OxfordIIITPet", "--embedder", "hash")
+    said = " ".join(away.output.split())
+    assert away.exit_code == 1 and "is not on this machine and can't be fetched" in said
+    assert "needs a network" in said and "OxfordIIITPet, and run this again" in said
+    unknown = rarefind("collection", "add", "torchvision:Ponds")
+    assert unknown.exit_code == 1 and "OxfordIIITPet" in unknown.output
+    write_pets(settings.home / "open-sets" / "OxfordIIITPet")
+    added = rarefind("collection", "add", "torchvision:OxfordIIITPet", "--embedder", "hash")
+    assert added.exit_code == 0, added.output
+    with own_database.session() as session:
+        (collection,) = session.scalars(select(Collection))
+        assert collection.name == "OxfordIIITPet"
+        known = dict(
+            session.execute(
+                select(Image.path, OracleLabel.label).join(
+                    OracleLabel, OracleLabel.image_id == Image.id
+                )
+            ).all()
+        )
+        # The masks are no images of it, and no name says what is seen.
+        assert known == {
+            "trainval/000000.jpg": "Birman",
+            "trainval/000001.jpg": "Birman",
+            "trainval/000002.jpg": "Great Pyrenees",
+            "test/000000.jpg": "Birman",
+        }
+    again = rarefind("collection", "add", "Pets", "torchvision:oxfordiiitpet")
+    assert again.exit_code == 0, again.output
 
 
 def test_link_leads_to_where_the_server_listens(rarefind, settings):

@@ -18,6 +18,7 @@ from app.dashboards.variety import tell_history, tell_looks, tell_variety
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid
+from app.sensitive import EXACT
 from app.tables import Action, Detour
 from tests.factories import make_collection, make_images, make_index, make_person
 
@@ -98,7 +99,7 @@ class Hunt:
         return searching.read_current_answers(self.session, self.search)
 
     def moment(self, after=None):
-        return open_moment(self.session, self.search, self.indexes, after)
+        return open_moment(self.session, self.search, self.indexes, after, sight=EXACT)
 
 
 @pytest.fixture

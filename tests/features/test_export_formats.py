@@ -112,6 +112,7 @@ class Hunt:
                 indexes=self.indexes,
                 settings=self.settings,
                 now=NOW,
+                person=self.person,
             )
         )
         if path is not None:

@@ -24,7 +24,18 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.oracle import read_oracle_of
 from app.reporting import current_grid, list_results, upcoming_images
-from app.tables import Detour, ImagePath, OracleLabel, Pool, Round, RoundImage, Search
+from app.sensitive import guard_places
+from app.tables import (
+    Collection,
+    Detour,
+    ImagePath,
+    OracleLabel,
+    Person,
+    Pool,
+    Round,
+    RoundImage,
+    Search,
+)
 from tests.factories import make_collection, make_images, make_index, make_person
 
 # day, hour, latitude, longitude, folder, depth, bait
@@ -95,6 +106,78 @@ def test_each_key_keeps_what_it_says(pond, where, kept):
     assert listing.total == len(ids)
     sampled = sample_images(pond.session, pond.id, seed=1, chosen=chosen)
     assert sorted(image.id for image in sampled) == ids
+
+
+def test_no_box_tells_places_of_one_cell_apart(pond):
+    """On the edges, too: 51.05 is the first degree of the cell of 51.1."""
+    guard_places(pond.session, pond.person, get_pond(pond), grid="0.1", people=[])
+    stranger = make_person(pond.session, name="Sam", role="ecologist")
+    places = [(51.0501, 4.0), (51.149, 4.0499), (51.1, 4.01), (51.0499, 4.0), (51.151, 3.951)]
+    for image, (latitude, longitude) in zip(pond.images, places, strict=True):
+        image.latitude, image.longitude = latitude, longitude
+    pond.session.flush()
+    together = {image.id for image in pond.images[:3]}
+    sides = [51.0, 51.0499, 51.05, 51.0501, 51.1, 51.149, 51.1499, 51.15, 51.1501, 51.2]
+    boxes = [(south, north) for south in sides for north in sides if south <= north]
+    some = 0
+    for south, north in boxes:
+        for west, east in ((3.9, 4.2), (4.0, 4.0), (4.0499, 4.0499), (179.0, 4.0)):
+            pairs = {"south": south, "north": north, "west": west, "east": east}
+            pairs = [(side, str(degrees)) for side, degrees in pairs.items()]
+            chosen = read_filter(pond.session, pond.id, pairs, person=stranger)
+            kept = set(list_image_ids(pond.session, pond.id, chosen).tolist())
+            assert not kept & together or kept >= together, pairs
+            some += kept >= together
+            # What was shown of it, taken again, keeps the same.
+            again = Filter(chosen.without("grid"))
+            again = read_filter(pond.session, pond.id, again.pairs, person=stranger)
+            assert again == chosen
+    assert some > 100
+    # Nor do columns of tables, or a key from outside.
+    lines = "\n".join(f"{image.path},{image.latitude}" for image in pond.images)
+    table = f"file,site_lat\n{lines}".encode()
+    add_table(pond.session, pond.id, name="l.csv", data=table, person=pond.person)
+    for pairs in ([("min.site_lat", "51.07")], [("grid", "0.0001")]):
+        with pytest.raises(BadInput):
+            read_filter(pond.session, pond.id, pairs, person=stranger)
+    offer = describe_offer(pond.session, stranger, pond.id)
+    assert "site_lat" not in {column.name for column in offer.columns}
+    assert {(round(p.latitude, 4), round(p.longitude, 4)) for p in offer.map.places} == {
+        (51.1, 4.0),
+        (51.0, 4.0),
+        (51.2, 4.0),
+    }
+
+
+def test_stored_box_of_somebody_who_is_not_trusted_any_more_is_coarse_at_the_next_round(
+    hunt,
+):
+    session, search = hunt.session, hunt.search
+    images = {image.id: image for image in hunt.images}
+    for number, image in enumerate(hunt.images):
+        image.latitude, image.longitude = (51.01 if number % 2 else 51.02), 4.0
+    session.flush()
+    owner = session.get_one(Person, search.owner_id)
+    pairs = [("south", "51.0"), ("north", "51.015"), ("west", "3"), ("east", "5")]
+    searching.filter_search(
+        session, search, read_filter(session, search.collection_id, pairs, person=owner)
+    )
+    submit(hunt)
+    kept = session.get_one(Pool, session.get_one(Round, search.current_round_id).pool_id)
+    latitudes = {images[i].latitude for i in np.frombuffer(kept.image_ids, "<i8").tolist()}
+    assert latitudes == {51.01}
+    owner.role = "ecologist"
+    collection = session.get_one(Collection, search.collection_id)
+    collection.place_grid, collection.made_by_id = 0.1, None
+    session.flush()
+    submit(hunt)
+    kept = session.get_one(Pool, session.get_one(Round, search.current_round_id).pool_id)
+    assert ["grid", "0.1"] in kept.filter
+    assert len(kept.image_ids) == 8 * len(hunt.images)
+
+
+def get_pond(pond):
+    return pond.session.get_one(Collection, pond.id)
 
 
 def test_chips_take_their_part_away_and_the_count_says_what_is_not_known(pond):

@@ -14,6 +14,7 @@ from datetime import datetime
 from multiprocessing import active_children
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 from sqlalchemy import func, select
@@ -694,6 +695,37 @@ def test_an_unusable_photo_is_refused_with_a_sentence(tmp_path: Path, settings: 
 
 
 # --- Real images --------------------------------------------------------------------------------
+
+
+def test_real_photos_lie_upright_and_broken_ones_are_named(
+    database: Database, shared_data: Path, run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "exif"
+    shutil.copytree(shared_data / "exif", folder)
+    whole = (folder / "DSCN0010.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 3])
+    (folder / "notes.jpg").write_bytes(b"not a photograph")
+    summary = run(folder)
+    assert (summary.imported, summary.refused) == (22, {"damaged": 1, "not an image": 1})
+    images = {image.path: image for image in list_images(database)}
+    # The same two scenes, stored in three ways each; scenes shot upright are taller than wide.
+    for scene, is_wide in (("landscape", True), ("portrait", False)):
+        pictures = []
+        for orientation in (3, 6, 8):
+            image = images[f"{scene}_{orientation}.jpg"]
+            assert image.orientation == orientation
+            assert (image.width > image.height) == is_wide
+            thumbnail = get_thumbnail(image, 320, settings=settings)
+            with PIL.Image.open(thumbnail) as opened:
+                assert (opened.width > opened.height) == is_wide
+                pictures.append(np.asarray(opened.convert("L").resize((32, 32)), np.float64))
+        for other in pictures[1:]:
+            turned = np.abs(pictures[0][::-1, ::-1] - other).mean()
+            assert np.abs(pictures[0] - other).mean() < min(8, turned / 3)
+    # Where the camera's own notes are broken, the picture is there without them.
+    broken = [image for path, image in images.items() if path.startswith("image0")]
+    assert len(broken) == 7
+    assert all(image.captured_at is None and image.latitude is None for image in broken)
 
 
 def test_real_photos_are_imported_whole(

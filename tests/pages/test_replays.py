@@ -3,22 +3,26 @@
 import re
 import threading
 import time
+from datetime import datetime
 from functools import partial
 
 import pytest
+from sqlalchemy import select
 
 from app import replays
 from app.evaluation import ReplaySettings
 from app.jobs import Stopping
 from app.replays import (
+    get_replay,
     list_unfinished_replays,
     play_replay,
+    read_played,
     resume_replay,
     start_replay,
     stop_replay,
 )
 from app.security import get_local_person
-from app.tables import Collection, OracleLabel, Person, Replay
+from app.tables import Collection, Image, OracleLabel, Person, Replay
 from tests.factories import make_collection, make_images, make_index
 
 PLAN = {"targets": ["heron"], "strategies": ["pf-ma", "random"], "rounds": 2, "size": 6, "seeds": 1}
@@ -52,6 +56,48 @@ def play(pond, **change) -> str:
             return address
         time.sleep(0.1)
     raise AssertionError(page.text)
+
+
+def test_filtered_replay_looks_at_a_part_and_says_so(pond):
+    with pond.app.state.database.session() as session:
+        for n, image in enumerate(session.scalars(select(Image).order_by(Image.id))):
+            image.captured_at = datetime(2025, 7 if n % 2 else 5, 1, 12)
+    assert "of the day" in pond.get(pond.here).text  # the fields of a filter
+    wrong = pond.post(pond.here, data=PLAN | {"hour_from": "25"})
+    assert wrong.status_code == 422 and "no hour" in wrong.text
+    address = play(pond, month="7")
+    assert "only July" in pond.get(pond.here).text
+    report = pond.get(address).text
+    assert "month=7" in report
+    # The run beside the truth: five of the ten are left, one opens and one is held out.
+    run = pond.get(f"{address}/run", params={"target": "heron", "strategy": "random", "whole": "1"})
+    assert run.status_code == 200
+    manifest = pond.get(f"{address}/manifest.json").json()
+    assert manifest["target_sizes"] == {"heron": 5}
+    odd = {image.id for image in list_july(pond)}
+    rounds = read_played(pond.app.state.settings, get_one(pond, address))[1]
+    assert {i for run in rounds for shown in run.shown for i in shown} <= odd
+    # Where places are rounded, its box is of whole cells though an admin drew it: all see it.
+    with pond.app.state.database.session() as session:
+        session.get_one(Collection, pond.collection_id).place_grid = 0.1
+        for image in session.scalars(select(Image)):
+            image.latitude, image.longitude = 47.86531, 12.43174
+    box = {"south": "47.8653", "north": "47.8654", "west": "12.4317", "east": "12.4318"}
+    address = play(pond, **box)
+    assert "only 47.85° N–47.95° N" in pond.get(pond.here).text
+    for page in (address, f"{address}/manifest.json", f"{address}/report.html"):
+        assert "47.865" not in pond.get(page).text
+    assert "south=47.85" in pond.get(address).text
+
+
+def list_july(pond):
+    with pond.app.state.database.session() as session:
+        return list(session.scalars(select(Image).where(Image.captured_at > datetime(2025, 6, 1))))
+
+
+def get_one(pond, address):
+    with pond.app.state.database.session() as session:
+        return get_replay(session, pond.collection_id, int(address.rsplit("/", 1)[1]))
 
 
 def test_replay_is_played_reported_kept_and_compared(pond):

@@ -5,10 +5,12 @@ this file does not import torch: worker processes that only prepare pictures sta
 
 An embedder is named by its plain name in `EMBEDDERS`, or by where it comes from:
 `open_clip:MODEL:TAG`, `open_clip:MODEL:FILE`, `open_clip:hf-hub:OWNER/NAME`,
-`open_clip:local-dir:FOLDER`, `timm:MODEL`, `timm:MODEL:FILE`.
+`open_clip:local-dir:FOLDER`, `timm:MODEL`, `timm:MODEL:FILE`. With `@boxes` behind any of them it
+is the same model, but of another revision, for it is given a part of each picture.
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +34,8 @@ from app.engine.embedders.weights import (
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
+BOXES = "@boxes"  # ends the name of an embedder that is given what detectors drew a box around
 
 # Of a picture that is longer still, only the middle is resized: a strip of one pixel by a million
 # would take gigabytes, for a square in its middle.
@@ -160,6 +164,13 @@ def load_embedder(
     not there.
     """
     loading = Loading(device, weights_folder, may_fetch)
+    if looks_at_boxes(name):
+        whole = name.removesuffix(BOXES)
+        model = copy(
+            load_embedder(whole, device=device, weights_folder=weights_folder, may_fetch=may_fetch)
+        )
+        model.name, model.revision = name, model.revision + BOXES
+        return model
     if name in EMBEDDERS:
         gather_files(name, weights_folder=weights_folder, may_fetch=may_fetch)
         return EMBEDDERS[name].load(name, loading)
@@ -173,11 +184,17 @@ def gather_files(name: str, *, weights_folder: Path | None = None, may_fetch: bo
 
     Raises UnknownEmbedder and WeightsMissing as it does, but loads nothing.
     """
+    name = name.removesuffix(BOXES)
     if name in EMBEDDERS:
         get_files(EMBEDDERS[name].files, name, folder=weights_folder, may_fetch=may_fetch)
         return
     backend, source = _find_backend(name)
     backend.gather_files(name, source, Loading("cpu", weights_folder, may_fetch))
+
+
+def looks_at_boxes(name: str) -> bool:
+    """Whether an embedder of that name is given parts of pictures."""
+    return name.endswith(BOXES)
 
 
 def is_on_disk(name: str, *, weights_folder: Path | None = None) -> bool:

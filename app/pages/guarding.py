@@ -1,0 +1,117 @@
+"""Who sees the exact places of a collection and its images of people, and these images."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from pydantic import Field
+
+from app.access import get_collection, is_trusted, may_open
+from app.accounts import list_accounts
+from app.browsing import IMAGES_PER_PAGE
+from app.database import DbSession
+from app.errors import BadInput, NotAllowed
+from app.jobs import add_job
+from app.pages.addresses import LARGEST_ID, Id, PageNumber, local_path, see_other
+from app.pages.rendering import render
+from app.security import SignedIn
+from app.sensitive import (
+    GRIDS,
+    guard_places,
+    hide_people,
+    list_people_images,
+    list_trusted,
+    show_people,
+)
+
+Text = Annotated[str, Form(max_length=1_000)]
+Ids = Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_ID)]], Form()]
+ImageIds = Annotated[
+    list[Annotated[int, Field(ge=1, le=LARGEST_ID)]], Form(max_length=IMAGES_PER_PAGE)
+]
+
+router = APIRouter(prefix="/collections/{collection_id}")
+
+
+@router.get("/guard")
+def guard_page(
+    request: Request, session: DbSession, person: SignedIn, collection_id: Id
+) -> Response:
+    """How far places are rounded, and who is trusted."""
+    collection = get_collection(session, person, collection_id)
+    if not may_open(person, collection):
+        raise NotAllowed("Only an admin, or who added a collection, decides who sees its places.")
+    return render(
+        request,
+        "collection_guard.html",
+        person=person,
+        collection=collection,
+        grids=GRIDS,
+        trusted={one.id for one in list_trusted(session, collection)},
+        people=[one.person for one in list_accounts(session) if not one.person.closed_at],
+    )
+
+
+@router.post("/guard")
+def save_guard(
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    grid: Text = "",
+    people: Ids = [],  # noqa: B006 - FastAPI copies it
+) -> Response:
+    """Choose how far places are rounded, and who is trusted."""
+    collection = get_collection(session, person, collection_id)
+    guard_places(session, person, collection, grid=grid, people=people)
+    return see_other(f"/collections/{collection_id}")
+
+
+@router.get("/people")
+def people_images(
+    request: Request, session: DbSession, person: SignedIn, collection_id: Id, page: PageNumber = 1
+) -> Response:
+    """The images that are hidden because they show people, for trusted people who ask."""
+    collection = get_collection(session, person, collection_id)
+    if not is_trusted(session, person, collection):
+        raise NotAllowed(
+            "Images that show people are for people who are trusted with them. Ask an admin if "
+            "you need to see them."
+        )
+    return render(
+        request,
+        "people_images.html",
+        person=person,
+        collection=collection,
+        listing=list_people_images(session, collection_id, page=page),
+    )
+
+
+@router.post("/people")
+def hide(
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    image_ids: ImageIds = [],  # noqa: B006
+    back: Text = "",
+) -> Response:
+    """Hide images that show people from all who are not trusted with them."""
+    get_collection(session, person, collection_id)
+    if not image_ids:
+        raise BadInput("No image was chosen. Go back and choose one.")
+    hide_people(session, collection_id, image_ids, person=person)
+    back = local_path(back or f"/collections/{collection_id}/browse")
+    return see_other(f"{back}{'&' if '?' in back else '?'}hidden={image_ids[0]}")
+
+
+@router.post("/people/back")
+def put_back(
+    session: DbSession,
+    person: SignedIn,
+    collection_id: Id,
+    image_ids: ImageIds = [],  # noqa: B006
+    back: Text = "",
+) -> Response:
+    """Images show nobody after all: everybody sees them again."""
+    get_collection(session, person, collection_id)
+    if show_people(session, collection_id, image_ids, person=person):
+        add_job(session, "update", collection_id=collection_id, person=person)
+    return see_other(local_path(back or f"/collections/{collection_id}/people"))
