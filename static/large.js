@@ -198,7 +198,8 @@
   function remark(kind) {
     going = kind;
     const field = details.querySelector(`[data-remark="${kind}"]`);
-    if (!field || details.inert) return; // still to come, or one may only look
+    // Still to come, about to be replaced by the answer to what was sent, or one may only look.
+    if (!field || details.inert || details.querySelector(".htmx-request")) return;
     going = null;
     dialog.classList.add("with-details");
     dialog.querySelector('[data-large="details"]').setAttribute("aria-expanded", "true");
@@ -208,6 +209,10 @@
     target.focus({ preventScroll: true });
     target.scrollIntoView({ block: "center" });
   }
+
+  details.addEventListener("htmx:afterSettle", () => {
+    if (going) remark(going);
+  });
 
   // ---- Keys, buttons, wheel, fingers -----------------------------------------------------------
 

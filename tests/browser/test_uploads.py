@@ -123,6 +123,7 @@ def test_many_files_and_a_folder_go_on_after_a_reload_and_say_what_is_refused(
     page.on("request", lambda request: sent.append(request.method))
     page.set_input_files("#choose-folder", tmp_path / "season")
     expect(page.get_by_text("Everything has arrived")).to_be_visible()
+    expect(page.locator("#used")).to_contain_text("kB")  # of the quota, without a reload
     assert sent.count("POST") == len(files) - 1 - len([one for one in taken if one == "POST"])
     expect(page.get_by_text("60 of 60 files")).to_be_visible()
     page.get_by_role("button", name="Import 60 files").click()
