@@ -19,7 +19,7 @@ from app.reading import thumbnail_path
 from app.searching import correct_answers, open_search, submit_answers
 from app.security import issue_sign_in_link
 from app.sensitive import guard_places, hide_people
-from app.tables import Deployment, ImagePath
+from app.tables import Deployment, ImagePath, OracleLabel
 from tests.contracts.test_routes import TABLE
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 from tests.features.test_export_formats import DETAILS
@@ -31,7 +31,7 @@ EXACT = re.compile(rb"47[.,]86|12[.,]43|291234[.,]5|47 ?\xc2\xb0 ?51")
 TYPED = re.compile(rb"(south|north|west|east)(=|%3D)[\d.]+")
 ASKED = {"size": "small", "file_format": "csv", "kind": "collection"}
 # They belong to no collection with places, or to somebody else.
-LEFT_OUT = ("/bin/", "/account/", "/uploads/", "/work/", "/reviews/", "/replays", "{photo_id}")
+LEFT_OUT = ("/bin/", "/account/", "/uploads/", "/work/", "/reviews/", "{replay_id}", "{photo_id}")
 
 
 def make_exif() -> PIL.Image.Exif:
@@ -49,7 +49,7 @@ def world(web, settings):
     """Ada searches in a guarded collection; Tom is trusted with it; Ann is an admin."""
     state = web.app.state
     with state.database.session() as session:
-        roles = {"ada": "ecologist", "tom": "ecologist", "ann": "admin"}
+        roles = {"ada": "evaluator", "tom": "evaluator", "ann": "admin"}
         people = {name: make_person(session, name=name, role=role) for name, role in roles.items()}
         collection = make_collection(session)
         images = make_images(session, collection, 40)
@@ -79,6 +79,7 @@ def world(web, settings):
                 size = (image.width, image.height)
                 make_image_file(thumbnail_path(settings.home, image.sha256, *size, side), number)
         make_index(session, state.settings, images)
+        session.add_all(OracleLabel(image_id=image.id, label="heron") for image in images)
         lines = "".join(f"A/{n}.jpg,47.86531,12.43174,291234.5,{n}\n" for n in range(40))
         table = f"file,lat,decimalLongitude,easting,depth\n{lines}".encode()
         add_table(session, collection.id, name="sites.csv", data=table, person=people["ann"])
@@ -210,6 +211,7 @@ def test_nobody_but_trusted_people_gets_an_exact_place_from_anywhere(world):
     assert found >= {
         f"{own}/images/{world.ids['image_id']}",
         f"{own}/browse?filters=true",
+        f"{own}/replays",
         f"{own}/deployments",
         f"{own}/metadata",
         f"/images/{world.ids['image_id']}/original",
