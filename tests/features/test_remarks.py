@@ -41,7 +41,13 @@ def hunt(session, settings):
 
 def export(hunt, name):
     written = write_file(
-        hunt.session, hunt.search, name, indexes=hunt.indexes, settings=hunt.settings, now=NOW
+        hunt.session,
+        hunt.search,
+        name,
+        indexes=hunt.indexes,
+        settings=hunt.settings,
+        now=NOW,
+        person=hunt.person,
     )
     return b"".join(written).decode()
 

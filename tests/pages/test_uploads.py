@@ -266,7 +266,7 @@ def test_quota_counts_what_a_person_uploaded_and_says_so(idle_client, begin):
     refused = announce(client, upload, "b.jpg", 500)
     assert refused.status_code == 413 and "You may upload" in refused.json()["detail"]
     assert announce(client, upload, "a.jpg", 900).status_code == 201  # in place of the 600
-    assert "900 bytes of the 1.0 kB" in client.get(upload).text
+    assert "900 bytes</span> of the 1.0 kB" in client.get(upload).text
     client.post(f"{upload}/cancel")
     assert announce(client, begin(client, "Pond"), "b.jpg", 500).status_code == 201
 
@@ -375,7 +375,7 @@ def test_files_of_a_form_before_one_that_fails_are_kept_and_counted(idle_client,
     assert client.post(f"{upload}/form", files=files).status_code == 413
     [known] = client.get(f"{upload}/files").json()
     assert (known["path"], known["arrived"]) == ("a.jpg", True)
-    assert "600 bytes of the 1.0 kB" in client.get(upload).text
+    assert "600 bytes</span> of the 1.0 kB" in client.get(upload).text
     another = announce(client, upload, "a.jpg", 700)
     assert (another.status_code, another.headers["upload-offset"]) == (201, "0")
     assert send(client, another.headers["location"], 0, b"y" * 700).status_code == 204
