@@ -20,6 +20,7 @@ from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
+from app.events import find_grouping_id, read_events
 from app.indexing import OpenIndexes
 from app.searching import (
     UNDOABLE,
@@ -323,9 +324,9 @@ def upcoming_images(
     planned = None
     if made.detour_id is not None:
         detour = session.get_one(Detour, made.detour_id)
-        planned = choose_planned(
-            session, search, detour, index, answers, made.id, search.round_size, indexes
-        )
+        planned = choose_planned(session, search, detour, index, answers, made.id, indexes)
+    grouped = read_events(session, find_grouping_id(session, search.collection_id))
+    events = grouped.rows_in(index) if grouped is not None else None
     proposal = propose_round(
         index,
         answers,
@@ -341,8 +342,11 @@ def upcoming_images(
             made.id,
             search.round_size,
             pool_ids=read_pool(session, made),
+            events=events,
         ),
         planned=planned,
+        events=events,
+        teach_all=search.learns_from_events,
     )
     image_ids: list[int] = index.image_ids[proposal.rows].tolist()
     return image_ids

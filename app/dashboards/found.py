@@ -26,6 +26,7 @@ class Found:
     """What was found, and at what price."""
 
     positives: int
+    positive_events: int | None  # None where each image stands by itself
     negatives: int
     unsure: int
     answered: int
@@ -61,6 +62,7 @@ def tell_found(moment: Moment) -> Found:
     pace = seconds / moment.after if moment.after else None
     return Found(
         positives=tally["yes"],
+        positive_events=_count_events(moment),
         negatives=tally["no"],
         unsure=tally["unsure"],
         answered=answered,
@@ -74,6 +76,18 @@ def tell_found(moment: Moment) -> Found:
         seconds_to_next=pace / forecast if pace and forecast and forecast >= LEAST_YES else None,
         plot=_plot_yield(moment, by_chance),
     )
+
+
+def _count_events(moment: Moment) -> int | None:
+    """Events of which an image was found."""
+    if moment.grouped is None:
+        return None
+    found = [
+        image_id
+        for image_id, value in moment.values.items()
+        if value == "yes" and image_id not in moment.removed
+    ]
+    return len(np.unique(moment.grouped.numbers_of(found)))
 
 
 def _count_seconds(moment: Moment) -> float:
