@@ -10,7 +10,7 @@ chose stays the rule for later imports.
 from collections.abc import Collection as Several
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 
@@ -351,8 +351,8 @@ def describe_grouping(session: Session, collection_id: int) -> GroupingView:
 class _Grouped:
     """What a rule makes of a collection: images not alone, ascending, and the first of each."""
 
-    image_ids: Integers = np.empty(0, np.int64)  # noqa: RUF009 - never written to
-    first_ids: Integers = np.empty(0, np.int64)  # noqa: RUF009
+    image_ids: Integers = field(default_factory=lambda: np.empty(0, np.int64))
+    first_ids: Integers = field(default_factory=lambda: np.empty(0, np.int64))
     cut_count: int = 0
     long_count: int = 0  # images of events that were cut
 

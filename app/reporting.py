@@ -20,12 +20,13 @@ from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
-from app.events import find_grouping_id, read_events
+from app.events import count_events, find_grouping_id, list_events_of, read_events
 from app.indexing import OpenIndexes
 from app.searching import (
     UNDOABLE,
     choose_planned,
     close_outside,
+    list_alone,
     list_asked_elsewhere,
     list_detour_images,
     list_left_out,
@@ -91,6 +92,8 @@ class Card:
     reason_sentence: str
     score: float
     probability: float | None
+    event_ids: list[int]  # all images of its event in order of time; none where it is alone
+    answers_alone: bool  # its answer is not for its event
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class Grid:
     asked_elsewhere: int  # images that others were being asked when these were chosen
     strip: list[RoundTally]
     found: int
+    found_events: int | None  # None where each image stands by itself
     answered: int
     image_count: int
     latest_positives: list[int]
@@ -156,6 +160,7 @@ class Explanation:
     answers: list[AnswerEvent]
     nearest_positives: list[tuple[int, float]]  # image id, similarity
     nearest_negatives: list[tuple[int, float]]
+    event_ids: list[int]  # all images of its event in order of time; none where it is alone
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,16 @@ class ResultsPage:
     page: int
     pages: int
     counts: dict[str, int]
+    found_events: int | None  # None where each image stands by itself
+
+
+@dataclass(frozen=True)
+class EventStrip:
+    """The images of an event, and the one of them that was asked for."""
+
+    image_id: int
+    round_id: int
+    cards: list[ResultCard]
 
 
 @dataclass(frozen=True)
@@ -243,6 +258,8 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         image_ids = [image.id for _, image in shown]
         elsewhere = list_asked_elsewhere(session, search, person, image_ids)
     tally = Counter(answers.values())
+    events = list_events_of(session, made, [image.id for _, image in shown])
+    alone = list_alone(session, search, events)
     strip = _tally_rounds(session, search, answers)
     recent = strip[-RECENT_ROUNDS:]
     recent_answered = sum(one.yes + one.no + one.unsure for one in recent)
@@ -265,6 +282,8 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
                 reason_sentence=REASON_SENTENCES[place.reason],
                 score=place.score,
                 probability=place.probability,
+                event_ids=events.get(image.id, []),
+                answers_alone=image.id in alone,
             )
             for place, image in shown
             if image.id not in elsewhere
@@ -274,6 +293,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         asked_elsewhere=len(elsewhere) or len(made.leased_ids or ()),
         strip=strip,
         found=tally["yes"],
+        found_events=_count_found_events(session, made, answers),
         answered=len(answers),
         image_count=session.get_one(ImageIndex, made.index_id).image_count,
         latest_positives=_list_latest_positives(session, search, LATEST_POSITIVES),
@@ -402,7 +422,21 @@ def explain_image(
         answers=_list_answer_events(session, search, image_id),
         nearest_positives=nearest_positives,
         nearest_negatives=nearest_negatives,
+        event_ids=list_events_of(session, made, [image_id]).get(image_id, []),
     )
+
+
+def describe_event(
+    session: Session, search: Search, image_id: int, person: Person, indexes: OpenIndexes
+) -> EventStrip:
+    """The images of an image's event with their answers, in order of time; or the image alone."""
+    image = session.get(Image, image_id)
+    if image is None or image.collection_id != search.collection_id:
+        raise NotFound("There is no such image in this collection.")
+    made = _get_round_of(session, search, person)
+    image_ids = list_events_of(session, made, [image_id]).get(image_id, [image_id])
+    index = indexes.get(session.get_one(ImageIndex, made.index_id))
+    return EventStrip(image_id, made.id, describe_images(session, search, image_ids, index))
 
 
 def list_results(
@@ -429,7 +463,8 @@ def list_results(
     page = min(max(page, 1), pages)
     wanted = image_ids[(page - 1) * RESULTS_PER_PAGE : page * RESULTS_PER_PAGE]
     cards = describe_images(session, search, wanted, index)
-    return ResultsPage(show, cards, len(image_ids), page, pages, counts)
+    found_events = _count_found_events(session, made, answers)
+    return ResultsPage(show, cards, len(image_ids), page, pages, counts, found_events)
 
 
 def describe_images(
@@ -547,6 +582,11 @@ def list_searches(
             )
         )
     return summaries
+
+
+def _count_found_events(session: Session, made: Round, answers: dict[int, str]) -> int | None:
+    found = [image_id for image_id, value in answers.items() if value == "yes"]
+    return count_events(session, made, found)
 
 
 def _list_nearest(index: VectorIndex, row: int, among: Integers) -> list[tuple[int, float]]:

@@ -746,6 +746,21 @@ def read_reasons(session: Session, search: Search, image_ids: list[int]) -> dict
     return {image_id: reason for image_id, reason in split.items() if reason is not None}
 
 
+def list_alone(session: Session, search: Search, events: Mapping[int, list[int]]) -> set[int]:
+    """The images whose answer is for them by themselves, of those with an answer and an event.
+
+    `events` as of `app.events.list_events_of`.
+    """
+    members = list({one for own in events.values() for one in own})
+    standing = _read_given(session, search, image_ids=members) if members else {}
+    return {
+        image_id
+        for image_id, own in events.items()
+        if image_id in standing
+        and not any(standing.get(one, (None, None))[1] == image_id for one in own)
+    }
+
+
 def split_reason(given: str | None) -> tuple[str | None, str | None]:
     """An answer as it is sent, "no:too-poor", as its value and its reason."""
     value, _, reason = (given or "").partition(":")

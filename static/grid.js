@@ -1,7 +1,8 @@
 // The grid: keys, mouse and touch give answers; each is saved at once; the next grid replaces this
 // one when its images are decoded. The radio buttons hold the answers; all else follows them.
 (() => {
-  const { isPlain, isTyping, keyOf, openLarge, openOutbox, refreshLarge } = window.rarefind;
+  const { isPlain, isTyping, keyOf, openEvent, openLarge, openOutbox, refreshLarge } =
+    window.rarefind;
   const search = `/searches/${document.querySelector("[data-search]").dataset.search}`;
   const unsaved = document.getElementById("unsaved");
   const problem = document.getElementById("problem");
@@ -49,6 +50,7 @@
   const open = () => cards().filter((card) => !answerOf(card));
   const answerOf = (card) => card.querySelector("input:checked")?.value || null;
   const was = (card) => card.querySelector("[type=hidden]"); // what the server knows
+  const aloneOf = (card) => card.querySelector("[data-alone]"); // none where it has no event
   const reasonOf = (card) => card.querySelector("[data-no-reason]");
   const reasons = document.getElementById("reasons");
   const choices = [...reasons.querySelectorAll("[data-reason]")];
@@ -67,7 +69,9 @@
       if (String(gesture.round_id) !== round) continue;
       for (const [image, value] of Object.entries(gesture.values)) {
         const card = document.getElementById(`card-${image}`);
-        if (card) mark(card, value);
+        if (!card) continue;
+        mark(card, value);
+        if (aloneOf(card)) aloneOf(card).checked = gesture.alone?.includes(Number(image)) ?? false;
       }
     }
     for (const card of cards()) {
@@ -105,7 +109,9 @@
   function label(card) {
     const place = cards().indexOf(card) + 1;
     const words = { yes: "yes", no: "no", unsure: "unsure" }[answerOf(card)] || "not answered";
-    card.setAttribute("aria-label", `Image ${place} of ${cards().length}: ${words}`);
+    const { event } = card.dataset;
+    const of = event ? `, for an event of ${event} images` : "";
+    card.setAttribute("aria-label", `Image ${place} of ${cards().length}${of}: ${words}`);
   }
 
   // Figures follow what is answered since the page was drawn.
@@ -157,6 +163,7 @@
     outbox.add({
       round_id: Number(grid().dataset.round),
       values: Object.fromEntries(which.map((card) => [card.dataset.image, givenTo(card)])),
+      alone: which.filter((card) => aloneOf(card)?.checked).map((card) => Number(card.dataset.image)),
     });
     if (!open().length) fetchUpcoming();
   }
@@ -236,6 +243,8 @@
             .map((one, at) => [at + 1, () => answerByKey(`no:${one.dataset.reason}`)]),
         ),
         f: () => enlarge(current),
+        e: () => showEvent(current),
+        o: () => switchAlone(current),
         " ": toggle,
         Enter: () => form().requestSubmit(next()),
         Escape: letGo,
@@ -317,6 +326,10 @@
   document.addEventListener("click", (event) => {
     const control = event.target.closest?.("[data-do]");
     if (control?.dataset.do === "reason") return askWhy(control.closest(".picture-card"));
+    if (control?.dataset.do === "event" && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      return showEvent(control.closest(".picture-card"));
+    }
     if (control) return doControl(control.dataset.do);
     const rest = event.target.closest?.('.ask-rest [name="rest"]');
     if (rest) form().elements.rest_are_no.checked = rest.value === "no";
@@ -449,6 +462,52 @@
       },
     };
     openLarge(view, card);
+  }
+
+  // ---- Events ----------------------------------------------------------------------------------
+
+  // Ticked, an answer is for this image and not for its event.
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches?.("[data-alone]")) return;
+    const card = event.target.closest(".picture-card");
+    focusOn(card, { scroll: false });
+    sayAlone(card);
+  });
+
+  function switchAlone(card) {
+    if (!aloneOf(card)) return say("This image belongs to no event.");
+    aloneOf(card).checked = !aloneOf(card).checked;
+    sayAlone(card);
+  }
+
+  function sayAlone(card) {
+    const { event } = card.dataset;
+    say(aloneOf(card).checked ? "Answers only this image." : `Answers all ${event} images.`);
+    if (answerOf(card)) save([card]);
+  }
+
+  function showEvent(card) {
+    if (busy) return;
+    if (!card.dataset.event) return say("This image belongs to no event.");
+    focusOn(card, { scroll: false });
+    outbox.settle().then(() =>
+      openEvent({
+        url: `${search}/events/${card.dataset.image}`,
+        answer: (values) =>
+          outbox.add({
+            round_id: Number(grid().dataset.round),
+            values,
+            alone: Object.keys(values).map(Number),
+          }),
+        detailsUrl: (one) => `${search}/images/${one.dataset.image}`,
+        onProblem: say,
+        onClose: (changed) => {
+          if (!changed) return focusOn(document.getElementById(card.id));
+          begin();
+          outbox.settle().then(() => replaceGrid("get", search));
+        },
+      }),
+    );
   }
 
   // ---- Submit, undo, redo ----------------------------------------------------------------------

@@ -98,6 +98,9 @@ class CardModel(BaseModel):
     reason: str
     score: float
     probability: float | None
+    event_ids: list[int] = Field(
+        description="All images of its event, this one too; empty where it is alone."
+    )
 
 
 class RoundModel(BaseModel):
@@ -107,6 +110,7 @@ class RoundModel(BaseModel):
     number: int
     images: list[CardModel]
     found: int = Field(description="Images answered yes, examples included.")
+    found_events: int | None = Field(description="Events of them; null where none are known.")
     answered: int
     can_undo: bool
     can_redo: bool
@@ -138,6 +142,9 @@ class GiveAnswers(Taken):
 
     round_id: IdInBody
     answers: dict[IdInBody, AnswerValue | None] = {}
+    alone: list[IdInBody] = Field(
+        [], description="Those of the images whose answer is not for all of their event."
+    )
     gesture_key: GestureKey = None
 
 

@@ -207,6 +207,7 @@ def post_answers(
         person=person,
         round_id=body.round_id,
         values=dict(body.answers),
+        alone=body.alone,
         gesture_key=body.gesture_key,
     )
     answers = {image_id: split_reason(given)[0] for image_id, given in recorded.answers.items()}
@@ -225,6 +226,7 @@ def post_submit(
         person=person,
         round_id=body.round_id,
         values=dict(body.answers),
+        alone=body.alone,
         rest_are_no=body.rest_are_no,
         gesture_key=body.gesture_key,
         indexes=request.app.state.indexes,
@@ -326,6 +328,7 @@ def describe_round(session: Session, search: Search, person: Person) -> RoundMod
         number=grid.number,
         images=[CardModel.model_validate(card, from_attributes=True) for card in grid.cards],
         found=grid.found,
+        found_events=grid.found_events,
         answered=grid.answered,
         can_undo=grid.can_undo,
         can_redo=grid.can_redo,

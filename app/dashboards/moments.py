@@ -142,19 +142,25 @@ class Moment:
         return read_events(self.session, self.made.grouping_id)
 
     @cached_property
-    def events(self) -> Integers | None:
+    def event_rows(self) -> Integers | None:
         """The event of every row, as app/engine/events.py has them."""
         return None if self.grouped is None else self.grouped.rows_in(self.index)
 
     @cached_property
     def examples(self) -> Answers:
         """The answers, of an event one of each kind: what looks and coverage are told from."""
-        return self.answers if self.events is None else teach_one_each(self.answers, self.events)
+        return (
+            self.answers
+            if self.event_rows is None
+            else teach_one_each(self.answers, self.event_rows)
+        )
 
     @cached_property
     def counted(self) -> Answers:
         """The answers to be counted: those of events, where there are any, as one each."""
-        return self.known if self.events is None else answer_by_event(self.known, self.events)
+        return (
+            self.known if self.event_rows is None else answer_by_event(self.known, self.event_rows)
+        )
 
     @cached_property
     def known(self) -> Answers:
@@ -194,10 +200,10 @@ class Moment:
         is_open = np.ones(self.index.count, bool)
         is_open[self.answers.rows] = False
         rows = np.flatnonzero(is_open)
-        if self.events is None:
+        if self.event_rows is None:
             return rows
         keys = np.zeros(len(rows), np.float32) if self.head is None else self.all_scores[rows]
-        return show_one_each(rows, keys, self.events)
+        return show_one_each(rows, keys, self.event_rows)
 
     @cached_property
     def all_scores(self) -> NDArray[np.float32]:

@@ -150,7 +150,7 @@ def tell_left(moment: Moment) -> Left:
             for one in list_indexes(moment.session, moment.search.collection_id)
             if one.embedder != own.embedder
         ],
-        moment.events is not None,
+        moment.event_rows is not None,
     )
 
 
@@ -352,11 +352,11 @@ def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
             if one.detour_id is None and one.number < detour.round_number
         }
         asked = int(np.flatnonzero(was_shown)[-1]) + 1 if was_shown.any() else 0
-        if moment.events is not None:
-            plan = _name_events(plan, moment.events)
+        if moment.event_rows is not None:
+            plan = _name_events(plan, moment.event_rows)
         # What was answered elsewhere is not shown again. It counts once it completes the sample:
         # before, where to end would depend on what was found.
-        answered = moment.answers.rows if moment.events is None else moment.counted.rows
+        answered = moment.answers.rows if moment.event_rows is None else moment.counted.rows
         if np.isin(plan.rows[asked:], answered).all():
             asked = len(plan.rows)
         # Also those that were taken back: each was a chance to be wrong.
