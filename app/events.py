@@ -167,6 +167,12 @@ def find_grouping_id(session: Session, collection_id: int) -> int | None:
     )
 
 
+def find_grouping(session: Session, collection_id: int) -> Grouping | None:
+    """How a collection is grouped now; None where no images belong together."""
+    grouping_id = find_grouping_id(session, collection_id)
+    return None if grouping_id is None else session.get_one(Grouping, grouping_id)
+
+
 def list_events_of(session: Session, made: Round, image_ids: Sequence[int]) -> dict[int, list[int]]:
     """For each image that has others in its event all of them, in order of time.
 
@@ -298,6 +304,25 @@ def group_by_itself(database: Database, collection_id: int, *, settings: Setting
             by = session.get(Person, chosen.made_by_id) if chosen and chosen.made_by_id else None
             is_automatic = chosen is None or chosen.is_automatic
             _keep(session, collection, grouped, rule, by, is_automatic=is_automatic)
+
+
+def add_grouping(
+    session: Session,
+    collection: Collection,
+    events: Sequence[Sequence[int]],
+    rule: Rule,
+    person: Person,
+) -> Grouping:
+    """A grouping that rounds brought from elsewhere went by; the collection keeps its own.
+
+    Each event is its images, the first one first.
+    """
+    firsts = {image_id: event[0] for event in events for image_id in event}
+    image_ids = sorted(firsts)
+    grouped = _Grouped(
+        np.array(image_ids, np.int64), np.array([firsts[one] for one in image_ids], np.int64)
+    )
+    return _add(session, collection, grouped, rule, person, is_automatic=False)
 
 
 def rule_of(grouping: Grouping) -> Rule:
@@ -572,22 +597,7 @@ def _keep(
     )
     if before is not None and is_known:
         return before
-    made = Grouping(
-        collection_id=collection.id,
-        kind=rule.kind,
-        gap_s=rule.gap_s,
-        column_name=rule.column,
-        likeness=rule.likeness,
-        is_automatic=is_automatic,
-        event_count=len(np.unique(grouped.first_ids)),
-        image_count=len(grouped.image_ids),
-        cut_count=grouped.cut_count,
-        image_ids=stored[0],
-        first_places=stored[1],
-        made_by_id=person.id if person else None,
-    )
-    session.add(made)
-    session.flush()
+    made = _add(session, collection, grouped, rule, person, is_automatic=is_automatic)
     collection.grouping_id = made.id
     # The one before may be under a round that is being made at this moment.
     last = before.id if before else 0
@@ -598,6 +608,34 @@ def _keep(
             ~exists().where(Round.grouping_id == Grouping.id),
         )
     )
+    session.flush()
+    return made
+
+
+def _add(
+    session: Session,
+    collection: Collection,
+    grouped: _Grouped,
+    rule: Rule,
+    person: Person | None,
+    *,
+    is_automatic: bool,
+) -> Grouping:
+    made = Grouping(
+        collection_id=collection.id,
+        kind=rule.kind,
+        gap_s=rule.gap_s,
+        column_name=rule.column,
+        likeness=rule.likeness,
+        is_automatic=is_automatic,
+        event_count=len(np.unique(grouped.first_ids)),
+        image_count=len(grouped.image_ids),
+        cut_count=grouped.cut_count,
+        image_ids=grouped.image_ids.astype("<i8").tobytes(),
+        first_places=grouped.first_places.astype("<i4").tobytes(),
+        made_by_id=person.id if person else None,
+    )
+    session.add(made)
     session.flush()
     return made
 

@@ -250,6 +250,12 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
             further=True,
         ),
         *(
+            Measure(f"event_recall@{when}", f"Share of events found after {when}", at, further=True)
+            for when in (early, last)
+            for at in (_at("event_recall", when),)
+            if any(row.n_target_events not in (0, row.n_target) for run in runs for row in run.rows)
+        ),
+        *(
             Measure(
                 f"area_{column}",
                 f"Area under {title}",

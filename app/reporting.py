@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, aliased, joinedload
 
 from app.access import is_in_search, sees_search
 from app.engine.head import Head, probabilities
@@ -173,6 +173,7 @@ class ResultCard:
     height: int
     answer: str | None
     no_reason: str | None
+    answered_with: str | None  # the path of the image of its event that was looked at instead
     who: str | None
     at: datetime | None
     round_number: int | None
@@ -472,11 +473,21 @@ def describe_images(
 ) -> list[ResultCard]:
     """Images with their newest answer, and their score by the head of the current round."""
     head = read_head(_get_current_round(session, search))
+    along = aliased(Image)
     newest = (
-        select(Answer.image_id, Answer.value, Answer.reason, Person.name, Action.at, Round.number)
+        select(
+            Answer.image_id,
+            Answer.value,
+            Answer.reason,
+            along.path.label("along"),
+            Person.name,
+            Action.at,
+            Round.number,
+        )
         .join(Action, Action.id == Answer.action_id)
         .join(Person, Person.id == Action.person_id)
         .outerjoin(Round, Round.id == Action.round_id)
+        .outerjoin(along, along.id == Answer.with_image_id)
         .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))
@@ -504,6 +515,7 @@ def describe_images(
                 height=image.height,
                 answer=event.value if event else None,
                 no_reason=event.reason if event else None,
+                answered_with=event.along if event else None,
                 who=event.name if event else None,
                 at=event.at if event else None,
                 round_number=event.number if event else None,
