@@ -446,7 +446,7 @@ def _group_bursts(session: Session, collection_id: int, gap_s: int) -> _Grouped:
         .label("at"),
         func.count().over(partition_by=(runs.c.place, runs.c.run)).label("length"),
     ).subquery()
-    part = (numbered.c["at"] - 1) / MOST_IMAGES
+    part = (numbered.c["at"] - 1) // MOST_IMAGES
     event = (numbered.c.place, numbered.c.run, part)
     firsts = select(
         numbered.c.id,

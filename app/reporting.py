@@ -541,10 +541,12 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
         .offset((page - 1) * EVENTS_PER_PAGE)
     ).all()
     given: dict[int, list[tuple[int, str]]] = {action.id: [] for action, _, _ in rows}
+    looked_at: dict[int, set[int]] = {action.id: set() for action, _, _ in rows}
     for answer in session.scalars(
         select(Answer).where(Answer.action_id.in_(given)).order_by(Answer.id)
     ):
         given[answer.action_id].append((answer.image_id, answer.value))
+        looked_at[answer.action_id].add(answer.with_image_id or answer.image_id)
     standing = list_standing_steps(session, search)
     opened_with = _name_opening(list_examples(session, search))
     events = [
@@ -554,7 +556,9 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
             kind=action.kind,
             round_number=number,
             images=given[action.id],
-            sentence=_tell(action, number, given[action.id], opened_with),
+            sentence=_tell(
+                action, number, len(given[action.id]), len(looked_at[action.id]), opened_with
+            ),
             taken_back=action.kind in UNDOABLE and action.id not in standing,
         )
         for action, name, number in rows
@@ -734,10 +738,17 @@ def _name_opening(examples: list[Example]) -> str:
 
 
 def _tell(
-    action: Action, number: int | None, images: list[tuple[int, str]], opened_with: str
+    action: Action, number: int | None, count: int, looked_at_count: int, opened_with: str
 ) -> str:
+    """An action as a sentence: `count` images got an answer, `looked_at_count` for themselves."""
+    what = plural(count, "image")
+    if looked_at_count == 1 < count:
+        what = f"an event of {what}"
+    elif looked_at_count < count:
+        what = f"{looked_at_count} events and images, {what} in all"
     if action.kind == "submit":
-        filled = f", answering {plural(len(images), 'more image')}" if images else ""
+        more = plural(count, "more image") if looked_at_count == count else what
+        filled = f", answering {more}" if count else ""
         return f"Submitted round {number}{filled}"
     if action.kind == "example":
         return f"Opened the search with {opened_with}"
@@ -748,7 +759,7 @@ def _tell(
     if action.kind == "redo":
         return f"Did a step of round {number} again"
     where = "Corrected" if action.kind == "correct" else "Answered"
-    return f"{where} {plural(len(images), 'image')} in round {number}"
+    return f"{where} {what} in round {number}"
 
 
 def plural(count: int, what: str) -> str:
