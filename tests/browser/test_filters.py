@@ -100,7 +100,8 @@ def test_a_burst_has_one_place_in_the_grid_and_a_strip_of_its_own(
     # In the grid an answer is for all that were not answered there, and undone as one.
     expect(current).to_be_visible()
     burst.focus()
-    page.keyboard.press("u")
+    with page.expect_response("**/answers"):
+        page.keyboard.press("u")
     expect(answered).to_have_text(str(before + 10))
     burst.focus()
     with page.expect_response("**/answers"):
@@ -110,8 +111,8 @@ def test_a_burst_has_one_place_in_the_grid_and_a_strip_of_its_own(
     expect(current).to_be_visible()
     expect(answered).to_have_text(str(before + 3))
     expect(burst.locator("[data-alone]")).to_be_checked()
-    expect(burst.locator("[value=unsure]")).to_be_checked()
+    expect(burst.locator("[type=radio][value=unsure]")).to_be_checked()
     for _ in range(2):
         page.keyboard.press("z")
     expect(answered).to_have_text(str(before + 2))
-    expect(burst.locator("[value=unsure]")).not_to_be_checked()
+    expect(burst.locator("[type=radio][value=unsure]")).not_to_be_checked()
