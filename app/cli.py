@@ -58,6 +58,7 @@ from app.evaluation import (
     choose_targets,
     run_replays,
 )
+from app.events import describe_grouping, group_images, make_rule
 from app.exports.bundles import import_search, repeat_rounds
 from app.exports.files import sweep_exports
 from app.exports.heads import apply_head, read_head_file
@@ -341,6 +342,67 @@ def collection_metadata(
         console.print("All rows without an image: the collection's page, “Tables”.")
 
 
+@collection_app.command("group")
+def collection_group(
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    gap: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SECONDS", help="Bursts: at most so long between one image and the next."
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(help="Images with the same text in a column of a brought table."),
+    ] = None,
+    near_duplicates: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LIKENESS",
+            help="Files that follow one another and are so alike, such as 0.95; of images with a "
+            "time only within a minute.",
+        ),
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Each image by itself.")] = False,
+) -> None:
+    """Group images into events: one stands for all in searches. Without an option, say how it is.
+
+    Searches go by it from their next round on; earlier rounds stay as they were.
+    """
+    given = {
+        "bursts": gap is not None,
+        "column": column is not None,
+        "near-duplicates": near_duplicates is not None,
+        "none": none,
+    }
+    kinds = [kind for kind, is_given in given.items() if is_given]
+    if len(kinds) > 1:
+        raise typer.BadParameter("Group in one way: --gap, --column, --near-duplicates or --none.")
+    with opened() as (settings, database), database.session() as session:
+        collection = get_collection_named(session, name)
+        if kinds:
+            rule = make_rule(
+                kinds[0],
+                gap_s="" if gap is None else str(gap),
+                column=column or "",
+                likeness="" if near_duplicates is None else str(near_duplicates),
+            )
+            person = get_local_person(session)
+            indexes = OpenIndexes(settings)
+            group_images(session, collection.id, rule, person=person, indexes=indexes)
+        view = describe_grouping(session, collection.id)
+    console.print(view.sentence, highlight=False, soft_wrap=True)
+    if view.grouping is not None and view.has_events:
+        console.print(
+            f"{view.grouping.event_count:,} events hold {view.grouping.image_count:,} images; "
+            f"{view.alone_count:,} images stand by themselves.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    elif view.grouping is not None and view.grouping.kind != "none":
+        console.print("No two images belong together by it.", highlight=False)
+
+
 @collection_app.command("remove-images")
 def collection_remove_images(
     name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
@@ -542,8 +604,16 @@ def replay(
         Path | None, typer.Option(help="CSV of file and label, one line for every image.")
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="Column of --labels; a group is held out as a whole.")
+        str | None,
+        typer.Option(
+            help="Column of --labels, or of a table of the collection: images that share it are an "
+            "event, of which one is asked about, and are held out as a whole."
+        ),
     ] = None,
+    each_image: Annotated[
+        bool,
+        typer.Option("--each-image", help="Ask about each image all the same; for comparison."),
+    ] = False,
     target: Annotated[
         list[str] | None, typer.Option(help="A label to look for; repeatable.")
     ] = None,
@@ -598,6 +668,8 @@ def replay(
         raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
     if server is not None and (collection is None or labels is None or token is None):
         raise typer.BadParameter("With --server, give COLLECTION, --labels and --token too.")
+    if (group or each_image) and server is not None:
+        raise typer.BadParameter("A server's searches go by its own events: leave --group out.")
     if where and index is not None:
         raise typer.BadParameter("--where needs a collection: a bare index knows no more.")
 
@@ -616,6 +688,7 @@ def replay(
             holdout=usual_holdout if holdout is None else holdout,
             stops=choose_stops(stop or ()),
             where=tuple(where or ()),
+            each_image=each_image,
         )
 
     if server is not None and collection is not None and labels is not None and token is not None:

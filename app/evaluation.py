@@ -78,6 +78,7 @@ class ReplaySettings:
     holdout: float = 0.2
     stops: tuple[str, ...] = ()  # rules, each by name or as NAME:GOAL
     where: tuple[str, ...] = ()  # the filter, as KEY=VALUE
+    each_image: bool = False  # of a group is asked about, as if none were known
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +96,13 @@ class Run:
     kept_rows: Integers | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RoundRow:
-    """One line of rounds.csv; NaN is an empty cell. Counts and shares are after the round."""
+    """One line of rounds.csv; NaN is an empty cell. Counts and shares are after the round.
+
+    The last three are about events: groups, where there are some, else images. Of the target's, an
+    event counts as found with the first of its images.
+    """
 
     collection: str
     target: str
@@ -116,9 +121,12 @@ class RoundRow:
     average_precision: float
     fit_ms: float
     select_ms: float
+    n_target_events: int = 0  # 0 in replays of before events were counted
+    positive_events: int = 0
+    event_recall: float = float("nan")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServerRoundRow(RoundRow):
     """A round played through the API: also what the server took, and what the client waited."""
 
@@ -240,6 +248,12 @@ def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:
             raise BadInput(
                 f"There is no strategy “{strategy}”. Known are: {', '.join(STRATEGIES)}."
             ) from error
+    if settings.stops and oracle.groups is not None and not settings.each_image:
+        raise BadInput(
+            "Stop rules are replayed on images: with a group, ask about each image (--each-image)."
+        )
+    if settings.each_image and oracle.groups is None:
+        raise BadInput("Each image is asked about as it is: --each-image needs a --group.")
     rules = [read_stop(text)[0] for text in settings.stops]
     if len(set(rules)) < len(rules):
         raise BadInput("Name each stop rule once.")
@@ -283,6 +297,13 @@ def split_pool(
         if len(own)
     ]
     return tuple(np.sort(np.concatenate(part)) for part in zip(*splits, strict=True))  # type: ignore[return-value]
+
+
+def name_events(groups: Integers) -> Integers:
+    """Groups by any numbers as events by their lowest row."""
+    _, first_rows, places = np.unique(groups, return_index=True, return_inverse=True)
+    events: Integers = first_rows[places]
+    return events
 
 
 def draw_opening(image_ids: Integers, count: int, seed: int) -> Integers:
@@ -370,6 +391,9 @@ def play_run(run: Run) -> PlayedRun:
         )
         target_rows = run.target_rows[np.isin(run.target_rows, pool)]
         opening = draw_opening(index.image_ids[target_rows], settings.open_with, run.seed)
+        events = None
+        if run.groups is not None and not settings.each_image:
+            events = name_events(run.groups)
         played = replay(
             index,
             run.target_rows,
@@ -381,6 +405,7 @@ def play_run(run: Run) -> PlayedRun:
             oracle_error=settings.oracle_error,
             oracle_unsure=settings.oracle_unsure,
             pool_rows=None if len(pool) == index.count else pool,
+            events=events,
             clock=time.perf_counter,
         )
         rows = list(_measure(run, index, target_rows, pool, test, played))
@@ -523,9 +548,14 @@ def _measure(
     is_target = np.zeros(index.count, dtype=bool)
     is_target[run.target_rows] = True
     band = band_of(len(run.target_rows))
+    own_groups = np.arange(index.count) if run.groups is None else run.groups
+    event_count = len(np.unique(own_groups[target_rows]))
     row: RoundRow | None = None
+    answered = 0
     for number, one in enumerate(played[: run.settings.rounds], 1):
         found = np.isin(target_rows, one.answers.positives)
+        found_events = len(np.unique(own_groups[target_rows[found]]))
+        answered += len(one.values)
         # The head that chose the next round is the head after this one's answers.
         head = played[number].proposal.head if number < len(played) else None
         judged = test if len(test) else np.setdiff1d(pool, one.answers.rows)
@@ -545,7 +575,7 @@ def _measure(
             strategy=run.strategy,
             seed=run.seed,
             round=number,
-            answers=len(one.answers.rows) - run.settings.open_with,
+            answers=answered,
             positives=len(one.answers.positives),
             yes_in_round=int((one.values == Value.YES).sum()),
             recall=recall(int(found.sum()), len(target_rows)),
@@ -555,6 +585,9 @@ def _measure(
             average_precision=head_precision,
             fit_ms=1_000 * one.proposal.fit_s,
             select_ms=1_000 * one.proposal.choose_s,
+            n_target_events=event_count,
+            positive_events=found_events,
+            event_recall=recall(found_events, event_count),
         )
         yield row
 
@@ -654,7 +687,7 @@ def _read_cells(cells: dict[str, Any], kind: type[RoundRow | StopRow]) -> dict[s
     numbers: dict[str, Any] = {}
     for one in fields(kind):
         if one.type is float:
-            numbers[one.name] = float(cells[one.name] or "nan")
+            numbers[one.name] = float(cells.get(one.name) or "nan")
         elif one.type is bool:
             numbers[one.name] = bool(cells[one.name])
     return cells | numbers

@@ -20,6 +20,7 @@ from app.engine.combined import combine_vectors, place_in_part
 from app.engine.embedders import BOXES, EMBEDDERS, Floats, looks_at_boxes
 from app.engine.words import embed_words as embed_in_prompts
 from app.errors import BadInput, NoIndexYet, NoWords
+from app.events import group_by_itself
 from app.indexing import (
     DEFAULT_EMBEDDER,
     LoadedEmbedders,
@@ -244,12 +245,14 @@ def update_indexes(
     """Make every index of the collection hold all its images, and make one by `embedder` if given.
 
     A collection without any index gets one by what was begun for it, else by the default embedder.
-    Combined ones come last: they are made again of their parts.
+    Combined ones come last: they are made again of their parts. Then its images are grouped into
+    events, for which vectors may be needed.
     """
     with database.session() as session:
         wanted = list_wanted(session, collection_id, embedder=embedder)
     for name in wanted:
         prepare_index(database, collection_id, embedder=name, settings=settings, progress=progress)
+    group_by_itself(database, collection_id, settings=settings)
 
 
 def _list_newest(session: Session, collection_id: int, *states: str) -> list[ImageIndex]:

@@ -30,6 +30,7 @@ from app.pages import (
     collections,
     dashboard,
     deployments,
+    events,
     exporting,
     filters,
     guarding,
@@ -101,7 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
-        *(metadata, filters, deployments, remarks, guarding),
+        *(metadata, filters, deployments, remarks, guarding, events),
         *(browse, images, searches, reviewing, dashboard, exporting, overview, work),
     )
     seen = [Depends(refuse_unseen)]

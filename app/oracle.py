@@ -23,6 +23,7 @@ from app.engine.index import VectorIndex, build_index, open_index
 from app.errors import BadInput, IndexNotUsable, LabelsNotUsable
 from app.filtering import Filter, list_image_ids
 from app.indexing import get_current_index
+from app.metadata import list_columns
 from app.settings import Settings
 from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_labels
 from app.tables import Collection, Image, ImagePath, OracleLabel
@@ -87,8 +88,6 @@ def read_oracle_of(
 
     With a filter (`chosen`) it knows of the images alone that the filter keeps.
     """
-    if group and labels is None:
-        raise BadInput("A group is a column of the labels file. Give the file too, with --labels.")
     index_row = get_current_index(session, collection.id)
     folder = settings.home / "indexes" / str(index_row.id)
     image_ids = _open(folder).image_ids
@@ -97,6 +96,8 @@ def read_oracle_of(
     names = [named[image_id] for image_id in image_ids.tolist()]
     groups: dict[int, str] = {}
     if labels is None:
+        if group:
+            groups = _read_given_groups(session, collection, group)
         labelled: dict[int, set[str]] = defaultdict(set)
         for image_id, label in session.execute(
             select(OracleLabel.image_id, OracleLabel.label)
@@ -119,6 +120,21 @@ def list_kept_rows(
     """The rows of an index that a filter keeps, without removed images; None for all of them."""
     kept = np.isin(image_ids, list_image_ids(session, collection_id, chosen or Filter()))
     return None if kept.all() else np.flatnonzero(kept)
+
+
+def _read_given_groups(session: Session, collection: Collection, group: str) -> dict[int, str]:
+    """What a column of the tables brought to a collection says of each image."""
+    known = [column.name for column in list_columns(session, collection.id)]
+    if group not in known:
+        raise BadInput(
+            f"No table here has a column “{group}”. Its columns: {', '.join(known) or 'none'}. "
+            "Or give a labels file that has it, with --labels."
+        )
+    value = Image.given.op("->>")(group)
+    rows = session.execute(
+        select(Image.id, value).where(Image.collection_id == collection.id, value.is_not(None))
+    )
+    return {image_id: str(text) for image_id, text in rows}
 
 
 def make_oracle(
@@ -144,7 +160,8 @@ def make_oracle(
             rows_of[label].append(row)
     numbers: Integers | None = None
     if groups:
-        own_groups = [groups.get(image_id, "") for image_id in ids]
+        # An image of which nothing is said is alone: no text of a group begins so.
+        own_groups = [groups.get(image_id) or f"\0{image_id}" for image_id in ids]
         _, numbers = np.unique(own_groups, return_inverse=True)
     return Oracle(
         collection,

@@ -137,6 +137,7 @@ def play_run_on_server(
     positives = set(opening)
     for number in range(1, settings.rounds + 1):
         shown = [image["image_id"] for image in grid["images"]]
+        along = {image["image_id"]: image["event_ids"] for image in grid["images"]}
         if not shown:
             break
         values = ask_oracle(
@@ -147,7 +148,8 @@ def play_run_on_server(
             round_number=number,
         ).tolist()
         yes = {image for image, value in zip(shown, values, strict=True) if value == Value.YES}
-        positives |= yes
+        # An answer is for the whole event, as the server knows it.
+        positives |= yes.union(*(along[image] for image in yes))
         played.shown.append(shown)
         played.values.append("".join(LETTERS[value] for value in values))
         played.rows.append(

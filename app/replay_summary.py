@@ -239,7 +239,7 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
         Measure(
             "per_100",
             "Yes in 100 answers",
-            lambda run: _per_hundred(run, settings.open_with),
+            _per_hundred,
             digits=1,
             further=True,
         ),
@@ -248,6 +248,12 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
             f"Average precision after {last}",
             _at("average_precision", last),
             further=True,
+        ),
+        *(
+            Measure(f"event_recall@{when}", f"Share of events found after {when}", at, further=True)
+            for when in (early, last)
+            for at in (_at("event_recall", when),)
+            if any(row.n_target_events not in (0, row.n_target) for run in runs for row in run.rows)
         ),
         *(
             Measure(
@@ -414,10 +420,10 @@ def _mean_precision(run: PlayedRun, rounds: int) -> float:
     return float(np.mean(shares))
 
 
-def _per_hundred(run: PlayedRun, opening_count: int) -> float:
-    """Of all rounds together; the examples that opened the run are no answers."""
-    last = run.rows[-1]
-    return positives_per_100_answers(last.positives - opening_count, last.answers)
+def _per_hundred(run: PlayedRun) -> float:
+    """Of all rounds together: yes among the images that were asked about."""
+    yes_count = sum(row.yes_in_round for row in run.rows)
+    return positives_per_100_answers(yes_count, run.rows[-1].answers)
 
 
 def _ms_per_round(run: PlayedRun) -> float:

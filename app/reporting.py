@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, aliased, joinedload
 
 from app.access import is_in_search, sees_search
 from app.detecting import list_boxes
@@ -21,12 +21,14 @@ from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
+from app.events import count_events, find_grouping_id, list_events_of, read_events
 from app.indexing import OpenIndexes
 from app.remarks import Remarks, is_remarked, read_remarks_of_images, read_remarks_of_searches
 from app.searching import (
     UNDOABLE,
     choose_planned,
     close_outside,
+    count_along,
     list_asked_elsewhere,
     list_detour_images,
     list_left_out,
@@ -94,6 +96,9 @@ class Card:
     score: float
     probability: float | None
     boxes: list[Box]  # that a detector drew
+    event_ids: list[int]  # all images of its event in order of time; none where it is alone
+    along_count: int  # others that an answer to it is for
+    answers_alone: bool  # its answer is for it alone
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ class Grid:
     asked_elsewhere: int  # images that others were being asked when these were chosen
     strip: list[RoundTally]
     found: int
+    found_events: int | None  # None where each image stands by itself
     answered: int
     image_count: int
     latest_positives: list[int]
@@ -160,6 +166,7 @@ class Explanation:
     nearest_positives: list[tuple[int, float]]  # image id, similarity
     nearest_negatives: list[tuple[int, float]]
     boxes: list[Box]
+    event_ids: list[int]  # all images of its event in order of time; none where it is alone
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,7 @@ class ResultCard:
     height: int
     answer: str | None
     no_reason: str | None
+    answered_with: str | None  # the path of the image of its event that was looked at instead
     who: str | None
     at: datetime | None
     round_number: int | None
@@ -191,6 +199,16 @@ class ResultsPage:
     page: int
     pages: int
     counts: dict[str, int]
+    found_events: int | None  # None where each image stands by itself
+
+
+@dataclass(frozen=True)
+class EventStrip:
+    """The images of an event, and the one of them that was asked for."""
+
+    image_id: int
+    round_id: int
+    cards: list[ResultCard]
 
 
 @dataclass(frozen=True)
@@ -251,6 +269,8 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         image_ids = [image.id for _, image in shown]
         elsewhere = list_asked_elsewhere(session, search, person, image_ids)
     tally = Counter(answers.values())
+    events = list_events_of(session, made, [image.id for _, image in shown])
+    along = count_along(session, search, events)
     strip = _tally_rounds(session, search, answers)
     recent = strip[-RECENT_ROUNDS:]
     recent_answered = sum(one.yes + one.no + one.unsure for one in recent)
@@ -274,6 +294,9 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
                 score=place.score,
                 probability=place.probability,
                 boxes=boxes.get(image.id, []),
+                event_ids=events.get(image.id, []),
+                along_count=along.get(image.id, (0, False))[0],
+                answers_alone=along.get(image.id, (0, False))[1],
             )
             for place, image in shown
             if image.id not in elsewhere
@@ -283,6 +306,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         asked_elsewhere=len(elsewhere) or len(made.leased_ids or ()),
         strip=strip,
         found=tally["yes"],
+        found_events=_count_found_events(session, made, answers),
         answered=len(answers),
         image_count=session.get_one(ImageIndex, made.index_id).image_count,
         latest_positives=_list_latest_positives(session, search, LATEST_POSITIVES),
@@ -333,9 +357,9 @@ def upcoming_images(
     planned = None
     if made.detour_id is not None:
         detour = session.get_one(Detour, made.detour_id)
-        planned = choose_planned(
-            session, search, detour, index, answers, made.id, search.round_size, indexes
-        )
+        planned = choose_planned(session, search, detour, index, answers, made.id, indexes)
+    grouped = read_events(session, find_grouping_id(session, search.collection_id))
+    events = grouped.rows_in(index) if grouped is not None else None
     proposal = propose_round(
         index,
         answers,
@@ -351,8 +375,11 @@ def upcoming_images(
             made.id,
             search.round_size,
             pool_ids=read_pool(session, made),
+            events=events,
         ),
         planned=planned,
+        events=events,
+        teach_all=search.learns_from_events,
     )
     image_ids: list[int] = index.image_ids[proposal.rows].tolist()
     return image_ids
@@ -409,7 +436,21 @@ def explain_image(
         nearest_positives=nearest_positives,
         nearest_negatives=nearest_negatives,
         boxes=list_boxes(session, [image_id]).get(image_id, []),
+        event_ids=list_events_of(session, made, [image_id]).get(image_id, []),
     )
+
+
+def describe_event(
+    session: Session, search: Search, image_id: int, person: Person, indexes: OpenIndexes
+) -> EventStrip:
+    """The images of an image's event with their answers, in order of time; or the image alone."""
+    image = session.get(Image, image_id)
+    if image is None or image.collection_id != search.collection_id:
+        raise NotFound("There is no such image in this collection.")
+    made = _get_round_of(session, search, person)
+    image_ids = list_events_of(session, made, [image_id]).get(image_id, [image_id])
+    index = indexes.get(session.get_one(ImageIndex, made.index_id))
+    return EventStrip(image_id, made.id, describe_images(session, search, image_ids, index))
 
 
 def list_results(
@@ -436,7 +477,8 @@ def list_results(
     page = min(max(page, 1), pages)
     wanted = image_ids[(page - 1) * RESULTS_PER_PAGE : page * RESULTS_PER_PAGE]
     cards = describe_images(session, search, wanted, index)
-    return ResultsPage(show, cards, len(image_ids), page, pages, counts)
+    found_events = _count_found_events(session, made, answers)
+    return ResultsPage(show, cards, len(image_ids), page, pages, counts, found_events)
 
 
 def describe_images(
@@ -444,11 +486,21 @@ def describe_images(
 ) -> list[ResultCard]:
     """Images with their newest answer, and their score by the head of the current round."""
     head = read_head(_get_current_round(session, search))
+    along = aliased(Image)
     newest = (
-        select(Answer.image_id, Answer.value, Answer.reason, Person.name, Action.at, Round.number)
+        select(
+            Answer.image_id,
+            Answer.value,
+            Answer.reason,
+            along.path.label("along"),
+            Person.name,
+            Action.at,
+            Round.number,
+        )
         .join(Action, Action.id == Answer.action_id)
         .join(Person, Person.id == Action.person_id)
         .outerjoin(Round, Round.id == Action.round_id)
+        .outerjoin(along, along.id == Answer.with_image_id)
         .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))
@@ -478,6 +530,7 @@ def describe_images(
                 height=image.height,
                 answer=event.value if event else None,
                 no_reason=event.reason if event else None,
+                answered_with=event.along if event else None,
                 who=event.name if event else None,
                 at=event.at if event else None,
                 round_number=event.number if event else None,
@@ -505,10 +558,12 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
         .offset((page - 1) * EVENTS_PER_PAGE)
     ).all()
     given: dict[int, list[tuple[int, str]]] = {action.id: [] for action, _, _ in rows}
+    looked_at: dict[int, set[int]] = {action.id: set() for action, _, _ in rows}
     for answer in session.scalars(
         select(Answer).where(Answer.action_id.in_(given)).order_by(Answer.id)
     ):
         given[answer.action_id].append((answer.image_id, answer.value))
+        looked_at[answer.action_id].add(answer.with_image_id or answer.image_id)
     # Images of people are not even named here; the steps are.
     hidden = set(
         session.scalars(
@@ -526,7 +581,9 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
             kind=action.kind,
             round_number=number,
             images=[pair for pair in given[action.id] if pair[0] not in hidden],
-            sentence=_tell(action, number, given[action.id], opened_with),
+            sentence=_tell(
+                action, number, len(given[action.id]), len(looked_at[action.id]), opened_with
+            ),
             taken_back=action.kind in UNDOABLE and action.id not in standing,
         )
         for action, name, number in rows
@@ -575,6 +632,11 @@ def list_searches(
             )
         )
     return summaries
+
+
+def _count_found_events(session: Session, made: Round, answers: dict[int, str]) -> int | None:
+    found = [image_id for image_id, value in answers.items() if value == "yes"]
+    return count_events(session, made, found)
 
 
 def _list_nearest(index: VectorIndex, row: int, among: Integers) -> list[tuple[int, float]]:
@@ -710,10 +772,17 @@ def _name_opening(examples: list[Example]) -> str:
 
 
 def _tell(
-    action: Action, number: int | None, images: list[tuple[int, str]], opened_with: str
+    action: Action, number: int | None, count: int, looked_at_count: int, opened_with: str
 ) -> str:
+    """An action as a sentence: `count` images got an answer, `looked_at_count` for themselves."""
+    what = plural(count, "image")
+    if looked_at_count == 1 < count:
+        what = f"an event of {what}"
+    elif looked_at_count < count:
+        what = f"{looked_at_count} events and images, {what} in all"
     if action.kind == "submit":
-        filled = f", answering {plural(len(images), 'more image')}" if images else ""
+        more = plural(count, "more image") if looked_at_count == count else what
+        filled = f", answering {more}" if count else ""
         return f"Submitted round {number}{filled}"
     if action.kind == "example":
         return f"Opened the search with {opened_with}"
@@ -724,7 +793,7 @@ def _tell(
     if action.kind == "redo":
         return f"Did a step of round {number} again"
     where = "Corrected" if action.kind == "correct" else "Answered"
-    return f"{where} {plural(len(images), 'image')} in round {number}"
+    return f"{where} {what} in round {number}"
 
 
 def plural(count: int, what: str) -> str:

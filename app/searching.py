@@ -1,15 +1,16 @@
 """Everything that changes a search: open, answer, submit, detour, undo, redo, correct, change.
 
-Answers and actions are only added. Undo takes back one's own newest action that still stands: an
-answer, or a whole submit, which makes the round before the current one again. Rounds form a tree
-with a tip for each person, at their seat; images that others are being asked (app/seats.py) are
-left out of a round. Whoever changes a search holds its row's lock, so two people, two tabs and
-double clicks come one after the other.
+Answers and actions are only added. An answer is for an image, or for all images of its event
+(app/events.py): then each gets a row of its own, which names the image that was looked at. Undo
+takes back one's own newest action that still stands: an answer, or a whole submit, which makes the
+round before the current one again. Rounds form a tree with a tip for each person, at their seat;
+images that others are being asked (app/seats.py) are left out of a round. Whoever changes a search
+holds its row's lock, so two people, two tabs and double clicks come one after the other.
 """
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from app.access import get_collection
 from app.engine.detours import DETOUR_REASONS, DetourPlan, detour_rng, plan_detour
+from app.engine.events import rows_with
 from app.engine.head import Head
 from app.engine.index import VectorIndex
 from app.engine.loop import (
@@ -43,6 +45,14 @@ from app.errors import (
     NothingToUndo,
     NoWords,
     RefusedPhoto,
+)
+from app.events import (
+    Given,
+    find_grouping_id,
+    list_asked,
+    list_events_of,
+    read_events,
+    spread,
 )
 from app.filtering import Filter, cover_filter, list_image_ids
 from app.indexes import MAX_WORDS_LENGTH, choose_index, embed_example_photo, embed_words
@@ -230,7 +240,7 @@ def open_search(
     for example in examples:
         _embed_example(session, example, index_row, embedders=embedders, settings=settings)
     action = _add_action(session, search, person, kind="example", round_id=None, gesture_key=None)
-    _add_answers(session, action, dict.fromkeys(image_ids, "yes"))
+    _add_answers(session, action, dict.fromkeys(image_ids, ("yes", None)))
     session.flush()
     seat = Seat(search_id=search.id, person_id=person.id)
     session.add(seat)
@@ -266,7 +276,7 @@ def sit_down(
         others = list_seats(session, search)
         for other in others:
             if other.round_id is not None and not list_own(session, other):  # alone until now
-                lease(session, other, _list_round_image_ids(session, other.round_id))
+                lease(session, other, list_asked(session, other.round_id))
         seat = Seat(search_id=search.id, person_id=person.id)
         session.add(seat)
         session.flush()
@@ -312,25 +322,30 @@ def record_answers(
     person: Person,
     round_id: int,
     values: Values,
+    alone: Collection[int] = (),
     gesture_key: str | None,
 ) -> RecordedAnswers:
     """Save answers as they are given; repeating a gesture changes nothing.
 
+    An answer is for the image's whole event, but that to an image in `alone` for it by itself.
     Answers from a tab that still shows an earlier round are kept as corrections.
     """
     _lock(session, search)
     seat = find_seat(session, search, person)
     stale = seat is None or seat.round_id != round_id
+    told = list(values)
     if not _is_repeated(session, search, gesture_key):
         _check_values(session, search, round_id, values)
         kind = "correct" if stale else "answer"
-        _add_changes(session, search, person, kind, round_id, values, gesture_key)
+        given = _spread(session, search, person, round_id, values, alone)
+        told = list(given)
+        _add_changes(session, search, person, kind, round_id, given, gesture_key)
         search.touched_at = func.now()
         session.flush()
     done, undone = read_steps(session, search, person)
-    answers = _read_standing(session, search, image_ids=list(values), with_removed=True)
+    answers = _read_standing(session, search, image_ids=told, with_removed=True)
     return RecordedAnswers(
-        answers={image_id: answers.get(image_id) for image_id in values},
+        answers={image_id: answers.get(image_id) for image_id in told},
         stale=stale,
         can_undo=bool(done),
         can_redo=bool(undone),
@@ -344,14 +359,16 @@ def submit_answers(
     person: Person,
     round_id: int,
     values: Values,
+    alone: Collection[int] = (),
     rest_are_no: bool,
     gesture_key: str | None,
     indexes: OpenIndexes,
 ) -> Submitted:
     """Submit a round: save its last answers, retrain the head, propose the next round.
 
-    `rest_are_no` answers no for every image of the round that has no answer, and is remembered; in
-    a shared search not for those that went to somebody else meanwhile.
+    Answers are for whole events as in `record_answers`. `rest_are_no` answers no for every image of
+    the round that has no answer, and its event, and is remembered; in a shared search not for those
+    that went to somebody else meanwhile.
     """
     started = time.perf_counter()  # waiting for one's turn is waiting, too
     _lock(session, search)
@@ -359,12 +376,13 @@ def submit_answers(
         return Submitted(already=True)
     _check_values(session, search, round_id, values)
     seat = find_seat(session, search, person)
+    given = _spread(session, search, person, round_id, values, alone)
     if seat is None or seat.round_id != round_id:
         # A second tab with an old grid: what it says is kept, the grid is not answered twice.
-        _add_changes(session, search, person, "correct", round_id, values, gesture_key)
+        _add_changes(session, search, person, "correct", round_id, given, gesture_key)
         return Submitted(already=True)
     # A step of their own, as when they are saved one by one: undoing the submit leaves them.
-    _add_changes(session, search, person, "answer", round_id, values, None)
+    _add_changes(session, search, person, "answer", round_id, given, None)
     shown = _list_round_image_ids(session, round_id, with_removed=False)
     answered = read_current_answers(session, search, image_ids=shown)
     action = _add_action(
@@ -378,8 +396,8 @@ def submit_answers(
                 set(shown) - list_asked_elsewhere(session, search, person, shown)
             )
             shown = [image_id for image_id in shown if image_id in own]
-        rest = (image_id for image_id in shown if image_id not in answered)
-        _add_answers(session, action, dict.fromkeys(rest, "no"))
+        rest = dict.fromkeys((one for one in shown if one not in answered), "no")
+        _add_answers(session, action, _spread(session, search, person, round_id, rest, alone))
     search.rest_are_no = rest_are_no
     search.touched_at = func.now()
     previous = session.get_one(Round, round_id)
@@ -528,7 +546,8 @@ def correct_answers(
     if _is_repeated(session, search, gesture_key):
         return
     _check_images(session, search, values)
-    _add_changes(session, search, person, "correct", search.current_round_id, values, gesture_key)
+    given: Given = {image_id: (value, None) for image_id, value in values.items()}
+    _add_changes(session, search, person, "correct", search.current_round_id, given, gesture_key)
     search.touched_at = func.now()
     session.flush()
 
@@ -542,11 +561,13 @@ def change_search(
     round_size: int,
     no_reasons: Sequence[str],
     learns_from_poor: bool,
+    learns_from_events: bool = False,
 ) -> None:
     """Change a search's settings; what chooses images takes effect with the next round."""
     search.target_name = check_text("The name", target_name, MAX_NAME_LENGTH, required=True)
     search.no_reasons = check_reasons(no_reasons)
     search.learns_from_poor = learns_from_poor
+    search.learns_from_events = learns_from_events
     search.strategy = check_strategy(strategy)
     search.round_size = check_round_size(round_size)
     session.flush()
@@ -618,9 +639,7 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
             through_id=made.answers_through_id,
             left_out=left_out,
         )
-        planned = choose_planned(
-            session, search, detour, index, answers, made.previous_id, made.size, indexes
-        )
+        planned = choose_planned(session, search, detour, index, answers, made.previous_id, indexes)
     return _propose(
         session,
         search,
@@ -635,6 +654,8 @@ def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposa
         left_out=left_out,
         learns_from_poor=made.learns_from_poor,
         pool_ids=read_pool(session, made),
+        grouping_id=made.grouping_id,
+        learns_from_events=made.learns_from_events,
         round_id=made.id,
     )
 
@@ -653,6 +674,7 @@ def read_plan(
         learns_from_poor=from_round.learns_from_poor,
         left_out=detour.left_out_ids or (),
     )
+    events = read_events(session, from_round.grouping_id)
     answers = close_outside(index, answers, read_pool(session, detour))
     anchor_row = None
     if detour.anchor_image_id is not None:
@@ -670,6 +692,7 @@ def read_plan(
             if detour.other_index_id is not None
             else None
         ),
+        events=events.rows_in(index) if events is not None else None,
     )
     return plan, index
 
@@ -724,6 +747,25 @@ def read_reasons(session: Session, search: Search, image_ids: list[int]) -> dict
     return {image_id: reason for image_id, reason in split.items() if reason is not None}
 
 
+def count_along(
+    session: Session, search: Search, events: Mapping[int, list[int]]
+) -> dict[int, tuple[int, bool]]:
+    """For images with an event: how many others an answer to it is for, and whether the one that
+    stands is for it alone.
+
+    `events` as of `app.events.list_events_of`.
+    """
+    members = list({one for own in events.values() for one in own})
+    standing = _read_given(session, search, image_ids=members) if members else {}
+    told = {}
+    for image_id, own in events.items():
+        others = [standing.get(one, (None, None)) for one in own if one != image_id]
+        free = sum(value is None or along is not None for value, along in others)
+        is_alone = image_id in standing and all(along != image_id for _, along in others)
+        told[image_id] = (free, is_alone)
+    return told
+
+
 def split_reason(given: str | None) -> tuple[str | None, str | None]:
     """An answer as it is sent, "no:too-poor", as its value and its reason."""
     value, _, reason = (given or "").partition(":")
@@ -745,8 +787,23 @@ def _read_standing(
     with_removed: bool = False,
 ) -> dict[int, str]:
     """As `read_current_answers`, with the reasons."""
+    given = _read_given(
+        session, search, image_ids=image_ids, through_id=through_id, with_removed=with_removed
+    )
+    return {image_id: value for image_id, (value, _) in given.items() if value is not None}
+
+
+def _read_given(
+    session: Session,
+    search: Search,
+    *,
+    image_ids: Sequence[int] | None = None,
+    through_id: int | None = None,
+    with_removed: bool = True,
+) -> Given:
+    """As `_read_standing`, with the image of its event that each was given along with."""
     query = (
-        select(Answer.image_id, with_reason())
+        select(Answer.image_id, with_reason(), Answer.with_image_id)
         .where(Answer.search_id == search.id)
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))
@@ -758,7 +815,7 @@ def _read_standing(
     if through_id is not None:
         query = query.where(Answer.id <= through_id)
     rows = session.execute(query).all()
-    return {image_id: value for image_id, value in rows if value != "cleared"}
+    return {image_id: (value, along) for image_id, value, along in rows if value != "cleared"}
 
 
 def read_engine_answers(
@@ -775,17 +832,22 @@ def read_engine_answers(
     Images in `left_out` count as unsure: they are not shown, and nothing is learned from them. So
     do those that are a no because they are too poor or empty, unless it `learns_from_poor`.
     """
-    standing = _read_standing(session, search, through_id=through_id, with_removed=True)
+    standing = _read_given(session, search, through_id=through_id)
     current = {}
-    for image_id, given in standing.items():
-        value, _, reason = given.partition(":")
+    for image_id, (given, _) in standing.items():
+        value, reason = split_reason(given)
         is_poor = reason in POOR_REASONS and not learns_from_poor
-        current[image_id] = "unsure" if is_poor else value
+        current[image_id] = "unsure" if is_poor or value is None else value
     current |= dict.fromkeys(left_out, "unsure")
     image_ids = np.fromiter(current, dtype=np.int64, count=len(current))
     values = np.array([VALUES[value] for value in current.values()], dtype=np.int8)
     held = np.isin(image_ids, index.image_ids)
-    return Answers(rows=index.rows_of(image_ids[held]), values=values[held])
+    along = [image_id for image_id, (_, along) in standing.items() if along is not None]
+    return Answers(
+        rows=index.rows_of(image_ids[held]),
+        values=values[held],
+        looked_at=~np.isin(image_ids[held], np.array(along, dtype=np.int64)),
+    )
 
 
 def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> list[int]:
@@ -817,8 +879,11 @@ def close_outside(
     is_outside[answers.rows] = False
     outside = np.flatnonzero(is_outside)
     unsure = np.full(len(outside), Value.UNSURE, np.int8)
+    looked_at = answers.looked_at
     return Answers(
-        np.concatenate([answers.rows, outside]), np.concatenate([answers.values, unsure])
+        np.concatenate([answers.rows, outside]),
+        np.concatenate([answers.values, unsure]),
+        None if looked_at is None else np.concatenate([looked_at, np.zeros(len(outside), bool)]),
     )
 
 
@@ -943,12 +1008,11 @@ def _add_round(
     left_out = [*removed, *leased]
     pool = _find_or_add_pool(session, search)
     pool_ids = None if pool is None else np.frombuffer(pool.image_ids, dtype="<i8")
+    grouping_id = find_grouping_id(session, search.collection_id)
     planned = None
     if detour is not None:
         answers = read_engine_answers(session, search, index, left_out=left_out)
-        planned = choose_planned(
-            session, search, detour, index, answers, previous_id, search.round_size, indexes
-        )
+        planned = choose_planned(session, search, detour, index, answers, previous_id, indexes)
     proposal = _propose(
         session,
         search,
@@ -963,6 +1027,8 @@ def _add_round(
         left_out=left_out,
         learns_from_poor=search.learns_from_poor,
         pool_ids=pool_ids,
+        grouping_id=grouping_id,
+        learns_from_events=search.learns_from_events,
     )
     made = Round(
         search_id=search.id,
@@ -976,6 +1042,8 @@ def _add_round(
         left_out_ids=removed or None,
         leased_ids=leased or None,
         learns_from_poor=search.learns_from_poor,
+        learns_from_events=search.learns_from_events,
+        grouping_id=grouping_id,
         pool_id=pool.id if pool is not None else None,
         detour_id=detour.id if detour is not None and planned is not None else None,
         head_weights=to_bytes(proposal.head.weights) if proposal.head else None,
@@ -1050,16 +1118,17 @@ def _restore_answers(
 ) -> None:
     """Give images the answers of the newest steps that stand, whoever took them."""
     standing = list_standing_steps(session, search)
-    values = dict[int, str | None].fromkeys(image_ids)
-    for action_id, image_id, value in session.execute(
-        select(Answer.action_id, Answer.image_id, with_reason())
+    given: Given = dict.fromkeys(image_ids, (None, None))
+    for action_id, image_id, value, along in session.execute(
+        select(Answer.action_id, Answer.image_id, with_reason(), Answer.with_image_id)
         .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
         .order_by(Answer.action_id)
     ):
         if action_id in standing:
-            values[image_id] = None if value == "cleared" else value
-    now = _read_standing(session, search, image_ids=image_ids, with_removed=True)
-    _add_answers(session, action, _only_changes(values, now))
+            given[image_id] = (None if value == "cleared" else value, along)
+    _add_answers(
+        session, action, _only_changes(given, _read_given(session, search, image_ids=image_ids))
+    )
 
 
 def _find_or_add_pool(session: Session, search: Search) -> Pool | None:
@@ -1100,8 +1169,12 @@ def _propose(
     left_out: Sequence[int],
     learns_from_poor: bool,
     pool_ids: NDArray[np.int64] | None,
+    grouping_id: int | None,
+    learns_from_events: bool,
     round_id: int | None = None,
 ) -> Proposal:
+    grouped = read_events(session, grouping_id)
+    events = grouped.rows_in(index) if grouped is not None else None
     answers = read_engine_answers(
         session,
         search,
@@ -1118,8 +1191,12 @@ def _propose(
         size=size,
         round_number=number,
         rng=round_rng(seed, number),
-        pool_rows=list_pool(session, index, answers, previous_id, size, pool_ids=pool_ids),
+        pool_rows=list_pool(
+            session, index, answers, previous_id, size, pool_ids=pool_ids, events=events
+        ),
         planned=planned,
+        events=events,
+        teach_all=learns_from_events,
     )
 
 
@@ -1130,10 +1207,9 @@ def choose_planned(
     index: VectorIndex,
     answers: Answers,
     previous_id: int | None,
-    size: int,
     indexes: OpenIndexes,
 ) -> Choice | None:
-    """The next images of a detour, of those that `index` holds; None when it has come to its end.
+    """What is left of a detour, of images that `index` holds; None when it has come to its end.
 
     Images answered since it was planned are passed over, and so are those it showed already. A
     filter that was changed since does not change it: a sample must stay the one that was drawn.
@@ -1142,7 +1218,7 @@ def choose_planned(
     shown = list_detour_images(session, detour.id, previous_id)
     is_next = np.isin(image_ids, index.image_ids) & ~np.isin(image_ids, shown)
     rows = index.rows_of(image_ids[is_next])
-    rows = rows[~np.isin(rows, answers.rows)][:size]
+    rows = rows[~np.isin(rows, answers.rows)]
     return Choice.of(rows, DETOUR_REASONS[detour.kind]) if len(rows) else None
 
 
@@ -1233,9 +1309,10 @@ def list_pool(
     size: int,
     *,
     pool_ids: NDArray[np.int64] | None,
+    events: NDArray[np.int64] | None,
 ) -> NDArray[np.int64] | None:
     """The rows that may be shown: of the images in `pool_ids` (None for all) all but those shown
-    before and left open, which are asked again at the end.
+    before and left open, and their `events`, which are asked again at the end.
 
     Else an image that somebody does not want to answer would come straight back. None means all.
     """
@@ -1251,8 +1328,11 @@ def list_pool(
         may_be_shown = np.isin(index.image_ids, pool_ids)
     may_be_shown[answers.rows] = False
     is_fresh = may_be_shown.copy()
-    is_fresh[left_open] = False
-    if len(left_open) and np.count_nonzero(is_fresh) >= size:
+    is_fresh[left_open if events is None else rows_with(left_open, events)] = False
+    fresh_count = int(np.count_nonzero(is_fresh))
+    if events is not None and len(left_open):
+        fresh_count = len(np.unique(events[is_fresh]))
+    if len(left_open) and fresh_count >= size:
         return np.flatnonzero(is_fresh)
     return None if pool_ids is None else np.flatnonzero(may_be_shown)
 
@@ -1281,7 +1361,7 @@ def _check_values(session: Session, search: Search, round_id: int, values: Value
     made = session.get(Round, round_id)
     if made is None or made.search_id != search.id:
         raise NotFound("There is no such round in this search.")
-    shown = set(_list_round_image_ids(session, round_id))
+    shown = set(list_asked(session, round_id))
     _check_answer_values(search, values)
     if not shown.issuperset(values):
         raise BadInput("An answer names an image that is not in this grid. Reload the page.")
@@ -1324,12 +1404,11 @@ def _add_changes(
     person: Person,
     kind: str,
     round_id: int | None,
-    values: Values,
+    given: Given,
     gesture_key: str | None,
 ) -> None:
     """Add an action for the answers that differ from what stands; none if nothing differs."""
-    standing = _read_standing(session, search, image_ids=list(values), with_removed=True)
-    changed = _only_changes(values, standing)
+    changed = _only_changes(given, _read_given(session, search, image_ids=list(given)))
     if changed:
         action = _add_action(
             session, search, person, kind=kind, round_id=round_id, gesture_key=gesture_key
@@ -1337,10 +1416,32 @@ def _add_changes(
         _add_answers(session, action, changed)
 
 
-def _only_changes(values: Values, standing: dict[int, str]) -> Values:
-    return {
-        image_id: value for image_id, value in values.items() if standing.get(image_id) != value
-    }
+def _spread(
+    session: Session,
+    search: Search,
+    person: Person,
+    round_id: int,
+    values: Mapping[int, str | None],
+    alone: Collection[int],
+) -> Given:
+    """Answers as answers to whole events, as far as nobody else is being asked their images."""
+    events = list_events_of(session, session.get_one(Round, round_id), list(values))
+    members = list({one for own in events.values() for one in own})
+    given = spread(values, alone, events, _read_given(session, search, image_ids=members))
+    if members and is_shared(session, search):
+        elsewhere = list_asked_elsewhere(session, search, person, members)
+        for image_id in elsewhere.difference(values):
+            given.pop(image_id, None)
+    return given
+
+
+def _only_changes(given: Given, standing: Given) -> Given:
+    changed = {}
+    for image_id, (value, along) in given.items():
+        now = standing.get(image_id, (None, None))
+        if (value, along) != now and (value is not None or now[0] is not None):
+            changed[image_id] = (value, along)
+    return changed
 
 
 def _add_action(
@@ -1364,8 +1465,8 @@ def _add_action(
     return action
 
 
-def _add_answers(session: Session, action: Action, values: Values) -> None:
-    if values:
+def _add_answers(session: Session, action: Action, given: Given) -> None:
+    if given:
         session.execute(
             insert(Answer),
             [
@@ -1375,9 +1476,10 @@ def _add_answers(session: Session, action: Action, values: Values) -> None:
                     "image_id": image_id,
                     "value": value or "cleared",
                     "reason": reason,
+                    "with_image_id": along,
                 }
-                for image_id, given in values.items()
-                for value, reason in (split_reason(given),)
+                for image_id, (answer, along) in given.items()
+                for value, reason in (split_reason(answer),)
             ],
         )
 
@@ -1439,6 +1541,11 @@ def _describe(session: Session, step: StepRow, given: Values) -> str:
         return f"the submit of round {number}"
     if step.kind == "detour":
         return f"the choice of other images in round {number}"
+    looked_at = func.count(func.distinct(func.coalesce(Answer.with_image_id, Answer.image_id)))
+    count = session.scalar(select(looked_at).filter_by(action_id=step.id))
+    if count == 1 < len(given) and len(set(given.values())) == 1:
+        value = next(iter(given.values()))
+        return f"“{value or 'no answer'}” for an event of {len(given)} images in round {number}"
     if len(given) > 1:
         return f"{len(given)} answers in round {number}"
     (value,) = given.values()

@@ -2,8 +2,8 @@
 
 Everybody who answers in a search has a seat with a grid of their own. In a search with more than
 one of them an image is leased to whoever is asked it, and asked of nobody else while they are
-there: until they leave, or give no sign of themselves for `HERE` long. Who changes leases holds
-the lock of the search.
+there: until they leave, or give no sign of themselves for `HERE` long. An event is leased whole.
+Who changes leases holds the lock of the search.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from sqlalchemy import delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.tables import Lease, Person, Round, RoundImage, Search, SearchMember, Seat
+from app.events import list_asked
+from app.tables import Lease, Person, Round, Search, SearchMember, Seat
 
 HERE = timedelta(minutes=10)
 
@@ -87,8 +88,8 @@ def stay(session: Session, seat: Seat) -> None:
     """Be there, and have the images of one's grid that nobody else is being asked."""
     seat.here_until = func.now() + HERE
     session.flush()
-    image_ids = session.scalars(select(RoundImage.image_id).filter_by(round_id=seat.round_id)).all()
-    lease(session, seat, image_ids)
+    if seat.round_id is not None:
+        lease(session, seat, list_asked(session, seat.round_id))
 
 
 def let_go(session: Session, seat: Seat) -> None:

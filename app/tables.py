@@ -36,6 +36,7 @@ NO_REASONS = ("other-species", "too-poor", "empty")
 REPLAY_STATES = ("waiting", "running", "done", "stopped", "failed")
 ACTION_KINDS = ("example", "answer", "submit", "correct", "undo", "redo", "detour")
 COLUMN_KINDS = ("number", "date", "text")
+GROUPING_KINDS = ("bursts", "column", "near-duplicates", "none")
 DETOUR_KINDS = ("gap", "estimate", "absence", "second-look", "other-embedder")
 # A path's last part, small letters, in the order of code points, which an index can follow.
 FILE_NAME = "(lower(regexp_replace(path, '^.*/'::text, ''::text)) COLLATE \"C\")"
@@ -174,6 +175,10 @@ class Collection(Table):
     open_to: Mapped[str] = mapped_column(String(8), server_default="everyone")
     # Degrees to which places are rounded for all but trusted people; null where they are exact.
     place_grid: Mapped[float | None]
+    # By which its images are events now; null until it was first grouped.
+    grouping_id: Mapped[int | None] = mapped_column(
+        ForeignKey("groupings.id", use_alter=True, ondelete="SET NULL")
+    )
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     archived_at: Mapped[datetime | None]  # put away: works as before, but home does not show it
     deleted_at: Mapped[datetime | None]  # in the bin, and gone for good after some weeks
@@ -248,6 +253,35 @@ class Deployment(Table):
     ends_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=False))
     # Added to what the camera's clock said: `Image.captured_at` holds the sum.
     clock_shift_s: Mapped[int] = mapped_column(server_default="0")
+
+
+class Grouping(Table):
+    """Which images of a collection are one event: a burst, a track, near-duplicates; never changed.
+
+    Grouping a collection anew adds a row; rounds name the one they went by.
+    """
+
+    __tablename__ = "groupings"
+    __table_args__ = (CheckConstraint(one_of("kind", GROUPING_KINDS), name="kind"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    kind: Mapped[str] = mapped_column(String(16))
+    gap_s: Mapped[int | None]  # bursts: between one image and the next, at most
+    column_name: Mapped[str | None]  # of a brought table
+    likeness: Mapped[float | None]  # near-duplicates: the cosine to the first, at least
+    is_automatic: Mapped[bool]  # made by an import, and nobody chose how
+    event_count: Mapped[int]  # of several images
+    image_count: Mapped[int]  # in them
+    cut_count: Mapped[int]  # events that end only because no event may be larger
+    # Images in events of several, int64 little-endian, ascending; and for each of them the place in
+    # this list of the first image of its event, int32 little-endian.
+    image_ids: Mapped[bytes] = mapped_column(deferred=True)
+    first_places: Mapped[bytes] = mapped_column(deferred=True)
+    made_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
+    made_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Image(Table):
@@ -515,6 +549,8 @@ class Search(Table):
     no_reasons: Mapped[list[str]] = mapped_column(ARRAY(String), server_default="{}")
     # Whether a no to an image that is too poor, or empty, trains the head as any other.
     learns_from_poor: Mapped[bool] = mapped_column(server_default="false")
+    # Whether every answered image of an event trains the head, and not one of them.
+    learns_from_events: Mapped[bool] = mapped_column(server_default="false")
     embedder: Mapped[str]
     strategy: Mapped[str]
     round_size: Mapped[int]
@@ -633,6 +669,11 @@ class Round(Table):
     __tablename__ = "rounds"
     __table_args__ = (
         Index("ix_rounds_pool_id", "pool_id", postgresql_where=text("pool_id IS NOT NULL")),
+        Index(
+            "ix_rounds_grouping_id",
+            "grouping_id",
+            postgresql_where=text("grouping_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -656,6 +697,9 @@ class Round(Table):
     # Images without an answer that others were being asked: as good as unsure.
     leased_ids: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
     learns_from_poor: Mapped[bool] = mapped_column(server_default="false")  # as the search's, then
+    learns_from_events: Mapped[bool] = mapped_column(server_default="false")  # likewise
+    # By which its images were events; null where each stood by itself.
+    grouping_id: Mapped[int | None] = mapped_column(ForeignKey("groupings.id"))
     # The images it chose from; null where those were all.
     pool_id: Mapped[int | None] = mapped_column(ForeignKey("pools.id"))
     head_weights: Mapped[bytes | None]  # float32 little-endian; null while there is no head
@@ -830,6 +874,11 @@ class Answer(Table):
         CheckConstraint(one_of("value", ANSWER_VALUES), name="value"),
         CheckConstraint("reason IS NULL OR value = 'no'", name="reason"),
         Index("ix_answers_search_id_image_id_id", "search_id", "image_id", "id"),
+        Index(
+            "ix_answers_with_image_id",
+            "with_image_id",
+            postgresql_where=text("with_image_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -838,6 +887,9 @@ class Answer(Table):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
     value: Mapped[str] = mapped_column(String(8))
     reason: Mapped[str | None]  # for a no: one of NO_REASONS, or of the search's own
+    # The image of the same event that a person looked at when they answered for all of it; null
+    # where they looked at this one.
+    with_image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id", ondelete="SET NULL"))
 
 
 class Review(Table):

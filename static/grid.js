@@ -1,7 +1,16 @@
 // The grid: keys, mouse and touch give answers; each is saved at once; the next grid replaces this
 // one when its images are decoded. The radio buttons hold the answers; all else follows them.
 (() => {
-  const { hidePeople, isPlain, isTyping, keyOf, openLarge, openOutbox, refreshLarge } = window.rarefind;
+  const {
+    hidePeople,
+    isPlain,
+    isTyping,
+    keyOf,
+    openEvent,
+    openLarge,
+    openOutbox,
+    refreshLarge,
+  } = window.rarefind;
   const search = `/searches/${document.querySelector("[data-search]").dataset.search}`;
   const unsaved = document.getElementById("unsaved");
   const problem = document.getElementById("problem");
@@ -47,8 +56,9 @@
   const button = (step) => document.querySelector(`[form="${step}"]`);
   const taken = () => cards().filter((card) => card.classList.contains("taken"));
   const open = () => cards().filter((card) => !answerOf(card));
-  const answerOf = (card) => card.querySelector("input:checked")?.value || null;
+  const answerOf = (card) => card.querySelector('[type="radio"]:checked')?.value || null;
   const was = (card) => card.querySelector("[type=hidden]"); // what the server knows
+  const aloneOf = (card) => card.querySelector("[data-alone]"); // none where it has no event
   const reasonOf = (card) => card.querySelector("[data-no-reason]");
   const reasons = document.getElementById("reasons");
   const choices = [...reasons.querySelectorAll("[data-reason]")];
@@ -67,11 +77,14 @@
       if (String(gesture.round_id) !== round) continue;
       for (const [image, value] of Object.entries(gesture.values)) {
         const card = document.getElementById(`card-${image}`);
-        if (card) mark(card, value);
+        if (!card) continue;
+        mark(card, value);
+        if (aloneOf(card)) aloneOf(card).checked = gesture.alone?.includes(Number(image)) ?? false;
       }
     }
     for (const card of cards()) {
       card.dataset.drawn ??= was(card).value;
+      card.dataset.drawnCount ??= was(card).value ? countOf(card, aloneOf(card)?.defaultChecked) : 0;
       card.tabIndex = -1;
       for (const input of card.querySelectorAll("input, a")) input.tabIndex = -1;
       label(card);
@@ -105,19 +118,31 @@
   function label(card) {
     const place = cards().indexOf(card) + 1;
     const words = { yes: "yes", no: "no", unsure: "unsure" }[answerOf(card)] || "not answered";
-    card.setAttribute("aria-label", `Image ${place} of ${cards().length}: ${words}`);
+    const { event } = card.dataset;
+    const of = event ? `, for an event of ${event} images` : "";
+    card.setAttribute("aria-label", `Image ${place} of ${cards().length}${of}: ${words}`);
   }
 
   // Figures follow what is answered since the page was drawn.
   function count() {
     const left = open().length;
-    const drawn = cards().map((card) => card.dataset.drawn);
-    const yes = cards().filter((card) => answerOf(card) === "yes").length;
-    addTo("[data-found]", "found", yes - drawn.filter((value) => value === "yes").length);
-    addTo("[data-given]", "given", cards().length - left - drawn.filter(Boolean).length);
+    let [found, given] = [0, 0];
+    for (const card of cards()) {
+      const now = answerOf(card) ? countOf(card, aloneOf(card)?.checked) : 0;
+      const drawn = Number(card.dataset.drawnCount);
+      given += now - drawn;
+      found += (answerOf(card) === "yes" ? now : 0) - (card.dataset.drawn === "yes" ? drawn : 0);
+    }
+    addTo("[data-found]", "found", found);
+    addTo("[data-given]", "given", given);
     if (!form()) return;
     form().querySelector("[data-answered]").textContent = cards().length - left;
     form().querySelector("[data-unanswered]").textContent = `${left} of ${cards().length}`;
+  }
+
+  // Images that an answer to this one is for.
+  function countOf(card, isAlone) {
+    return 1 + (isAlone ? 0 : Number(card.dataset.along ?? 0));
   }
 
   function addTo(selector, name, more) {
@@ -157,6 +182,7 @@
     outbox.add({
       round_id: Number(grid().dataset.round),
       values: Object.fromEntries(which.map((card) => [card.dataset.image, givenTo(card)])),
+      alone: which.filter((card) => aloneOf(card)?.checked).map((card) => Number(card.dataset.image)),
     });
     if (!open().length) fetchUpcoming();
   }
@@ -239,6 +265,8 @@
         t: () => enlarge(current, "tag"),
         c: () => enlarge(current, "note"),
         h: () => hidePeople(current),
+        e: () => showEvent(current),
+        o: () => switchAlone(current),
         " ": toggle,
         Enter: () => form().requestSubmit(next()),
         Escape: letGo,
@@ -320,6 +348,10 @@
   document.addEventListener("click", (event) => {
     const control = event.target.closest?.("[data-do]");
     if (control?.dataset.do === "reason") return askWhy(control.closest(".picture-card"));
+    if (control?.dataset.do === "event" && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      return showEvent(control.closest(".picture-card"));
+    }
     if (control) return doControl(control.dataset.do);
     const rest = event.target.closest?.('.ask-rest [name="rest"]');
     if (rest) form().elements.rest_are_no.checked = rest.value === "no";
@@ -452,6 +484,52 @@
       },
     };
     openLarge(view, card, remark);
+  }
+
+  // ---- Events ----------------------------------------------------------------------------------
+
+  // Ticked, an answer is for this image and not for its event.
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches?.("[data-alone]")) return;
+    const card = event.target.closest(".picture-card");
+    focusOn(card, { scroll: false });
+    sayAlone(card);
+  });
+
+  function switchAlone(card) {
+    if (!aloneOf(card)) return say("This image belongs to no event.");
+    aloneOf(card).checked = !aloneOf(card).checked;
+    sayAlone(card);
+  }
+
+  function sayAlone(card) {
+    const { event } = card.dataset;
+    say(aloneOf(card).checked ? "Answers only this image." : `Answers all ${event} images.`);
+    if (answerOf(card)) save([card]);
+  }
+
+  function showEvent(card) {
+    if (busy) return;
+    if (!card.dataset.event) return say("This image belongs to no event.");
+    focusOn(card, { scroll: false });
+    outbox.settle().then(() =>
+      openEvent({
+        url: `${search}/events/${card.dataset.image}`,
+        answer: (values) =>
+          outbox.add({
+            round_id: Number(grid().dataset.round),
+            values,
+            alone: Object.keys(values).map(Number),
+          }),
+        detailsUrl: (one) => `${search}/images/${one.dataset.image}`,
+        onProblem: say,
+        onClose: (changed) => {
+          if (!changed) return focusOn(document.getElementById(card.id));
+          begin();
+          outbox.settle().then(() => replaceGrid("get", search));
+        },
+      }),
+    );
   }
 
   // ---- Submit, undo, redo ----------------------------------------------------------------------

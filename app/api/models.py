@@ -156,6 +156,9 @@ class CardModel(BaseModel):
     reason: str = Field(description="Why it is shown.")
     score: float
     probability: float | None
+    event_ids: list[int] = Field(
+        description="All images of its event, this one too; empty where it is alone."
+    )
 
 
 class RoundModel(BaseModel):
@@ -165,6 +168,7 @@ class RoundModel(BaseModel):
     number: int
     images: list[CardModel]
     found: int = Field(description="Images answered yes, examples included.")
+    found_events: int | None = Field(description="Events of them; null where none are known.")
     answered: int
     can_undo: bool
     can_redo: bool
@@ -206,6 +210,9 @@ class GiveAnswers(Taken):
         {},
         description="Why, for images answered no here: one of the search's no_reasons. “too-poor” "
         "and “empty” train nothing, unless the search's settings ask for it.",
+    )
+    alone: list[IdInBody] = Field(
+        [], description="Those of the images whose answer is not for all of their event."
     )
     gesture_key: GestureKey = None
 

@@ -308,6 +308,7 @@ def post_answers(
         person=person,
         round_id=body.round_id,
         values=with_reasons(body),
+        alone=body.alone,
         gesture_key=body.gesture_key,
     )
     split = {image_id: split_reason(given) for image_id, given in recorded.answers.items()}
@@ -330,6 +331,7 @@ def post_submit(
         person=person,
         round_id=body.round_id,
         values=with_reasons(body),
+        alone=body.alone,
         rest_are_no=body.rest_are_no,
         gesture_key=body.gesture_key,
         indexes=request.app.state.indexes,
@@ -537,6 +539,7 @@ def describe_round(session: Session, search: Search, person: Person) -> RoundMod
         number=grid.number,
         images=cards,
         found=grid.found,
+        found_events=grid.found_events,
         answered=grid.answered,
         can_undo=grid.can_undo,
         can_redo=grid.can_redo,

@@ -2,6 +2,9 @@
 
 Everything follows from what is stored, so an old search shows the same figures on every opening,
 and after any earlier round (`open_moment`). Nothing here changes anything.
+
+Where images belong to events, what is told of the unanswered is told of events: one image stands
+for each, as in a round. Statements of how many are left then count events throughout.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.engine.answers import Answers
 from app.engine.coverage import CoverageEstimate, choose_candidates, estimate_coverage
+from app.engine.events import answer_by_event, show_one_each, teach_one_each
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.remaining import (
@@ -22,6 +26,7 @@ from app.engine.remaining import (
 )
 from app.engine.strategies.round_state import smallest
 from app.errors import NotFound
+from app.events import Events, read_events
 from app.indexing import OpenIndexes
 from app.searching import (
     VALUES,
@@ -134,6 +139,32 @@ class Moment:
         return close_outside(self.index, self.known, self.pool_ids)
 
     @cached_property
+    def grouped(self) -> Events | None:
+        """The events that the round went by; None where each image stands by itself."""
+        return read_events(self.session, self.made.grouping_id)
+
+    @cached_property
+    def event_rows(self) -> Integers | None:
+        """The event of every row, as app/engine/events.py has them."""
+        return None if self.grouped is None else self.grouped.rows_in(self.index)
+
+    @cached_property
+    def examples(self) -> Answers:
+        """The answers, of an event one of each kind: what looks and coverage are told from."""
+        return (
+            self.answers
+            if self.event_rows is None
+            else teach_one_each(self.answers, self.event_rows)
+        )
+
+    @cached_property
+    def counted(self) -> Answers:
+        """The answers to be counted: those of events, where there are any, as one each."""
+        return (
+            self.known if self.event_rows is None else answer_by_event(self.known, self.event_rows)
+        )
+
+    @cached_property
     def known(self) -> Answers:
         """The answers, and unsure for removed images."""
         return self.answers_in(self.index, self.values | dict.fromkeys(self.left_out, "unsure"))
@@ -167,10 +198,14 @@ class Moment:
 
     @cached_property
     def unanswered(self) -> Integers:
-        """Rows without an answer, ascending."""
+        """Rows without an answer, ascending; of an event the one of the highest score."""
         is_open = np.ones(self.index.count, bool)
         is_open[self.answers.rows] = False
-        return np.flatnonzero(is_open)
+        rows = np.flatnonzero(is_open)
+        if self.event_rows is None:
+            return rows
+        keys = np.zeros(len(rows), np.float32) if self.head is None else self.all_scores[rows]
+        return show_one_each(rows, keys, self.event_rows)
 
     @cached_property
     def all_scores(self) -> NDArray[np.float32]:
@@ -227,7 +262,7 @@ class Moment:
     @cached_property
     def coverage(self) -> CoverageEstimate | None:
         """How much of what the target is likely to be the positives span."""
-        positives = self.answers.positives
+        positives = self.examples.positives
         if self.calibration is None or not len(positives):
             return None
         chosen = choose_candidates(self.scores)

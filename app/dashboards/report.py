@@ -13,11 +13,13 @@ from app.dashboards.found import Found, tell_found
 from app.dashboards.moments import Moment
 from app.dashboards.stopping import Left, Stopping, tell_left, tell_stopping
 from app.dashboards.variety import Variety, tell_variety
+from app.events import describe_rule, rule_of
 from app.filtering import Filter, cover_filter, list_chips
 from app.reporting import list_examples, plural
 from app.tables import (
     Action,
     Answer,
+    Grouping,
     ImageIndex,
     Person,
     Pool,
@@ -76,6 +78,7 @@ def describe_report(moment: Moment) -> Report:
         ("Does not count", search.counts_as_no or "not written down"),
         ("Collection", f"{search.collection.name}, {row.image_count:,} images"),
         ("Looked at", looked_at),
+        *_describe_events(moment),
         ("Opened with", " and ".join(opened)),
         ("Images compared by", f"{row.embedder}, revision {row.revision}"),
         (
@@ -104,6 +107,15 @@ def describe_report(moment: Moment) -> Report:
         tell_stopping(moment),
         tell_variety(moment),
     )
+
+
+def _describe_events(moment: Moment) -> list[tuple[str, str]]:
+    if moment.made.grouping_id is None:
+        return []
+    grouping = moment.session.get_one(Grouping, moment.made.grouping_id)
+    rule = describe_rule(rule_of(grouping))
+    counts = f"{grouping.event_count:,} events hold {grouping.image_count:,} images"
+    return [("Events", f"{rule} {counts}. Statements of how many are left count events.")]
 
 
 def _name_people(counts: Sequence[Row[str, int]]) -> str:

@@ -42,6 +42,7 @@ from app.tables import (
     Detour,
     ImageIndex,
     Person,
+    Round,
     Search,
 )
 
@@ -74,6 +75,7 @@ class Left:
     look_size: int
     has_head: bool
     other_embedders: list[str]
+    counts_events: bool  # and not images
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ def tell_left(moment: Moment) -> Left:
             for one in list_indexes(moment.session, moment.search.collection_id)
             if one.embedder != own.embedder
         ],
+        moment.event_rows is not None,
     )
 
 
@@ -271,10 +274,10 @@ def build_standing(moment: Moment, coverage: CoverageEstimate | None = None) -> 
         if one.detour_id is None and one.image_id in moment.values
     ]
     return Standing(
-        answers=moment.known,
+        answers=moment.counted,
         values=np.array([VALUES[moment.values[one.image_id]] for one in own], np.int8),
         rounds=np.array([one.number for one in own], np.int64),
-        image_count=len(moment.known.rows) + len(moment.unanswered),
+        image_count=len(moment.counted.rows) + len(moment.unanswered),
         scores=moment.scores,
         calibration=moment.calibration,
         coverage=coverage,
@@ -334,6 +337,10 @@ def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
         shown = [one.image_id for one in moment.showings if one.detour_id == detour.id]
         if detour.kind != kind or not shown:
             continue
+        # What was drawn under another grouping says nothing of the events of now.
+        from_round = moment.session.get_one(Round, detour.from_round_id)
+        if from_round.grouping_id != moment.made.grouping_id:
+            continue
         planned, index = read_plan(moment.session, moment.search, detour, moment.indexes)
         if planned.sample is None:
             continue
@@ -345,9 +352,12 @@ def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
             if one.detour_id is None and one.number < detour.round_number
         }
         asked = int(np.flatnonzero(was_shown)[-1]) + 1 if was_shown.any() else 0
+        if moment.event_rows is not None:
+            plan = _name_events(plan, moment.event_rows)
         # What was answered elsewhere is not shown again. It counts once it completes the sample:
         # before, where to end would depend on what was found.
-        if np.isin(plan.rows[asked:], moment.answers.rows).all():
+        answered = moment.answers.rows if moment.event_rows is None else moment.counted.rows
+        if np.isin(plan.rows[asked:], answered).all():
             asked = len(plan.rows)
         # Also those that were taken back: each was a chance to be wrong.
         tries = select(func.count(Detour.id)).where(
@@ -378,6 +388,13 @@ def _move_plan(plan: SamplePlan, before: VectorIndex, now: VectorIndex) -> Sampl
     return SamplePlan(frame[order], plan.strata[in_frame][order], rows, plan.chances[in_sample])
 
 
+def _name_events(plan: SamplePlan, events: Integers) -> SamplePlan:
+    """The plan with each image called by its event, as `Moment.counted` calls answers."""
+    order = np.argsort(events[plan.frame])
+    frame = events[plan.frame][order]
+    return SamplePlan(frame, plan.strata[order], events[plan.rows], plan.chances)
+
+
 def _list_looks(moment: Moment) -> Iterable[Look]:
     """The second looks that are done."""
     for detour in moment.detours:
@@ -399,6 +416,9 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
             for image_id, value in said.items()
         )
         then = moment.values_through(following.answers_through_id)
+        found = [image_id for image_id, value in then.items() if value == "yes"]
+        if moment.grouped is not None:
+            found = np.unique(moment.grouped.numbers_of(found)).tolist()
         before = {
             one.image_id
             for one in moment.showings
@@ -407,7 +427,7 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
         yield Look(
             planned.seen_again,
             sum(moment.values.get(image_id) == "yes" for image_id in shown),
-            sum(value == "yes" for value in then.values()),
+            len(found),
             len(before & moment.values.keys()),
             is_whole,
         )

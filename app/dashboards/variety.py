@@ -84,7 +84,7 @@ class Looks:
 
 def tell_looks(moment: Moment) -> Looks:
     """Where are the gaps?"""
-    positives = moment.answers.positives
+    positives = moment.examples.positives
     if moment.head is None or not len(positives):
         return Looks([], None)
     likely, missed = moment.list_likely(MOST_LIKELY), _list_missed(moment)
@@ -125,7 +125,7 @@ def _list_missed(moment: Moment) -> Integers:
 
 def _list_modes(moment: Moment) -> list[Mode]:
     """The looks among positives and likely images, the largest first."""
-    positives = moment.answers.positives
+    positives = moment.examples.positives
     if moment.head is None or not len(positives):
         return []
     likely = moment.list_likely(MOST_ON_MAP)

@@ -18,6 +18,7 @@ from app.engine.coverage import class_radius, coverage
 from app.engine.metrics import recall
 from app.engine.replay import replay
 from app.errors import BadInput, SourceNotUsable
+from app.events import group_by_itself
 from app.importing import get_or_add_collection, import_images
 from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index
 from app.searching import DEFAULT_ROUND_SIZE, DEFAULT_STRATEGY
@@ -102,7 +103,9 @@ def _prepare(
         raise SourceNotUsable(f"There are no images to search in {source}. Name another folder.")
     with progress_of("Preparing") as advance:
         row = build_index(database, collection_id, settings=settings, progress=advance)
-    if images is None:
+    if images is not None:
+        group_by_itself(database, collection_id, settings=settings)
+    else:
         if summary.imported:
             _lay_out_example(database, collection_id)
         plates = " and ".join(str(folder / plate) for plate in PLATES)

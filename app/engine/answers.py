@@ -24,11 +24,14 @@ class Value(IntEnum):
 class Answers:
     """Current answers of a search, one a row; unsure ones are kept but never trained on.
 
-    `rows` (k,) int64, unique; `values` (k,) int8 of Value.
+    `rows` (k,) int64, unique; `values` (k,) int8 of Value. `looked_at` (k,) bool: whether a person
+    looked at the image itself, or its answer came with that on another one of its event; None where
+    all were looked at.
     """
 
     rows: Integers
     values: NDArray[np.int8]
+    looked_at: NDArray[np.bool_] | None = None
 
     @classmethod
     def empty(cls) -> "Answers":

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.answers import Answers
+from app.engine.events import show_one_each, teach_one_each
 from app.engine.head import Head
 from app.engine.index import VectorIndex
 from app.engine.remaining import SamplePlan, plan_absence, plan_estimate
@@ -60,19 +61,26 @@ def plan_detour(
     rng: np.random.Generator,
     anchor_row: int | None,
     other: VectorIndex | None = None,
+    events: Integers | None = None,
 ) -> DetourPlan:
     """Which images a detour shows.
 
     Parameters: `kind`, gap (the unanswered images nearest to `anchor_row`), estimate (a sample by
     the score of `head`), absence (a sample at random), second-look, or other-embedder (what a head
     on the vectors of the index `other` holds likely and `head` unlikely); `answers` so far; `size`
-    >= 1 images, fewer where fewer are left; `rng` draws, best from `detour_rng`. Raises ValueError
-    for another kind, a gap without anchor, an estimate without head, another embedder without both.
+    >= 1 images, fewer where fewer are left; `rng` draws, best from `detour_rng`; `events` (n,) as
+    in app/engine/events.py: then a detour is about events, and one unanswered image stands for
+    each, in a gap the nearest, else the one of the highest score. Raises ValueError for another
+    kind, a gap without anchor, an estimate without head, another embedder without both.
     Source: docs/algorithms.md, "How many are left".
     """
     is_open = np.ones(index.count, bool)
     is_open[answers.rows] = False
     unanswered = np.flatnonzero(is_open)
+    if events is not None:
+        answers = teach_one_each(answers, events)
+        keys = _rank(kind, index, head, anchor_row)[unanswered]
+        unanswered = show_one_each(unanswered, keys, events)
     if kind == "gap" and anchor_row is not None:
         vector = index.vectors[anchor_row : anchor_row + 1]
         _, rows = index.nearest(vector, min(size, len(unanswered)), rows=unanswered)
@@ -100,6 +108,17 @@ def detour_rng(seed: int, round_number: int) -> np.random.Generator:
     Source: numpy's SeedSequence, as in `round_rng`.
     """
     return np.random.default_rng([seed, round_number, DETOUR_STREAM])
+
+
+def _rank(
+    kind: str, index: VectorIndex, head: Head | None, anchor_row: int | None
+) -> NDArray[np.float32]:
+    """By what one image of an event is taken before the others, (n,): the larger the sooner."""
+    if kind == "gap" and anchor_row is not None:
+        return index.similarities(index.vectors[anchor_row])
+    if head is not None:
+        return index.scores(head.weights, head.bias)
+    return np.zeros(index.count, np.float32)
 
 
 def _list_likely_elsewhere(

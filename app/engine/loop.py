@@ -5,6 +5,10 @@ on a head is fitted on all current answers, every image is scored, and the strat
 the unanswered ones. While nothing is answered yes and no example was uploaded there is nothing to
 learn from: rounds go on down the list of images nearest to the opening. A person may ask for other
 images than the strategy's (`planned`, by app/engine/detours.py); the head is the same.
+
+Where images belong to events (app/engine/events.py), a round shows at most one of each: the one of
+the highest score. Strategies see only those, and the answers to one image of an event, so none of
+them knows of events.
 """
 
 from collections.abc import Callable
@@ -14,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.answers import Answers, Opening, Value, join_openings, make_opening
+from app.engine.events import first_of_each, show_one_each, teach_one_each
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.strategies import STRATEGIES, UnknownStrategy, get_strategy
@@ -77,6 +82,8 @@ def propose_round(
     rng: np.random.Generator,
     pool_rows: Integers | None = None,
     planned: Choice | None = None,
+    events: Integers | None = None,
+    teach_all: bool = False,
     clock: Callable[[], float] | None = None,
 ) -> Proposal:
     """Choose the images of the next round; the only place that does.
@@ -84,8 +91,11 @@ def propose_round(
     Parameters: `answers` so far; `strategy`, a name of STRATEGIES; `size` >= 0 images wanted (fewer
     are given when fewer are left); `round_number` from 1; `rng`, best from `round_rng`; `pool_rows`
     (m,) the only rows that may be shown, None for all; `planned`, unanswered rows to show in place
-    of the strategy's choice, None for that; `clock`, seconds, to time the two parts.
-    Never gives a row that has an answer, as long as no planned one has. Raises UnknownStrategy.
+    of the strategy's choice, in their order as far as there is room, None for that; `events` (n,)
+    as in app/engine/events.py, None where each image stands by itself; `teach_all` fits the head on
+    all answers, not on one image of an event; `clock`, seconds, to time the two parts.
+    Never gives a row that has an answer, as long as no planned one has, nor two rows of one event.
+    Raises UnknownStrategy.
     Source: the loop of K. Zaher, O. Buisson, A. Joly, arXiv 2603.24480, 2026, in the reading of
     docs/algorithms.md, "The loop".
     """
@@ -95,16 +105,21 @@ def propose_round(
     # A live search and a replay know their answers in different orders: one order for all, since
     # sums and draws depend on it.
     order = np.argsort(answers.rows)
-    answers = Answers(answers.rows[order], answers.values[order])
+    looked_at = None if answers.looked_at is None else answers.looked_at[order]
+    answers = Answers(answers.rows[order], answers.values[order], looked_at)
     unanswered = _unanswered(index, answers, pool_rows)
-    size = min(size, len(unanswered))
+    if events is not None and not teach_all:
+        answers = teach_one_each(answers, events)
     if round_number > 1:
         head, scores = _fit_and_score(index, answers, opening, strategy, rng, unanswered)
     else:
         head, scores = None, index.similarities(opening.vector)
     fitted = now()
+    if events is not None:
+        unanswered = show_one_each(unanswered, scores[unanswered], events)
+    size = min(size, len(unanswered))
     if planned is not None:
-        choice = planned
+        choice = _cut(planned, size, events)
     elif size == 0:
         choice = Choice(np.empty(0, np.int64), ())
     elif head is not None:
@@ -161,6 +176,15 @@ def nearest_among(index: VectorIndex, row: int, rows: Integers, k: int) -> tuple
     others = rows[rows != row]
     similarities, rows = index.nearest(index.vectors[row : row + 1], k, rows=others)
     return rows[0], similarities[0]
+
+
+def _cut(planned: Choice, size: int, events: Integers | None) -> Choice:
+    """As much of a plan as there is room for, one image of each event."""
+    places = np.arange(len(planned.rows))
+    if events is not None:
+        places = first_of_each(planned.rows, events)
+    places = places[:size]
+    return Choice(planned.rows[places], tuple(planned.reasons[place] for place in places.tolist()))
 
 
 def _fit_and_score(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.answers import Answers, Opening, Value, make_opening
+from app.engine.events import spread_over_events
 from app.engine.index import VectorIndex
 from app.engine.loop import Choice, Proposal, propose_round, round_rng
 from app.engine.strategies.round_state import LIKELY
@@ -36,6 +37,7 @@ def replay(
     oracle_error: float = 0.0,
     oracle_unsure: float = 0.0,
     pool_rows: Integers | None = None,
+    events: Integers | None = None,
     clock: Callable[[], float] | None = None,
 ) -> list[ReplayRound]:
     """Run a search against the oracle; ends early when no image is left.
@@ -44,7 +46,9 @@ def replay(
     images of the collection, answered yes before round 1 (`answers` hold them too); `strategy`, a
     name of STRATEGIES; `rounds` >= 0, at most; `size` >= 1 images a round; `seed` >= 0;
     `oracle_unsure` and `oracle_error` in 0..1, the chances that an image is answered unsure or, if
-    not, wrongly; `pool_rows` and `clock` as in `propose_round`. Raises UnknownStrategy.
+    not, wrongly; `pool_rows`, `events` and `clock` as in `propose_round`. With events the oracle is
+    asked about the images shown, and what it says of one holds for all images of its event. Raises
+    UnknownStrategy.
     The same arguments give the same rounds, and a live search with the same seed and answers the
     same images: both call `propose_round` with `round_rng`.
     Source: the simulated oracle of B. Settles, "Active Learning Literature Survey", University of
@@ -69,6 +73,7 @@ def replay(
             round_number=round_number,
             rng=round_rng(seed, round_number),
             pool_rows=pool_rows,
+            events=events,
             clock=clock,
         )
         if len(proposal.rows) == 0:
@@ -80,9 +85,13 @@ def replay(
             seed=seed,
             round_number=round_number,
         )
-        answers = Answers(
-            np.concatenate([answers.rows, proposal.rows]), np.concatenate([answers.values, values])
-        )
+        if events is None:
+            answers = Answers(
+                np.concatenate([answers.rows, proposal.rows]),
+                np.concatenate([answers.values, values]),
+            )
+        else:
+            answers = spread_over_events(answers, proposal.rows, values, events, pool_rows)
         played.append(ReplayRound(proposal, values, answers))
     return played
 

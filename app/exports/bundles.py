@@ -9,6 +9,7 @@ a visit, nor are second opinions, which are about a search and no step of it.
 
 import io
 import zipfile
+from collections.abc import Collection as Several
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -25,6 +26,7 @@ from sqlalchemy.orm import Session
 from app.cards import MAX_CARD_IMAGES
 from app.database import is_among
 from app.errors import BadInput
+from app.events import Rule, add_grouping, read_events
 from app.exports.archives import Parts
 from app.exports.details import read_details, save_details
 from app.exports.kept import (
@@ -34,6 +36,7 @@ from app.exports.kept import (
     KeptDetour,
     KeptExample,
     KeptGoal,
+    KeptGrouping,
     KeptImage,
     KeptIndex,
     KeptNote,
@@ -72,6 +75,7 @@ from app.tables import (
     Detour,
     Example,
     ExampleVector,
+    Grouping,
     Image,
     ImageIndex,
     NoteEvent,
@@ -145,10 +149,12 @@ def keep_search(
         )
     image_ids = {image_id for index in kept_indexes for image_id in index.image_ids}
     image_ids |= {answer.image_id for answer in answers}
+    image_ids |= {answer.with_image_id for answer in answers if answer.with_image_id is not None}
     image_ids |= {example.image_id for example in examples if example.image_id is not None}
     image_ids |= {picture.image_id for picture in card}
     for made in rounds:
         image_ids.update(made.left_out_ids or (), made.leased_ids or ())
+    groupings = keep_groupings(session, {made.grouping_id for made in rounds} - {None}, image_ids)
     images = session.execute(
         select(
             Image.id,
@@ -183,6 +189,7 @@ def keep_search(
         counts_as_no=search.counts_as_no,
         no_reasons=search.no_reasons,
         learns_from_poor=search.learns_from_poor,
+        learns_from_events=search.learns_from_events,
         embedder=search.embedder,
         strategy=search.strategy,
         round_size=search.round_size,
@@ -197,6 +204,7 @@ def keep_search(
             for image in images
         ],
         indexes=kept_indexes,
+        groupings=groupings,
         examples=[
             KeptExample.model_construct(
                 id=one.id,
@@ -250,6 +258,26 @@ def keep_search(
         ],
     )
     return kept, {one.id: one.photo for one in examples if one.photo is not None}
+
+
+def keep_groupings(
+    session: Session, grouping_ids: Several[int | None], image_ids: Several[int]
+) -> list[KeptGrouping]:
+    """Groupings as the file holds them, of the images that are in it."""
+    known = np.array(sorted(image_ids), np.int64)
+    kept = []
+    for row in session.scalars(select(Grouping).where(Grouping.id.in_(grouping_ids))):
+        events = read_events(session, row.id)
+        members = {} if events is None else events.members_of(known)
+        # The event's first image stands first: by it the event is numbered.
+        of_file = [
+            sorted((one for one in own if one in image_ids), key=lambda one: (one != number, one))
+            for number, own in members.items()
+        ]
+        large = [own for own in of_file if len(own) > 1]
+        if large:
+            kept.append(keep(KeptGrouping, row, events=large))
+    return kept
 
 
 def import_search(
@@ -330,6 +358,7 @@ class _Importing:
         self.images = self._find_images()
         self.people: dict[str, int] = {}
         self.laid_out: dict[int, ImageIndex] = {}
+        self.groupings: dict[int, int] = {}
         self.rounds = self._number(Round, [one.id for one in kept.rounds])
         self.detours = self._number(Detour, [one.id for one in kept.detours])
         self.actions = self._number(Action, [one.id for one in kept.actions])
@@ -346,6 +375,7 @@ class _Importing:
             counts_as_no=check_text("What does not count", kept.counts_as_no, MAX_COUNTS_LENGTH),
             no_reasons=check_reasons(kept.no_reasons),
             learns_from_poor=kept.learns_from_poor,
+            learns_from_events=kept.learns_from_events,
             embedder=check_text("An embedder's name", kept.embedder, MAX_NAME_LENGTH),
             strategy=check_strategy(kept.strategy),
             round_size=check_round_size(kept.round_size),
@@ -359,6 +389,7 @@ class _Importing:
         known = session.scalars(select(ImageIndex.id).filter_by(state="past")).all()
         try:
             self._lay_out_indexes(indexes, settings)
+            self._add_groupings()
             self._check_vectors()
             self._add_rounds(search)
             self._add_steps(search)
@@ -440,6 +471,15 @@ class _Importing:
                 settings=settings,
             )
 
+    def _add_groupings(self) -> None:
+        """The groupings of the rounds, as the collection's past ones."""
+        for one in self.kept.groupings:
+            events = [[self.images[image_id] for image_id in event] for event in one.events]
+            rule = Rule(one.kind, one.gap_s, one.column_name, one.likeness)
+            self.groupings[one.id] = add_grouping(
+                self.session, self.collection, events, rule, self.person
+            ).id
+
     def _check_vectors(self) -> None:
         """Heads and vectors must be as long as those of the index they are used with."""
         laid_out = self.laid_out
@@ -463,13 +503,23 @@ class _Importing:
         self._insert(
             Round,
             [
-                take(one, Round, "previous_id", "detour_id", "index_id", "answers_through_id")
+                take(
+                    one,
+                    Round,
+                    "previous_id",
+                    "detour_id",
+                    "index_id",
+                    "answers_through_id",
+                    "grouping_id",
+                )
                 | {
                     "id": rounds[one.id],
                     "search_id": search.id,
                     "strategy": check_strategy(one.strategy),
                     "previous_id": find(rounds, one.previous_id),
                     "index_id": index_ids[one.index_id],
+                    # One that held no event among the images of the file is not in it.
+                    "grouping_id": self.groupings.get(one.grouping_id or 0),
                     "answers_through_id": find(self.answers, one.answers_through_id) or 0,
                     "left_out_ids": one.left_out_ids
                     and [self.images[image_id] for image_id in one.left_out_ids],
@@ -541,6 +591,7 @@ class _Importing:
                     "image_id": self.images[one.image_id],
                     "value": one.value,
                     "reason": one.reason,
+                    "with_image_id": find(self.images, one.with_image_id),
                 }
                 for one in self.kept.answers
             ],

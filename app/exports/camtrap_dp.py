@@ -2,6 +2,7 @@
 
 Only images with place and time are in it, for the standard takes no others. A yes is an animal, an
 unsure one unknown; a no says only what an image does not show, so it is no observation: not blank.
+Observations of one event of a deployment share its eventID, and its first and last time.
 Source: the standard's own pages, camtrap-dp.tdwg.org, version 1.0.2.
 """
 
@@ -14,7 +15,14 @@ from sqlalchemy.orm import Session
 from app.exports.archives import Parts
 from app.exports.details import ExportDetails, read_details
 from app.exports.rows import read_naming, write_csv
-from app.exports.sightings import Deployment, Place, find_place, list_deployments, read_sightings
+from app.exports.sightings import (
+    Deployment,
+    Place,
+    find_place,
+    list_deployments,
+    list_spans,
+    read_sightings,
+)
 from app.sensitive import Sight
 from app.tables import Image, Search
 
@@ -114,6 +122,9 @@ def camtrap_dp_parts(session: Session, search: Search, *, now: datetime, sight: 
                 answer, who, at = sighting.answer, sighting.who or "", sighting.at
                 yield image, deployment.name, taken, who, answer, at
 
+    named = {place: one.name for place, one in deployments.items()}
+    events = list_spans(session, search, named, sight=sight)
+
     def media() -> Cells:
         capture = "" if details.capture == "both" else details.capture
         for image, deployment, taken, *_ in read_images():
@@ -133,13 +144,14 @@ def camtrap_dp_parts(session: Session, search: Search, *, now: datetime, sight: 
     def observations() -> Cells:
         for image, deployment, taken, who, answer, at in read_images():
             if answer in TYPES and at is not None:
+                span = events.get(image.id)
                 yield {
                     "observationID": f"{image.id}-{answer}",
                     "deploymentID": deployment,
                     "mediaID": str(image.id),
-                    "eventID": str(image.id),
-                    "eventStart": taken,
-                    "eventEnd": taken,
+                    "eventID": str(image.id) if span is None else span.name,
+                    "eventStart": taken if span is None else add_offset(span.first_at, details),
+                    "eventEnd": taken if span is None else add_offset(span.last_at, details),
                     "observationLevel": "media",
                     "observationType": TYPES[answer],
                     "scientificName": details.scientific_name if answer == "yes" else "",

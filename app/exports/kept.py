@@ -93,6 +93,25 @@ class KeptIndex(Part):
         return self
 
 
+class KeptGrouping(Part):
+    """Which images were one event: each image with the first of its event."""
+
+    id: Key
+    kind: Literal["bursts", "column", "near-duplicates"]
+    gap_s: Count | None
+    column_name: str | None
+    likeness: Number | None
+    events: Annotated[list[Annotated[list[Key], Field(min_length=2)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """No image in two events."""
+        image_ids = [image_id for event in self.events for image_id in event]
+        if len(set(image_ids)) < len(image_ids):
+            raise ValueError("an image stands in two events")
+        return self
+
+
 class KeptVector(Part):
     """The vector of words or of a photo, by one embedder."""
 
@@ -143,6 +162,8 @@ class KeptRound(Part):
     left_out_ids: list[Key] | None
     leased_ids: list[Key] | None
     learns_from_poor: bool
+    learns_from_events: bool = False  # not in files of before there were events, nor the next
+    grouping_id: Key | None = None
     head_weights: Vector | None
     head_bias: Number | None
     proposing_ms: Number
@@ -226,6 +247,7 @@ class KeptAnswer(Part):
     image_id: Key
     value: Literal["yes", "no", "unsure", "cleared"]
     reason: NoReason | None  # may be one that the search has no longer
+    with_image_id: Key | None = None
 
     @model_validator(mode="after")
     def check(self) -> Self:
@@ -277,6 +299,7 @@ class KeptSearch(Part):
     counts_as_no: str
     no_reasons: list[str]
     learns_from_poor: bool
+    learns_from_events: bool = False
     embedder: str
     strategy: str
     round_size: Count
@@ -286,6 +309,7 @@ class KeptSearch(Part):
     details: ExportDetails
     images: list[KeptImage]
     indexes: list[KeptIndex]
+    groupings: list[KeptGrouping] = []
     examples: list[KeptExample]
     card: list[KeptCardImage]
     rounds: list[KeptRound]

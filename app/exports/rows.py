@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 from sqlalchemy import ColumnElement, String, func, literal_column, select
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.database import is_among
 from app.deploying import may_folders_be_labels
+from app.events import read_events
 from app.indexing import OpenIndexes
 from app.metadata import list_columns
 from app.remarks import Remarks
@@ -24,6 +25,7 @@ from app.tables import FILE_NAME, Image, ImageIndex, Round, RoundImage, Search
 Format = Literal["csv", "jsonl"]
 State = Literal["yes", "no", "unsure", "left open", "unseen"]
 ROWS_AT_A_TIME = 1_000
+OF_EVENTS = ("event_id", "answered_with")
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -36,12 +38,14 @@ class ExportRow:
     path: str
     sha256: str
     captured_at: str | None  # ISO 8601, camera-local: no offset is known
+    event_id: int | None  # of a collection with events; images of one event have the same
     latitude: float | None
     longitude: float | None
     coordinate_precision: float | None  # degrees that places are rounded to; null for exact ones
     camera: str | None
     answer: str | None  # null without one
     no_because: str | None
+    answered_with: str | None  # the path of the image of its event that was looked at instead
     answered_by: str | None
     answered_at: str | None  # ISO 8601 with offset
     round: int | None
@@ -77,7 +81,7 @@ def write_export(
 ) -> Iterator[str]:
     """The lines of an export: one for every image that has an answer, in order of path."""
     rows = export_rows(session, search, indexes, sight=sight)
-    return write_rows(rows, ExportRow, file_format, _list_given(session, search))
+    return write_rows(rows, _name_columns(session, search, ExportRow), file_format)
 
 
 def write_states(
@@ -90,33 +94,44 @@ def write_states(
 ) -> Iterator[str]:
     """The lines of an export: one for every image of the collection, in order of path."""
     rows = state_rows(session, search, indexes, sight=sight)
-    return write_rows(rows, StateRow, file_format, _list_given(session, search))
+    return write_rows(rows, _name_columns(session, search, StateRow), file_format)
 
 
-def write_rows(
-    rows: Iterator[ExportRow], kind: type[ExportRow], file_format: Format, given: list[str]
-) -> Iterator[str]:
+def write_rows(rows: Iterator[ExportRow], columns: "Columns", file_format: Format) -> Iterator[str]:
     """Rows of one kind as lines.
 
     Columns of brought tables come last in CSV, as given.NAME, and as one object in JSON Lines.
     """
     if file_format == "jsonl":
         for row in rows:
-            yield json.dumps(asdict(row), ensure_ascii=False) + "\n"
+            said = {name: getattr(row, name) for name in (*columns.own, "given")}
+            yield json.dumps(said, ensure_ascii=False) + "\n"
         return
-    own = [field.name for field in fields(kind) if field.name != "given"]
 
     def cells() -> Iterator[dict[str, object]]:
         for row in rows:
-            said = {f"given.{name}": row.given.get(name) for name in given}
+            said = {f"given.{name}": row.given.get(name) for name in columns.given}
             remarks = {"tags": join_tags(row.tags), "notes": join_notes(row.notes)}
-            yield {name: getattr(row, name) for name in own} | remarks | said
+            yield {name: getattr(row, name) for name in columns.own} | remarks | said
 
-    yield from write_csv([*own, *(f"given.{name}" for name in given)], cells())
+    yield from write_csv([*columns.own, *(f"given.{name}" for name in columns.given)], cells())
 
 
-def _list_given(session: Session, search: Search) -> list[str]:
-    return [column.name for column in list_columns(session, search.collection_id)]
+@dataclass(frozen=True)
+class Columns:
+    """What is written of each row: its own fields, and columns of brought tables."""
+
+    own: list[str]
+    given: list[str]
+
+
+def _name_columns(session: Session, search: Search, kind: type[ExportRow]) -> Columns:
+    """The columns of a search; what is about events only where there are any."""
+    own = [field.name for field in fields(kind) if field.name != "given"]
+    tip = session.get(Round, search.current_round_id)
+    if tip is None or tip.grouping_id is None:
+        own = [name for name in own if name not in OF_EVENTS]
+    return Columns(own, [column.name for column in list_columns(session, search.collection_id)])
 
 
 def write_csv(header: list[str], rows: Iterable[Mapping[str, object]]) -> Iterator[str]:
@@ -153,6 +168,7 @@ def state_rows(
         return
     answers = read_current_answers(session, search)
     index = indexes.get(session.get_one(ImageIndex, tip.index_id))
+    events = read_events(session, tip.grouping_id)
     chain = select(list_standing(search).c.id)
     naming = read_naming(session, search.collection_id)
     for images in read_images(session, search.collection_id, among=among):
@@ -166,6 +182,8 @@ def state_rows(
             )
         }
         cards = describe_images(session, search, image_ids, index)
+        numbers = image_ids if events is None else events.numbers_of(image_ids).tolist()
+        event_of = dict(zip(image_ids, numbers, strict=True))
         for image, card in zip(images, cards, strict=True):
             place = shown.get(image.id)
             latitude, longitude = sight.degrees_of(image)
@@ -176,12 +194,14 @@ def state_rows(
                 path=naming.path(image.path),
                 sha256=image.sha256,
                 captured_at=image.captured_at.isoformat() if image.captured_at else None,
+                event_id=None if events is None else event_of[image.id],
                 latitude=latitude,
                 longitude=longitude,
                 coordinate_precision=None if latitude is None else sight.grid,
                 camera=image.camera,
                 answer=answer,
                 no_because=card.no_reason,
+                answered_with=card.answered_with,
                 answered_by=card.who,
                 answered_at=card.at.isoformat() if card.at else None,
                 round=card.round_number,

@@ -1,6 +1,6 @@
 """What the field's standards are made of: images with their answers, and the places they lie in."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,9 +9,10 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from app.database import is_among
+from app.events import read_events
 from app.exports.rows import Naming, read_images, read_naming
 from app.sensitive import Sight
-from app.tables import Action, Answer, Image, Person, Search
+from app.tables import Action, Answer, Image, Person, Round, Search
 
 PLACE_DECIMALS = 4  # of a degree, about 11 m: two fixes of one camera are one place
 
@@ -43,6 +44,15 @@ class Deployment:
     yes: int = 0
     no: int = 0
     unsure: int = 0
+
+
+@dataclass
+class Span:
+    """The images of one event in one deployment, from the first to the last."""
+
+    name: str
+    first_at: datetime  # camera-local
+    last_at: datetime
 
 
 Place = tuple[str, float | None, float | None]
@@ -113,4 +123,32 @@ def list_deployments(session: Session, search: Search, *, sight: Sight) -> dict[
         if at is not None:
             deployment.first_at = min(deployment.first_at or at, at)
             deployment.last_at = max(deployment.last_at or at, at)
+    return found
+
+
+def list_spans(
+    session: Session, search: Search, deployments: Mapping[Place, str], *, sight: Sight
+) -> dict[int, Span]:
+    """The event of every image with a time at one of these places, by image; empty without events.
+
+    An event that goes over several deployments is one in each: the standards know no other.
+    """
+    tip = session.get(Round, search.current_round_id)
+    events = read_events(session, tip.grouping_id if tip else None)
+    if events is None:
+        return {}
+    naming = read_naming(session, search.collection_id)
+    spans: dict[tuple[str, int], Span] = {}
+    found = {}
+    for images in read_images(session, search.collection_id):
+        numbers = events.numbers_of([image.id for image in images]).tolist()
+        for image, number in zip(images, numbers, strict=True):
+            sighting = Sighting(image, *sight.degrees_of(image), None, None, None)
+            deployment, at = deployments.get(find_place(sighting, naming)), image.captured_at
+            if deployment is None or at is None:
+                continue
+            name = f"{deployment}-event-{number}"
+            span = spans.setdefault((deployment, number), Span(name, at, at))
+            span.first_at, span.last_at = min(span.first_at, at), max(span.last_at, at)
+            found[image.id] = span
     return found

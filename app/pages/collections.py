@@ -18,6 +18,7 @@ from app.database import DbSession
 from app.deploying import list_deployments
 from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
+from app.events import find_grouping
 from app.importing import add_collection
 from app.indexing import DEFAULT_EMBEDDER, check_embedder
 from app.jobs import add_job, find_failed_upload, list_preparing, stop_preparing
@@ -248,6 +249,7 @@ def render_collection(
         listed=[one.name for one in list_people_of(session, facts.collection)],
         columns=list_columns(session, collection_id),
         deployment_count=len(list_deployments(session, collection_id)),
+        grouping=find_grouping(session, collection_id),
         **describe_indexes(session, facts.collection, request.app.state.settings),
         form=form or NEW | {"source": facts.collection.source},
         wrong=wrong or {},

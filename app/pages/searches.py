@@ -19,6 +19,7 @@ from app.cards import change_card, find_on_card, list_reasons, put_on_card, read
 from app.database import DbSession
 from app.deploying import may_folders_be_labels
 from app.errors import BadInput, NotFound
+from app.events import find_grouping_id
 from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
 from app.pages.addresses import Id, OptionalId, PageNumber, see_other
@@ -29,6 +30,7 @@ from app.remarks import MAX_TAG_LENGTH, list_image_tags
 from app.reporting import (
     Grid,
     current_grid,
+    describe_event,
     explain_image,
     list_answered,
     list_examples,
@@ -84,6 +86,7 @@ class Posted:
     """What a form or a script sends about answers."""
 
     values: Values
+    alone: frozenset[int]  # images whose answer is not for their event
     gesture_key: str | None
     fields: Mapping[str, Any]
     is_json: bool
@@ -98,7 +101,8 @@ async def read_posted(request: Request) -> Posted:
     """Read answers from JSON ({"values": {image: answer}}) or from a form's fields.
 
     A form names its answers `answer-<image>` and what they were when it was drawn `was-<image>`:
-    only those that differ count, so that an old tab never overwrites newer answers.
+    only those that differ count, so that an old tab never overwrites newer answers. What is for one
+    image of an event alone is named in `alone`, or ticked as `alone-<image>`.
     """
     if request.headers.get("content-type", "").startswith("application/json"):
         try:
@@ -107,6 +111,9 @@ async def read_posted(request: Request) -> Posted:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput("The answers could not be read. Reload the page.") from error
         values = {read_id(name): value for name, value in given}
+        alone = fields.get("alone", [])
+        if not isinstance(alone, list):
+            raise BadInput("The answers could not be read. Reload the page.")
         is_json = True
     else:
         form = await request.form()
@@ -117,7 +124,10 @@ async def read_posted(request: Request) -> Posted:
             if name.startswith("answer-")
             for value in (given + why(fields, given, name[7:]),)
             if value != fields.get(f"was-{name[7:]}")
+            or (bool(given) and f"alone-{name[7:]}" in fields)
+            != (f"was-alone-{name[7:]}" in fields)
         }
+        alone = [name[6:] for name in fields if name.startswith("alone-")]
         if "change" in fields:  # one button of a gallery: "<image>:<answer>"
             image, _, value = fields["change"].partition(":")
             values[read_id(image)] = value or None
@@ -129,7 +139,7 @@ async def read_posted(request: Request) -> Posted:
         raise BadInput("The request could not be read. Reload the page.")
     if not all(value is None or isinstance(value, str) for value in values.values()):
         raise BadInput("An answer is yes, no or unsure.")
-    return Posted(values, key, fields, is_json)
+    return Posted(values, frozenset(map(read_id, alone)), key, fields, is_json)
 
 
 def why(fields: Mapping[str, str], value: str, image: str) -> str:
@@ -201,6 +211,7 @@ def save_answers(search_id: Id, session: DbSession, person: SignedIn, posted: An
         person=person,
         round_id=posted.round_id,
         values=posted.values,
+        alone=posted.alone,
         gesture_key=posted.gesture_key,
     )
     if posted.is_json:
@@ -212,7 +223,8 @@ def save_answers(search_id: Id, session: DbSession, person: SignedIn, posted: An
                 "can_redo": saved.can_redo,
             }
         )
-    return see(search, after="already" if saved.stale else "", then=posted.fields.get("then"))
+    after = "already" if saved.stale else ""
+    return see(search, after=after, then=posted.fields.get("then"), back=posted.fields)
 
 
 @router.post("/submit")
@@ -229,6 +241,7 @@ def submit(
         person=person,
         round_id=posted.round_id,
         values=posted.values,
+        alone=posted.alone,
         rest_are_no=rest == "no",
         gesture_key=posted.gesture_key,
         indexes=request.app.state.indexes,
@@ -320,6 +333,23 @@ def show_image(
         after=shown[place + 1] if place is not None and place + 1 < len(shown) else None,
         gesture_key=new_gesture_key,
         **shown_with,
+    )
+
+
+@router.get("/events/{image_id}")
+def show_event(
+    request: Request, search_id: Id, image_id: Id, session: DbSession, person: SignedIn
+) -> Response:
+    """The images of an image's event side by side, each to be answered by itself."""
+    search = get_search(session, person, search_id)
+    return render(
+        request,
+        "_event.html" if wants_fragment(request) else "event.html",
+        person=person,
+        search=search,
+        strip=describe_event(session, search, image_id, person, request.app.state.indexes),
+        may_answer=may_answer(session, person, search),
+        gesture_key=new_gesture_key,
     )
 
 
@@ -463,6 +493,7 @@ def show_settings(
         "embedder": search.embedder,
         "no_reasons": "\n".join(search.no_reasons),
         "learns_from_poor": search.learns_from_poor,
+        "learns_from_events": search.learns_from_events,
     }
     return render_settings(request, session, search, person, given)
 
@@ -479,6 +510,7 @@ def save_settings(
     embedder: Annotated[str, Form()] = "",
     no_reasons: Annotated[str, Form(max_length=2_000)] = "",
     learns_from_poor: Annotated[bool, Form()] = False,
+    learns_from_events: Annotated[bool, Form()] = False,
 ) -> Response:
     """Change the settings; what can't be used is said beside what was typed."""
     search = get_own_search(session, person, search_id)
@@ -495,6 +527,7 @@ def save_settings(
                 round_size=int(round_size[:9]),
                 no_reasons=no_reasons.splitlines(),
                 learns_from_poor=learns_from_poor,
+                learns_from_events=learns_from_events,
             )
             known = {one.embedder for one in list_indexes(session, search.collection_id)}
             if embedder or search.embedder in known:
@@ -515,6 +548,7 @@ def save_settings(
             "embedder": embedder or search.embedder,
             "no_reasons": no_reasons,
             "learns_from_poor": learns_from_poor,
+            "learns_from_events": learns_from_events,
         }
         return render_settings(request, session, search, person, given, problem=str(error))
     return see(search)
@@ -617,6 +651,7 @@ def render_settings(
         problem=problem,
         strategies=list_strategies(),
         indexes=list_indexes(session, search.collection_id),
+        has_events=find_grouping_id(session, search.collection_id) is not None,
         sizes=ROUND_SIZES,
     )
 
@@ -670,6 +705,8 @@ def see(
             query["page"] = str(read_id(back["page"]))
     elif back.get("back") == "history":
         where += "/history"
+    elif back.get("back") == "event":
+        where += f"/events/{read_id(back.get('event'))}"
     return see_other(where + ("?" + urlencode(query) if query else ""))
 
 
