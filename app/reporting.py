@@ -26,7 +26,7 @@ from app.searching import (
     UNDOABLE,
     choose_planned,
     close_outside,
-    list_alone,
+    count_along,
     list_asked_elsewhere,
     list_detour_images,
     list_left_out,
@@ -93,7 +93,8 @@ class Card:
     score: float
     probability: float | None
     event_ids: list[int]  # all images of its event in order of time; none where it is alone
-    answers_alone: bool  # its answer is not for its event
+    along_count: int  # others that an answer to it is for
+    answers_alone: bool  # its answer is for it alone
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         elsewhere = list_asked_elsewhere(session, search, person, image_ids)
     tally = Counter(answers.values())
     events = list_events_of(session, made, [image.id for _, image in shown])
-    alone = list_alone(session, search, events)
+    along = count_along(session, search, events)
     strip = _tally_rounds(session, search, answers)
     recent = strip[-RECENT_ROUNDS:]
     recent_answered = sum(one.yes + one.no + one.unsure for one in recent)
@@ -284,7 +285,8 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
                 score=place.score,
                 probability=place.probability,
                 event_ids=events.get(image.id, []),
-                answers_alone=image.id in alone,
+                along_count=along.get(image.id, (0, False))[0],
+                answers_alone=along.get(image.id, (0, False))[1],
             )
             for place, image in shown
             if image.id not in elsewhere

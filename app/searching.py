@@ -746,19 +746,23 @@ def read_reasons(session: Session, search: Search, image_ids: list[int]) -> dict
     return {image_id: reason for image_id, reason in split.items() if reason is not None}
 
 
-def list_alone(session: Session, search: Search, events: Mapping[int, list[int]]) -> set[int]:
-    """The images whose answer is for them by themselves, of those with an answer and an event.
+def count_along(
+    session: Session, search: Search, events: Mapping[int, list[int]]
+) -> dict[int, tuple[int, bool]]:
+    """For images with an event: how many others an answer to it is for, and whether the one that
+    stands is for it alone.
 
     `events` as of `app.events.list_events_of`.
     """
     members = list({one for own in events.values() for one in own})
     standing = _read_given(session, search, image_ids=members) if members else {}
-    return {
-        image_id
-        for image_id, own in events.items()
-        if image_id in standing
-        and not any(standing.get(one, (None, None))[1] == image_id for one in own)
-    }
+    told = {}
+    for image_id, own in events.items():
+        others = [standing.get(one, (None, None)) for one in own if one != image_id]
+        free = sum(value is None or along is not None for value, along in others)
+        is_alone = image_id in standing and all(along != image_id for _, along in others)
+        told[image_id] = (free, is_alone)
+    return told
 
 
 def split_reason(given: str | None) -> tuple[str | None, str | None]:

@@ -48,7 +48,7 @@
   const button = (step) => document.querySelector(`[form="${step}"]`);
   const taken = () => cards().filter((card) => card.classList.contains("taken"));
   const open = () => cards().filter((card) => !answerOf(card));
-  const answerOf = (card) => card.querySelector("input:checked")?.value || null;
+  const answerOf = (card) => card.querySelector('[type="radio"]:checked')?.value || null;
   const was = (card) => card.querySelector("[type=hidden]"); // what the server knows
   const aloneOf = (card) => card.querySelector("[data-alone]"); // none where it has no event
   const reasonOf = (card) => card.querySelector("[data-no-reason]");
@@ -76,6 +76,7 @@
     }
     for (const card of cards()) {
       card.dataset.drawn ??= was(card).value;
+      card.dataset.drawnCount ??= was(card).value ? countOf(card, aloneOf(card)?.defaultChecked) : 0;
       card.tabIndex = -1;
       for (const input of card.querySelectorAll("input, a")) input.tabIndex = -1;
       label(card);
@@ -117,13 +118,23 @@
   // Figures follow what is answered since the page was drawn.
   function count() {
     const left = open().length;
-    const drawn = cards().map((card) => card.dataset.drawn);
-    const yes = cards().filter((card) => answerOf(card) === "yes").length;
-    addTo("[data-found]", "found", yes - drawn.filter((value) => value === "yes").length);
-    addTo("[data-given]", "given", cards().length - left - drawn.filter(Boolean).length);
+    let [found, given] = [0, 0];
+    for (const card of cards()) {
+      const now = answerOf(card) ? countOf(card, aloneOf(card)?.checked) : 0;
+      const drawn = Number(card.dataset.drawnCount);
+      given += now - drawn;
+      found += (answerOf(card) === "yes" ? now : 0) - (card.dataset.drawn === "yes" ? drawn : 0);
+    }
+    addTo("[data-found]", "found", found);
+    addTo("[data-given]", "given", given);
     if (!form()) return;
     form().querySelector("[data-answered]").textContent = cards().length - left;
     form().querySelector("[data-unanswered]").textContent = `${left} of ${cards().length}`;
+  }
+
+  // Images that an answer to this one is for.
+  function countOf(card, isAlone) {
+    return 1 + (isAlone ? 0 : Number(card.dataset.along ?? 0));
   }
 
   function addTo(selector, name, more) {

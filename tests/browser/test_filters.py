@@ -64,3 +64,55 @@ def test_images_are_found_by_hour_and_by_a_box_on_the_map(sample_server: Server,
     expect(page.locator(".rail")).to_contain_text(f"{now} of 32 images")
     # The example is answered already.
     expect(page.locator(".picture-card")).to_have_count(now - 1)
+
+
+def test_a_burst_has_one_place_in_the_grid_and_a_strip_of_its_own(
+    sample_server: Server, page: Page
+):
+    sample_server.sign_in(page)
+    page.goto(f"{sample_server.address}/collections/1/browse")
+    page.locator(".tile .pick").first.click()
+    expect(page.locator("#tray")).to_contain_text("example")
+    page.goto(f"{sample_server.address}/collections/1/searches/new")
+    page.get_by_label("What are you looking for?").fill("An egret")
+    page.get_by_label("Images per round").fill("32")
+    page.get_by_role("button", name="Start the search").click()
+    burst = page.locator('.picture-card[data-event="10"]')
+    expect(burst).to_have_count(1)
+    expect(page.locator(".rail")).to_contain_text("found in 1 event")
+    answered, current = page.locator("[data-given]"), page.locator(".picture-card.current")
+    expect(current).to_be_visible()  # the page hears keys now
+    before = int(answered.text_content())
+
+    # The strip: keys walk through it, and each image is answered by itself.
+    burst.focus()
+    page.keyboard.press("e")
+    strip = page.locator("#event")
+    expect(strip.locator(".event-card")).to_have_count(10)
+    for key in ("Home", "y", "n"):
+        page.keyboard.press(key)
+    expect(strip.locator(".event-card.current")).to_have_attribute(
+        "aria-label", "Image 3 of 10: no answer"
+    )
+    page.keyboard.press("Escape")
+    expect(answered).to_have_text(str(before + 2))
+
+    # In the grid an answer is for all that were not answered there, and undone as one.
+    expect(current).to_be_visible()
+    burst.focus()
+    with page.expect_response("**/answers"):
+        page.keyboard.press("u")
+    expect(answered).to_have_text(str(before + 10))
+    burst.focus()
+    with page.expect_response("**/answers"):
+        page.keyboard.press("o")  # after all for this image alone
+    expect(answered).to_have_text(str(before + 3))
+    page.reload()
+    expect(current).to_be_visible()
+    expect(answered).to_have_text(str(before + 3))
+    expect(burst.locator("[data-alone]")).to_be_checked()
+    expect(burst.locator("[type=radio][value=unsure]")).to_be_checked()
+    for _ in range(2):
+        page.keyboard.press("z")
+    expect(answered).to_have_text(str(before + 2))
+    expect(burst.locator("[type=radio][value=unsure]")).not_to_be_checked()
