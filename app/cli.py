@@ -352,6 +352,8 @@ def collection_group(
             highlight=False,
             soft_wrap=True,
         )
+    elif view.grouping is not None and view.grouping.kind != "none":
+        console.print("No two images belong together by it.", highlight=False)
 
 
 @collection_app.command("remove-images")

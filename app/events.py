@@ -544,7 +544,13 @@ def _group_near_duplicates(
     firsts = image_ids[np.cumsum(sizes) - sizes][runs]
     is_many = sizes[runs] > 1
     order_of = np.argsort(image_ids[is_many])
-    return _Grouped(image_ids[is_many][order_of], firsts[is_many][order_of])
+    is_cut = sizes == MOST_IMAGES
+    return _Grouped(
+        image_ids[is_many][order_of],
+        firsts[is_many][order_of],
+        int(is_cut.sum()),
+        int(sizes[is_cut].sum()),
+    )
 
 
 def _place_of(session: Session, collection_id: int) -> ColumnElement[str]:

@@ -462,3 +462,16 @@ def test_worker_imports_what_waits_until_it_is_told_to_stop(rarefind, photos, ow
             ).all()
         )
     assert counts == {"Pond": 3, "Lake": 1}
+
+
+def test_images_are_grouped_and_what_is_wrong_is_said(rarefind, photos):
+    add(rarefind, "Pond", photos)
+    by_itself = rarefind("collection", "group", "Pond").stdout
+    assert "look nearly the same" in by_itself and "No two images" in by_itself
+    grouped = rarefind("collection", "group", "Pond", "--near-duplicates", "0.5")
+    assert grouped.exit_code == 0 and "0.5" in grouped.stdout
+    assert "stands by itself" in rarefind("collection", "group", "Pond", "--none").stdout
+    two = rarefind("collection", "group", "Pond", "--none", "--gap", "5")
+    assert two.exit_code == 2 and "one way" in two.stderr
+    wrong = rarefind("collection", "group", "Pond", "--column", "track")
+    assert wrong.exit_code == 1 and "has a column “track”" in wrong.stderr

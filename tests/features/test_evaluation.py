@@ -18,12 +18,14 @@ from app.errors import BadInput, LabelsNotUsable
 from app.evaluation import (
     AnotherReplay,
     ReplaySettings,
+    Run,
     band_of,
     check_replay,
     choose_stops,
     choose_strategies,
     choose_targets,
     draw_opening,
+    play_run,
     read_replay,
     read_stop,
     run_file,
@@ -41,7 +43,7 @@ from app.replay_summary import (
     summarise,
     summarise_stops,
 )
-from app.tables import OracleLabel
+from app.tables import GivenColumn, OracleLabel
 from tests.factories import make_collection, make_images, make_index
 
 COUNT = 140
@@ -231,6 +233,59 @@ def test_pool_and_test_share_no_image_and_split_the_target(oracle):
     assert np.isin(rows, test).sum() == 3
     assert len(test) == 3 + (COUNT - 12) // 4
     assert split_pool(COUNT, rows, 0.0, 7, None)[0].tolist() == list(range(COUNT))
+
+
+def test_with_a_group_one_image_of_each_is_asked_and_finds_are_counted_in_events(bench):
+    grouped = read_oracle(bench / "index", bench / "labels.csv", group="track")
+    settings = replace(SETTINGS, stops=(), strategies=("pf-ma",), seeds=1)
+    rows = grouped.rows_of["newt"]
+    one = Run(bench / "index", "bench", "newt", rows, "pf-ma", 0, settings, grouped.groups)
+    run = play_run(one)
+    group_of = dict(zip(grouped.image_ids.tolist(), grouped.groups.tolist(), strict=True))
+    for shown in run.shown:
+        assert len({group_of[image_id] for image_id in shown}) == len(shown) == 6
+    newts = set(grouped.image_ids[grouped.rows_of["newt"]].tolist())
+    asked = {group_of[image_id] for shown in run.shown for image_id in shown}
+    opened = set(run.opening)
+    last = run.rows[-1]
+    # An answer is for all images of the track that are not held out, and only shown ones are asked.
+    found = sum(letter == "y" for text in run.values for letter in text)
+    assert last.answers == 24 and last.positives > found + len(opened)
+    tracks = {group_of[one] for one in newts}
+    assert last.positive_events == len(tracks & asked | {group_of[one] for one in opened & newts})
+    assert last.event_recall == last.positive_events / last.n_target_events
+    assert last.n_target_events < last.n_target
+
+    each = replace(settings, each_image=True)
+    alone = play_run(replace(one, settings=each))
+    plain = [len({group_of[one] for one in shown}) for shown in alone.shown]
+    assert min(plain) < 6 and alone.rows[-1].n_target_events == last.n_target_events
+    (summary, *_) = summarise([run], settings)
+    assert "event_recall@4" in summary.figures
+    for wrong, said in (
+        (replace(settings, stops=("score-sample",)), "--each-image"),
+        (each, "needs a --group"),
+    ):
+        oracle = grouped if wrong.stops else read_oracle(bench / "index", bench / "labels.csv")
+        with pytest.raises(BadInput, match=said):
+            check_replay(oracle, wrong)
+
+
+def test_groups_may_come_from_a_table_of_the_collection(session, settings):
+    collection = make_collection(session)
+    images = make_images(session, collection, 6)
+    make_index(session, settings, images)
+    session.add_all(OracleLabel(image_id=image.id, label="newt") for image in images)
+    session.flush()
+    with pytest.raises(BadInput, match="No table here has a column “track”"):
+        read_oracle_of(session, collection, settings=settings, group="track")
+    session.add(GivenColumn(collection_id=collection.id, name="track", kind="text", position=0))
+    for image, track in zip(images, "aabb", strict=False):
+        image.given = {"track": track}
+    session.flush()
+    oracle, _ = read_oracle_of(session, collection, settings=settings, group="track")
+    assert len(set(oracle.groups.tolist())) == 4  # what no text is known of stands alone
+    assert oracle.groups[0] == oracle.groups[1] != oracle.groups[2] == oracle.groups[3]
 
 
 def test_groups_are_never_split_between_pool_and_test(bench):

@@ -203,7 +203,7 @@ def test_a_column_groups_what_shares_its_text_and_refuses_one_that_is_no_event(
     monkeypatch.setattr(events, "MOST_IMAGES", 5)
     with pytest.raises(BadInput, match=r"8 images have “fish” as their bait: that is no event"):
         group(Rule("column", column="bait"))
-    with pytest.raises(BadInput, match=r"no column|No table here has a column “depth”"):
+    with pytest.raises(BadInput, match="No table here has a column “depth”"):
         group(Rule("column", column="depth"))
     session.refresh(collection)
     assert collection.grouping_id == made.id

@@ -19,6 +19,7 @@ from sqlalchemy import select
 
 from app import searching
 from app.errors import BadInput, EmbedderMismatch
+from app.events import Rule, group_images
 from app.exports.details import save_details
 from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import FORMATS, list_offers, write_file
@@ -242,6 +243,22 @@ def test_camtrap_dp_is_valid_and_says_no_more_than_was_answered(hunt, tmp_path):
     assert {one["classificationMethod"] for one in found.values()} == {"human"}
     assert {one["classifiedBy"] for one in found.values()} == {"'=Ada"}
     assert all(one["classificationTimestamp"].utcoffset() == timedelta(0) for one in found.values())
+
+
+def test_camtrap_dp_names_events_and_gives_their_whole_time(hunt, tmp_path):
+    rule = Rule("bursts", gap_s=3_600)  # an image an hour in each of three folders
+    group_images(hunt.session, hunt.collection.id, rule, person=hunt.person, indexes=hunt.indexes)
+    hunt.submit()
+    hunt.describe()
+    zipfile.ZipFile(io.BytesIO(hunt.write("camtrap-dp.zip"))).extractall(tmp_path)
+    found = check_camtrap_dp(tmp_path)["observations"]
+    ids = {hunt.images[number].id: number for number in range(30)}
+    events = {ids[int(one["mediaID"])]: one for one in found}
+    # Number 3 has no time, so the burst of the first folder ends before it.
+    assert {events[number]["eventID"] for number in (0, 1, 2)} == {f"A-event-{hunt.images[0].id}"}
+    for number in (0, 1, 2):
+        assert events[number]["eventStart"].isoformat() == "2025-05-01T03:00:00+02:00"
+        assert events[number]["eventEnd"].isoformat() == "2025-05-01T05:00:00+02:00"
 
 
 def test_camtrap_dp_is_not_offered_without_time_and_place_of_one_image(hunt):

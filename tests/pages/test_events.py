@@ -1,0 +1,105 @@
+"""The page of a collection's events, and the strip of one, without scripts."""
+
+import re
+from datetime import datetime, timedelta
+
+import pytest
+
+from app.searching import open_search, read_current_answers
+from app.security import get_local_person
+from app.tables import Search
+from tests.factories import make_collection, make_images, make_index
+
+
+@pytest.fixture
+def pond(client):
+    """Forty images in ten bursts; the numbers of the collection, the search and the images."""
+    state = client.app.state
+    with state.database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, 40)
+        for number, image in enumerate(images):
+            image.captured_at = datetime(2026, 5, 1) + timedelta(minutes=5 * (number // 4))
+        make_index(session, state.settings, images)
+        return collection.id, [image.id for image in images]
+
+
+def open_in(client, pond):
+    state = client.app.state
+    with state.database.session() as session:
+        return open_search(
+            session,
+            person=get_local_person(session),
+            collection_id=pond[0],
+            target_name="Heron",
+            round_size=6,
+            image_ids=[pond[1][0]],
+            photo_ids=[],
+            indexes=state.indexes,
+            embedders=state.embedders,
+            settings=state.settings,
+        ).id
+
+
+def read_answers(client, search_id):
+    with client.app.state.database.session() as session:
+        return read_current_answers(session, session.get_one(Search, search_id))
+
+
+def test_nothing_is_said_of_events_where_there_are_none(client, pond):
+    search = f"/searches/{open_in(client, pond)}"
+    for page in (search, f"{search}/results", f"{search}/settings", f"{search}/dashboard?whole=1"):
+        text = re.sub(r"static/event\.js[^\"]*|id=\"event\"[^>]*>", "", client.get(page).text)
+        assert not re.search(r"\bevents?\b", text.lower().replace("event-title", "")), page
+    assert "Group bursts and tracks" in client.get(f"/collections/{pond[0]}").text
+
+
+def test_images_are_grouped_on_a_page_and_an_event_is_answered_on_another(client, pond):
+    own = f"/collections/{pond[0]}/events"
+    assert "stands by itself" in client.get(own).text
+    wrong = client.post(own, data={"kind": "bursts", "gap_s": "soon"})
+    assert wrong.status_code == 422
+    assert "Nothing was changed" in wrong.text and 'value="soon"' in wrong.text
+    made = client.post(own, data={"kind": "bursts", "gap_s": "60"})
+    assert "10 events" in made.text and "40 images" in made.text
+    assert "10 events" in client.get(f"/collections/{pond[0]}").text
+
+    search_id = open_in(client, pond)
+    grid = client.get(f"/searches/{search_id}").text
+    shown = [
+        int(one) for one in re.findall(r'<article class="picture-card"\s+id="card-(\d+)"', grid)
+    ]
+    assert len(shown) == 6 and grid.count('data-event="4"') == 6
+    round_id = re.search(r'name="round_id" value="(\d+)"', grid)[1]
+    mates = next(own for own in (pond[1][i : i + 4] for i in range(0, 40, 4)) if shown[0] in own)
+
+    # The form of the grid, without scripts: for the whole event, then for one image alone.
+    answer = {"round_id": round_id, f"answer-{shown[0]}": "no", f"was-{shown[0]}": ""}
+    client.post(f"/searches/{search_id}/answers", data=answer)
+    before = set(mates) & {pond[1][0]}  # an example has its own answer
+    given = read_answers(client, search_id)
+    assert {given[one] for one in set(mates) - before} == {"no"}
+    alone = answer | {f"was-{shown[0]}": "no", f"alone-{shown[0]}": "alone"}
+    client.post(f"/searches/{search_id}/answers", data=alone)
+    given = read_answers(client, search_id)
+    assert [one for one in mates if one in given and one not in before] == [shown[0]]
+
+    strip = client.get(f"/searches/{search_id}/events/{shown[0]}")
+    assert [int(one) for one in re.findall(r'data-image="(\d+)"', strip.text)] == mates
+    one = {"round_id": round_id, "back": "event", "event": str(shown[0])}
+    one |= {f"alone-{image_id}": "alone" for image_id in mates}
+    back = client.post(
+        f"/searches/{search_id}/answers", data=one | {"change": f"{mates[3]}:unsure"}
+    )
+    assert back.url.path == f"/searches/{search_id}/events/{shown[0]}"
+    assert read_answers(client, search_id)[mates[3]] == "unsure"
+    everything = one | {"set": "yes", "picked": [str(image_id) for image_id in mates]}
+    client.post(f"/searches/{search_id}/answers", data=everything)
+    assert {read_answers(client, search_id)[image_id] for image_id in mates} == {"yes"}
+    assert client.get(f"/searches/{search_id}/events/{10**9}").status_code == 404
+
+    settings = {"target_name": "Heron", "strategy": "pf-ma", "round_size": "6"}
+    client.post(f"/searches/{search_id}/settings", data=settings | {"learns_from_events": "true"})
+    with client.app.state.database.session() as session:
+        assert session.get_one(Search, search_id).learns_from_events
+    assert "4 images</h2>" in client.get(f"/searches/{search_id}/images/{shown[0]}").text
