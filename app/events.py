@@ -37,7 +37,7 @@ from app.database import Database, is_among
 from app.deploying import folder_of, may_folders_be_labels
 from app.engine.events import group_alike
 from app.engine.index import VectorIndex
-from app.errors import BadInput, NoIndexYet
+from app.errors import BadInput, IndexNotUsable, NoIndexYet
 from app.indexing import OpenIndexes, get_current_index
 from app.metadata import list_columns
 from app.settings import Settings
@@ -291,8 +291,8 @@ def group_by_itself(database: Database, collection_id: int, *, settings: Setting
         if collection.grouping_id is not None:
             chosen = session.get_one(Grouping, collection.grouping_id)
         indexes = OpenIndexes(settings)
-        # The column may have been taken away, or have become another: what was grouped stays.
-        with suppress(BadInput, NoIndexYet):
+        # The column may have been taken away, or the vectors be away: what was grouped stays.
+        with suppress(BadInput, NoIndexYet, IndexNotUsable):
             if chosen is not None and not chosen.is_automatic:
                 rule = rule_of(chosen)
                 grouped = _group(session, collection_id, rule, indexes)

@@ -32,7 +32,7 @@ class Found:
     answered: int
     image_count: int
     seconds: float
-    per_hundred: float | None
+    per_hundred: float | None  # answers, of events where there are any
     by_chance: Statement | None  # positives per 100 random answers
     forecast_yes: float | None  # in the next round
     next_count: int
@@ -50,9 +50,16 @@ def tell_found(moment: Moment) -> Found:
     seconds = _count_seconds(moment)
     image_count = moment.image_count
     by_chance = None
+    asked_yes, asked = tally["yes"], answered
+    if moment.grouped is not None:  # an answer is for an event
+        asked_yes = len(moment.counted.positives)
+        asked = len(np.unique(moment.grouped.numbers_of(_list_standing(moment))))
     if moment.calibration is not None:
         left = calibrated_sum(moment.scores, moment.calibration, rng=moment.rng())
-        by_chance = _to_rate(left, tally["yes"], image_count)
+        count = image_count
+        if moment.event_rows is not None:
+            count = len(moment.counted.rows) + len(moment.unanswered)
+        by_chance = _to_rate(left, asked_yes, count)
     next_scores = moment.session.scalars(
         select(RoundImage.score).where(RoundImage.round_id == moment.made.id)
     ).all()
@@ -68,7 +75,7 @@ def tell_found(moment: Moment) -> Found:
         answered=answered,
         image_count=image_count,
         seconds=seconds,
-        per_hundred=100 * tally["yes"] / answered if answered else None,
+        per_hundred=100 * asked_yes / asked if asked else None,
         by_chance=by_chance,
         forecast_yes=forecast,
         next_count=len(next_scores),
@@ -78,16 +85,20 @@ def tell_found(moment: Moment) -> Found:
     )
 
 
+def _list_standing(moment: Moment, *values: str) -> list[int]:
+    """Images with an answer, or with one of these, that were not removed."""
+    return [
+        image_id
+        for image_id, value in moment.values.items()
+        if image_id not in moment.removed and (not values or value in values)
+    ]
+
+
 def _count_events(moment: Moment) -> int | None:
     """Events of which an image was found."""
     if moment.grouped is None:
         return None
-    found = [
-        image_id
-        for image_id, value in moment.values.items()
-        if value == "yes" and image_id not in moment.removed
-    ]
-    return len(np.unique(moment.grouped.numbers_of(found)))
+    return len(np.unique(moment.grouped.numbers_of(_list_standing(moment, "yes"))))
 
 
 def _count_seconds(moment: Moment) -> float:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from app import events, searching
 from app.access import invite
@@ -22,7 +22,7 @@ from app.exports.offers import write_file
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.reporting import current_grid, describe_event, list_history, list_results
-from app.tables import Answer, Collection, Deployment, Grouping, Lease, Round
+from app.tables import Answer, Collection, Deployment, Grouping, Lease, Round, Search
 from tests.contracts.test_bundles import NOW, make_other_collection, write_bundle
 from tests.factories import make_collection, make_images, make_index, make_person, make_vectors
 from tests.features.test_detours import Hunt
@@ -414,6 +414,9 @@ def test_finds_are_counted_in_images_and_in_events(hunt):
     grid = current_grid(hunt.session, hunt.search, hunt.person)
     results = list_results(hunt.session, hunt.search, show="yes", page=1, indexes=hunt.indexes)
     assert grid.found_events == results.found_events == len(events_found)
+    answered = {hunt.number(image_id) // BURST for image_id in hunt.answers()}
+    assert found.per_hundred == pytest.approx(100 * len(events_found) / len(answered))
+    assert found.by_chance.value <= 100
     standing = build_standing(moment)
     assert standing.found == len(events_found)
     assert standing.image_count == 50
@@ -500,3 +503,10 @@ def test_history_tells_of_an_event_as_what_it_is(hunt):
     hunt.answer({hunt.shown()[0]: "yes"})
     page = list_history(hunt.session, hunt.search, page=1)
     assert page.events[0].sentence == "Answered an event of 4 images in round 3"
+
+
+def test_a_collection_is_deleted_with_its_groupings(hunt):
+    hunt.submit()
+    hunt.session.execute(delete(Search).filter_by(id=hunt.search.id))
+    hunt.session.execute(delete(Collection).filter_by(id=hunt.images[0].collection_id))
+    assert hunt.session.scalar(select(func.count()).select_from(Grouping)) == 0
