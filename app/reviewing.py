@@ -335,9 +335,12 @@ def _open_index(
 
 
 def _read_first(session: Session, search: Search, *, without: Person) -> dict[int, tuple[str, int]]:
-    """The answers that stand with their authors; those of one person are left out."""
+    """The answers that stand with their authors; those of one person are left out.
+
+    So are answers that came along with that on another image of an event: nobody looked at these.
+    """
     rows = session.execute(
-        select(Answer.image_id, Answer.value, Action.person_id)
+        select(Answer.image_id, Answer.value, Action.person_id, Answer.with_image_id)
         .join(Action, Action.id == Answer.action_id)
         .join(Image, Image.id == Answer.image_id)
         .where(Answer.search_id == search.id, Image.removed_at.is_(None))
@@ -346,8 +349,8 @@ def _read_first(session: Session, search: Search, *, without: Person) -> dict[in
     )
     return {
         image_id: (value, author)
-        for image_id, value, author in rows
-        if value != "cleared" and author != without.id
+        for image_id, value, author, along in rows
+        if value != "cleared" and author != without.id and along is None
     }
 
 

@@ -22,7 +22,8 @@ from app.exports.offers import write_file
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.reporting import current_grid, describe_event, list_history, list_results
-from app.tables import Answer, Collection, Deployment, Grouping, Lease, Round, Search
+from app.reviewing import ask_review
+from app.tables import Answer, Collection, Deployment, Grouping, Lease, ReviewImage, Round, Search
 from tests.contracts.test_bundles import NOW, make_other_collection, write_bundle
 from tests.factories import make_collection, make_images, make_index, make_person, make_vectors
 from tests.features.test_detours import Hunt
@@ -496,6 +497,23 @@ def test_a_search_with_events_repeats_elsewhere(hunt, own_database, tmp_path, se
         assert session.get_one(Collection, collection.id).grouping_id is None
         along = select(func.count()).where(Answer.with_image_id.is_not(None))
         assert session.scalar(along) == hunt.session.scalar(along) > 0
+
+
+def test_second_opinions_are_on_images_that_somebody_looked_at(hunt):
+    hunt.submit()
+    eva = make_person(hunt.session, name="Eva", role="ecologist")
+    ask_review(
+        hunt.session,
+        hunt.search,
+        person=hunt.person,
+        reviewer_name=eva.name,
+        kind="positives",
+        size=40,
+        indexes=hunt.indexes,
+    )
+    asked = set(hunt.session.scalars(select(ReviewImage.image_id)))
+    along = select(Answer.image_id).where(Answer.with_image_id.is_not(None))
+    assert asked and not asked & set(hunt.session.scalars(along))
 
 
 def test_history_tells_of_an_event_as_what_it_is(hunt):
