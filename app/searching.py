@@ -48,6 +48,7 @@ from app.errors import (
 )
 from app.events import (
     Given,
+    count_events,
     find_grouping_id,
     list_asked,
     list_events_of,
@@ -129,6 +130,7 @@ class RecordedAnswers:
     """What stands after half-given answers were saved."""
 
     answers: Values
+    found_events: int | None  # None where each image stands by itself
     stale: bool  # the round had been submitted before: recorded as corrections
     can_undo: bool
     can_redo: bool
@@ -343,8 +345,15 @@ def record_answers(
         session.flush()
     done, undone = read_steps(session, search, person)
     answers = _read_standing(session, search, image_ids=told, with_removed=True)
+    made = session.get(Round, round_id)
+    found_events = None
+    if made is not None and made.grouping_id is not None:
+        current = read_current_answers(session, search)
+        found = [image_id for image_id, value in current.items() if value == "yes"]
+        found_events = count_events(session, made, found)
     return RecordedAnswers(
         answers={image_id: answers.get(image_id) for image_id in told},
+        found_events=found_events,
         stale=stale,
         can_undo=bool(done),
         can_redo=bool(undone),

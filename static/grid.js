@@ -26,6 +26,8 @@
     onSaved: (gesture, reply) => {
       noteSaved(reply.answers);
       if (reply.stale) return replaceGrid("get", `${search}?after=already`);
+      const events = document.querySelector("[data-found-events]");
+      if (events && reply.found_events !== null) events.textContent = reply.found_events;
       button("undo").disabled = !reply.can_undo;
       button("redo").disabled = !reply.can_redo;
     },

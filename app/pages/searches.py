@@ -206,6 +206,7 @@ def save_answers(search_id: Id, session: DbSession, person: SignedIn, posted: An
         return JSONResponse(
             {
                 "answers": saved.answers,
+                "found_events": saved.found_events,
                 "stale": saved.stale,
                 "can_undo": saved.can_undo,
                 "can_redo": saved.can_redo,

@@ -79,7 +79,7 @@ def test_a_burst_has_one_place_in_the_grid_and_a_strip_of_its_own(
     page.get_by_role("button", name="Start the search").click()
     burst = page.locator('.picture-card[data-event="10"]')
     expect(burst).to_have_count(1)
-    expect(page.locator(".rail")).to_contain_text("found in 1 event")
+    expect(page.locator("[data-found-events]")).to_have_text("1")
     answered, current = page.locator("[data-given]"), page.locator(".picture-card.current")
     expect(current).to_be_visible()  # the page hears keys now
     before = int(answered.text_content())
@@ -96,6 +96,7 @@ def test_a_burst_has_one_place_in_the_grid_and_a_strip_of_its_own(
     )
     page.keyboard.press("Escape")
     expect(answered).to_have_text(str(before + 2))
+    expect(page.locator("[data-found-events]")).to_have_text("2")
 
     # In the grid an answer is for all that were not answered there, and undone as one.
     expect(current).to_be_visible()
