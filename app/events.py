@@ -149,13 +149,17 @@ def read_events(session: Session, grouping_id: int | None) -> Events | None:
     """The events of a grouping; None where there are none."""
     if grouping_id is None:
         return None
-    grouping = session.get_one(Grouping, grouping_id)
-    if not grouping.event_count:
-        return None
-    return Events(
-        np.frombuffer(grouping.image_ids, "<i8").astype(np.int64, copy=False),
-        np.frombuffer(grouping.first_places, "<i4").astype(np.int32, copy=False),
-    )
+    # A grouping never changes, and a request asks for it more than once.
+    read: dict[int, Events | None] = session.info.setdefault("events", {})
+    if grouping_id not in read:
+        grouping = session.get_one(Grouping, grouping_id)
+        read[grouping_id] = None
+        if grouping.event_count:
+            read[grouping_id] = Events(
+                np.frombuffer(grouping.image_ids, "<i8").astype(np.int64, copy=False),
+                np.frombuffer(grouping.first_places, "<i4").astype(np.int32, copy=False),
+            )
+    return read[grouping_id]
 
 
 def find_grouping_id(session: Session, collection_id: int) -> int | None:
