@@ -541,6 +541,7 @@ def _group_near_duplicates(
         index.vectors,
         index.rows_of(image_ids),
         is_apart,
+        centre=index.mean,
         least=rule.likeness or USUAL_LIKENESS,
         most=MOST_IMAGES,
     )

@@ -123,21 +123,29 @@ def spread_over_events(
 
 
 def group_alike(
-    vectors: Floats, rows: Integers, is_apart: NDArray[np.bool_], *, least: float, most: int
+    vectors: Floats,
+    rows: Integers,
+    is_apart: NDArray[np.bool_],
+    *,
+    centre: Floats,
+    least: float,
+    most: int,
 ) -> Integers:
     """Runs of images that are nearly the same as the first of their run.
 
     Parameters: `vectors` (n, d) float32 unit rows; `rows` (k,) int64 in the order of their files;
     `is_apart` (k,) bool, whether an image can't belong with the one before it (another place, a
-    long time after); `least` in -1..1, the cosine to the first of a run; `most` >= 1 images of a
-    run. Returns (k,) int64, the number of each one's run, not falling.
+    long time after); `centre` (d,) float32, the mean of `vectors`; `least` in -1..1, the cosine to
+    the first of a run, seen from the centre: what all images of a collection have in common makes
+    none alike, and some embedders give every pair of photographs a cosine near 1; `most` >= 1
+    images of a run. Returns (k,) int64, the number of each one's run, not falling.
     Source: the leader algorithm of J. A. Hartigan, "Clustering Algorithms", 1975, with runs in the
     place of clusters: like the first, and not only like the one before, so that no run drifts.
     """
     starts = is_apart.copy()
     starts[:1] = True
     for start in range(0, len(rows) - 1, CHUNK_ROWS):
-        some = vectors[rows[start : start + CHUNK_ROWS + 1]]
+        some = _seen_from(centre, vectors[rows[start : start + CHUNK_ROWS + 1]])
         alike = np.einsum("nd,nd->n", some[:-1], some[1:])
         starts[start + 1 : start + len(some)] |= alike < least
     edges = np.append(np.flatnonzero(starts), len(rows))
@@ -145,7 +153,7 @@ def group_alike(
     for begin, size in zip(edges[:-1][sizes > 2].tolist(), sizes[sizes > 2].tolist(), strict=True):
         first, end = begin, begin + size
         while first < end:
-            own = vectors[rows[first : min(end, first + most)]]
+            own = _seen_from(centre, vectors[rows[first : min(end, first + most)]])
             unlike = np.flatnonzero(own @ own[0] < least)
             unlike = unlike[unlike > 0]
             first += int(unlike[0]) if len(unlike) else len(own)
@@ -153,3 +161,11 @@ def group_alike(
                 starts[first] = True
     numbers: Integers = np.cumsum(starts) - 1
     return numbers
+
+
+def _seen_from(centre: Floats, vectors: Floats) -> Floats:
+    """Unit vectors from the centre to each; none where there is nothing between them."""
+    differences = vectors - centre
+    lengths = np.linalg.norm(differences, axis=1, keepdims=True)
+    unit: Floats = differences / np.maximum(lengths, np.float32(1e-6))
+    return unit

@@ -68,12 +68,32 @@ def test_a_run_goes_on_while_images_are_like_its_first():
     angles = np.radians([0, 8, 16, 24, 24, 90, 91, 91])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     is_apart = np.array([False] * 7 + [True])
-    runs = group_alike(vectors, np.arange(8), is_apart, least=0.96, most=99)  # 16 degrees at most
+    zero = np.zeros(2, np.float32)
+    # 16 degrees at most
+    runs = group_alike(vectors, np.arange(8), is_apart, centre=zero, least=0.96, most=99)
     # 24 is like the one before it, yet not like the first; the last stands elsewhere.
     assert runs.tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
-    short = group_alike(vectors, np.arange(8), is_apart, least=-1, most=3)
+    short = group_alike(vectors, np.arange(8), is_apart, centre=zero, least=-1, most=3)
     assert np.bincount(short).tolist() == [3, 3, 1, 1]
-    assert group_alike(vectors, np.arange(0), is_apart[:0], least=0.9, most=3).tolist() == []
+    none = group_alike(vectors, np.arange(0), is_apart[:0], centre=zero, least=0.9, most=3)
+    assert none.tolist() == []
+
+
+def test_what_all_images_have_in_common_makes_none_alike():
+    rng = np.random.default_rng(0)
+    own = rng.standard_normal((40, 16)).astype(np.float32)
+    own[7] = own[6] + 0.01
+    vectors = own + 60  # every two of them have a cosine above 0.99
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    runs = group_alike(
+        vectors,
+        np.arange(40),
+        np.zeros(40, bool),
+        centre=vectors.mean(axis=0),
+        least=0.95,
+        most=99,
+    )
+    assert np.flatnonzero(np.diff(runs) == 0).tolist() == [6]
 
 
 @pytest.fixture(scope="module")

@@ -459,7 +459,13 @@ def test_exports_name_events_only_where_there_are_any(hunt, session, settings):
 
     def write(name):
         content = write_file(
-            session, hunt.search, name, indexes=hunt.indexes, settings=settings, now=NOW
+            session,
+            hunt.search,
+            name,
+            indexes=hunt.indexes,
+            settings=settings,
+            now=NOW,
+            person=hunt.search.owner,
         )
         return b"".join(content).decode()
 

@@ -169,6 +169,7 @@ def test_saved_answer_says_what_stands(browser):
         "stale": False,
         "can_undo": True,
         "can_redo": False,
+        "found_events": None,
     }
 
 
