@@ -232,8 +232,9 @@ def spread(
 ) -> Given:
     """Answers to images as answers to their events.
 
-    An answer is for all images of the event, but for those that somebody answered by themselves;
-    for an image that is in `alone` it is for that one only, and what others got along with it
+    An answer is for all images of the event that have none, and for those that got theirs along
+    with the same image before: never for what was answered by itself, or along with another image.
+    For an image that is in `alone` it is for that one only, and what others got along with it
     before is taken back. `events` as of `list_events_of`; `standing`: the answers of all of them.
     """
     given: Given = {image_id: (value, None) for image_id, value in values.items()}
@@ -245,7 +246,7 @@ def spread(
             if image_id in alone:
                 if along == image_id:
                     given[other] = (None, image_id)
-            elif answer is None or along is not None:
+            elif answer is None or along == image_id:
                 given[other] = (value, image_id)
     return given
 

@@ -769,8 +769,9 @@ def count_along(
     told = {}
     for image_id, own in events.items():
         others = [standing.get(one, (None, None)) for one in own if one != image_id]
-        free = sum(value is None or along is not None for value, along in others)
-        is_alone = image_id in standing and all(along != image_id for _, along in others)
+        free = sum(value is None or along == image_id for value, along in others)
+        came_along = any(along == image_id for _, along in others)
+        is_alone = image_id in standing and free > 0 and not came_along
         told[image_id] = (free, is_alone)
     return told
 

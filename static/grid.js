@@ -505,8 +505,8 @@
   }
 
   function sayAlone(card) {
-    const { event } = card.dataset;
-    say(aloneOf(card).checked ? "Answers only this image." : `Answers all ${event} images.`);
+    const images = countOf(card, aloneOf(card).checked);
+    say(images === 1 ? "Answers only this image." : `Answers ${images} images of its event.`);
     if (answerOf(card)) save([card]);
   }
 

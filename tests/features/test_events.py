@@ -23,7 +23,17 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.reporting import current_grid, describe_event, list_history, list_results
 from app.reviewing import ask_review
-from app.tables import Answer, Collection, Deployment, Grouping, Lease, ReviewImage, Round, Search
+from app.tables import (
+    Answer,
+    Collection,
+    Deployment,
+    Grouping,
+    Image,
+    Lease,
+    ReviewImage,
+    Round,
+    Search,
+)
 from tests.contracts.test_bundles import NOW, make_other_collection, write_bundle
 from tests.factories import make_collection, make_images, make_index, make_person, make_vectors
 from tests.features.test_detours import Hunt
@@ -282,6 +292,27 @@ def test_one_image_can_be_answered_by_itself(hunt):
     }
     with pytest.raises(BadInput, match="not in this grid"):
         hunt.answer({other: "yes", 10**9: "no"})
+
+
+def test_an_answer_changes_none_that_came_along_with_another_image(hunt):
+    hunt.submit()
+    shown = next(one for one in hunt.shown() if not set(hunt.mates(one)) & set(hunt.answers()))
+    mates = hunt.mates(shown)
+    late = next(one for one in mates if one != shown)
+    image = hunt.session.get_one(Image, late)
+    image.removed_at = NOW  # as if it were imported only after the answer
+    hunt.session.flush()
+    hunt.answer({shown: "yes"})
+    image.removed_at = None
+    hunt.session.flush()
+    along = searching.count_along(hunt.session, hunt.search, {late: mates, shown: mates})
+    assert along == {late: (0, False), shown: (3, False)}
+    hunt.answer({late: "no"})
+    given = hunt.answers()
+    assert [given[one] for one in mates] == ["no" if one == late else "yes" for one in mates]
+    hunt.answer({shown: "unsure"})
+    given = hunt.answers()
+    assert [given[one] for one in mates] == ["no" if one == late else "unsure" for one in mates]
 
 
 def test_rest_are_no_is_for_whole_events_and_undone_as_one(hunt):
