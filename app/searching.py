@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from app.access import get_collection
+from app.database import is_among
 from app.engine.detours import DETOUR_REASONS, DetourPlan, detour_rng, plan_detour
 from app.engine.events import rows_with
 from app.engine.head import Head
@@ -548,17 +549,30 @@ def redo(
 
 
 def correct_answers(
-    session: Session, search: Search, *, person: Person, values: Values, gesture_key: str | None
-) -> None:
-    """Change answers outside the grid; the head hears of it at the next round."""
+    session: Session,
+    search: Search,
+    *,
+    person: Person,
+    values: Values,
+    gesture_key: str | None,
+) -> dict[int, list[int]]:
+    """Change answers outside the grid; the head hears of it at the next round.
+
+    A changed answer is also for the images of the event that got theirs along with it and have it
+    still: these are returned, by the image that was looked at.
+    """
     _lock(session, search)
     if _is_repeated(session, search, gesture_key):
-        return
+        return {}
     _check_images(session, search, values)
     given: Given = {image_id: (value, None) for image_id, value in values.items()}
+    along = _list_along(session, search, list(values))
+    for looked_at, others in along.items():
+        given |= dict.fromkeys(others, (values[looked_at], looked_at))
     _add_changes(session, search, person, "correct", search.current_round_id, given, gesture_key)
     search.touched_at = func.now()
     session.flush()
+    return along
 
 
 def change_search(
@@ -821,7 +835,7 @@ def _read_given(
     if not with_removed:
         query = query.join(Image, Image.id == Answer.image_id).where(Image.removed_at.is_(None))
     if image_ids is not None:
-        query = query.where(Answer.image_id.in_(image_ids))
+        query = query.where(is_among(Answer.image_id, list(image_ids)))
     if through_id is not None:
         query = query.where(Answer.id <= through_id)
     rows = session.execute(query).all()
@@ -1131,7 +1145,7 @@ def _restore_answers(
     given: Given = dict.fromkeys(image_ids, (None, None))
     for action_id, image_id, value, along in session.execute(
         select(Answer.action_id, Answer.image_id, with_reason(), Answer.with_image_id)
-        .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
+        .where(Answer.search_id == search.id, is_among(Answer.image_id, image_ids))
         .order_by(Answer.action_id)
     ):
         if action_id in standing:
@@ -1443,6 +1457,27 @@ def _spread(
         for image_id in elsewhere.difference(values):
             given.pop(image_id, None)
     return given
+
+
+def _list_along(session: Session, search: Search, image_ids: list[int]) -> dict[int, list[int]]:
+    """For each image the others that got their answer along with it and have it still."""
+    with_it = (
+        select(Answer.image_id)
+        .join(Image, Image.id == Answer.image_id)
+        .where(
+            Answer.search_id == search.id,
+            is_among(Answer.with_image_id, [*image_ids]),
+            Image.removed_at.is_(None),
+        )
+    )
+    others = set(session.scalars(with_it)).difference(image_ids)
+    standing = _read_given(session, search, image_ids=[*image_ids, *others])
+    found: dict[int, list[int]] = {}
+    for image_id in sorted(others):
+        value, looked_at = standing.get(image_id, (None, None))
+        if looked_at in image_ids and value == standing.get(looked_at, (None, None))[0]:
+            found.setdefault(looked_at, []).append(image_id)
+    return found
 
 
 def _only_changes(given: Given, standing: Given) -> Given:

@@ -22,7 +22,7 @@ from app.errors import BadInput, NotFound
 from app.events import find_grouping_id
 from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
-from app.pages.addresses import Id, OptionalId, PageNumber, see_other
+from app.pages.addresses import Count, Id, OptionalId, PageNumber, see_other
 from app.pages.filters import describe_filter
 from app.pages.remarks import describe_remarks
 from app.pages.rendering import render, wants_fragment
@@ -363,9 +363,13 @@ def show_results(
     show: str = "yes",
     page: PageNumber = 1,
     after: str = "",
+    along: Count = 0,
     hidden: OptionalId = None,
 ) -> Response:
-    """The images by their answers, and the likely ones not yet seen."""
+    """The images by their answers, and the likely ones not yet seen.
+
+    `along`: images of events that were changed with the one that a form named.
+    """
     search = get_search(session, person, search_id)
     results = list_results(session, search, show=show, page=page, indexes=request.app.state.indexes)
     grid = current_grid(session, search, person)
@@ -380,6 +384,7 @@ def show_results(
         answered=grid.answered,
         has_head=grid.has_head,
         can_undo=grid.can_undo,
+        along=along,
         hidden=hidden if hidden and is_hidden_by(session, person, hidden) else None,
         notice=NOTICES.get(after),
         gesture_key=new_gesture_key,
@@ -401,16 +406,18 @@ def save_corrections(
 ) -> Response:
     """Change answers outside the grid."""
     search = get_search(session, person, search_id)
+    along = {}
     if posted.values:
-        correct_answers(
+        along = correct_answers(
             session, search, person=person, values=posted.values, gesture_key=posted.gesture_key
         )
     if posted.is_json:
-        return JSONResponse({"answers": posted.values})
+        return JSONResponse({"answers": posted.values, "along": along})
     if "then" in posted.fields:
         return see(search, then=posted.fields["then"])
     after = "changed" if posted.values else ""
-    return see(search, after=after, back={**posted.fields, "back": "results"})
+    along_count = sum(map(len, along.values()))
+    return see(search, after=after, back={**posted.fields, "back": "results"}, along=along_count)
 
 
 @router.get("/history")
@@ -692,10 +699,17 @@ def count_columns(grid: Grid) -> int:
 
 
 def see(
-    search: Search, *, after: str = "", then: object = None, back: Mapping[str, Any] | None = None
+    search: Search,
+    *,
+    after: str = "",
+    then: object = None,
+    back: Mapping[str, Any] | None = None,
+    along: int = 0,
 ) -> RedirectResponse:
     """Lead a form without scripts back to where it was sent from, or on to the next image."""
     where, query = f"/searches/{search.id}", {"after": after} if after else {}
+    if along:
+        query["along"] = str(along)
     back = back or {}
     if then:
         where += f"/images/{read_id(then)}"

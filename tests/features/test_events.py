@@ -22,7 +22,7 @@ from app.exports.offers import write_file
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.reporting import current_grid, describe_event, list_history, list_results
-from app.reviewing import ask_review
+from app.reviewing import ask_review, give_opinion, settle
 from app.tables import (
     Answer,
     Collection,
@@ -313,6 +313,29 @@ def test_an_answer_changes_none_that_came_along_with_another_image(hunt):
     hunt.answer({shown: "unsure"})
     given = hunt.answers()
     assert [given[one] for one in mates] == ["no" if one == late else "unsure" for one in mates]
+
+
+def test_a_corrected_or_settled_answer_takes_those_along_that_came_with_it(hunt):
+    hunt.submit()
+    shown = next(one for one in hunt.shown() if not set(hunt.mates(one)) & set(hunt.answers()))
+    mates = hunt.mates(shown)
+    apart, *others = [one for one in mates if one != shown]
+    hunt.answer({shown: "yes"})
+    hunt.answer({apart: "unsure"}, alone=[apart])
+    own = {"session": hunt.session, "search": hunt.search, "person": hunt.person}
+    along = searching.correct_answers(**own, values={shown: "no"}, gesture_key=None)
+    assert along == {shown: others}
+    expected = dict.fromkeys(mates, "no") | {apart: "unsure"}
+    assert {one: hunt.answers()[one] for one in mates} == expected
+    hunt.undo()
+    assert {hunt.answers()[one] for one in [shown, *others]} == {"yes"}
+
+    eva = make_person(hunt.session, name="Eva", role="ecologist")
+    asked = {"reviewer_name": eva.name, "kind": "positives", "size": 40, "indexes": hunt.indexes}
+    review = ask_review(**own, **asked)
+    give_opinion(hunt.session, review, person=eva, values={shown: "no"})
+    assert settle(**own, review=review, values={shown: "no"}) == len(others)
+    assert {one: hunt.answers()[one] for one in mates} == expected
 
 
 def test_rest_are_no_is_for_whole_events_and_undone_as_one(hunt):
