@@ -21,7 +21,7 @@ from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
-from app.events import count_events, find_grouping_id, list_events_of, read_events
+from app.events import count_events, find_grouping_id, list_asked, list_events_of, read_events
 from app.indexing import OpenIndexes
 from app.remarks import Remarks, is_remarked, read_remarks_of_images, read_remarks_of_searches
 from app.searching import (
@@ -208,6 +208,7 @@ class EventStrip:
 
     image_id: int
     round_id: int
+    is_asked: bool  # by this round; else answers are corrections
     cards: list[ResultCard]
 
 
@@ -450,7 +451,9 @@ def describe_event(
     made = _get_round_of(session, search, person)
     image_ids = list_events_of(session, made, [image_id]).get(image_id, [image_id])
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
-    return EventStrip(image_id, made.id, describe_images(session, search, image_ids, index))
+    is_asked = image_id in list_asked(session, made.id)
+    cards = describe_images(session, search, image_ids, index)
+    return EventStrip(image_id, made.id, is_asked, cards)
 
 
 def list_results(

@@ -554,19 +554,20 @@ def correct_answers(
     *,
     person: Person,
     values: Values,
+    alone: Collection[int] = (),
     gesture_key: str | None,
 ) -> dict[int, list[int]]:
     """Change answers outside the grid; the head hears of it at the next round.
 
     A changed answer is also for the images of the event that got theirs along with it and have it
-    still: these are returned, by the image that was looked at.
+    still: these are returned, by the image that was looked at. Not so for an image in `alone`.
     """
     _lock(session, search)
     if _is_repeated(session, search, gesture_key):
         return {}
     _check_images(session, search, values)
     given: Given = {image_id: (value, None) for image_id, value in values.items()}
-    along = _list_along(session, search, list(values))
+    along = _list_along(session, search, values, alone)
     for looked_at, others in along.items():
         given |= dict.fromkeys(others, (values[looked_at], looked_at))
     _add_changes(session, search, person, "correct", search.current_round_id, given, gesture_key)
@@ -1459,14 +1460,19 @@ def _spread(
     return given
 
 
-def _list_along(session: Session, search: Search, image_ids: list[int]) -> dict[int, list[int]]:
-    """For each image the others that got their answer along with it and have it still."""
+def _list_along(
+    session: Session, search: Search, image_ids: Collection[int], alone: Collection[int]
+) -> dict[int, list[int]]:
+    """For each image the others that got their answer along with it and have it still.
+
+    Without `image_ids` themselves, and those of images in `alone`.
+    """
     with_it = (
         select(Answer.image_id)
         .join(Image, Image.id == Answer.image_id)
         .where(
             Answer.search_id == search.id,
-            is_among(Answer.with_image_id, [*image_ids]),
+            is_among(Answer.with_image_id, [one for one in image_ids if one not in alone]),
             Image.removed_at.is_(None),
         )
     )
@@ -1475,7 +1481,9 @@ def _list_along(session: Session, search: Search, image_ids: list[int]) -> dict[
     found: dict[int, list[int]] = {}
     for image_id in sorted(others):
         value, looked_at = standing.get(image_id, (None, None))
-        if looked_at in image_ids and value == standing.get(looked_at, (None, None))[0]:
+        if looked_at is None or looked_at in alone or looked_at not in image_ids:
+            continue
+        if value == standing.get(looked_at, (None, None))[0]:
             found.setdefault(looked_at, []).append(image_id)
     return found
 

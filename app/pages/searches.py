@@ -409,7 +409,12 @@ def save_corrections(
     along = {}
     if posted.values:
         along = correct_answers(
-            session, search, person=person, values=posted.values, gesture_key=posted.gesture_key
+            session,
+            search,
+            person=person,
+            values=posted.values,
+            alone=posted.alone,
+            gesture_key=posted.gesture_key,
         )
     if posted.is_json:
         return JSONResponse({"answers": posted.values, "along": along})
@@ -417,7 +422,7 @@ def save_corrections(
         return see(search, then=posted.fields["then"])
     after = "changed" if posted.values else ""
     along_count = sum(map(len, along.values()))
-    return see(search, after=after, back={**posted.fields, "back": "results"}, along=along_count)
+    return see(search, after=after, back={"back": "results", **posted.fields}, along=along_count)
 
 
 @router.get("/history")

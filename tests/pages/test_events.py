@@ -98,6 +98,18 @@ def test_images_are_grouped_on_a_page_and_an_event_is_answered_on_another(client
     assert {read_answers(client, search_id)[image_id] for image_id in mates} == {"yes"}
     assert client.get(f"/searches/{search_id}/events/{10**9}").status_code == 404
 
+    # In the next grid another event is asked: this one's strip goes on to correct its answers.
+    client.post(f"/searches/{search_id}/submit", data={"round_id": round_id, "rest": "no"})
+    strip = client.get(f"/searches/{search_id}/events/{shown[0]}").text
+    (action,) = re.findall(r'class="event-form"\s+method="post"\s+action="([^"]*)"', strip)
+    changed = client.post(action, data=one | {"change": f"{shown[0]}:no"})
+    assert changed.status_code == 200
+    assert changed.url.path == f"/searches/{search_id}/events/{shown[0]}"
+    given = read_answers(client, search_id)
+    assert {image_id: given[image_id] for image_id in mates} == (
+        dict.fromkeys(mates, "yes") | {shown[0]: "no"}
+    )
+
     settings = {"target_name": "Heron", "strategy": "pf-ma", "round_size": "6"}
     client.post(f"/searches/{search_id}/settings", data=settings | {"learns_from_events": "true"})
     with client.app.state.database.session() as session:
