@@ -55,7 +55,7 @@ from app.searching import (
 )
 from app.seats import leave, list_here
 from app.security import SignedIn
-from app.sensitive import is_hidden_by, read_sight
+from app.sensitive import list_hidden_with, read_sight
 from app.tables import Person, Search
 
 MOST_COLUMNS = 6
@@ -385,7 +385,7 @@ def show_results(
         has_head=grid.has_head,
         can_undo=grid.can_undo,
         along=along,
-        hidden=hidden if hidden and is_hidden_by(session, person, hidden) else None,
+        **tell_hidden(session, person, hidden),
         notice=NOTICES.get(after),
         gesture_key=new_gesture_key,
         tags_in_use=[tag for tag, _ in list_image_tags(session, search.collection_id)],
@@ -628,13 +628,19 @@ def render_grid(
         ),
         notice=notice,
         visit=visit,
-        hidden=hidden if hidden and is_hidden_by(session, person, hidden) else None,
+        **tell_hidden(session, person, hidden),
         fragment=fragment,
         gesture_key=new_gesture_key,
         # Remembered in cookies, so that the first paint is right.
         rail_closed=request.cookies.get("rarefind_rail") == "closed",
         why_shown=request.cookies.get("rarefind_why") == "shown",
     )
+
+
+def tell_hidden(session: Session, person: Person, hidden: int | None) -> dict[str, Any]:
+    """For the notice after images were hidden: the one named and how many it was, if any were."""
+    together = list_hidden_with(session, person, hidden) if hidden else []
+    return {"hidden": hidden if together else None, "hidden_count": len(together)}
 
 
 def tell_filter(session: Session, person: Person, search: Search) -> dict[str, Any]:

@@ -4,10 +4,11 @@ import re
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 
 from app.searching import open_search, read_current_answers
 from app.security import get_local_person
-from app.tables import Search
+from app.tables import Image, Search
 from tests.factories import make_collection, make_images, make_index
 
 
@@ -52,6 +53,31 @@ def test_nothing_is_said_of_events_where_there_are_none(client, pond):
         text = re.sub(r"static/event\.js[^\"]*|id=\"event\"[^>]*>", "", client.get(page).text)
         assert not re.search(r"\bevents?\b", text.lower().replace("event-title", "")), page
     assert "Group bursts and tracks" in client.get(f"/collections/{pond[0]}").text
+
+
+def test_an_event_is_hidden_whole_and_taken_back_at_once(client, pond):
+    own = f"/collections/{pond[0]}"
+    client.post(f"{own}/events", data={"kind": "bursts", "gap_s": "60"})
+    search = f"/searches/{open_in(client, pond)}"
+    page = client.get(search).text
+    shown = int(re.search(r'id="card-(\d+)"', page)[1])
+    round_id = re.search(r'name="round_id" value="(\d+)"', page)[1]
+
+    def list_hidden():
+        with client.app.state.database.session() as session:
+            return session.scalars(select(Image.id).where(Image.removed_at.is_not(None))).all()
+
+    hide = {"image_ids": str(shown), "back": search}
+    alone = client.post(f"{own}/people", data=hide)
+    assert list_hidden() == [shown] and "Hidden, as it shows a person" in alone.text
+    client.post(f"{own}/people/back", data=hide | {"with_others": "true"})
+    assert list_hidden() == []
+    whole = client.post(f"{own}/people", data=hide | {"round_id": round_id})
+    mates = next(burst for burst in (pond[1][i : i + 4] for i in range(0, 40, 4)) if shown in burst)
+    assert sorted(list_hidden()) == mates and "Hid 4 images of the event" in whole.text
+    client.post(f"{own}/people/back", data=hide | {"with_others": "true"})
+    assert list_hidden() == []
+    assert client.post(f"{own}/people", data=hide | {"round_id": 10**9}).status_code == 404
 
 
 def test_images_are_grouped_on_a_page_and_an_event_is_answered_on_another(client, pond):
