@@ -129,6 +129,9 @@ class GroupingView:
 
     grouping: Grouping | None
     sentence: str
+    # Removed images count nowhere: an event of which one image is left is none.
+    event_count: int
+    grouped_count: int  # images of these
     alone_count: int
     examples: list[ExampleEvent]
     columns: list[str]
@@ -139,7 +142,7 @@ class GroupingView:
     @property
     def has_events(self) -> bool:
         """Whether any images belong together."""
-        return self.grouping is not None and self.grouping.event_count > 0
+        return self.event_count > 0
 
 
 # --- Reading --------------------------------------------------------------------------------------
@@ -365,11 +368,16 @@ def describe_grouping(session: Session, collection_id: int) -> GroupingView:
         get_current_index(session, collection_id)
     except NoIndexYet:
         may_compare = False
+    events = read_events(session, grouping.id) if grouping else None
+    sizes = _count_present(session, collection_id, events)
+    grouped_count = int(sizes.sum())
     return GroupingView(
         grouping=grouping,
         sentence=describe_rule(rule_of(grouping) if grouping else Rule("none")),
-        alone_count=image_count - (grouping.image_count if grouping else 0),
-        examples=_list_examples(session, grouping),
+        event_count=int(np.count_nonzero(sizes)),
+        grouped_count=grouped_count,
+        alone_count=image_count - grouped_count,
+        examples=_list_examples(session, events, sizes),
         columns=[column.name for column in list_columns(session, collection_id)],
         timed_count=timed_count,
         image_count=image_count,
@@ -652,23 +660,34 @@ def _add(
     return made
 
 
-def _list_examples(session: Session, grouping: Grouping | None) -> list[ExampleEvent]:
-    """The largest events, and the first images of each."""
-    events = read_events(session, grouping.id) if grouping else None
+def _count_present(session: Session, collection_id: int, events: Events | None) -> Integers:
+    """How many images of each event are not removed, at the place of its first; 0 for one alone."""
+    if events is None:
+        return np.empty(0, np.int64)
+    present = select(_together(Image.id, Image.id)).where(
+        Image.collection_id == collection_id, Image.removed_at.is_(None)
+    )
+    is_present = np.isin(events.image_ids, _to_ids(session.scalar(present)))
+    sizes = np.bincount(events.first_places[is_present], minlength=len(events.image_ids))
+    return np.where(sizes > 1, sizes, 0)
+
+
+def _list_examples(session: Session, events: Events | None, sizes: Integers) -> list[ExampleEvent]:
+    """The largest events, and the first images of each; `sizes` as `_count_present` has them."""
     if events is None:
         return []
-    sizes = np.bincount(events.first_places, minlength=len(events.image_ids))
     largest = np.argsort(-sizes, kind="stable")[:EXAMPLES]
     largest = largest[sizes[largest] > 1]
+    size_of = dict(zip(events.image_ids[largest].tolist(), sizes[largest].tolist(), strict=True))
     examples = []
-    for own in events.members_of(events.image_ids[largest]).values():
+    for number, own in events.members_of(events.image_ids[largest]).items():
         images = session.scalars(
             select(Image)
             .where(is_among(Image.id, own), Image.removed_at.is_(None))
             .order_by(Image.captured_at, Image.path, Image.id)
             .limit(EXAMPLE_IMAGES)
         ).all()
-        examples.append(ExampleEvent(len(own), list(images)))
+        examples.append(ExampleEvent(size_of[number], list(images)))
     return sorted(examples, key=lambda one: -one.image_count)
 
 

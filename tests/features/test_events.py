@@ -158,6 +158,20 @@ def test_bursts_are_of_one_place_and_end_with_a_gap(session, pond):
     assert group(Rule("none"))[1] == []
 
 
+def test_removed_images_are_counted_neither_in_events_nor_alone(session, pond):
+    collection, images, group = pond
+    for number, image in enumerate(images):
+        image.captured_at = datetime(2026, 5, 1) + timedelta(minutes=10 * (number // 4))
+    session.flush()
+    group(Rule("bursts", gap_s=60))
+    for number in (0, 4, 5, 6):  # of three events of four images one keeps three, one a single one
+        images[number].removed_at = NOW
+    session.flush()
+    view = events.describe_grouping(session, collection.id)
+    assert (view.event_count, view.grouped_count, view.alone_count) == (2, 7, 1)
+    assert [(one.image_count, len(one.images)) for one in view.examples] == [(4, 4), (3, 3)]
+
+
 def test_a_time_lapse_is_cut_and_never_grouped_by_itself(
     database, session, pond, monkeypatch, settings
 ):
