@@ -208,6 +208,26 @@ class Moment:
         return show_one_each(rows, keys, self.event_rows)
 
     @cached_property
+    def left(self) -> Integers:
+        """The unanswered rows that may be another find: of an event found in part none is."""
+        if self.event_rows is None:
+            return self.unanswered
+        is_found = np.isin(self.event_rows[self.unanswered], self.counted.positives)
+        return self.unanswered[~is_found]
+
+    @cached_property
+    def left_scores(self) -> NDArray[np.float32]:
+        """The scores of these; empty without a head."""
+        return self.all_scores[self.left] if self.head is not None else self.all_scores
+
+    @cached_property
+    def unit_count(self) -> int:
+        """What statements are about: the events where there are any, else the images."""
+        if self.event_rows is None:
+            return len(self.counted.rows) + len(self.unanswered)
+        return len(np.union1d(self.counted.rows, self.event_rows[self.unanswered]))
+
+    @cached_property
     def all_scores(self) -> NDArray[np.float32]:
         """The score of every row; empty without a head."""
         if self.head is None:

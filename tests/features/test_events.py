@@ -492,6 +492,20 @@ def test_finds_are_counted_in_images_and_in_events(hunt):
     assert tell_left(moment).counts_events
 
 
+def test_an_event_found_in_part_is_not_left_as_well(hunt):
+    def bursts(*values):
+        given = hunt.answers()
+        return {hunt.number(one.id) // BURST for one in hunt.images if given.get(one.id) in values}
+
+    found, half_open = bursts("yes"), bursts(None)
+    assert found & half_open  # the example is one image of its burst
+    moment = open_moment(hunt.session, hunt.search, hunt.indexes, None)
+    standing = build_standing(moment)
+    assert standing.image_count == 50
+    assert standing.unanswered_count == 50 - len(bursts("yes", "no"))
+    assert len(standing.scores) == len(half_open - found)
+
+
 def test_a_sample_is_of_events_and_says_how_many_are_left(hunt):
     hunt.submit()
     hunt.take("absence", 30)
