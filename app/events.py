@@ -284,7 +284,7 @@ def group_images(
 
     What comes out as it is already stays.
     """
-    collection = session.get_one(Collection, collection_id, with_for_update=True)
+    collection = _lock(session, collection_id)
     made = _keep(session, collection, _group(session, collection_id, rule, indexes), rule, person)
     what = f"Grouped the images of “{collection.name}” into {made.event_count:,} events"
     note(session, person, "import", what, collection=collection)
@@ -294,7 +294,7 @@ def group_images(
 def group_by_itself(database: Database, collection_id: int, *, settings: Settings) -> None:
     """Group what a collection holds now: by the rule that somebody chose, else by what fits it."""
     with database.session() as session:
-        collection = session.get_one(Collection, collection_id, with_for_update=True)
+        collection = _lock(session, collection_id)
         chosen = None
         if collection.grouping_id is not None:
             chosen = session.get_one(Grouping, collection.grouping_id)
@@ -383,6 +383,11 @@ def describe_grouping(session: Session, collection_id: int) -> GroupingView:
         image_count=image_count,
         may_compare=may_compare,
     )
+
+
+def _lock(session: Session, collection_id: int) -> Collection:
+    """Wait for whoever groups it now; what refers to the collection may be added meanwhile."""
+    return session.get_one(Collection, collection_id, with_for_update={"key_share": True})
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 
 from app import events, searching
 from app.access import invite
@@ -29,6 +29,7 @@ from app.tables import (
     Deployment,
     Grouping,
     Image,
+    Import,
     Lease,
     ReviewImage,
     Round,
@@ -209,6 +210,20 @@ def test_an_import_keeps_the_rule_that_a_person_chose(database, session, pond, s
     assert chosen.event_count == 0
     again = by_itself()
     assert (again.gap_s, again.is_automatic) == (10, False)
+
+
+def test_grouping_keeps_nobody_from_adding_to_the_collection(own_database, settings):
+    with own_database.session() as session:
+        collection = make_collection(session)
+        make_images(session, collection, 3)
+        person = make_person(session)
+    with own_database.session() as session:
+        indexes = OpenIndexes(settings)
+        group_images(session, collection.id, Rule("none"), person=person, indexes=indexes)
+        with own_database.session() as other:
+            other.execute(text("SET LOCAL lock_timeout = '2s'"))
+            other.add(Import(collection_id=collection.id, source="/s", state="done"))
+            other.flush()
 
 
 def test_a_column_groups_what_shares_its_text_and_refuses_one_that_is_no_event(
