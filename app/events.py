@@ -349,8 +349,10 @@ def describe_rule(rule: Rule) -> str:
         return f"Images that have the same {rule.column} are one event."
     if rule.kind == "near-duplicates":
         return (
-            "Files that follow one another and look nearly the same "
-            f"(likeness {rule.likeness:g} and up) are one event."
+            "Files of one deployment, or else of one camera and folder, that follow one another "
+            f"and look nearly the same (likeness {rule.likeness:g} and up) are one event, as long "
+            f"as no more than {rule.gap_s or USUAL_GAP_S} s lie between one and the next where "
+            "both have a time."
         )
     return "Each image stands by itself."
 

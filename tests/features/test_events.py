@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -262,6 +263,8 @@ def test_near_duplicates_are_files_in_a_row_and_close_in_time(session, pond, set
     make_index(session, settings, images, vectors)
     _, groups = group(Rule("near-duplicates", likeness=0.99))
     assert groups == [[0, 1, 2], [5, 6]]
+    rule = Rule("near-duplicates", gap_s=90, likeness=0.99)
+    assert re.search(r"one deployment.*likeness 0\.99 .* 90 s", events.describe_rule(rule))
 
 
 # --- Searching ----------------------------------------------------------------------------------
