@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, func, insert, literal, select, text
 
 from app import events, searching
 from app.access import invite
@@ -24,6 +24,7 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.reporting import current_grid, describe_event, list_history, list_results
 from app.reviewing import ask_review, give_opinion, settle
+from app.seats import lease, list_own
 from app.tables import (
     Answer,
     Collection,
@@ -35,6 +36,7 @@ from app.tables import (
     ReviewImage,
     Round,
     Search,
+    Seat,
 )
 from tests.contracts.test_bundles import NOW, make_other_collection, write_bundle
 from tests.factories import make_collection, make_images, make_index, make_person, make_vectors
@@ -484,6 +486,28 @@ def test_two_people_are_never_asked_one_event(hunt):
                 indexes=hunt.indexes,
             )
     hunt.check_repeats()
+
+
+def test_a_grid_of_large_events_is_leased_whole(hunt):
+    """More images than a statement may have parameters."""
+    collection_id = hunt.search.collection_id
+    numbers = func.generate_series(1, 22_000).column_valued("number")
+    made = (
+        insert(Image)
+        .from_select(
+            ["collection_id", "sha256", "path", "file", "size_bytes", "format", "width", "height"],
+            select(
+                literal(collection_id),
+                func.concat("x", numbers),
+                *(literal("x"), literal("x"), literal(1), literal("JPEG"), literal(1), literal(1)),
+            ),
+        )
+        .returning(Image.id)
+    )
+    image_ids = hunt.session.scalars(made).all()
+    seat = hunt.session.scalars(select(Seat).filter_by(search_id=hunt.search.id)).one()
+    lease(hunt.session, seat, image_ids)
+    assert list_own(hunt.session, seat) == set(image_ids)
 
 
 # --- Counting and exporting -----------------------------------------------------------------------
