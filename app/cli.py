@@ -394,7 +394,7 @@ def collection_group(
     console.print(view.sentence, highlight=False, soft_wrap=True)
     if view.grouping is not None and view.has_events:
         console.print(
-            f"{view.grouping.event_count:,} events hold {view.grouping.image_count:,} images; "
+            f"{view.event_count:,} events hold {view.grouped_count:,} images; "
             f"{view.alone_count:,} images stand by themselves.",
             highlight=False,
             soft_wrap=True,

@@ -129,6 +129,9 @@ class GroupingView:
 
     grouping: Grouping | None
     sentence: str
+    # Removed images count nowhere: an event of which one image is left is none.
+    event_count: int
+    grouped_count: int  # images of these
     alone_count: int
     examples: list[ExampleEvent]
     columns: list[str]
@@ -139,7 +142,7 @@ class GroupingView:
     @property
     def has_events(self) -> bool:
         """Whether any images belong together."""
-        return self.grouping is not None and self.grouping.event_count > 0
+        return self.event_count > 0
 
 
 # --- Reading --------------------------------------------------------------------------------------
@@ -232,8 +235,9 @@ def spread(
 ) -> Given:
     """Answers to images as answers to their events.
 
-    An answer is for all images of the event, but for those that somebody answered by themselves;
-    for an image that is in `alone` it is for that one only, and what others got along with it
+    An answer is for all images of the event that have none, and for those that got theirs along
+    with the same image before: never for what was answered by itself, or along with another image.
+    For an image that is in `alone` it is for that one only, and what others got along with it
     before is taken back. `events` as of `list_events_of`; `standing`: the answers of all of them.
     """
     given: Given = {image_id: (value, None) for image_id, value in values.items()}
@@ -245,7 +249,7 @@ def spread(
             if image_id in alone:
                 if along == image_id:
                     given[other] = (None, image_id)
-            elif answer is None or along is not None:
+            elif answer is None or along == image_id:
                 given[other] = (value, image_id)
     return given
 
@@ -280,7 +284,7 @@ def group_images(
 
     What comes out as it is already stays.
     """
-    collection = session.get_one(Collection, collection_id, with_for_update=True)
+    collection = _lock(session, collection_id)
     made = _keep(session, collection, _group(session, collection_id, rule, indexes), rule, person)
     what = f"Grouped the images of “{collection.name}” into {made.event_count:,} events"
     note(session, person, "import", what, collection=collection)
@@ -290,7 +294,7 @@ def group_images(
 def group_by_itself(database: Database, collection_id: int, *, settings: Settings) -> None:
     """Group what a collection holds now: by the rule that somebody chose, else by what fits it."""
     with database.session() as session:
-        collection = session.get_one(Collection, collection_id, with_for_update=True)
+        collection = _lock(session, collection_id)
         chosen = None
         if collection.grouping_id is not None:
             chosen = session.get_one(Grouping, collection.grouping_id)
@@ -345,8 +349,10 @@ def describe_rule(rule: Rule) -> str:
         return f"Images that have the same {rule.column} are one event."
     if rule.kind == "near-duplicates":
         return (
-            "Files that follow one another and look nearly the same "
-            f"(likeness {rule.likeness:g} and up) are one event."
+            "Files of one deployment, or else of one camera and folder, that follow one another "
+            f"and look nearly the same (likeness {rule.likeness:g} and up) are one event, as long "
+            f"as no more than {rule.gap_s or USUAL_GAP_S} s lie between one and the next where "
+            "both have a time."
         )
     return "Each image stands by itself."
 
@@ -364,16 +370,26 @@ def describe_grouping(session: Session, collection_id: int) -> GroupingView:
         get_current_index(session, collection_id)
     except NoIndexYet:
         may_compare = False
+    events = read_events(session, grouping.id) if grouping else None
+    sizes = _count_present(session, collection_id, events)
+    grouped_count = int(sizes.sum())
     return GroupingView(
         grouping=grouping,
         sentence=describe_rule(rule_of(grouping) if grouping else Rule("none")),
-        alone_count=image_count - (grouping.image_count if grouping else 0),
-        examples=_list_examples(session, grouping),
+        event_count=int(np.count_nonzero(sizes)),
+        grouped_count=grouped_count,
+        alone_count=image_count - grouped_count,
+        examples=_list_examples(session, events, sizes),
         columns=[column.name for column in list_columns(session, collection_id)],
         timed_count=timed_count,
         image_count=image_count,
         may_compare=may_compare,
     )
+
+
+def _lock(session: Session, collection_id: int) -> Collection:
+    """Wait for whoever groups it now; what refers to the collection may be added meanwhile."""
+    return session.get_one(Collection, collection_id, with_for_update={"key_share": True})
 
 
 @dataclass(frozen=True, eq=False)
@@ -651,23 +667,34 @@ def _add(
     return made
 
 
-def _list_examples(session: Session, grouping: Grouping | None) -> list[ExampleEvent]:
-    """The largest events, and the first images of each."""
-    events = read_events(session, grouping.id) if grouping else None
+def _count_present(session: Session, collection_id: int, events: Events | None) -> Integers:
+    """How many images of each event are not removed, at the place of its first; 0 for one alone."""
+    if events is None:
+        return np.empty(0, np.int64)
+    present = select(_together(Image.id, Image.id)).where(
+        Image.collection_id == collection_id, Image.removed_at.is_(None)
+    )
+    is_present = np.isin(events.image_ids, _to_ids(session.scalar(present)))
+    sizes = np.bincount(events.first_places[is_present], minlength=len(events.image_ids))
+    return np.where(sizes > 1, sizes, 0)
+
+
+def _list_examples(session: Session, events: Events | None, sizes: Integers) -> list[ExampleEvent]:
+    """The largest events, and the first images of each; `sizes` as `_count_present` has them."""
     if events is None:
         return []
-    sizes = np.bincount(events.first_places, minlength=len(events.image_ids))
     largest = np.argsort(-sizes, kind="stable")[:EXAMPLES]
     largest = largest[sizes[largest] > 1]
+    size_of = dict(zip(events.image_ids[largest].tolist(), sizes[largest].tolist(), strict=True))
     examples = []
-    for own in events.members_of(events.image_ids[largest]).values():
+    for number, own in events.members_of(events.image_ids[largest]).items():
         images = session.scalars(
             select(Image)
             .where(is_among(Image.id, own), Image.removed_at.is_(None))
             .order_by(Image.captured_at, Image.path, Image.id)
             .limit(EXAMPLE_IMAGES)
         ).all()
-        examples.append(ExampleEvent(len(own), list(images)))
+        examples.append(ExampleEvent(size_of[number], list(images)))
     return sorted(examples, key=lambda one: -one.image_count)
 
 

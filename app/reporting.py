@@ -21,7 +21,7 @@ from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
-from app.events import count_events, find_grouping_id, list_events_of, read_events
+from app.events import count_events, find_grouping_id, list_asked, list_events_of, read_events
 from app.indexing import OpenIndexes
 from app.remarks import Remarks, is_remarked, read_remarks_of_images, read_remarks_of_searches
 from app.searching import (
@@ -179,7 +179,8 @@ class ResultCard:
     height: int
     answer: str | None
     no_reason: str | None
-    answered_with: str | None  # the path of the image of its event that was looked at instead
+    # The path of the image of its event that was looked at instead; none of a removed one.
+    answered_with: str | None
     who: str | None
     at: datetime | None
     round_number: int | None
@@ -208,6 +209,7 @@ class EventStrip:
 
     image_id: int
     round_id: int
+    is_asked: bool  # by this round; else answers are corrections
     cards: list[ResultCard]
 
 
@@ -450,7 +452,9 @@ def describe_event(
     made = _get_round_of(session, search, person)
     image_ids = list_events_of(session, made, [image_id]).get(image_id, [image_id])
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
-    return EventStrip(image_id, made.id, describe_images(session, search, image_ids, index))
+    is_asked = image_id in list_asked(session, made.id)
+    cards = describe_images(session, search, image_ids, index)
+    return EventStrip(image_id, made.id, is_asked, cards)
 
 
 def list_results(
@@ -500,7 +504,7 @@ def describe_images(
         .join(Action, Action.id == Answer.action_id)
         .join(Person, Person.id == Action.person_id)
         .outerjoin(Round, Round.id == Action.round_id)
-        .outerjoin(along, along.id == Answer.with_image_id)
+        .outerjoin(along, (along.id == Answer.with_image_id) & along.removed_at.is_(None))
         .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))

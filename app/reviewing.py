@@ -244,16 +244,21 @@ def settle(
     *,
     person: Person,
     values: dict[int, str | None],
-) -> None:
-    """Decide conflicts; where the search says otherwise it is corrected."""
+) -> int:
+    """Decide conflicts; where the search says otherwise it is corrected.
+
+    Returns how many other images of the same events were corrected along.
+    """
     session.refresh(review, with_for_update={"of": Review})
     _check(values, {image.id for image in list_conflicts(session, review)})
     given = {image_id: value for image_id, value in values.items() if value is not None}
     _add(session, review, person, dict(given), settles=True)
     standing = read_current_answers(session, search, image_ids=list(given))
     changed = {one: value for one, value in given.items() if standing.get(one) != value}
-    if changed:
-        correct_answers(session, search, person=person, values=dict(changed), gesture_key=None)
+    if not changed:
+        return 0
+    along = correct_answers(session, search, person=person, values=dict(changed), gesture_key=None)
+    return sum(map(len, along.values()))
 
 
 def advise(session: Session, search: Search, indexes: OpenIndexes) -> Advice:

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from app.access import get_collection
+from app.database import is_among
 from app.engine.detours import DETOUR_REASONS, DetourPlan, detour_rng, plan_detour
 from app.engine.events import rows_with
 from app.engine.head import Head
@@ -548,17 +549,31 @@ def redo(
 
 
 def correct_answers(
-    session: Session, search: Search, *, person: Person, values: Values, gesture_key: str | None
-) -> None:
-    """Change answers outside the grid; the head hears of it at the next round."""
+    session: Session,
+    search: Search,
+    *,
+    person: Person,
+    values: Values,
+    alone: Collection[int] = (),
+    gesture_key: str | None,
+) -> dict[int, list[int]]:
+    """Change answers outside the grid; the head hears of it at the next round.
+
+    A changed answer is also for the images of the event that got theirs along with it and have it
+    still: these are returned, by the image that was looked at. Not so for an image in `alone`.
+    """
     _lock(session, search)
     if _is_repeated(session, search, gesture_key):
-        return
+        return {}
     _check_images(session, search, values)
     given: Given = {image_id: (value, None) for image_id, value in values.items()}
+    along = _list_along(session, search, values, alone)
+    for looked_at, others in along.items():
+        given |= dict.fromkeys(others, (values[looked_at], looked_at))
     _add_changes(session, search, person, "correct", search.current_round_id, given, gesture_key)
     search.touched_at = func.now()
     session.flush()
+    return along
 
 
 def change_search(
@@ -769,8 +784,9 @@ def count_along(
     told = {}
     for image_id, own in events.items():
         others = [standing.get(one, (None, None)) for one in own if one != image_id]
-        free = sum(value is None or along is not None for value, along in others)
-        is_alone = image_id in standing and all(along != image_id for _, along in others)
+        free = sum(value is None or along == image_id for value, along in others)
+        came_along = any(along == image_id for _, along in others)
+        is_alone = image_id in standing and free > 0 and not came_along
         told[image_id] = (free, is_alone)
     return told
 
@@ -820,7 +836,7 @@ def _read_given(
     if not with_removed:
         query = query.join(Image, Image.id == Answer.image_id).where(Image.removed_at.is_(None))
     if image_ids is not None:
-        query = query.where(Answer.image_id.in_(image_ids))
+        query = query.where(is_among(Answer.image_id, list(image_ids)))
     if through_id is not None:
         query = query.where(Answer.id <= through_id)
     rows = session.execute(query).all()
@@ -1130,7 +1146,7 @@ def _restore_answers(
     given: Given = dict.fromkeys(image_ids, (None, None))
     for action_id, image_id, value, along in session.execute(
         select(Answer.action_id, Answer.image_id, with_reason(), Answer.with_image_id)
-        .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
+        .where(Answer.search_id == search.id, is_among(Answer.image_id, image_ids))
         .order_by(Answer.action_id)
     ):
         if action_id in standing:
@@ -1442,6 +1458,34 @@ def _spread(
         for image_id in elsewhere.difference(values):
             given.pop(image_id, None)
     return given
+
+
+def _list_along(
+    session: Session, search: Search, image_ids: Collection[int], alone: Collection[int]
+) -> dict[int, list[int]]:
+    """For each image the others that got their answer along with it and have it still.
+
+    Without `image_ids` themselves, and those of images in `alone`.
+    """
+    with_it = (
+        select(Answer.image_id)
+        .join(Image, Image.id == Answer.image_id)
+        .where(
+            Answer.search_id == search.id,
+            is_among(Answer.with_image_id, [one for one in image_ids if one not in alone]),
+            Image.removed_at.is_(None),
+        )
+    )
+    others = set(session.scalars(with_it)).difference(image_ids)
+    standing = _read_given(session, search, image_ids=[*image_ids, *others])
+    found: dict[int, list[int]] = {}
+    for image_id in sorted(others):
+        value, looked_at = standing.get(image_id, (None, None))
+        if looked_at is None or looked_at in alone or looked_at not in image_ids:
+            continue
+        if value == standing.get(looked_at, (None, None))[0]:
+            found.setdefault(looked_at, []).append(image_id)
+    return found
 
 
 def _only_changes(given: Given, standing: Given) -> Given:

@@ -9,7 +9,18 @@ Who changes leases holds the lock of the search.
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -103,11 +114,11 @@ def lease(session: Session, seat: Seat, image_ids: Sequence[int]) -> None:
     """Lease those of the images that nobody who is there has."""
     if not image_ids:
         return
-    made = insert(Lease).values(
-        [
-            {"search_id": seat.search_id, "image_id": image_id, "person_id": seat.person_id}
-            for image_id in image_ids
-        ]
+    # As one array: whole events may be more images than a statement may have parameters.
+    asked = func.unnest(bindparam(None, list(image_ids), ARRAY(BigInteger)))
+    made = insert(Lease).from_select(
+        ["search_id", "image_id", "person_id"],
+        select(literal(seat.search_id), asked, literal(seat.person_id)),
     )
     holder_is_here = exists().where(
         Seat.search_id == Lease.search_id,

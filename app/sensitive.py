@@ -300,10 +300,21 @@ def list_people_images(session: Session, collection_id: int, *, page: int) -> Pe
     return PeoplePage(list(session.scalars(query)), page, pages, total)
 
 
-def is_hidden_by(session: Session, person: Person, image_id: int) -> bool:
-    """Whether a person hid this image themselves, as showing people."""
-    image = session.get(Image, image_id)
-    return image is not None and bool(image.shows_people) and image.removed_by_id == person.id
+def list_hidden_with(session: Session, person: Person, image_id: int) -> list[int]:
+    """The images that a person hid at once with this one, as showing people; none if they did not.
+
+    An event is hidden whole: all of its images have one time.
+    """
+    own = session.get(Image, image_id)
+    if own is None or not own.shows_people or own.removed_by_id != person.id:
+        return []
+    query = select(Image.id).where(
+        Image.collection_id == own.collection_id,
+        Image.removed_at == own.removed_at,
+        Image.removed_by_id == person.id,
+        Image.shows_people.is_(True),
+    )
+    return list(session.scalars(query))
 
 
 def count_people_images(session: Session, collection_id: int) -> int:

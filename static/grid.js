@@ -33,6 +33,9 @@
     url: `${search}/answers`,
     onSaved: (gesture, reply) => {
       noteSaved(reply.answers);
+      for (const image of Object.keys(gesture.values)) {
+        noteAlone(image, gesture.alone?.includes(Number(image)) && reply.answers[image] !== null);
+      }
       if (reply.stale) return replaceGrid("get", `${search}?after=already`);
       const events = document.querySelector("[data-found-events]");
       if (events && reply.found_events !== null) events.textContent = reply.found_events;
@@ -59,7 +62,7 @@
   const taken = () => cards().filter((card) => card.classList.contains("taken"));
   const open = () => cards().filter((card) => !answerOf(card));
   const answerOf = (card) => card.querySelector('[type="radio"]:checked')?.value || null;
-  const was = (card) => card.querySelector("[type=hidden]"); // what the server knows
+  const was = (card) => card.querySelector(".choose [type=hidden]"); // what the server knows
   const aloneOf = (card) => card.querySelector("[data-alone]"); // none where it has no event
   const reasonOf = (card) => card.querySelector("[data-no-reason]");
   const reasons = document.getElementById("reasons");
@@ -195,6 +198,18 @@
       const card = document.getElementById(`card-${image}`);
       if (card) was(card).value = value ?? "";
     }
+  }
+
+  // So does what it says of an answer for one image of an event alone.
+  function noteAlone(image, isAlone) {
+    const card = document.getElementById(`card-${image}`);
+    if (!card || !aloneOf(card)) return;
+    const name = `was-alone-${image}`;
+    card.querySelector(`[name="${name}"]`)?.remove();
+    if (!isAlone) return;
+    const field = Object.assign(document.createElement("input"), { name, type: "hidden" });
+    field.value = "alone";
+    aloneOf(card).closest(".event-tools").append(field);
   }
 
   // A key answers the range if there is one, else the current card, and moves on.
@@ -505,8 +520,8 @@
   }
 
   function sayAlone(card) {
-    const { event } = card.dataset;
-    say(aloneOf(card).checked ? "Answers only this image." : `Answers all ${event} images.`);
+    const images = countOf(card, aloneOf(card).checked);
+    say(images === 1 ? "Answers only this image." : `Answers ${images} images of its event.`);
     if (answerOf(card)) save([card]);
   }
 

@@ -5,10 +5,14 @@
 
   window.rarefind = { keyOf, isTyping, isPlain, hidePeople };
 
-  // Hide the image of a card, as it shows a person.
+  // Hide the image of a card, as it shows a person; all of its event where the card stands for one.
   function hidePeople(card) {
     const form = document.getElementById("hide-people");
-    form.elements.image_ids.value = card.dataset.image;
+    const { image_ids: image, round_id: round } = form.elements;
+    image.value = card.dataset.image;
+    const isAlone = !card.dataset.event || card.querySelector("[data-alone]").checked;
+    round.disabled = isAlone;
+    if (!isAlone) round.value = document.getElementById("grid").dataset.round;
     form.requestSubmit();
   }
 

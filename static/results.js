@@ -23,12 +23,19 @@
 
   const outbox = openOutbox({
     url: `${search}/corrections`,
-    onSaved: ({ values }) => {
-      for (const [image, value] of Object.entries(values)) saved.set(image, value);
+    onSaved: ({ values }, { along }) => {
+      for (const [image, value] of Object.entries(values)) {
+        for (const other of along[image] ?? []) follow(String(other), saved.get(image), value);
+        saved.set(image, value);
+      }
+      refreshLarge();
       const given = Object.values(values);
-      const word = given[0] || "no answer";
+      const more = Object.values(along).flat().length;
+      const which = `${more === 1 ? "1 image" : `${more} images`} of ${given.length === 1 ? "its event" : "their events"}`;
+      const what = given.length === 1 ? "1 image" : `${given.length} images`;
+      const be = given.length + more === 1 ? "is" : "are";
       changed.querySelector("[data-changed]").textContent =
-        `${given.length === 1 ? "1 image is" : `${given.length} images are`} now: ${word}.`;
+        `${what}${more ? ` and ${which}` : ""} ${be} now: ${given[0] || "no answer"}.`;
       changed.hidden = false;
     },
     onTrouble: (sentence) => {
@@ -70,6 +77,18 @@
     for (const button of card.querySelectorAll('[name="change"]')) {
       const own = button.value.split(":")[1];
       button.setAttribute("aria-pressed", String(own === value));
+    }
+  }
+
+  // An image of the same event that had its answer from the changed one; it may be on another page.
+  function follow(image, before, value) {
+    const card = cards.find((one) => one.dataset.image === image);
+    if (card) {
+      if (answerOf(card) === before) show(card, value); // else it was changed since
+      saved.set(image, value);
+    } else {
+      recount(before, -1);
+      recount(value, 1);
     }
   }
 

@@ -55,10 +55,8 @@ def tell_found(moment: Moment) -> Found:
         asked_yes = len(moment.counted.positives)
         asked = len(np.unique(moment.grouped.numbers_of(_list_standing(moment))))
     if moment.calibration is not None:
-        left = calibrated_sum(moment.scores, moment.calibration, rng=moment.rng())
-        count = image_count
-        if moment.event_rows is not None:
-            count = len(moment.counted.rows) + len(moment.unanswered)
+        left = calibrated_sum(moment.left_scores, moment.calibration, rng=moment.rng())
+        count = image_count if moment.event_rows is None else moment.unit_count
         by_chance = _to_rate(left, asked_yes, count)
     next_scores = moment.session.scalars(
         select(RoundImage.score).where(RoundImage.round_id == moment.made.id)

@@ -79,7 +79,7 @@ class Moment:
     rounds: list[Round]  # the submitted ones of everybody, and last the newest not submitted
     after: int
     is_now: bool
-    events: list[tuple[int, int, str]]  # answer id, image id, value; in order of time
+    steps: list[tuple[int, int, str]]  # answer id, image id, value; in order of time
     sight: Sight  # what whoever looks is shown of places
 
     def look_back(self, after: int) -> "Moment":
@@ -115,10 +115,10 @@ class Moment:
         return self.values_through(None if self.is_now else self.made.answers_through_id)
 
     def values_through(self, through_id: int | None) -> dict[int, str]:
-        """The answers that stood after an event."""
+        """The answers that stood after a step: up to and with that answer."""
         values: dict[int, str] = {}
-        for event_id, image_id, value in self.events:
-            if through_id is not None and event_id > through_id:
+        for step_id, image_id, value in self.steps:
+            if through_id is not None and step_id > through_id:
                 break
             if value == "cleared":
                 values.pop(image_id, None)
@@ -206,6 +206,26 @@ class Moment:
             return rows
         keys = np.zeros(len(rows), np.float32) if self.head is None else self.all_scores[rows]
         return show_one_each(rows, keys, self.event_rows)
+
+    @cached_property
+    def left(self) -> Integers:
+        """The unanswered rows that may be another find: of an event found in part none is."""
+        if self.event_rows is None:
+            return self.unanswered
+        is_found = np.isin(self.event_rows[self.unanswered], self.counted.positives)
+        return self.unanswered[~is_found]
+
+    @cached_property
+    def left_scores(self) -> NDArray[np.float32]:
+        """The scores of these; empty without a head."""
+        return self.all_scores[self.left] if self.head is not None else self.all_scores
+
+    @cached_property
+    def unit_count(self) -> int:
+        """What statements are about: the events where there are any, else the images."""
+        if self.event_rows is None:
+            return len(self.counted.rows) + len(self.unanswered)
+        return len(np.union1d(self.counted.rows, self.event_rows[self.unanswered]))
 
     @cached_property
     def all_scores(self) -> NDArray[np.float32]:
@@ -311,7 +331,7 @@ def open_moment(
     )
     if not rounds or (after is not None and not 0 <= after < len(rounds)):
         raise NotFound("This search has no such round.")
-    events = session.execute(
+    steps = session.execute(
         select(Answer.id, Answer.image_id, Answer.value)
         .where(Answer.search_id == search.id)
         .order_by(Answer.id)
@@ -323,7 +343,7 @@ def open_moment(
         rounds,
         len(rounds) - 1 if after is None else after,
         after is None,
-        [(event_id, image_id, value) for event_id, image_id, value in events],
+        [(step_id, image_id, value) for step_id, image_id, value in steps],
         sight,
     )
 

@@ -117,9 +117,11 @@ def propose_round(
     fitted = now()
     if events is not None:
         unanswered = show_one_each(unanswered, scores[unanswered], events)
+    wanted = size
     size = min(size, len(unanswered))
     if planned is not None:
-        choice = _cut(planned, size, events)
+        # A sample goes on as it was drawn: `pool_rows` may hold fewer images than its next round.
+        choice = _cut(planned, wanted, events)
     elif size == 0:
         choice = Choice(np.empty(0, np.int64), ())
     elif head is not None:

@@ -13,6 +13,7 @@ LOCAL = re.compile(r"/(?![/\\])[^\\#]*")
 Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 OptionalId = Annotated[int | None, Query(ge=1, le=LARGEST_ID)]
 PageNumber = Annotated[int, Query(ge=1, le=1_000_000_000)]
+Count = Annotated[int, Query(ge=0, le=1_000_000_000)]
 
 
 def here(request: Request) -> str:

@@ -5,11 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import Field
 
-from app.access import get_collection, is_trusted, may_open
+from app.access import get_collection, get_search, is_trusted, may_open
 from app.accounts import list_accounts
 from app.browsing import IMAGES_PER_PAGE
 from app.database import DbSession
-from app.errors import BadInput, NotAllowed
+from app.errors import BadInput, NotAllowed, NotFound
+from app.events import list_events_of
 from app.jobs import add_job
 from app.pages.addresses import LARGEST_ID, Id, PageNumber, local_path, see_other
 from app.pages.rendering import render
@@ -18,16 +19,19 @@ from app.sensitive import (
     GRIDS,
     guard_places,
     hide_people,
+    list_hidden_with,
     list_people_images,
     list_trusted,
     show_people,
 )
+from app.tables import Round
 
 Text = Annotated[str, Form(max_length=1_000)]
 Ids = Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_ID)]], Form()]
 ImageIds = Annotated[
     list[Annotated[int, Field(ge=1, le=LARGEST_ID)]], Form(max_length=IMAGES_PER_PAGE)
 ]
+RoundId = Annotated[int | None, Form(ge=1, le=LARGEST_ID)]
 
 router = APIRouter(prefix="/collections/{collection_id}")
 
@@ -92,12 +96,25 @@ def hide(
     collection_id: Id,
     image_ids: ImageIds = [],  # noqa: B006
     back: Text = "",
+    round_id: RoundId = None,
 ) -> Response:
-    """Hide images that show people from all who are not trusted with them."""
+    """Hide images that show people from all who are not trusted with them.
+
+    With the round that showed them, whose cards stand for events, all images of these.
+    """
     get_collection(session, person, collection_id)
     if not image_ids:
         raise BadInput("No image was chosen. Go back and choose one.")
-    hide_people(session, collection_id, image_ids, person=person)
+    hidden_ids = list(image_ids)
+    if round_id is not None:
+        made = session.get(Round, round_id)
+        if made is None or (
+            get_search(session, person, made.search_id).collection_id != collection_id
+        ):
+            raise NotFound("There is no such round in this collection. Reload the page.")
+        events = list_events_of(session, made, image_ids)
+        hidden_ids += [one for own in events.values() for one in own]
+    hide_people(session, collection_id, hidden_ids, person=person)
     back = local_path(back or f"/collections/{collection_id}/browse")
     return see_other(f"{back}{'&' if '?' in back else '?'}hidden={image_ids[0]}")
 
@@ -109,9 +126,16 @@ def put_back(
     collection_id: Id,
     image_ids: ImageIds = [],  # noqa: B006
     back: Text = "",
+    with_others: Annotated[bool, Form()] = False,
 ) -> Response:
-    """Images show nobody after all: everybody sees them again."""
+    """Images show nobody after all: everybody sees them again.
+
+    `with_others`: and so do those that the person hid at once with them.
+    """
     get_collection(session, person, collection_id)
+    if with_others:
+        hidden = (list_hidden_with(session, person, image_id) for image_id in image_ids)
+        image_ids = [one for together in hidden for one in together]
     if show_people(session, collection_id, image_ids, person=person):
         add_job(session, "update", collection_id=collection_id, person=person)
     return see_other(local_path(back or f"/collections/{collection_id}/people"))

@@ -10,7 +10,7 @@ from app.access import get_asked_review, get_own_search
 from app.cards import read_card
 from app.database import DbSession
 from app.errors import BadInput
-from app.pages.addresses import Id, PageNumber, see_other
+from app.pages.addresses import Count, Id, PageNumber, see_other
 from app.pages.rendering import render
 from app.pages.searches import read_id
 from app.reviewing import (
@@ -88,12 +88,19 @@ def ask(
 
 @router.get("/searches/{search_id}/reviews/{review_id}")
 def report_page(
-    request: Request, session: DbSession, person: SignedIn, search_id: Id, review_id: Id
+    request: Request,
+    session: DbSession,
+    person: SignedIn,
+    search_id: Id,
+    review_id: Id,
+    along: Count = 0,
 ) -> Response:
-    """How far both agree, and what was settled."""
+    """How far both agree, and what was settled; `along`: images that were corrected with it."""
     search = get_own_search(session, person, search_id)
     report = report_review(session, get_review(session, search, review_id))
-    return render(request, "review_report.html", person=person, search=search, report=report)
+    return render(
+        request, "review_report.html", person=person, search=search, report=report, along=along
+    )
 
 
 @router.post("/searches/{search_id}/reviews/{review_id}/withdraw")
@@ -133,8 +140,9 @@ def save_settled(
     """Decide conflicts."""
     search = get_own_search(session, person, search_id)
     review = get_review(session, search, review_id)
-    settle(session, search, review, person=person, values=values)
-    return see_other(f"/searches/{search_id}/reviews/{review_id}")
+    along = settle(session, search, review, person=person, values=values)
+    where = f"/searches/{search_id}/reviews/{review_id}"
+    return see_other(f"{where}?along={along}" if along else where)
 
 
 @router.get("/reviews/{review_id}")

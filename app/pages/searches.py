@@ -22,7 +22,7 @@ from app.errors import BadInput, NotFound
 from app.events import find_grouping_id
 from app.exports.rows import Format, write_export
 from app.indexes import list_indexes
-from app.pages.addresses import Id, OptionalId, PageNumber, see_other
+from app.pages.addresses import Count, Id, OptionalId, PageNumber, see_other
 from app.pages.filters import describe_filter
 from app.pages.remarks import describe_remarks
 from app.pages.rendering import render, wants_fragment
@@ -55,7 +55,7 @@ from app.searching import (
 )
 from app.seats import leave, list_here
 from app.security import SignedIn
-from app.sensitive import is_hidden_by, read_sight
+from app.sensitive import list_hidden_with, read_sight
 from app.tables import Person, Search
 
 MOST_COLUMNS = 6
@@ -363,9 +363,13 @@ def show_results(
     show: str = "yes",
     page: PageNumber = 1,
     after: str = "",
+    along: Count = 0,
     hidden: OptionalId = None,
 ) -> Response:
-    """The images by their answers, and the likely ones not yet seen."""
+    """The images by their answers, and the likely ones not yet seen.
+
+    `along`: images of events that were changed with the one that a form named.
+    """
     search = get_search(session, person, search_id)
     results = list_results(session, search, show=show, page=page, indexes=request.app.state.indexes)
     grid = current_grid(session, search, person)
@@ -380,7 +384,8 @@ def show_results(
         answered=grid.answered,
         has_head=grid.has_head,
         can_undo=grid.can_undo,
-        hidden=hidden if hidden and is_hidden_by(session, person, hidden) else None,
+        along=along,
+        **tell_hidden(session, person, hidden),
         notice=NOTICES.get(after),
         gesture_key=new_gesture_key,
         tags_in_use=[tag for tag, _ in list_image_tags(session, search.collection_id)],
@@ -401,16 +406,23 @@ def save_corrections(
 ) -> Response:
     """Change answers outside the grid."""
     search = get_search(session, person, search_id)
+    along = {}
     if posted.values:
-        correct_answers(
-            session, search, person=person, values=posted.values, gesture_key=posted.gesture_key
+        along = correct_answers(
+            session,
+            search,
+            person=person,
+            values=posted.values,
+            alone=posted.alone,
+            gesture_key=posted.gesture_key,
         )
     if posted.is_json:
-        return JSONResponse({"answers": posted.values})
+        return JSONResponse({"answers": posted.values, "along": along})
     if "then" in posted.fields:
         return see(search, then=posted.fields["then"])
     after = "changed" if posted.values else ""
-    return see(search, after=after, back={**posted.fields, "back": "results"})
+    along_count = sum(map(len, along.values()))
+    return see(search, after=after, back={"back": "results", **posted.fields}, along=along_count)
 
 
 @router.get("/history")
@@ -616,13 +628,19 @@ def render_grid(
         ),
         notice=notice,
         visit=visit,
-        hidden=hidden if hidden and is_hidden_by(session, person, hidden) else None,
+        **tell_hidden(session, person, hidden),
         fragment=fragment,
         gesture_key=new_gesture_key,
         # Remembered in cookies, so that the first paint is right.
         rail_closed=request.cookies.get("rarefind_rail") == "closed",
         why_shown=request.cookies.get("rarefind_why") == "shown",
     )
+
+
+def tell_hidden(session: Session, person: Person, hidden: int | None) -> dict[str, Any]:
+    """For the notice after images were hidden: the one named and how many it was, if any were."""
+    together = list_hidden_with(session, person, hidden) if hidden else []
+    return {"hidden": hidden if together else None, "hidden_count": len(together)}
 
 
 def tell_filter(session: Session, person: Person, search: Search) -> dict[str, Any]:
@@ -692,10 +710,17 @@ def count_columns(grid: Grid) -> int:
 
 
 def see(
-    search: Search, *, after: str = "", then: object = None, back: Mapping[str, Any] | None = None
+    search: Search,
+    *,
+    after: str = "",
+    then: object = None,
+    back: Mapping[str, Any] | None = None,
+    along: int = 0,
 ) -> RedirectResponse:
     """Lead a form without scripts back to where it was sent from, or on to the next image."""
     where, query = f"/searches/{search.id}", {"after": after} if after else {}
+    if along:
+        query["along"] = str(along)
     back = back or {}
     if then:
         where += f"/images/{read_id(then)}"

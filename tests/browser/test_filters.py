@@ -112,6 +112,8 @@ def test_a_burst_has_one_place_in_the_grid_and_a_strip_of_its_own(
     with page.expect_response("**/answers"):
         page.keyboard.press("o")  # after all for this image alone
     expect(answered).to_have_text(str(before + 3))
+    # The form knows that this is saved, and does not send it again over a newer answer.
+    expect(burst.locator('[type=hidden][name^="was-alone-"]')).to_have_count(1)
     page.reload()
     expect(current).to_be_visible()
     expect(answered).to_have_text(str(before + 3))
@@ -121,6 +123,14 @@ def test_a_burst_has_one_place_in_the_grid_and_a_strip_of_its_own(
         page.keyboard.press("z")
     expect(answered).to_have_text(str(before + 2))
     expect(burst.locator("[type=radio][value=unsure]")).not_to_be_checked()
+
+    # A person in one of them: all are hidden, and put back at once.
+    burst.focus()
+    page.keyboard.press("h")
+    expect(page.locator("[data-hidden-notice]")).to_contain_text("Hid 10 images of the event")
+    expect(burst).to_have_count(0)
+    page.get_by_role("button", name="Take it back").click()
+    expect(burst).to_have_count(1)
 
 
 def test_camtrap_package_comes_in_is_filtered_searched_and_leaves_valid(

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 import PIL.Image
 import pytest
+from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from app.events import Rule, group_images
 from app.exports.details import save_details
 from app.exports.offers import FORMATS
 from app.metadata import add_table
@@ -19,7 +21,7 @@ from app.reading import thumbnail_path
 from app.searching import correct_answers, open_search, submit_answers
 from app.security import issue_sign_in_link
 from app.sensitive import guard_places, hide_people
-from app.tables import Deployment, ImagePath, OracleLabel
+from app.tables import Action, Answer, Deployment, ImagePath, OracleLabel
 from tests.contracts.test_routes import TABLE
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 from tests.features.test_export_formats import DETAILS
@@ -63,7 +65,9 @@ def world(web, settings):
             image.path = f"A/{number}.jpg"
             image.file = str(make_image_file(file, number, exif=make_exif(), comment=b"47.86531"))
             image.orientation = 6
-            image.captured_at = datetime(2025, 5, 1) + timedelta(hours=number)
+            # Number 31 is of one burst with 30, which shows a person.
+            hours = timedelta(hours=number) if number != 31 else timedelta(hours=30, seconds=9)
+            image.captured_at = datetime(2025, 5, 1) + hours
             image.latitude, image.longitude = LATITUDE, LONGITUDE
             image.deployment_id = deployment.id
             session.add(
@@ -95,6 +99,8 @@ def world(web, settings):
             embedders=state.embedders,
             settings=state.settings,
         )
+        rule = Rule("bursts", gap_s=60)
+        group_images(session, collection.id, rule, person=people["ann"], indexes=state.indexes)
         search.open_to_view = True
         save_details(session, search, DETAILS)
         values = dict.fromkeys([image.id for image in images[:8]], "yes")
@@ -109,6 +115,16 @@ def world(web, settings):
             rest_are_no=True,
             indexes=state.indexes,
             **given,
+        )
+        (action_id,) = session.scalars(select(func.max(Action.id)))
+        session.add(
+            Answer(
+                search_id=search.id,
+                action_id=action_id,
+                image_id=images[31].id,
+                value="no",
+                with_image_id=images[30].id,
+            )
         )
         guard_places(session, people["ann"], collection, grid="0.1", people=[people["tom"].id])
         hide_people(session, collection.id, [images[30].id], person=people["tom"])

@@ -2,11 +2,12 @@
 
 import csv
 import io
+import re
 from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, insert, literal, select, text
 
 from app import events, searching
 from app.access import invite
@@ -22,8 +23,21 @@ from app.exports.offers import write_file
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.reporting import current_grid, describe_event, list_history, list_results
-from app.reviewing import ask_review
-from app.tables import Answer, Collection, Deployment, Grouping, Lease, ReviewImage, Round, Search
+from app.reviewing import ask_review, give_opinion, settle
+from app.seats import lease, list_own
+from app.tables import (
+    Answer,
+    Collection,
+    Deployment,
+    Grouping,
+    Image,
+    Import,
+    Lease,
+    ReviewImage,
+    Round,
+    Search,
+    Seat,
+)
 from tests.contracts.test_bundles import NOW, make_other_collection, write_bundle
 from tests.factories import make_collection, make_images, make_index, make_person, make_vectors
 from tests.features.test_detours import Hunt
@@ -148,6 +162,20 @@ def test_bursts_are_of_one_place_and_end_with_a_gap(session, pond):
     assert group(Rule("none"))[1] == []
 
 
+def test_removed_images_are_counted_neither_in_events_nor_alone(session, pond):
+    collection, images, group = pond
+    for number, image in enumerate(images):
+        image.captured_at = datetime(2026, 5, 1) + timedelta(minutes=10 * (number // 4))
+    session.flush()
+    group(Rule("bursts", gap_s=60))
+    for number in (0, 4, 5, 6):  # of three events of four images one keeps three, one a single one
+        images[number].removed_at = NOW
+    session.flush()
+    view = events.describe_grouping(session, collection.id)
+    assert (view.event_count, view.grouped_count, view.alone_count) == (2, 7, 1)
+    assert [(one.image_count, len(one.images)) for one in view.examples] == [(4, 4), (3, 3)]
+
+
 def test_a_time_lapse_is_cut_and_never_grouped_by_itself(
     database, session, pond, monkeypatch, settings
 ):
@@ -187,6 +215,20 @@ def test_an_import_keeps_the_rule_that_a_person_chose(database, session, pond, s
     assert (again.gap_s, again.is_automatic) == (10, False)
 
 
+def test_grouping_keeps_nobody_from_adding_to_the_collection(own_database, settings):
+    with own_database.session() as session:
+        collection = make_collection(session)
+        make_images(session, collection, 3)
+        person = make_person(session)
+    with own_database.session() as session:
+        indexes = OpenIndexes(settings)
+        group_images(session, collection.id, Rule("none"), person=person, indexes=indexes)
+        with own_database.session() as other:
+            other.execute(text("SET LOCAL lock_timeout = '2s'"))
+            other.add(Import(collection_id=collection.id, source="/s", state="done"))
+            other.flush()
+
+
 def test_a_column_groups_what_shares_its_text_and_refuses_one_that_is_no_event(
     session, pond, monkeypatch
 ):
@@ -223,6 +265,8 @@ def test_near_duplicates_are_files_in_a_row_and_close_in_time(session, pond, set
     make_index(session, settings, images, vectors)
     _, groups = group(Rule("near-duplicates", likeness=0.99))
     assert groups == [[0, 1, 2], [5, 6]]
+    rule = Rule("near-duplicates", gap_s=90, likeness=0.99)
+    assert re.search(r"one deployment.*likeness 0\.99 .* 90 s", events.describe_rule(rule))
 
 
 # --- Searching ----------------------------------------------------------------------------------
@@ -282,6 +326,50 @@ def test_one_image_can_be_answered_by_itself(hunt):
     }
     with pytest.raises(BadInput, match="not in this grid"):
         hunt.answer({other: "yes", 10**9: "no"})
+
+
+def test_an_answer_changes_none_that_came_along_with_another_image(hunt):
+    hunt.submit()
+    shown = next(one for one in hunt.shown() if not set(hunt.mates(one)) & set(hunt.answers()))
+    mates = hunt.mates(shown)
+    late = next(one for one in mates if one != shown)
+    image = hunt.session.get_one(Image, late)
+    image.removed_at = NOW  # as if it were imported only after the answer
+    hunt.session.flush()
+    hunt.answer({shown: "yes"})
+    image.removed_at = None
+    hunt.session.flush()
+    along = searching.count_along(hunt.session, hunt.search, {late: mates, shown: mates})
+    assert along == {late: (0, False), shown: (3, False)}
+    hunt.answer({late: "no"})
+    given = hunt.answers()
+    assert [given[one] for one in mates] == ["no" if one == late else "yes" for one in mates]
+    hunt.answer({shown: "unsure"})
+    given = hunt.answers()
+    assert [given[one] for one in mates] == ["no" if one == late else "unsure" for one in mates]
+
+
+def test_a_corrected_or_settled_answer_takes_those_along_that_came_with_it(hunt):
+    hunt.submit()
+    shown = next(one for one in hunt.shown() if not set(hunt.mates(one)) & set(hunt.answers()))
+    mates = hunt.mates(shown)
+    apart, *others = [one for one in mates if one != shown]
+    hunt.answer({shown: "yes"})
+    hunt.answer({apart: "unsure"}, alone=[apart])
+    own = {"session": hunt.session, "search": hunt.search, "person": hunt.person}
+    along = searching.correct_answers(**own, values={shown: "no"}, gesture_key=None)
+    assert along == {shown: others}
+    expected = dict.fromkeys(mates, "no") | {apart: "unsure"}
+    assert {one: hunt.answers()[one] for one in mates} == expected
+    hunt.undo()
+    assert {hunt.answers()[one] for one in [shown, *others]} == {"yes"}
+
+    eva = make_person(hunt.session, name="Eva", role="ecologist")
+    asked = {"reviewer_name": eva.name, "kind": "positives", "size": 40, "indexes": hunt.indexes}
+    review = ask_review(**own, **asked)
+    give_opinion(hunt.session, review, person=eva, values={shown: "no"})
+    assert settle(**own, review=review, values={shown: "no"}) == len(others)
+    assert {one: hunt.answers()[one] for one in mates} == expected
 
 
 def test_rest_are_no_is_for_whole_events_and_undone_as_one(hunt):
@@ -400,6 +488,28 @@ def test_two_people_are_never_asked_one_event(hunt):
     hunt.check_repeats()
 
 
+def test_a_grid_of_large_events_is_leased_whole(hunt):
+    """More images than a statement may have parameters."""
+    collection_id = hunt.search.collection_id
+    numbers = func.generate_series(1, 22_000).column_valued("number")
+    made = (
+        insert(Image)
+        .from_select(
+            ["collection_id", "sha256", "path", "file", "size_bytes", "format", "width", "height"],
+            select(
+                literal(collection_id),
+                func.concat("x", numbers),
+                *(literal("x"), literal("x"), literal(1), literal("JPEG"), literal(1), literal(1)),
+            ),
+        )
+        .returning(Image.id)
+    )
+    image_ids = hunt.session.scalars(made).all()
+    seat = hunt.session.scalars(select(Seat).filter_by(search_id=hunt.search.id)).one()
+    lease(hunt.session, seat, image_ids)
+    assert list_own(hunt.session, seat) == set(image_ids)
+
+
 # --- Counting and exporting -----------------------------------------------------------------------
 
 
@@ -422,6 +532,20 @@ def test_finds_are_counted_in_images_and_in_events(hunt):
     assert standing.found == len(events_found)
     assert standing.image_count == 50
     assert tell_left(moment).counts_events
+
+
+def test_an_event_found_in_part_is_not_left_as_well(hunt):
+    def bursts(*values):
+        given = hunt.answers()
+        return {hunt.number(one.id) // BURST for one in hunt.images if given.get(one.id) in values}
+
+    found, half_open = bursts("yes"), bursts(None)
+    assert found & half_open  # the example is one image of its burst
+    moment = open_moment(hunt.session, hunt.search, hunt.indexes, None)
+    standing = build_standing(moment)
+    assert standing.image_count == 50
+    assert standing.unanswered_count == 50 - len(bursts("yes", "no"))
+    assert len(standing.scores) == len(half_open - found)
 
 
 def test_a_sample_is_of_events_and_says_how_many_are_left(hunt):

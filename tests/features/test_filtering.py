@@ -329,6 +329,34 @@ def test_filtered_search_shows_only_what_fits_and_repeats_when_the_truth_has_mov
     assert session.scalars(select(Pool)).all() == []
 
 
+def test_a_filter_does_not_cut_a_sample_short_that_was_drawn_before(hunt):
+    session, search = hunt.session, hunt.search
+    submit(hunt, {image.id for image in hunt.images[:10]})
+    searching.take_detour(
+        session,
+        search,
+        person=hunt.person,
+        kind="absence",
+        size=24,
+        gesture_key=None,
+        indexes=hunt.indexes,
+    )
+    sample = shown(hunt)
+    for image in hunt.images[41:45:2]:
+        image.path = image.path.replace("B/", "Z/")
+    session.flush()
+    pairs = [("deployment", "Z")]
+    chosen = read_filter(session, search.collection_id, pairs, person=hunt.person)
+    assert len(list_image_ids(session, search.collection_id, chosen)) == 2
+    searching.filter_search(session, search, chosen)
+    submit(hunt)
+    assert len(shown(hunt)) == len(sample) == search.round_size
+    made = session.get_one(Round, search.current_round_id)
+    again = searching.repeat_round(session, made, hunt.indexes)
+    index = hunt.indexes.get(session.get_one(searching.ImageIndex, made.index_id))
+    assert index.image_ids[again.rows].tolist() == shown(hunt)
+
+
 def test_search_is_filtered_by_the_answers_of_another(hunt):
     session = hunt.session
     first = shown(hunt)

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from app.errors import BadInput, NotAllowed, NotFound
+from app.events import Rule, group_images
 from app.exports.offers import write_file
 from app.filtering import describe_offer, list_chips, list_image_ids, read_filter
 from app.remarks import (
@@ -27,7 +28,8 @@ from app.remarks import (
     write_note,
 )
 from app.reporting import list_results, list_searches
-from app.tables import Import, NoteEvent, SearchMember, TagEvent
+from app.searching import record_answers
+from app.tables import Image, Import, NoteEvent, RoundImage, SearchMember, TagEvent
 from tests.factories import make_person
 from tests.features.test_export_formats import Hunt
 
@@ -238,6 +240,20 @@ def test_results_and_exports_have_them(hunt):
 
 def test_exports_name_no_folder_that_may_be_a_label(hunt):
     """But where another file has the same name, the path is needed to tell them apart."""
+    rule = Rule("bursts", gap_s=3_600)
+    group_images(hunt.session, hunt.collection.id, rule, person=hunt.person, indexes=hunt.indexes)
+    hunt.submit()
+    (looked_at, *_) = hunt.session.scalars(
+        select(RoundImage.image_id).filter_by(round_id=hunt.search.current_round_id)
+    )
+    record_answers(
+        hunt.session,
+        hunt.search,
+        person=hunt.person,
+        round_id=hunt.search.current_round_id,
+        values={looked_at: "no"},
+        gesture_key=None,
+    )
     hunt.images[1].path, hunt.images[11].path = "A/twin.jpg", "B/Twin.jpg"
     hunt.session.add(
         Import(collection_id=hunt.collection.id, source="/s", labels="folders", state="done")
@@ -248,6 +264,8 @@ def test_exports_name_no_folder_that_may_be_a_label(hunt):
     assert "IMG..00.jpg" in paths and {"A/twin.jpg", "B/Twin.jpg"} < set(paths)
     assert sum("/" in path for path in paths) == 2
     assert {row["folder"] for row in rows} == {""}
+    own_name = hunt.session.get_one(Image, looked_at).path.rsplit("/", 1)[-1]
+    assert {row["answered_with"] for row in rows} == {"", own_name}
     coco = json.loads(export(hunt, "coco.json"))["images"]
     assert {one["location"] for one in coco} == {""}
 

@@ -4,10 +4,11 @@ import re
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 
 from app.searching import open_search, read_current_answers
 from app.security import get_local_person
-from app.tables import Search
+from app.tables import Image, Search
 from tests.factories import make_collection, make_images, make_index
 
 
@@ -54,6 +55,31 @@ def test_nothing_is_said_of_events_where_there_are_none(client, pond):
     assert "Group bursts and tracks" in client.get(f"/collections/{pond[0]}").text
 
 
+def test_an_event_is_hidden_whole_and_taken_back_at_once(client, pond):
+    own = f"/collections/{pond[0]}"
+    client.post(f"{own}/events", data={"kind": "bursts", "gap_s": "60"})
+    search = f"/searches/{open_in(client, pond)}"
+    page = client.get(search).text
+    shown = int(re.search(r'id="card-(\d+)"', page)[1])
+    round_id = re.search(r'name="round_id" value="(\d+)"', page)[1]
+
+    def list_hidden():
+        with client.app.state.database.session() as session:
+            return session.scalars(select(Image.id).where(Image.removed_at.is_not(None))).all()
+
+    hide = {"image_ids": str(shown), "back": search}
+    alone = client.post(f"{own}/people", data=hide)
+    assert list_hidden() == [shown] and "Hidden, as it shows a person" in alone.text
+    client.post(f"{own}/people/back", data=hide | {"with_others": "true"})
+    assert list_hidden() == []
+    whole = client.post(f"{own}/people", data=hide | {"round_id": round_id})
+    mates = next(burst for burst in (pond[1][i : i + 4] for i in range(0, 40, 4)) if shown in burst)
+    assert sorted(list_hidden()) == mates and "Hid 4 images of the event" in whole.text
+    client.post(f"{own}/people/back", data=hide | {"with_others": "true"})
+    assert list_hidden() == []
+    assert client.post(f"{own}/people", data=hide | {"round_id": 10**9}).status_code == 404
+
+
 def test_images_are_grouped_on_a_page_and_an_event_is_answered_on_another(client, pond):
     own = f"/collections/{pond[0]}/events"
     assert "stands by itself" in client.get(own).text
@@ -97,6 +123,18 @@ def test_images_are_grouped_on_a_page_and_an_event_is_answered_on_another(client
     client.post(f"/searches/{search_id}/answers", data=everything)
     assert {read_answers(client, search_id)[image_id] for image_id in mates} == {"yes"}
     assert client.get(f"/searches/{search_id}/events/{10**9}").status_code == 404
+
+    # In the next grid another event is asked: this one's strip goes on to correct its answers.
+    client.post(f"/searches/{search_id}/submit", data={"round_id": round_id, "rest": "no"})
+    strip = client.get(f"/searches/{search_id}/events/{shown[0]}").text
+    (action,) = re.findall(r'class="event-form"\s+method="post"\s+action="([^"]*)"', strip)
+    changed = client.post(action, data=one | {"change": f"{shown[0]}:no"})
+    assert changed.status_code == 200
+    assert changed.url.path == f"/searches/{search_id}/events/{shown[0]}"
+    given = read_answers(client, search_id)
+    assert {image_id: given[image_id] for image_id in mates} == (
+        dict.fromkeys(mates, "yes") | {shown[0]: "no"}
+    )
 
     settings = {"target_name": "Heron", "strategy": "pf-ma", "round_size": "6"}
     client.post(f"/searches/{search_id}/settings", data=settings | {"learns_from_events": "true"})
