@@ -122,6 +122,28 @@ def test_detections_become_columns_boxes_and_hidden_people(pond):
         assert list_boxes(session, [image.id for image in images.values()]) == {}
 
 
+def test_detector_that_ran_over_a_whole_disk_says_nothing_of_other_folders_images(pond):
+    """Every folder of the disk has a `1.jpg`, as cameras count; two of them are in the collection."""
+    files = {f"disk/{folder}/1.jpg": [detect("2", 0.9)] for folder in "CDEFGHIJ"}
+    # One image alone has this name, and this is not it.
+    files |= {"disk/C/2.jpg": [detect("2", 0.9)], "disk/B/1.jpg": [detect("1", 0.9)]}
+    summary = bring(pond, files)
+    assert (summary.images, summary.unmatched) == (1, 9)
+    database, collection_id = pond
+    with database.session() as session:
+        said = {path: image.given for path, image in by_path(session).items() if image.given}
+        assert said == {"B/1.jpg": {"MegaDetector": "animal", "MegaDetector animal": 0.9}}
+        assert count_people_images(session, collection_id) == 0
+    # Two paths end like the image's, and one of the two is meant: nobody knows which.
+    summary = bring(pond, {"x/A/2.jpg": [detect("1", 0.9)], "y/A/2.jpg": [detect("2", 0.9)]})
+    assert (summary.images, summary.unmatched) == (0, 2)
+    # Over the images' own folder, or with less of a path than the collection has.
+    summary = bring(pond, {"A/2.jpg": [], "y/A/2.jpg": [detect("2", 0.9)], "3.jpg": []})
+    assert (summary.images, summary.unmatched) == (2, 1)
+    with database.session() as session:
+        assert by_path(session)["A/2.jpg"].given == {"MegaDetector": "nothing"}
+
+
 @pytest.mark.parametrize(
     "data", [b"{}", b"[1]", b"{", b'{"images": [{"file": "a"}], "categories": []}']
 )
