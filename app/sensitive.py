@@ -35,7 +35,7 @@ PLACES = DEGREES | {
     *("coordinate", "coordinates", "coord", "coords", "easting", "eastings", "northing"),
     *("northings", "utm", "mgrs", "geohash", "wkt", "geometry", "geopoint", "gps"),
 }
-WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 WITHHELD = "withheld"
 IMAGES_PER_PAGE = 60
 

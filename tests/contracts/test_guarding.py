@@ -80,8 +80,9 @@ def world(web, settings):
                 make_image_file(thumbnail_path(settings.home, image.sha256, *size, side), number)
         make_index(session, state.settings, images)
         session.add_all(OracleLabel(image_id=image.id, label="heron") for image in images)
-        lines = "".join(f"A/{n}.jpg,47.86531,12.43174,291234.5,{n}\n" for n in range(40))
-        table = f"file,lat,decimalLongitude,easting,depth\n{lines}".encode()
+        said = "47.86531,12.43174,291234.5,47.86531"
+        lines = "".join(f"A/{n}.jpg,{said},{n}\n" for n in range(40))
+        table = f"file,lat,decimalLongitude,easting,GPSLatitude,depth\n{lines}".encode()
         add_table(session, collection.id, name="sites.csv", data=table, person=people["ann"])
         search = open_search(
             session,
@@ -246,7 +247,7 @@ def test_exports_say_how_places_were_rounded(world):
     assert cells["coordinateUncertainty"].startswith("67")
     rows = world.ada.get(f"{search}/answers.csv").text.splitlines()
     assert "coordinate_precision" in rows[0] and ",47.9,12.4,0.1," in rows[1]
-    assert ",47.9,12.4,withheld," in rows[1]  # what the table said
+    assert ",47.9,12.4,withheld,47.9," in rows[1]  # what the table said
 
 
 def test_picture_without_its_place_stays_upright_and_is_not_encoded_again(world):

@@ -164,12 +164,13 @@ def test_what_is_sensitive_goes_up_and_down_with_what_is_there(empty_database_ur
             text(
                 "INSERT INTO given_columns (collection_id, name, kind, position) VALUES "
                 "(1, 'decimalLatitude', 'number', 0), (1, 'LON', 'number', 1), "
-                "(1, 'along', 'text', 2), (1, 'latency', 'number', 3)"
+                "(1, 'along', 'text', 2), (1, 'latency', 'number', 3), "
+                "(1, 'GPSLatitude', 'number', 4)"
             )
         )
         command.upgrade(config, "head")
         held = text("SELECT name FROM given_columns WHERE holds_place ORDER BY position")
-        assert connection.scalars(held).all() == ["decimalLatitude", "LON"]
+        assert connection.scalars(held).all() == ["decimalLatitude", "LON", "GPSLatitude"]
         connection.execute(text("UPDATE images SET shows_people = true, removed_at = now()"))
         connection.execute(text("INSERT INTO boxes VALUES (1, 0, 'animal', 0.9, 0, 0, 0.5, 0.5)"))
         command.downgrade(config, "0030")

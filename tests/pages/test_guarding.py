@@ -71,6 +71,13 @@ def test_columns_that_hold_places_are_told_and_can_be_told_otherwise(pond):
     pond.post(f"{pond.own}/metadata/places", data={"column": "breite", "holds_place": "yes"})
     pond.post(f"{pond.own}/metadata/places", data={"column": "siteLat", "holds_place": "no"})
     assert places() == {"Longitude", "breite"}
+    # As cameras and programs write them, with words of capital letters.
+    names = ["GPSLatitude", "GPSLongitude", "GPSPosition", "UTMEasting", "XCoord", "DDLat"]
+    others = ["LATENCY", "ISOSpeed", "XCoordinator"]
+    line = ",".join([pond.paths[0], *("1" for _ in [*names, *others])])
+    table = f"file,{','.join([*names, *others])}\n{line}\n".encode()
+    pond.post(f"{pond.own}/metadata", files={"table": ("u.csv", table)})
+    assert places() == {"Longitude", "breite", *names}
     gone = pond.post(f"{pond.own}/metadata/places", data={"column": "depth"})
     assert gone.status_code == 404
 
