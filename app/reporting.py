@@ -500,7 +500,7 @@ def describe_images(
         .join(Action, Action.id == Answer.action_id)
         .join(Person, Person.id == Action.person_id)
         .outerjoin(Round, Round.id == Action.round_id)
-        .outerjoin(along, along.id == Answer.with_image_id)
+        .outerjoin(along, (along.id == Answer.with_image_id) & along.removed_at.is_(None))
         .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 import PIL.Image
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
+from app.events import Rule, group_images
 from app.exports.details import save_details
 from app.exports.offers import FORMATS
 from app.metadata import add_table
@@ -19,7 +21,7 @@ from app.reading import thumbnail_path
 from app.searching import correct_answers, open_search, submit_answers
 from app.security import issue_sign_in_link
 from app.sensitive import guard_places, hide_people
-from app.tables import Deployment, ImagePath, OracleLabel
+from app.tables import Action, Answer, Deployment, ImagePath, OracleLabel
 from tests.contracts.test_routes import TABLE
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 from tests.features.test_export_formats import DETAILS
@@ -81,9 +83,12 @@ def world(web, settings):
         make_index(session, state.settings, images)
         session.add_all(OracleLabel(image_id=image.id, label="heron") for image in images)
         said = "47.86531,12.43174,291234.5,47.86531"
-        lines = "".join(f"A/{n}.jpg,{said},{n}\n" for n in range(40))
-        table = f"file,lat,decimalLongitude,easting,GPSLatitude,depth\n{lines}".encode()
+        visits = {30: "a pair", 31: "a pair"}
+        lines = "".join(f"A/{n}.jpg,{said},{n},{visits.get(n, '')}\n" for n in range(40))
+        table = f"file,lat,decimalLongitude,easting,GPSLatitude,depth,visit\n{lines}".encode()
         add_table(session, collection.id, name="sites.csv", data=table, person=people["ann"])
+        rule = Rule("column", column="visit")
+        group_images(session, collection.id, rule, person=people["ann"], indexes=state.indexes)
         search = open_search(
             session,
             person=people["ada"],
@@ -111,6 +116,12 @@ def world(web, settings):
             indexes=state.indexes,
             **given,
         )
+        # The hidden image is the one that was looked at for its event.
+        action = session.scalars(select(Action).order_by(Action.id.desc())).first()
+        for place in (30, 31):
+            given_to = {"search_id": search.id, "action_id": action.id, "value": "no"}
+            along = {"with_image_id": images[30].id} if place == 31 else {}
+            session.add(Answer(image_id=images[place].id, **given_to, **along))
         guard_places(session, people["ann"], collection, grid="0.1", people=[people["tom"].id])
         hide_people(session, collection.id, [images[30].id], person=people["tom"])
         ids = {

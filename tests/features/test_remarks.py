@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from app.errors import BadInput, NotAllowed, NotFound
+from app.events import Rule, group_images
 from app.exports.offers import write_file
 from app.filtering import describe_offer, list_chips, list_image_ids, read_filter
 from app.remarks import (
@@ -27,7 +28,7 @@ from app.remarks import (
     write_note,
 )
 from app.reporting import list_results, list_searches
-from app.tables import Import, NoteEvent, SearchMember, TagEvent
+from app.tables import Answer, Import, NoteEvent, SearchMember, TagEvent
 from tests.factories import make_person
 from tests.features.test_export_formats import Hunt
 
@@ -239,6 +240,11 @@ def test_results_and_exports_have_them(hunt):
 def test_exports_name_no_folder_that_may_be_a_label(hunt):
     """But where another file has the same name, the path is needed to tell them apart."""
     hunt.images[1].path, hunt.images[11].path = "A/twin.jpg", "B/Twin.jpg"
+    rule = Rule("bursts", gap_s=3_600)  # an image an hour in each folder
+    group_images(hunt.session, hunt.collection.id, rule, person=hunt.person, indexes=hunt.indexes)
+    hunt.submit()
+    answer = hunt.session.scalars(select(Answer).filter_by(image_id=hunt.images[2].id)).one()
+    answer.with_image_id = hunt.images[0].id
     hunt.session.add(
         Import(collection_id=hunt.collection.id, source="/s", labels="folders", state="done")
     )
@@ -247,6 +253,8 @@ def test_exports_name_no_folder_that_may_be_a_label(hunt):
     paths = [row["path"] for row in rows]
     assert "IMG..00.jpg" in paths and {"A/twin.jpg", "B/Twin.jpg"} < set(paths)
     assert sum("/" in path for path in paths) == 2
+    (along,) = (row for row in rows if row["answered_with"])
+    assert (along["path"], along["answered_with"]) == ("IMG..02.jpg", "IMG..00.jpg")
     assert {row["folder"] for row in rows} == {""}
     coco = json.loads(export(hunt, "coco.json"))["images"]
     assert {one["location"] for one in coco} == {""}
