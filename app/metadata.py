@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import note
 from app.errors import LabelsNotUsable, NotFound
-from app.sensitive import may_hold_places
+from app.sensitive import may_hold_places, note_guarded
 from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_files, read_table
 from app.tables import (
     Collection,
@@ -227,6 +227,7 @@ def mark_column(
         raise NotFound("There is no such column. Somebody may have taken it away.")
     if column.holds_place != holds_place:
         column.holds_place = holds_place
+        note_guarded(session, collection_id)
         is_what = "holds places" if holds_place else "holds no places"
         what = f"Said that the column {name} of “{collection.name}” {is_what}"
         note(session, person, "share", what, collection=collection)

@@ -212,12 +212,25 @@ def guard_places(
     if (size, set(chosen)) == (collection.place_grid, before):
         return
     collection.place_grid = size
+    note_guarded(session, collection.id)
     session.execute(sql_delete(TrustedPerson).filter_by(collection_id=collection.id))
     session.add_all(TrustedPerson(collection_id=collection.id, person_id=one) for one in chosen)
     who = ", ".join(sorted(chosen.values())) or "admins alone"
     how = f"rounded to {Sight(size).size}" if size else "exact for everyone"
     what = f"Places of “{collection.name}” are {how}; trusted: {who}"
     note(session, person, "share", what, collection=collection)
+
+
+def note_guarded(session: Session, collection_id: int) -> None:
+    """Remember that what may be shown of a collection changes now.
+
+    Exports that were made before are not given to who is not trusted.
+    """
+    session.execute(
+        update(Collection)
+        .where(Collection.id == collection_id)
+        .values(guarded_at=func.clock_timestamp())
+    )
 
 
 def list_trusted(session: Session, collection: Collection) -> list[Person]:
@@ -236,6 +249,8 @@ def hide_people(
 
     Without a `person` a program says so: then images that somebody looked at stay as they were.
     """
+    # Before its images, as whoever brings a table has it: nobody waits for each other.
+    session.get_one(Collection, collection_id, with_for_update={"key_share": True})
     own = (Image.collection_id == collection_id) & is_among(Image.id, list(image_ids))
     fresh = Image.shows_people.is_(None) if person is None else Image.shows_people.is_not(True)
     hidden = session.scalars(
@@ -251,6 +266,8 @@ def hide_people(
     ).all()
     gone: list[int | None] = [*hidden]
     session.execute(sql_delete(TrayItem).where(is_among(TrayItem.image_id, gone)))
+    if hidden:
+        note_guarded(session, collection_id)
     session.expire_all()
     if person is not None:
         _note(session, person, collection_id, "Hid", "as showing people", len(hidden))

@@ -175,6 +175,8 @@ class Collection(Table):
     open_to: Mapped[str] = mapped_column(String(8), server_default="everyone")
     # Degrees to which places are rounded for all but trusted people; null where they are exact.
     place_grid: Mapped[float | None]
+    # When less of it might be shown to some than before, last: files made for them are of before.
+    guarded_at: Mapped[datetime | None]
     # By which its images are events now; null until it was first grouped.
     grouping_id: Mapped[int | None] = mapped_column(
         ForeignKey("groupings.id", use_alter=True, ondelete="SET NULL")
@@ -1091,6 +1093,7 @@ class ExportFile(Table):
     size_bytes: Mapped[int | None]
     asked_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ready_at: Mapped[datetime | None]  # null until all of it is in its place
+    guarded_at: Mapped[datetime | None]  # of its collection, as it was when the file was begun
 
     search: Mapped[Search] = relationship()
     person: Mapped[Person] = relationship()

@@ -51,9 +51,11 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
             return  # its search is gone for good; or it was made, and its worker died since
         # Formats read for long before their first byte: each query is a moment to be stopped at.
         event.listen(session, "do_orm_execute", lambda _: progress.breathe())
+        search = get_search(session, export.person, export.search_id)
+        guarded_at = search.collection.guarded_at
         content = write_file(
             session,
-            get_search(session, export.person, export.search_id),
+            search,
             export.name,
             indexes=OpenIndexes(settings),
             settings=settings,
@@ -66,6 +68,7 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
         export = session.get(ExportFile, export_id)
         if export is not None:
             export.size_bytes, export.ready_at = size_bytes, datetime.now(UTC)
+            export.guarded_at = guarded_at
 
 
 def sweep_exports(database: Database, settings: Settings, *, now: datetime) -> int:

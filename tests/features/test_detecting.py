@@ -123,7 +123,7 @@ def test_detections_become_columns_boxes_and_hidden_people(pond):
 
 
 def test_detector_that_ran_over_a_whole_disk_says_nothing_of_other_folders_images(pond):
-    """Every folder of the disk has a `1.jpg`, as cameras count; two of them are in the collection."""
+    """Every folder of the disk has a `1.jpg`, and two of them are in the collection."""
     files = {f"disk/{folder}/1.jpg": [detect("2", 0.9)] for folder in "CDEFGHIJ"}
     # One image alone has this name, and this is not it.
     files |= {"disk/C/2.jpg": [detect("2", 0.9)], "disk/B/1.jpg": [detect("1", 0.9)]}

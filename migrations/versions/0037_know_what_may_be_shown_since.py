@@ -1,0 +1,28 @@
+"""When what may be shown of a collection changed last, and what made files knew of it."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0037"
+down_revision = "0036"
+branch_labels = None
+depends_on = None
+
+# Nobody knows whether files that are there were made before that.
+GUARD = """
+    UPDATE collections SET guarded_at = now()
+    WHERE place_grid IS NOT NULL
+        OR EXISTS (SELECT FROM trusted_people WHERE collection_id = collections.id)
+        OR EXISTS (SELECT FROM images WHERE collection_id = collections.id AND shows_people)
+"""
+
+
+def upgrade() -> None:
+    for table in ("collections", "export_files"):
+        op.add_column(table, sa.Column("guarded_at", sa.DateTime(timezone=True), nullable=True))
+    op.execute(GUARD)
+
+
+def downgrade() -> None:
+    for table in ("export_files", "collections"):
+        op.drop_column(table, "guarded_at")
