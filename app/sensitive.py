@@ -323,6 +323,14 @@ def is_hidden_by(session: Session, person: Person, image_id: int) -> bool:
     return image is not None and bool(image.shows_people) and image.removed_by_id == person.id
 
 
+def find_people_images(session: Session, image_ids: Sequence[int]) -> set[int]:
+    """Those of some images that are hidden because they show people."""
+    query = select(Image.id).where(
+        is_among(Image.id, list(image_ids)), Image.removed_at.is_not(None)
+    )
+    return set(session.scalars(query.where(Image.shows_people.is_(True))))
+
+
 def count_people_images(session: Session, collection_id: int) -> int:
     """How many images are hidden because they show people."""
     query = select(func.count()).where(

@@ -65,6 +65,7 @@ from app.searching import (
 )
 from app.seats import list_seats
 from app.security import same_name
+from app.sensitive import find_people_images
 from app.settings import Settings
 from app.tables import (
     Action,
@@ -167,7 +168,8 @@ def keep_search(
     )
     naming = read_naming(session, search.collection_id)
     # What is written on images that the search says something of; the others are not its business.
-    about = sorted({one.image_id for one in answers} | {one.image_id for one in card})
+    said_of = {one.image_id for one in answers} | {one.image_id for one in card}
+    about = sorted(said_of - find_people_images(session, sorted(said_of)))
     remarks: list[tuple[int | None, Remarks]] = [(None, read_remarks(session, search))]
     remarks += read_remarks_of_images(session, about).items()
     vectors: dict[int, list[KeptVector]] = {}
@@ -666,15 +668,19 @@ class _Importing:
         self.session.flush()
 
     def _add_remarks(self, search: Search) -> None:
-        """Notes and tags, without those that stand on the images here already."""
+        """Notes and tags, without those that stand on the images here already.
+
+        Nor those on images that are hidden here: nobody but trusted people reads these.
+        """
         named = {one.image_id for one in self.kept.notes} | {one.image_id for one in self.kept.tags}
         image_ids = {self.images[key] for key in named if key is not None}
         there = read_remarks_of_images(self.session, sorted(image_ids))
+        hidden = find_people_images(self.session, sorted(image_ids))
         notes = {(key, note.text, note.at) for key, one in there.items() for note in one.notes}
         tags = {(key, tag) for key, one in there.items() for tag in one.tags}
         for note in self.kept.notes:
             image_id = find(self.images, note.image_id)
-            if (image_id, note.text, note.at) not in notes:
+            if image_id not in hidden and (image_id, note.text, note.at) not in notes:
                 about = {"image_id": image_id, "search_id": None if image_id else search.id}
                 person_id = self._name(note.person)
                 self.session.add(
@@ -682,7 +688,7 @@ class _Importing:
                 )
         for tag in self.kept.tags:
             image_id = find(self.images, tag.image_id)
-            if (image_id, tag.tag) not in tags:
+            if image_id not in hidden and (image_id, tag.tag) not in tags:
                 about = {"image_id": image_id, "search_id": None if image_id else search.id}
                 person_id = self._name(tag.person)
                 self.session.add(

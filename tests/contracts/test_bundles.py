@@ -34,6 +34,7 @@ from app.remarks import (
 from app.reporting import current_grid, list_history
 from app.searching import read_current_answers, read_reasons
 from app.seats import find_seat, list_seats, stay
+from app.sensitive import hide_people
 from app.tables import (
     ChosenGoal,
     Detour,
@@ -323,13 +324,20 @@ def test_tags_and_notes_come_along_and_once(hunt, settings, tmp_path, other_data
     far = next(one for one in reversed(pictures) if not read_answer(hunt, one))
     write_note(hunt.session, me, far, "Nothing to do with this search")
     own = read_remarks(hunt.session, pictures[1])
+    for picture in (pictures[2], pictures[4]):  # hidden here; and there
+        add_tags(hunt.session, me, picture, "ranger")
+        write_note(hunt.session, me, picture, "The ranger, at the gate")
+    hide_people(hunt.session, hunt.search.collection_id, [pictures[2].id], person=me)
     data = write_bundle(hunt, settings)
+    with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+        assert bundle.read("search.json").count(b"ranger") == 2  # of one image
     there = settings.model_copy(update={"home": tmp_path / "there"})
     indexes = OpenIndexes(there)
     with other_database.session() as session:
         person = make_person(session, name="Cleo")
         collection = make_other_collection(session, there, hunt, order=np.arange(200))
-        session.flush()
+        same = select(Image.id).filter_by(sha256=pictures[4].sha256)
+        hide_people(session, collection.id, session.scalars(same).all(), person=person)
         for _ in range(2):
             search = import_search(
                 session, person, collection, data, indexes=indexes, settings=there, now=NOW
