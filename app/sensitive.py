@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from math import ceil, cos, floor, hypot, log10, radians
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, true, update
+from sqlalchemy import ColumnElement, case, func, select, true, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
@@ -247,17 +247,19 @@ def hide_people(
 ) -> int:
     """Hide images that show people; how many were not hidden yet.
 
-    Without a `person` a program says so: then images that somebody looked at stay as they were.
+    Without a `person` a program says so: then images that somebody looked at stay as they were. A
+    person sees no removed image, so they hide none.
     """
     # Before its images, as whoever brings a table has it: nobody waits for each other.
     session.get_one(Collection, collection_id, with_for_update={"key_share": True})
     own = (Image.collection_id == collection_id) & is_among(Image.id, list(image_ids))
-    fresh = Image.shows_people.is_(None) if person is None else Image.shows_people.is_not(True)
+    fresh = Image.shows_people.is_(None) if person is None else Image.removed_at.is_(None)
     hidden = session.scalars(
         update(Image)
         .where(own, fresh)
         .values(
             shows_people=True,
+            was_removed=Image.removed_at.is_not(None),
             removed_at=func.coalesce(Image.removed_at, func.now()),
             removed_by_id=person.id if person else Image.removed_by_id,
         )
@@ -277,16 +279,21 @@ def hide_people(
 def show_people(
     session: Session, collection_id: int, image_ids: Sequence[int], *, person: Person
 ) -> int:
-    """Take back that images show people, and put them back; how many.
+    """Take back that images show people, and put them back; how many showed them.
 
-    Trusted people may, and who said it, for their own.
+    Trusted people may, and who said it, for their own. What was removed before stays removed.
     """
     collection = session.get_one(Collection, collection_id)
     own = (Image.collection_id == collection_id) & is_among(Image.id, list(image_ids))
     shown = session.scalars(
         update(Image)
         .where(own, Image.shows_people.is_(True), sees_people(session, person, collection))
-        .values(shows_people=False, removed_at=None, removed_by_id=None)
+        .values(
+            shows_people=False,
+            was_removed=False,
+            removed_at=case((Image.was_removed, Image.removed_at)),
+            removed_by_id=case((Image.was_removed, Image.removed_by_id)),
+        )
         .returning(Image.id)
         .execution_options(synchronize_session=False)
     ).all()
@@ -299,7 +306,7 @@ def sees_people(session: Session, person: Person, collection: Collection) -> Col
     """The condition that a person may see an image although it shows people."""
     if is_trusted(session, person, collection):
         return true()
-    return Image.removed_by_id == person.id
+    return _is_hidden_by(person)
 
 
 def list_people_images(session: Session, collection_id: int, *, page: int) -> PeoplePage:
@@ -319,8 +326,8 @@ def list_people_images(session: Session, collection_id: int, *, page: int) -> Pe
 
 def is_hidden_by(session: Session, person: Person, image_id: int) -> bool:
     """Whether a person hid this image themselves, as showing people."""
-    image = session.get(Image, image_id)
-    return image is not None and bool(image.shows_people) and image.removed_by_id == person.id
+    query = select(Image.id).where(Image.id == image_id, Image.shows_people.is_(True))
+    return session.scalar(query.where(_is_hidden_by(person))) is not None
 
 
 def find_people_images(session: Session, image_ids: Sequence[int]) -> set[int]:
@@ -337,6 +344,11 @@ def count_people_images(session: Session, collection_id: int) -> int:
         Image.collection_id == collection_id, Image.shows_people.is_(True)
     )
     return session.scalar(query) or 0
+
+
+def _is_hidden_by(person: Person) -> ColumnElement[bool]:
+    """Of images of people; who only removed one before that was known did not hide it."""
+    return (Image.removed_by_id == person.id) & ~Image.was_removed
 
 
 def _note(

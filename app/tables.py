@@ -338,6 +338,8 @@ class Image(Table):
     # Such an image is removed, and only trusted people see it. False: somebody looked and said no,
     # and no import says otherwise; null: nobody did.
     shows_people: Mapped[bool | None]
+    # Whether such an image had been removed before anyone knew that it shows people.
+    was_removed: Mapped[bool] = mapped_column(server_default="false")
     # When what a detector drew on it changed last: an index that looks at boxes knows by it.
     boxed_at: Mapped[datetime | None]
 

@@ -1,4 +1,4 @@
-"""When what may be shown of a collection changed last, and what made files knew of it."""
+"""What made files knew of what may be shown; images removed before they were hidden."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,8 +21,13 @@ def upgrade() -> None:
     for table in ("collections", "export_files"):
         op.add_column(table, sa.Column("guarded_at", sa.DateTime(timezone=True), nullable=True))
     op.execute(GUARD)
+    # Of those hidden so far nobody knows: they come back, as they did.
+    op.add_column(
+        "images", sa.Column("was_removed", sa.Boolean(), server_default="false", nullable=False)
+    )
 
 
 def downgrade() -> None:
+    op.drop_column("images", "was_removed")
     for table in ("export_files", "collections"):
         op.drop_column(table, "guarded_at")
