@@ -200,7 +200,11 @@ def tag_images(
     if len(wanted) > MOST_AT_ONCE:
         raise BadInput(f"At most {MOST_AT_ONCE:,} images can be tagged at once.")
     known = session.scalars(
-        select(Image.id).where(Image.collection_id == collection.id, is_among(Image.id, wanted))
+        select(Image.id).where(
+            Image.collection_id == collection.id,
+            Image.removed_at.is_(None),
+            is_among(Image.id, wanted),
+        )
     ).all()
     if len(known) != len(wanted):
         raise NotFound("There is no such image in this collection.")

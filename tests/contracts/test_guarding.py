@@ -18,6 +18,7 @@ from app.exports.offers import FORMATS
 from app.metadata import add_table
 from app.pages.dashboard import PARTS, TABLES
 from app.reading import thumbnail_path
+from app.replays import name_images
 from app.searching import correct_answers, open_search, submit_answers
 from app.security import issue_sign_in_link
 from app.sensitive import guard_places, hide_people
@@ -279,6 +280,16 @@ def test_image_of_a_person_is_seen_by_trusted_people_alone_who_ask(world):
         assert world.ada.get(address).status_code == 404, address
     for address in [*pictures, pages[0]]:
         assert world.tom.get(address).status_code == 200, address
+    # Named in a form it is not known either, nor beside a replay's small pictures.
+    search = f"/searches/{world.ids['search_id']}"
+    for what, form in {
+        f"{own}/tags": {"picked": hidden, "tag": "x"},
+        f"{search}/card/images": {"put": f"{hidden}:yes"},
+        f"{own}/images/{hidden}/remarks": {"tag": "x"},
+    }.items():
+        assert world.ada.post(what, data=form).status_code == 404, what
+    with world.web.app.state.database.session() as session:
+        assert set(name_images(session, {hidden, world.ids["image_id"]})) == {world.ids["image_id"]}
     # In no list of anybody's, and in no export.
     for client in (world.ada, world.tom):
         for address in list_addresses(world.ids):
