@@ -86,10 +86,12 @@ def sweep_exports(database: Database, settings: Settings, *, now: datetime) -> i
         for export in session.scalars(old.with_for_update(skip_locked=True)):
             session.delete(export)
     # Rows first: a folder without a row is swept at the next time, a row without its file misleads.
+    # Of these folders alone: one that is made from here on may be of a row nobody has seen yet.
+    folders = list((settings.home / "exports").glob("*"))
     with database.session() as session:
         known = {str(one) for one in session.scalars(select(ExportFile.id))}
     size_bytes = 0
-    for folder in (settings.home / "exports").glob("*"):
+    for folder in folders:
         if folder.name not in known:
             size_bytes += sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
             shutil.rmtree(folder, ignore_errors=True)

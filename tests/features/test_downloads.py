@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app.access import invite
 from app.chores import CHORES
@@ -320,6 +320,22 @@ def test_files_are_kept_some_days_and_what_nobody_knows_is_swept(world):
     assert list(world.folder.glob("*")) == []
     with world.database.session() as session:
         assert session.scalars(select(ExportFile)).all() == []
+
+
+def test_folder_of_an_export_asked_for_meanwhile_is_not_swept(world):
+    folder = world.folder / "987654"
+
+    def make_folder(_connection, _cursor, statement, *_):
+        if "FROM export_files" in statement and "WHERE" not in statement:
+            folder.mkdir(parents=True)  # known to nobody when the rows were read
+
+    engine = world.database.bind.engine
+    event.listen(engine, "after_cursor_execute", make_folder)
+    try:
+        sweep_exports(world.database, world.settings, now=now())
+    finally:
+        event.remove(engine, "after_cursor_execute", make_folder)
+    assert folder.exists()
 
 
 def test_file_follows_what_its_person_sees_when_it_is_made(world):
