@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from math import ceil, cos, floor, hypot, log10, radians
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, select, true, update
+from sqlalchemy import ColumnElement, and_, case, func, select, true, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
@@ -316,7 +316,7 @@ def list_people_images(session: Session, collection_id: int, *, page: int) -> Pe
     page = min(max(1, page), pages)
     query = (
         select(Image)
-        .where(Image.collection_id == collection_id, Image.shows_people.is_(True))
+        .where(_shows_people_in(collection_id))
         .order_by(Image.removed_at.desc(), Image.path, Image.id)
         .limit(IMAGES_PER_PAGE)
         .offset((page - 1) * IMAGES_PER_PAGE)
@@ -340,10 +340,16 @@ def find_people_images(session: Session, image_ids: Sequence[int]) -> set[int]:
 
 def count_people_images(session: Session, collection_id: int) -> int:
     """How many images are hidden because they show people."""
-    query = select(func.count()).where(
-        Image.collection_id == collection_id, Image.shows_people.is_(True)
+    return session.scalar(select(func.count()).where(_shows_people_in(collection_id))) or 0
+
+
+def _shows_people_in(collection_id: int) -> ColumnElement[bool]:
+    """Also that they are removed, which all of them are: there is an index of those."""
+    return and_(
+        Image.collection_id == collection_id,
+        Image.removed_at.is_not(None),
+        Image.shows_people.is_(True),
     )
-    return session.scalar(query) or 0
 
 
 def _is_hidden_by(person: Person) -> ColumnElement[bool]:

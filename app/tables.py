@@ -303,6 +303,7 @@ class Image(Table):
             "removed_at",
             postgresql_where=text("removed_at IS NOT NULL"),
         ),
+        Index("ix_images_boxed", "collection_id", postgresql_where=text("boxed_at IS NOT NULL")),
         Index(
             "ix_images_deployment_id",
             "deployment_id",

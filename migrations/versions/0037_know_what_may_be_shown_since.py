@@ -1,4 +1,4 @@
-"""What made files knew of what may be shown; images removed before they were hidden."""
+"""Made files know what might be shown; removed images of people; images with boxes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,9 +25,16 @@ def upgrade() -> None:
     op.add_column(
         "images", sa.Column("was_removed", sa.Boolean(), server_default="false", nullable=False)
     )
+    op.create_index(
+        "ix_images_boxed",
+        "images",
+        ["collection_id"],
+        postgresql_where=sa.text("boxed_at IS NOT NULL"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_images_boxed", "images")
     op.drop_column("images", "was_removed")
     for table in ("export_files", "collections"):
         op.drop_column(table, "guarded_at")
