@@ -64,11 +64,21 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
             told=progress.told,
         )
         size_bytes = _write_whole(content, export_path(settings, export), progress)
+    gone: list[Path] = []
     with database.session() as session:
         export = session.get(ExportFile, export_id)
         if export is not None:
             export.size_bytes, export.ready_at = size_bytes, datetime.now(UTC)
             export.guarded_at = guarded_at
+            # Made anew, it takes the place of the one of before: a disk holds each once.
+            same = {key: getattr(export, key) for key in ("person_id", "search_id", "name")}
+            made_before = (ExportFile.id < export.id) & ExportFile.ready_at.is_not(None)
+            query = select(ExportFile).filter_by(**same).where(made_before)
+            for earlier in session.scalars(query.with_for_update()):
+                gone.append(_folder(settings, earlier.id))
+                session.delete(earlier)
+    for folder in gone:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep_exports(database: Database, settings: Settings, *, now: datetime) -> int:

@@ -322,6 +322,30 @@ def test_files_are_kept_some_days_and_what_nobody_knows_is_swept(world):
         assert session.scalars(select(ExportFile)).all() == []
 
 
+def test_file_made_anew_takes_the_place_of_the_earlier_one(world):
+    def make(*args):
+        export_id, job_id = world.ask(*args)
+        make_file(world.database, world.settings, export_id, tell=lambda *_: None)
+        with world.database.session() as session:
+            session.get_one(Job, job_id).state = "done"
+        return export_id
+
+    with world.database.session() as session:
+        boss = make_person(session, name="Boss")
+        session.get_one(Search, world.search_id).open_to_view = True
+    other_format, other_person = make("answers.csv"), make("images.csv", boss.id)
+    first = make("images.csv")
+    waiting, _ = world.ask("images.csv")
+    assert world.made(first).state == "ready"  # until there is another
+    make_file(world.database, world.settings, waiting, tell=lambda *_: None)
+    with pytest.raises(NotFound):
+        world.made(first)
+    kept = {other_format, other_person, waiting}
+    assert {int(one.name) for one in world.folder.glob("*")} == kept
+    with world.database.session() as session:
+        assert set(session.scalars(select(ExportFile.id))) == kept
+
+
 def test_folder_of_an_export_asked_for_meanwhile_is_not_swept(world):
     folder = world.folder / "987654"
 
