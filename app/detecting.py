@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from app.database import is_among
 from app.errors import LabelsNotUsable
-from app.metadata import TableSummary, add_rows
+from app.metadata import TableSummary, add_rows, forget_column, list_columns
 from app.sensitive import hide_people
 from app.tables import Box, Image, ImagePath, Person
 
@@ -152,8 +152,11 @@ def widen(box: Box | Detection, width: int, height: int) -> Area:
     return left, top, right, bottom
 
 
-def forget_boxes(session: Session, collection_id: int) -> None:
-    """Take every box of a collection away."""
+def forget_detections(session: Session, collection_id: int, *, person: Person) -> None:
+    """Take every box of a collection away, and the columns that say how certain kinds were."""
+    for column in list_columns(session, collection_id):
+        if column.name.startswith(f"{COLUMN} "):
+            forget_column(session, collection_id, column.name, person=person)
     own = select(Image.id).where(Image.collection_id == collection_id, Image.boxed_at.is_not(None))
     session.execute(
         delete(Box).where(Box.image_id.in_(own)).execution_options(synchronize_session=False)

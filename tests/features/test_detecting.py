@@ -8,7 +8,14 @@ import pytest
 from sqlalchemy import select
 
 from app.access import check_sees_people
-from app.detecting import Detection, add_detections, forget_boxes, is_detections, list_boxes, widen
+from app.detecting import (
+    Detection,
+    add_detections,
+    forget_detections,
+    is_detections,
+    list_boxes,
+    widen,
+)
 from app.engine.index import read_manifest
 from app.errors import EmbedderMismatch, LabelsNotUsable, NotFound
 from app.filtering import Filter, list_image_ids
@@ -120,7 +127,7 @@ def test_detections_become_columns_boxes_and_hidden_people(pond):
         assert count_people_images(session, collection_id) == 0
         images = by_path(session)
         assert images["A/2.jpg"].given["MegaDetector"] == "animal"
-        forget_boxes(session, collection_id)
+        forget_detections(session, collection_id, person=make_person(session, name="y"))
         assert list_boxes(session, [image.id for image in images.values()]) == {}
 
 

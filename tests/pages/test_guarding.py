@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.tables import AuditEvent, Collection, GivenColumn, Image, ImagePath, Job, TrustedPerson
 from tests.factories import make_collection, make_images, make_index, make_person
@@ -112,5 +112,9 @@ def test_detections_are_brought_drawn_and_offered_to_an_index(pond):
     pond.post(f"{pond.own}/removed/back", data={"image_ids": hidden})
     assert read(pond, select(Image.id).where(Image.shows_people)) == hidden
     assert "No image of this collection is removed" in pond.get(f"{pond.own}/removed").text
+    with pond.app.state.database.session() as session:
+        session.execute(update(Job).values(state="done"))
     pond.post(f"{pond.own}/metadata/forget", data={"column": "MegaDetector"})
+    assert [job.kind for job in read(pond, select(Job))] == ["update"] * 2  # they follow again
+    assert read(pond, select(GivenColumn)) == []
     assert 'class="boxes"' not in pond.get(f"{pond.own}/images/{pond.image_ids[0]}").text
