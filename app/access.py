@@ -189,7 +189,9 @@ def check_sees_image(session: Session, person: Person, image_id: int) -> None:
 def check_sees_people(session: Session, person: Person, image_id: int) -> None:
     """Refuse an image that shows people, but to those who are trusted and to who said so."""
     image = session.get(Image, image_id)
-    if image is None or not image.shows_people or image.removed_by_id == person.id:
+    if image is None or not image.shows_people:
+        return
+    if image.removed_by_id == person.id and not image.was_removed:
         return
     if not is_trusted(session, person, session.get_one(Collection, image.collection_id)):
         raise NotFound("There is no such image.")

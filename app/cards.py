@@ -68,7 +68,7 @@ def put_on_card(session: Session, search: Search, image_id: int, what: str) -> N
         session.execute(delete(CardImage).filter_by(search_id=search.id, image_id=image_id))
         return
     image = session.get(Image, image_id)
-    if image is None or image.collection_id != search.collection_id:
+    if image is None or image.collection_id != search.collection_id or image.removed_at:
         raise NotFound("There is no such image in this collection.")
     counts = what == "yes"
     others = session.scalar(

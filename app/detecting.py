@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from app.database import is_among
 from app.errors import LabelsNotUsable
-from app.metadata import TableSummary, add_rows
+from app.metadata import TableSummary, add_rows, forget_column, list_columns
 from app.sensitive import hide_people
 from app.tables import Box, Image, ImagePath, Person
 
@@ -70,14 +70,20 @@ def add_detections(
         raise LabelsNotUsable("The threshold is a number from 0 to 1, such as 0.2.")
     categories, found = _read(data, name, threshold)
     paths = session.scalars(select(ImagePath.path).filter_by(collection_id=collection_id)).all()
-    named = _resolve(found, paths)
+    meant = _resolve(found, paths)
     header = ["file", COLUMN, *(f"{COLUMN} {category}" for category in categories)]
     rows = [
-        (number, [named[file], *_to_cells(found[file], categories)])
+        (number, [file, *_to_cells(found[file], categories)])
         for number, file in enumerate(found, 1)
     ]
     summary, rows_of = add_rows(
-        session, collection_id, name=name, header=header, rows=rows, person=person
+        session,
+        collection_id,
+        name=name,
+        header=header,
+        rows=rows,
+        person=person,
+        meant=meant,
     )
     files = list(found)
     own = {image_id: found[files[number - 1]] or [] for image_id, number in rows_of.items()}
@@ -146,8 +152,11 @@ def widen(box: Box | Detection, width: int, height: int) -> Area:
     return left, top, right, bottom
 
 
-def forget_boxes(session: Session, collection_id: int) -> None:
-    """Take every box of a collection away."""
+def forget_detections(session: Session, collection_id: int, *, person: Person) -> None:
+    """Take every box of a collection away, and the columns that say how certain kinds were."""
+    for column in list_columns(session, collection_id):
+        if column.name.startswith(f"{COLUMN} "):
+            forget_column(session, collection_id, column.name, person=person)
     own = select(Image.id).where(Image.collection_id == collection_id, Image.boxed_at.is_not(None))
     session.execute(
         delete(Box).where(Box.image_id.in_(own)).execution_options(synchronize_session=False)
@@ -209,24 +218,37 @@ def _to_cells(boxes: list[Detection] | None, categories: list[str]) -> list[str]
     return [seen, *(f"{most[kind]:.3f}" if kind in most else "" for kind in categories)]
 
 
-def _resolve(files: Iterable[str], paths: Iterable[str]) -> dict[str, str]:
-    """Each file as the collection knows it: detectors write paths from wherever they were run.
+def _resolve(files: Iterable[str], paths: Iterable[str]) -> dict[str, list[str]]:
+    """The paths of the collection that each file may be: one, or it stays unmatched.
 
-    It is the path that ends like it over the most folders, if one alone does.
+    Detectors write paths from wherever they were run, so one path must end like the whole of the
+    other; it is the one over the most folders. A path that several files may be, as `IMG_0001.JPG`
+    is where every folder of a disk has one, is the one's that shares most of it, or nobody's.
     """
-    by_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    by_name: dict[str, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
     for path in paths:
         parts = PurePosixPath(path).parts
-        by_name[parts[-1].lower()].append(parts)
-    named = {}
+        by_name[parts[-1].lower()].append((path, parts))
+    meant: dict[str, list[str]] = {}
+    claims: dict[str, list[tuple[tuple[int, bool], str]]] = defaultdict(list)
     for file in files:
         parts = PurePosixPath(file.replace("\\", "/")).parts
-        candidates = by_name.get(parts[-1].lower(), []) if parts else []
-        shared = [_count_shared(parts, candidate) for candidate in candidates]
-        best = max(shared, default=0)
-        fits = [one for one, count in zip(candidates, shared, strict=True) if count == best]
-        named[file] = "/".join(fits[0]).replace("//", "/") if len(fits) == 1 else file
-    return named
+        fitting = []
+        for path, candidate in by_name.get(parts[-1].lower(), []) if parts else []:
+            count = _count_shared(parts, candidate)
+            if count == min(len(parts), len(candidate)):
+                fitting.append(((count, parts == candidate), path))
+        best = max(fitting, default=None)
+        meant[file] = [path for rank, path in fitting if best is not None and rank == best[0]]
+        if best is not None and len(meant[file]) == 1:
+            claims[best[1]].append((best[0], file))
+    for claimed in claims.values():
+        most = max(rank for rank, _ in claimed)
+        winners = [file for rank, file in claimed if rank == most]
+        for _, file in claimed:
+            if winners != [file]:
+                meant[file] = []
+    return meant
 
 
 def _count_shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:

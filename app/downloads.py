@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.access import get_search
+from app.access import get_search, is_trusted
 from app.audit import note
 from app.errors import NotFound
 from app.exports.files import export_path, gone_at
@@ -61,10 +61,11 @@ def ask_for_file(session: Session, person: Person, search: Search, name: str) ->
 def list_made(
     session: Session, person: Person, search: Search, *, settings: Settings, now: datetime
 ) -> list[MadeExport]:
-    """What a person had made of a search and is kept, the newest first."""
+    """What a person had made of a search and can still have, the newest first."""
     made = [
         _describe(export, job, person, settings, now)
         for export, job in _list_pairs(session, person, search.id)
+        if not _is_of_before(session, person, export)
     ]
     return [one for one in made if one.gone_at is None or one.gone_at > now][:MOST_LISTED]
 
@@ -80,6 +81,8 @@ def get_made(
     pairs = _list_pairs(session, person, export.search_id)
     job = next(job for one, job in pairs if one.id == export_id)
     made = _describe(export, job, person, settings, now)
+    if _is_of_before(session, person, export):
+        raise NotFound("What may be shown has changed since. Have it made again.")
     if made.gone_at is not None and made.gone_at <= now:
         raise NotFound("That file was kept for some days, and is removed. Have it made again.")
     return made
@@ -100,6 +103,15 @@ def _list_pairs(session: Session, person: Person, search_id: int) -> list[tuple[
     query = select(ExportFile, Job).join(Job, job_of & (Job.kind == "export"))
     query = query.where(ExportFile.search_id == search_id, ExportFile.person_id == person.id)
     return [(one, job) for one, job in session.execute(query.order_by(ExportFile.id.desc()))]
+
+
+def _is_of_before(session: Session, person: Person, export: ExportFile) -> bool:
+    """Whether a file may hold what its person is not shown any more."""
+    collection = export.search.collection
+    # The one that it was begun with: a change that was not committed by then may be earlier.
+    if export.ready_at is None or export.guarded_at == collection.guarded_at:
+        return False
+    return not is_trusted(session, person, collection)
 
 
 def _describe(

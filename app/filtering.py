@@ -291,14 +291,19 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
 
 
 def list_image_ids(session: Session, collection_id: int, chosen: Filter) -> NDArray[np.int64]:
-    """The images that a filter keeps, by number; one query, whatever their number."""
+    """The images that a filter keeps, by number."""
+    return read_image_ids(session, collection_id, Image.removed_at.is_(None), to_condition(chosen))
+
+
+def read_image_ids(
+    session: Session, collection_id: int, *conditions: ColumnElement[bool]
+) -> NDArray[np.int64]:
+    """Images of a collection, by number; one query and one value, however many they are."""
     together = func.string_agg(
         func.int8send(Image.id), aggregate_order_by(literal_column("''::bytea"), Image.id)
     )
     found = session.scalar(
-        select(together).where(
-            Image.collection_id == collection_id, Image.removed_at.is_(None), to_condition(chosen)
-        )
+        select(together).where(Image.collection_id == collection_id, *conditions)
     )
     return np.frombuffer(found or b"", dtype=">i8").astype(np.int64)
 

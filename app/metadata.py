@@ -7,7 +7,7 @@ not kept: those belong to the oracle, and no search may show them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import note
 from app.errors import LabelsNotUsable, NotFound
-from app.sensitive import may_hold_places
+from app.sensitive import may_hold_places, note_guarded
 from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_files, read_table
 from app.tables import (
     Collection,
@@ -105,14 +105,18 @@ def add_rows(
     header: list[str],
     rows: Rows,
     person: Person,
+    meant: Mapping[str, list[str]] | None = None,
 ) -> tuple[TableSummary, dict[int, int]]:
-    """Keep rows with a checked header; what came of them, and the line about each image."""
+    """Keep rows with a checked header; what came of them, and the line about each image.
+
+    `meant` says which paths each row's file may be, where that is known already.
+    """
     collection = session.get_one(Collection, collection_id, with_for_update=True)
     in_small = [column.lower() for column in header]
     keys = {*NAME_COLUMNS, *HASH_COLUMNS}
     hidden = [i for i, column in enumerate(in_small) if column in HIDDEN_COLUMNS]
     kept = [i for i, column in enumerate(in_small) if i not in hidden and column not in keys]
-    rows_of, unmatched = _match(session, collection_id, in_small, rows, name)
+    rows_of, unmatched = _match(session, collection_id, in_small, rows, name, meant)
     cells = [row for _, row in rows_of.values()]
     told = {header[i]: _tell_kind([row[i] for row in cells if i < len(row)]) for i in kept}
     saying = {column: kind for column, kind in told.items() if kind}  # empty ones say nothing
@@ -223,6 +227,7 @@ def mark_column(
         raise NotFound("There is no such column. Somebody may have taken it away.")
     if column.holds_place != holds_place:
         column.holds_place = holds_place
+        note_guarded(session, collection_id)
         is_what = "holds places" if holds_place else "holds no places"
         what = f"Said that the column {name} of “{collection.name}” {is_what}"
         note(session, person, "share", what, collection=collection)
@@ -242,7 +247,12 @@ def _check_header(header: list[str], name: str) -> None:
 
 
 def _match(
-    session: Session, collection_id: int, header: list[str], rows: Rows, name: str
+    session: Session,
+    collection_id: int,
+    header: list[str],
+    rows: Rows,
+    name: str,
+    meant: Mapping[str, list[str]] | None,
 ) -> tuple[dict[int, tuple[int, list[str]]], list[tuple[int, str, str]]]:
     """The row of each image, and of each row about none its line, what it names, and why."""
     by_hash = next((header.index(one) for one in HASH_COLUMNS if one in header), None)
@@ -259,6 +269,8 @@ def _match(
 
     def name_of(row: list[str]) -> str:
         own = cell(row, by_name)
+        if meant is not None:
+            return own
         before = cell(row, folder).replace("\\", "/").strip("/") if folder != by_name else ""
         return f"{before}/{own}" if before and own else own
 
@@ -272,7 +284,12 @@ def _match(
     if by_hash is not None:
         query = select(Image.sha256, Image.id).filter_by(collection_id=collection_id)
         hashes = dict(session.execute(query).all())
-    found = match_files(set(named.values()), paths)
+    if meant is None:
+        found = match_files(set(named.values()), paths)
+        none = "the collection has no such image"
+    else:
+        found = {file.strip(): of_file for file, of_file in meant.items()}
+        none = "no image of the collection is this one for certain"
     rows_of: dict[int, tuple[int, list[str]]] = {}
     unmatched: list[tuple[int, str, str]] = []
     for line, row in rows:
@@ -285,7 +302,7 @@ def _match(
             why = f"{len(ids)} images have this name: write their path"
             unmatched.append((line, about, why))
         elif not ids:
-            unmatched.append((line, about, "the collection has no such image"))
+            unmatched.append((line, about, none))
         elif (image_id := ids.pop()) in rows_of:
             first = rows_of[image_id][0]
             unmatched.append((line, about, f"line {first} is about the same image and was kept"))

@@ -73,10 +73,17 @@ def read_remarks_of_searches(session: Session, search_ids: Sequence[int]) -> dic
 
 def list_image_tags(session: Session, collection_id: int) -> list[tuple[str, int]]:
     """The tags in use in a collection, with how many images have each; the most used first."""
-    tags = standing_tags()
-    query = select(tags.c.tag, func.count()).join(Image, Image.id == tags.c.image_id)
-    query = query.where(Image.collection_id == collection_id, Image.removed_at.is_(None))
-    return _count_tags(session, query, tags)
+    # The events of its own images alone: those of other collections need not be sorted.
+    newest = (
+        select(TagEvent.tag, TagEvent.is_on)
+        .join(Image, Image.id == TagEvent.image_id)
+        .where(Image.collection_id == collection_id, Image.removed_at.is_(None))
+        .order_by(TagEvent.tag, TagEvent.image_id, TagEvent.id.desc())
+        .ext(distinct_on(TagEvent.tag, TagEvent.image_id))
+        .subquery()
+    )
+    query = select(newest.c.tag, func.count()).where(newest.c.is_on)
+    return _count_tags(session, query, newest)
 
 
 def list_search_tags(session: Session, person: Person) -> list[tuple[str, int]]:
@@ -200,7 +207,11 @@ def tag_images(
     if len(wanted) > MOST_AT_ONCE:
         raise BadInput(f"At most {MOST_AT_ONCE:,} images can be tagged at once.")
     known = session.scalars(
-        select(Image.id).where(Image.collection_id == collection.id, is_among(Image.id, wanted))
+        select(Image.id).where(
+            Image.collection_id == collection.id,
+            Image.removed_at.is_(None),
+            is_among(Image.id, wanted),
+        )
     ).all()
     if len(known) != len(wanted):
         raise NotFound("There is no such image in this collection.")

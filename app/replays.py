@@ -175,8 +175,9 @@ def read_played(settings: Settings, replay: Replay) -> tuple[dict[str, Any], lis
 
 
 def name_images(session: Session, image_ids: set[int]) -> dict[int, str]:
-    """Paths by image id."""
-    rows = session.execute(select(Image.id, Image.path).where(Image.id.in_(image_ids)))
+    """Paths by image id, of those that are not removed."""
+    query = select(Image.id, Image.path).where(Image.id.in_(image_ids), Image.removed_at.is_(None))
+    rows = session.execute(query)
     return {image.id: image.path for image in rows}
 
 

@@ -43,6 +43,7 @@ from app.searching import (
     read_steps,
 )
 from app.seats import find_seat, is_shared, list_held, list_here, list_standing, list_tips
+from app.sensitive import find_people_images
 from app.tables import (
     Action,
     Answer,
@@ -569,13 +570,8 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
         given[answer.action_id].append((answer.image_id, answer.value))
         looked_at[answer.action_id].add(answer.with_image_id or answer.image_id)
     # Images of people are not even named here; the steps are.
-    hidden = set(
-        session.scalars(
-            select(Image.id).where(
-                Image.collection_id == search.collection_id, Image.shows_people.is_(True)
-            )
-        )
-    )
+    named = {image_id for pairs in given.values() for image_id, _ in pairs}
+    hidden = find_people_images(session, sorted(named))
     standing = list_standing_steps(session, search)
     opened_with = _name_opening(list_examples(session, search))
     events = [

@@ -56,7 +56,7 @@ from app.events import (
     read_events,
     spread,
 )
-from app.filtering import Filter, cover_filter, list_image_ids
+from app.filtering import Filter, cover_filter, list_image_ids, read_image_ids
 from app.indexes import MAX_WORDS_LENGTH, choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.seats import find_seat, is_shared, lease, let_go, list_held, list_own, list_seats, stay
@@ -877,13 +877,9 @@ def read_engine_answers(
 
 def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> list[int]:
     """The removed images that an index still holds, as one made before they were removed does."""
-    removed = session.scalars(
-        select(Image.id)
-        .where(Image.collection_id == collection_id, Image.removed_at.is_not(None))
-        .order_by(Image.id)
-    ).all()
-    held = np.isin(np.array(removed, dtype=np.int64), index.image_ids)
-    return [image_id for image_id, is_held in zip(removed, held, strict=True) if is_held]
+    removed = read_image_ids(session, collection_id, Image.removed_at.is_not(None))
+    held: list[int] = removed[np.isin(removed, index.image_ids)].tolist()
+    return held
 
 
 def read_pool(session: Session, made: Round | Detour) -> NDArray[np.int64] | None:

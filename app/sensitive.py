@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from math import ceil, cos, floor, hypot, log10, radians
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, true, update
+from sqlalchemy import ColumnElement, and_, case, func, select, true, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
@@ -35,7 +35,7 @@ PLACES = DEGREES | {
     *("coordinate", "coordinates", "coord", "coords", "easting", "eastings", "northing"),
     *("northings", "utm", "mgrs", "geohash", "wkt", "geometry", "geopoint", "gps"),
 }
-WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 WITHHELD = "withheld"
 IMAGES_PER_PAGE = 60
 
@@ -212,12 +212,25 @@ def guard_places(
     if (size, set(chosen)) == (collection.place_grid, before):
         return
     collection.place_grid = size
+    note_guarded(session, collection.id)
     session.execute(sql_delete(TrustedPerson).filter_by(collection_id=collection.id))
     session.add_all(TrustedPerson(collection_id=collection.id, person_id=one) for one in chosen)
     who = ", ".join(sorted(chosen.values())) or "admins alone"
     how = f"rounded to {Sight(size).size}" if size else "exact for everyone"
     what = f"Places of “{collection.name}” are {how}; trusted: {who}"
     note(session, person, "share", what, collection=collection)
+
+
+def note_guarded(session: Session, collection_id: int) -> None:
+    """Remember that what may be shown of a collection changes now.
+
+    Exports that were made before are not given to who is not trusted.
+    """
+    session.execute(
+        update(Collection)
+        .where(Collection.id == collection_id)
+        .values(guarded_at=func.clock_timestamp())
+    )
 
 
 def list_trusted(session: Session, collection: Collection) -> list[Person]:
@@ -234,15 +247,19 @@ def hide_people(
 ) -> int:
     """Hide images that show people; how many were not hidden yet.
 
-    Without a `person` a program says so: then images that somebody looked at stay as they were.
+    Without a `person` a program says so: then images that somebody looked at stay as they were. A
+    person sees no removed image, so they hide none.
     """
+    # Before its images, as whoever brings a table has it: nobody waits for each other.
+    session.get_one(Collection, collection_id, with_for_update={"key_share": True})
     own = (Image.collection_id == collection_id) & is_among(Image.id, list(image_ids))
-    fresh = Image.shows_people.is_(None) if person is None else Image.shows_people.is_not(True)
+    fresh = Image.shows_people.is_(None) if person is None else Image.removed_at.is_(None)
     hidden = session.scalars(
         update(Image)
         .where(own, fresh)
         .values(
             shows_people=True,
+            was_removed=Image.removed_at.is_not(None),
             removed_at=func.coalesce(Image.removed_at, func.now()),
             removed_by_id=person.id if person else Image.removed_by_id,
         )
@@ -251,6 +268,8 @@ def hide_people(
     ).all()
     gone: list[int | None] = [*hidden]
     session.execute(sql_delete(TrayItem).where(is_among(TrayItem.image_id, gone)))
+    if hidden:
+        note_guarded(session, collection_id)
     session.expire_all()
     if person is not None:
         _note(session, person, collection_id, "Hid", "as showing people", len(hidden))
@@ -260,16 +279,21 @@ def hide_people(
 def show_people(
     session: Session, collection_id: int, image_ids: Sequence[int], *, person: Person
 ) -> int:
-    """Take back that images show people, and put them back; how many.
+    """Take back that images show people, and put them back; how many showed them.
 
-    Trusted people may, and who said it, for their own.
+    Trusted people may, and who said it, for their own. What was removed before stays removed.
     """
     collection = session.get_one(Collection, collection_id)
     own = (Image.collection_id == collection_id) & is_among(Image.id, list(image_ids))
     shown = session.scalars(
         update(Image)
         .where(own, Image.shows_people.is_(True), sees_people(session, person, collection))
-        .values(shows_people=False, removed_at=None, removed_by_id=None)
+        .values(
+            shows_people=False,
+            was_removed=False,
+            removed_at=case((Image.was_removed, Image.removed_at)),
+            removed_by_id=case((Image.was_removed, Image.removed_by_id)),
+        )
         .returning(Image.id)
         .execution_options(synchronize_session=False)
     ).all()
@@ -282,7 +306,7 @@ def sees_people(session: Session, person: Person, collection: Collection) -> Col
     """The condition that a person may see an image although it shows people."""
     if is_trusted(session, person, collection):
         return true()
-    return Image.removed_by_id == person.id
+    return _is_hidden_by(person)
 
 
 def list_people_images(session: Session, collection_id: int, *, page: int) -> PeoplePage:
@@ -292,7 +316,7 @@ def list_people_images(session: Session, collection_id: int, *, page: int) -> Pe
     page = min(max(1, page), pages)
     query = (
         select(Image)
-        .where(Image.collection_id == collection_id, Image.shows_people.is_(True))
+        .where(_shows_people_in(collection_id))
         .order_by(Image.removed_at.desc(), Image.path, Image.id)
         .limit(IMAGES_PER_PAGE)
         .offset((page - 1) * IMAGES_PER_PAGE)
@@ -306,23 +330,42 @@ def list_hidden_with(session: Session, person: Person, image_id: int) -> list[in
     An event is hidden whole: all of its images have one time.
     """
     own = session.get(Image, image_id)
-    if own is None or not own.shows_people or own.removed_by_id != person.id:
+    if own is None:
         return []
     query = select(Image.id).where(
-        Image.collection_id == own.collection_id,
+        _shows_people_in(own.collection_id),
         Image.removed_at == own.removed_at,
-        Image.removed_by_id == person.id,
-        Image.shows_people.is_(True),
+        _is_hidden_by(person),
     )
-    return list(session.scalars(query))
+    together = list(session.scalars(query))
+    return together if image_id in together else []
+
+
+def find_people_images(session: Session, image_ids: Sequence[int]) -> set[int]:
+    """Those of some images that are hidden because they show people."""
+    query = select(Image.id).where(
+        is_among(Image.id, list(image_ids)), Image.removed_at.is_not(None)
+    )
+    return set(session.scalars(query.where(Image.shows_people.is_(True))))
 
 
 def count_people_images(session: Session, collection_id: int) -> int:
     """How many images are hidden because they show people."""
-    query = select(func.count()).where(
-        Image.collection_id == collection_id, Image.shows_people.is_(True)
+    return session.scalar(select(func.count()).where(_shows_people_in(collection_id))) or 0
+
+
+def _shows_people_in(collection_id: int) -> ColumnElement[bool]:
+    """Also that they are removed, which all of them are: there is an index of those."""
+    return and_(
+        Image.collection_id == collection_id,
+        Image.removed_at.is_not(None),
+        Image.shows_people.is_(True),
     )
-    return session.scalar(query) or 0
+
+
+def _is_hidden_by(person: Person) -> ColumnElement[bool]:
+    """Of images of people; who only removed one before that was known did not hide it."""
+    return (Image.removed_by_id == person.id) & ~Image.was_removed
 
 
 def _note(

@@ -175,6 +175,8 @@ class Collection(Table):
     open_to: Mapped[str] = mapped_column(String(8), server_default="everyone")
     # Degrees to which places are rounded for all but trusted people; null where they are exact.
     place_grid: Mapped[float | None]
+    # When less of it might be shown to some than before, last: files made for them are of before.
+    guarded_at: Mapped[datetime | None]
     # By which its images are events now; null until it was first grouped.
     grouping_id: Mapped[int | None] = mapped_column(
         ForeignKey("groupings.id", use_alter=True, ondelete="SET NULL")
@@ -301,6 +303,7 @@ class Image(Table):
             "removed_at",
             postgresql_where=text("removed_at IS NOT NULL"),
         ),
+        Index("ix_images_boxed", "collection_id", postgresql_where=text("boxed_at IS NOT NULL")),
         Index(
             "ix_images_deployment_id",
             "deployment_id",
@@ -336,6 +339,8 @@ class Image(Table):
     # Such an image is removed, and only trusted people see it. False: somebody looked and said no,
     # and no import says otherwise; null: nobody did.
     shows_people: Mapped[bool | None]
+    # Whether such an image had been removed before anyone knew that it shows people.
+    was_removed: Mapped[bool] = mapped_column(server_default="false")
     # When what a detector drew on it changed last: an index that looks at boxes knows by it.
     boxed_at: Mapped[datetime | None]
 
@@ -1091,6 +1096,7 @@ class ExportFile(Table):
     size_bytes: Mapped[int | None]
     asked_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ready_at: Mapped[datetime | None]  # null until all of it is in its place
+    guarded_at: Mapped[datetime | None]  # of its collection, as it was when the file was begun
 
     search: Mapped[Search] = relationship()
     person: Mapped[Person] = relationship()

@@ -71,7 +71,9 @@ def describe_report(moment: Moment) -> Report:
     if pool is not None:
         kept = Filter(tuple((key, value) for key, value in pool.filter))
         chips = list_chips(session, cover_filter(kept, moment.sight))
-        looked_at = f"{moment.image_count:,} of them: {'; '.join(chip.words for chip in chips)}"
+        # A pool of a file may have come from a filter that says nothing here.
+        said = "; ".join(chip.words for chip in chips) or "those that a filter kept"
+        looked_at = f"{moment.image_count:,} of them: {said}"
     facts = [
         ("Target", search.target_name),
         ("Counts as yes", search.counts_as_yes or "not written down"),

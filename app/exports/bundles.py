@@ -41,6 +41,7 @@ from app.exports.kept import (
     KeptIndex,
     KeptNote,
     KeptPlace,
+    KeptPool,
     KeptRound,
     KeptSearch,
     KeptSeat,
@@ -50,6 +51,7 @@ from app.exports.kept import (
 )
 from app.exports.rows import read_naming
 from app.exports.stripping import NotCopied, copy_without_metadata
+from app.filtering import GRID, Filter, cover_filter, read_filter
 from app.importing import photo_path, read_photo
 from app.indexing import OpenIndexes, discard_files, lay_out_past
 from app.remarks import Remarks, list_standing_tags, read_remarks, read_remarks_of_images
@@ -60,11 +62,14 @@ from app.searching import (
     check_round_size,
     check_strategy,
     check_text,
+    filter_search,
+    read_search_filter,
     read_steps,
     repeat_round,
 )
 from app.seats import list_seats
 from app.security import same_name
+from app.sensitive import Sight, find_people_images
 from app.settings import Settings
 from app.tables import (
     Action,
@@ -81,6 +86,7 @@ from app.tables import (
     NoteEvent,
     Person,
     Photo,
+    Pool,
     Round,
     RoundImage,
     Search,
@@ -107,10 +113,16 @@ class Repeated:
 
 
 def bundle_parts(
-    session: Session, search: Search, indexes: OpenIndexes, *, settings: Settings, now: datetime
+    session: Session,
+    search: Search,
+    indexes: OpenIndexes,
+    *,
+    settings: Settings,
+    now: datetime,
+    sight: Sight,
 ) -> Parts:
     """The files of the bundle."""
-    kept, photos = keep_search(session, search, indexes, now=now)
+    kept, photos = keep_search(session, search, indexes, now=now, sight=sight)
     yield SEARCH_FILE, [kept.model_dump_json()]
     for number, photo in photos.items():
         path = photo_path(photo.sha256, settings=settings)
@@ -128,7 +140,7 @@ def bundle_parts(
 
 
 def keep_search(
-    session: Session, search: Search, indexes: OpenIndexes, *, now: datetime
+    session: Session, search: Search, indexes: OpenIndexes, *, now: datetime, sight: Sight
 ) -> tuple[KeptSearch, dict[int, Photo]]:
     """The search as its file holds it, and the photos by the number of their example."""
     own = {"search_id": search.id}
@@ -154,6 +166,7 @@ def keep_search(
     image_ids |= {picture.image_id for picture in card}
     for made in rounds:
         image_ids.update(made.left_out_ids or (), made.leased_ids or ())
+    pools = keep_pools(session, search, image_ids, sight)
     groupings = keep_groupings(session, {made.grouping_id for made in rounds} - {None}, image_ids)
     images = session.execute(
         select(
@@ -167,7 +180,8 @@ def keep_search(
     )
     naming = read_naming(session, search.collection_id)
     # What is written on images that the search says something of; the others are not its business.
-    about = sorted({one.image_id for one in answers} | {one.image_id for one in card})
+    said_of = {one.image_id for one in answers} | {one.image_id for one in card}
+    about = sorted(said_of - find_people_images(session, sorted(said_of)))
     remarks: list[tuple[int | None, Remarks]] = [(None, read_remarks(session, search))]
     remarks += read_remarks_of_images(session, about).items()
     vectors: dict[int, list[KeptVector]] = {}
@@ -205,6 +219,8 @@ def keep_search(
         ],
         indexes=kept_indexes,
         groupings=groupings,
+        filter=list(cover_filter(read_search_filter(search), sight).pairs),
+        pools=pools,
         examples=[
             KeptExample.model_construct(
                 id=one.id,
@@ -277,6 +293,21 @@ def keep_groupings(
         large = [own for own in of_file if len(own) > 1]
         if large:
             kept.append(keep(KeptGrouping, row, events=large))
+    return kept
+
+
+def keep_pools(
+    session: Session, search: Search, image_ids: Several[int], sight: Sight
+) -> list[KeptPool]:
+    """What filters kept, of the images that are in the file: no round shows another."""
+    known = np.array(sorted(image_ids), np.int64)
+    kept = []
+    for pool in session.scalars(select(Pool).filter_by(search_id=search.id).order_by(Pool.id)):
+        said = Filter(tuple((key, value) for key, value in pool.filter))
+        own = np.frombuffer(pool.image_ids, "<i8")
+        own_ids = own[np.isin(own, known)].tolist()
+        said_pairs = list(cover_filter(said, sight).pairs)
+        kept.append(keep(KeptPool, pool, filter=said_pairs, image_ids=own_ids))
     return kept
 
 
@@ -359,6 +390,7 @@ class _Importing:
         self.people: dict[str, int] = {}
         self.laid_out: dict[int, ImageIndex] = {}
         self.groupings: dict[int, int] = {}
+        self.pools: dict[int, int] = {}
         self.rounds = self._number(Round, [one.id for one in kept.rounds])
         self.detours = self._number(Detour, [one.id for one in kept.detours])
         self.actions = self._number(Action, [one.id for one in kept.actions])
@@ -390,6 +422,7 @@ class _Importing:
         try:
             self._lay_out_indexes(indexes, settings)
             self._add_groupings()
+            self._add_pools(search)
             self._check_vectors()
             self._add_rounds(search)
             self._add_steps(search)
@@ -397,6 +430,7 @@ class _Importing:
             self._add_card(search)
             self._add_seats(search)
             self._add_remarks(search)
+            self._set_filter(search)
             for name in {one.person for one in kept.actions}:
                 # As the pages do.
                 read_steps(session, search, session.get_one(Person, self._name(name)))
@@ -480,6 +514,41 @@ class _Importing:
                 self.session, self.collection, events, rule, self.person
             ).id
 
+    def _add_pools(self, search: Search) -> None:
+        """What filters kept; how they were written, where that says something here."""
+        for one in sorted(self.kept.pools, key=lambda pool: pool.id):
+            try:
+                said = self._read_filter(one.filter)
+            except BadInput:
+                said = Filter()
+            image_ids = sorted({self.images[image_id] for image_id in one.image_ids})
+            pool = Pool(
+                search_id=search.id,
+                filter=[list(pair) for pair in said.pairs],
+                image_ids=np.array(image_ids, "<i8").tobytes(),
+                made_at=one.made_at,
+            )
+            self.session.add(pool)
+            self.session.flush()
+            self.pools[one.id] = pool.id
+
+    def _set_filter(self, search: Search) -> None:
+        """The filter of the rounds to come: another collection may not know what it looks at."""
+        try:
+            if chosen := self._read_filter(self.kept.filter):
+                filter_search(self.session, search, chosen)
+        except BadInput as error:
+            raise BadInput(
+                "This search has a filter that can't be used in this collection. Bring the tables, "
+                "tags and deployments that it looks at, or take it off before you export the "
+                f"search. {error}"
+            ) from error
+
+    def _read_filter(self, pairs: list[tuple[str, str]]) -> Filter:
+        """A filter of the file as it goes for the importer, without answers of other searches."""
+        said = [pair for pair in pairs if pair[0] not in ("answer", GRID)]
+        return read_filter(self.session, self.collection.id, said, person=self.person)
+
     def _check_vectors(self) -> None:
         """Heads and vectors must be as long as those of the index they are used with."""
         laid_out = self.laid_out
@@ -520,6 +589,7 @@ class _Importing:
                     "index_id": index_ids[one.index_id],
                     # One that held no event among the images of the file is not in it.
                     "grouping_id": self.groupings.get(one.grouping_id or 0),
+                    "pool_id": find(self.pools, one.pool_id),
                     "answers_through_id": find(self.answers, one.answers_through_id) or 0,
                     "left_out_ids": one.left_out_ids
                     and [self.images[image_id] for image_id in one.left_out_ids],
@@ -550,6 +620,7 @@ class _Importing:
                     "answers_through_id": find(self.answers, one.answers_through_id) or 0,
                     "anchor_image_id": find(self.images, one.anchor_image_id),
                     "other_index_id": find(index_ids, one.other_index_id),
+                    "pool_id": find(self.pools, one.pool_id),
                     "planned_image_ids": None
                     if one.planned is None
                     else np.array([self.images[i] for i in one.planned], "<i8").tobytes(),
@@ -666,15 +737,19 @@ class _Importing:
         self.session.flush()
 
     def _add_remarks(self, search: Search) -> None:
-        """Notes and tags, without those that stand on the images here already."""
+        """Notes and tags, without those that stand on the images here already.
+
+        Nor those on images that are hidden here: nobody but trusted people reads these.
+        """
         named = {one.image_id for one in self.kept.notes} | {one.image_id for one in self.kept.tags}
         image_ids = {self.images[key] for key in named if key is not None}
         there = read_remarks_of_images(self.session, sorted(image_ids))
+        hidden = find_people_images(self.session, sorted(image_ids))
         notes = {(key, note.text, note.at) for key, one in there.items() for note in one.notes}
         tags = {(key, tag) for key, one in there.items() for tag in one.tags}
         for note in self.kept.notes:
             image_id = find(self.images, note.image_id)
-            if (image_id, note.text, note.at) not in notes:
+            if image_id not in hidden and (image_id, note.text, note.at) not in notes:
                 about = {"image_id": image_id, "search_id": None if image_id else search.id}
                 person_id = self._name(note.person)
                 self.session.add(
@@ -682,7 +757,7 @@ class _Importing:
                 )
         for tag in self.kept.tags:
             image_id = find(self.images, tag.image_id)
-            if (image_id, tag.tag) not in tags:
+            if image_id not in hidden and (image_id, tag.tag) not in tags:
                 about = {"image_id": image_id, "search_id": None if image_id else search.id}
                 person_id = self._name(tag.person)
                 self.session.add(

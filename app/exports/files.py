@@ -51,9 +51,11 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
             return  # its search is gone for good; or it was made, and its worker died since
         # Formats read for long before their first byte: each query is a moment to be stopped at.
         event.listen(session, "do_orm_execute", lambda _: progress.breathe())
+        search = get_search(session, export.person, export.search_id)
+        guarded_at = search.collection.guarded_at
         content = write_file(
             session,
-            get_search(session, export.person, export.search_id),
+            search,
             export.name,
             indexes=OpenIndexes(settings),
             settings=settings,
@@ -62,10 +64,21 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
             told=progress.told,
         )
         size_bytes = _write_whole(content, export_path(settings, export), progress)
+    gone: list[Path] = []
     with database.session() as session:
         export = session.get(ExportFile, export_id)
         if export is not None:
             export.size_bytes, export.ready_at = size_bytes, datetime.now(UTC)
+            export.guarded_at = guarded_at
+            # Made anew, it takes the place of the one of before: a disk holds each once.
+            same = {key: getattr(export, key) for key in ("person_id", "search_id", "name")}
+            made_before = (ExportFile.id < export.id) & ExportFile.ready_at.is_not(None)
+            query = select(ExportFile).filter_by(**same).where(made_before)
+            for earlier in session.scalars(query.with_for_update()):
+                gone.append(_folder(settings, earlier.id))
+                session.delete(earlier)
+    for folder in gone:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep_exports(database: Database, settings: Settings, *, now: datetime) -> int:
@@ -83,10 +96,12 @@ def sweep_exports(database: Database, settings: Settings, *, now: datetime) -> i
         for export in session.scalars(old.with_for_update(skip_locked=True)):
             session.delete(export)
     # Rows first: a folder without a row is swept at the next time, a row without its file misleads.
+    # Of these folders alone: one that is made from here on may be of a row nobody has seen yet.
+    folders = list((settings.home / "exports").glob("*"))
     with database.session() as session:
         known = {str(one) for one in session.scalars(select(ExportFile.id))}
     size_bytes = 0
-    for folder in (settings.home / "exports").glob("*"):
+    for folder in folders:
         if folder.name not in known:
             size_bytes += sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
             shutil.rmtree(folder, ignore_errors=True)

@@ -112,6 +112,15 @@ class KeptGrouping(Part):
         return self
 
 
+class KeptPool(Part):
+    """The images that a filter kept, which rounds chose from."""
+
+    id: Key
+    filter: list[tuple[str, str]]
+    image_ids: list[Key]
+    made_at: AwareDatetime
+
+
 class KeptVector(Part):
     """The vector of words or of a photo, by one embedder."""
 
@@ -164,6 +173,7 @@ class KeptRound(Part):
     learns_from_poor: bool
     learns_from_events: bool = False  # not in files of before there were events, nor the next
     grouping_id: Key | None = None
+    pool_id: Key | None = None
     head_weights: Vector | None
     head_bias: Number | None
     proposing_ms: Number
@@ -212,6 +222,7 @@ class KeptDetour(Part):
     round_number: Count
     anchor_image_id: Key | None
     other_index_id: Key | None
+    pool_id: Key | None = None
     planned: list[Key] | None
     seen_again: Count | None
     beside_count: Count | None
@@ -310,6 +321,8 @@ class KeptSearch(Part):
     images: list[KeptImage]
     indexes: list[KeptIndex]
     groupings: list[KeptGrouping] = []
+    filter: list[tuple[str, str]] = []
+    pools: list[KeptPool] = []
     examples: list[KeptExample]
     card: list[KeptCardImage]
     rounds: list[KeptRound]

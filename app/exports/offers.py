@@ -335,6 +335,7 @@ def _write_bundle(writing: Writing) -> Iterable[bytes]:
         writing.indexes,
         settings=writing.settings,
         now=writing.now,
+        sight=writing.sight,
     )
     return pack(parts, compress=True)
 

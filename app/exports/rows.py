@@ -201,7 +201,7 @@ def state_rows(
                 camera=image.camera,
                 answer=answer,
                 no_because=card.no_reason,
-                answered_with=naming.path(card.answered_with) if card.answered_with else None,
+                answered_with=card.answered_with and naming.path(card.answered_with),
                 answered_by=card.who,
                 answered_at=card.at.isoformat() if card.at else None,
                 round=card.round_number,

@@ -7,7 +7,13 @@ from sqlalchemy.orm import Session
 
 from app.access import get_collection
 from app.database import DbSession
-from app.detecting import COLUMN, USUAL_THRESHOLD, add_detections, forget_boxes, is_detections
+from app.detecting import (
+    COLUMN,
+    USUAL_THRESHOLD,
+    add_detections,
+    forget_detections,
+    is_detections,
+)
 from app.errors import BadInput, LabelsNotUsable
 from app.jobs import add_job
 from app.metadata import TableSummary, add_table, describe_metadata, forget_column, mark_column
@@ -88,7 +94,8 @@ def forget(
     get_collection(session, admin, collection_id)
     forget_column(session, collection_id, column, person=admin)
     if column == COLUMN:
-        forget_boxes(session, collection_id)
+        forget_detections(session, collection_id, person=admin)
+        add_job(session, "update", collection_id=collection_id, person=admin)
     return see_other(f"/collections/{collection_id}/metadata")
 
 

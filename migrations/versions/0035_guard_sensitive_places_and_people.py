@@ -16,7 +16,7 @@ PLACES = {
     *("coordinate", "coordinates", "coord", "coords", "easting", "eastings", "northing"),
     *("northings", "utm", "mgrs", "geohash", "wkt", "geometry", "geopoint", "gps"),
 }
-WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def upgrade() -> None:

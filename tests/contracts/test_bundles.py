@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import PIL.Image
@@ -19,6 +19,7 @@ from app.errors import BadInput, EmbedderMismatch
 from app.exports.bundles import MOST_BYTES, import_search, repeat_rounds
 from app.exports.details import read_details, save_details
 from app.exports.offers import write_file
+from app.filtering import Filter
 from app.importing import read_photo
 from app.indexes import list_indexes
 from app.indexing import OpenIndexes, get_current_index
@@ -34,6 +35,7 @@ from app.remarks import (
 from app.reporting import current_grid, list_history
 from app.searching import read_current_answers, read_reasons
 from app.seats import find_seat, list_seats, stay
+from app.sensitive import hide_people
 from app.tables import (
     ChosenGoal,
     Detour,
@@ -44,6 +46,7 @@ from app.tables import (
     Lease,
     Person,
     Photo,
+    Pool,
     Round,
     Search,
 )
@@ -323,13 +326,20 @@ def test_tags_and_notes_come_along_and_once(hunt, settings, tmp_path, other_data
     far = next(one for one in reversed(pictures) if not read_answer(hunt, one))
     write_note(hunt.session, me, far, "Nothing to do with this search")
     own = read_remarks(hunt.session, pictures[1])
+    for picture in (pictures[2], pictures[4]):  # hidden here; and there
+        add_tags(hunt.session, me, picture, "ranger")
+        write_note(hunt.session, me, picture, "The ranger, at the gate")
+    hide_people(hunt.session, hunt.search.collection_id, [pictures[2].id], person=me)
     data = write_bundle(hunt, settings)
+    with zipfile.ZipFile(io.BytesIO(data)) as bundle:
+        assert bundle.read("search.json").count(b"ranger") == 2  # of one image
     there = settings.model_copy(update={"home": tmp_path / "there"})
     indexes = OpenIndexes(there)
     with other_database.session() as session:
         person = make_person(session, name="Cleo")
         collection = make_other_collection(session, there, hunt, order=np.arange(200))
-        session.flush()
+        same = select(Image.id).filter_by(sha256=pictures[4].sha256)
+        hide_people(session, collection.id, session.scalars(same).all(), person=person)
         for _ in range(2):
             search = import_search(
                 session, person, collection, data, indexes=indexes, settings=there, now=NOW
@@ -342,6 +352,61 @@ def test_tags_and_notes_come_along_and_once(hunt, settings, tmp_path, other_data
         assert remarks.tags == ["wet"]
         (note,) = remarks.notes
         assert (note.text, note.who, note.at) == ("Three", "me (from a file)", own.notes[0].at)
+
+
+def test_search_with_a_filter_repeats_and_goes_on_with_it(
+    session, settings, tmp_path, other_database
+):
+    hunt = Hunt(session, settings)
+    for number, image in enumerate(hunt.images):
+        image.sha256 = f"{number:064x}"
+        image.captured_at = datetime(2026, 4, 1) + timedelta(days=number % 60)
+    hunt.submit()
+    for month in (4, 5):
+        chosen = Filter((("from", f"2026-0{month}-01"), ("to", f"2026-0{month}-28")))
+        searching.filter_search(session, hunt.search, chosen)
+        hunt.submit()
+    hunt.take("estimate", 18)
+    hunt.submit()
+    data = write_bundle(hunt, settings)
+    there = settings.model_copy(update={"home": tmp_path / "there"})
+    indexes = OpenIndexes(there)
+    with other_database.session() as other:
+        person = make_person(other, name="Cleo")
+        collection = make_other_collection(other, there, hunt, order=np.arange(199, -1, -1))
+
+        def bring():
+            with other.begin_nested():
+                return import_search(
+                    other, person, collection, data, indexes=indexes, settings=there, now=NOW
+                )
+
+        with pytest.raises(BadInput, match="has a filter that can't be used in this collection"):
+            bring()  # no image has a date here
+        days = {image.sha256: image.captured_at for image in hunt.images}
+        for image in other.scalars(select(Image).filter_by(collection_id=collection.id)):
+            image.captured_at = days[image.sha256]
+        search = bring()
+        repeated = repeat_rounds(other, search, indexes, at_most=99)
+        assert repeated.same == repeated.total > 4
+        assert search.filter == [["from", "2026-05-01"], ["to", "2026-05-28"]]
+        pools = other.scalars(select(Pool).order_by(Pool.id)).all()
+        assert [pool.filter[0][1] for pool in pools] == ["2026-04-01", "2026-05-01"]
+        searching.take_detour(
+            other,
+            search,
+            person=person,
+            kind=None,
+            size=0,
+            anchor_image_id=None,
+            embedder=None,
+            gesture_key=None,
+            indexes=indexes,
+        )
+        shown = [card.image_id for card in current_grid(other, search, person).cards]
+        assert {other.get_one(Image, one).captured_at.month for one in shown} == {5}
+        # The same images are kept, so it is the same pool.
+        assert other.scalar(select(func.count()).select_from(Pool)) == 2
 
 
 def read_answer(hunt, image):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import PIL.Image
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.events import Rule, group_images
@@ -18,6 +18,7 @@ from app.exports.offers import FORMATS
 from app.metadata import add_table
 from app.pages.dashboard import PARTS, TABLES
 from app.reading import thumbnail_path
+from app.replays import name_images
 from app.searching import correct_answers, open_search, submit_answers
 from app.security import issue_sign_in_link
 from app.sensitive import guard_places, hide_people
@@ -84,9 +85,13 @@ def world(web, settings):
                 make_image_file(thumbnail_path(settings.home, image.sha256, *size, side), number)
         make_index(session, state.settings, images)
         session.add_all(OracleLabel(image_id=image.id, label="heron") for image in images)
-        lines = "".join(f"A/{n}.jpg,47.86531,12.43174,291234.5,{n}\n" for n in range(40))
-        table = f"file,lat,decimalLongitude,easting,depth\n{lines}".encode()
+        said = "47.86531,12.43174,291234.5,47.86531"
+        visits = {30: "a pair", 31: "a pair"}
+        lines = "".join(f"A/{n}.jpg,{said},{n},{visits.get(n, '')}\n" for n in range(40))
+        table = f"file,lat,decimalLongitude,easting,GPSLatitude,depth,visit\n{lines}".encode()
         add_table(session, collection.id, name="sites.csv", data=table, person=people["ann"])
+        rule = Rule("column", column="visit")
+        group_images(session, collection.id, rule, person=people["ann"], indexes=state.indexes)
         search = open_search(
             session,
             person=people["ada"],
@@ -116,16 +121,12 @@ def world(web, settings):
             indexes=state.indexes,
             **given,
         )
-        (action_id,) = session.scalars(select(func.max(Action.id)))
-        session.add(
-            Answer(
-                search_id=search.id,
-                action_id=action_id,
-                image_id=images[31].id,
-                value="no",
-                with_image_id=images[30].id,
-            )
-        )
+        # The hidden image is the one that was looked at for its event.
+        action = session.scalars(select(Action).order_by(Action.id.desc())).first()
+        for place in (30, 31):
+            given_to = {"search_id": search.id, "action_id": action.id, "value": "no"}
+            along = {"with_image_id": images[30].id} if place == 31 else {}
+            session.add(Answer(image_id=images[place].id, **given_to, **along))
         guard_places(session, people["ann"], collection, grid="0.1", people=[people["tom"].id])
         hide_people(session, collection.id, [images[30].id], person=people["tom"])
         ids = {
@@ -262,7 +263,7 @@ def test_exports_say_how_places_were_rounded(world):
     assert cells["coordinateUncertainty"].startswith("67")
     rows = world.ada.get(f"{search}/answers.csv").text.splitlines()
     assert "coordinate_precision" in rows[0] and ",47.9,12.4,0.1," in rows[1]
-    assert ",47.9,12.4,withheld," in rows[1]  # what the table said
+    assert ",47.9,12.4,withheld,47.9," in rows[1]  # what the table said
 
 
 def test_picture_without_its_place_stays_upright_and_is_not_encoded_again(world):
@@ -283,6 +284,16 @@ def test_image_of_a_person_is_seen_by_trusted_people_alone_who_ask(world):
         assert world.ada.get(address).status_code == 404, address
     for address in [*pictures, pages[0]]:
         assert world.tom.get(address).status_code == 200, address
+    # Named in a form it is not known either, nor beside a replay's small pictures.
+    search = f"/searches/{world.ids['search_id']}"
+    for what, form in {
+        f"{own}/tags": {"picked": hidden, "tag": "x"},
+        f"{search}/card/images": {"put": f"{hidden}:yes"},
+        f"{own}/images/{hidden}/remarks": {"tag": "x"},
+    }.items():
+        assert world.ada.post(what, data=form).status_code == 404, what
+    with world.web.app.state.database.session() as session:
+        assert set(name_images(session, {hidden, world.ids["image_id"]})) == {world.ids["image_id"]}
     # In no list of anybody's, and in no export.
     for client in (world.ada, world.tom):
         for address in list_addresses(world.ids):

@@ -5,16 +5,19 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from procrastinate.schema import SchemaManager
-from sqlalchemy import create_engine, inspect, select, text
+from sqlalchemy import create_engine, event, inspect, select, text
+from sqlalchemy.orm import Session
 
 from app.access import get_collection, get_search
 from app.database import Database, alembic_config, migrate, open_database, psycopg_url
+from app.detecting import has_boxes
 from app.downloads import ask_for_file
 from app.errors import DatabaseNotUsable, NotFound
 from app.remarks import add_tags, write_note
 from app.reporting import current_grid
 from app.searching import undo
 from app.security import get_local_person, list_tokens
+from app.sensitive import count_people_images
 from app.settings import Settings
 from app.tables import FILE_NAME, Answer, Person, Search, Table
 from tests.features.test_detours import Hunt
@@ -29,6 +32,29 @@ def test_migrations_build_the_tables_of_the_code(migrated_engine):
     with migrated_engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"include_object": is_comparable})
         assert compare_metadata(context, Table.metadata) == []
+
+
+def test_few_images_are_found_through_the_indexes_of_the_few(migrated_engine):
+    """A collection's page asks; an index of all images is read as far as the collection goes."""
+    asked = []
+    with Session(migrated_engine) as session:
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+
+        def note(_connection, _cursor, statement, parameters, *_):
+            asked.append((statement, parameters))
+
+        event.listen(migrated_engine, "before_cursor_execute", note)
+        count_people_images(session, 1)
+        has_boxes(session, 1)
+        event.remove(migrated_engine, "before_cursor_execute", note)
+        cursor = session.connection().connection.cursor()
+        plans = [
+            " ".join(line for (line,) in cursor.execute(f"EXPLAIN {statement}", parameters))
+            for statement, parameters in asked
+        ]
+    people, boxes = plans
+    assert "ix_images_removed" in people
+    assert "ix_images_boxed" in boxes
 
 
 def test_files_are_found_by_name_through_an_index(migrated_engine):
@@ -164,14 +190,21 @@ def test_what_is_sensitive_goes_up_and_down_with_what_is_there(empty_database_ur
             text(
                 "INSERT INTO given_columns (collection_id, name, kind, position) VALUES "
                 "(1, 'decimalLatitude', 'number', 0), (1, 'LON', 'number', 1), "
-                "(1, 'along', 'text', 2), (1, 'latency', 'number', 3)"
+                "(1, 'along', 'text', 2), (1, 'latency', 'number', 3), "
+                "(1, 'GPSLatitude', 'number', 4)"
             )
         )
         command.upgrade(config, "head")
         held = text("SELECT name FROM given_columns WHERE holds_place ORDER BY position")
-        assert connection.scalars(held).all() == ["decimalLatitude", "LON"]
+        assert connection.scalars(held).all() == ["decimalLatitude", "LON", "GPSLatitude"]
         connection.execute(text("UPDATE images SET shows_people = true, removed_at = now()"))
         connection.execute(text("INSERT INTO boxes VALUES (1, 0, 'animal', 0.9, 0, 0, 0.5, 0.5)"))
+        connection.execute(text("UPDATE images SET boxed_at = now(), was_removed = true"))
+        command.downgrade(config, "0036")
+        command.upgrade(config, "head")
+        # Files that were made before this was known may hold what is hidden.
+        assert connection.scalar(text("SELECT count(guarded_at) FROM collections")) == 1
+        assert connection.scalar(text("SELECT was_removed FROM images")) is False
         command.downgrade(config, "0030")
         # An earlier version knows no trust: what was hidden stays removed.
         assert connection.scalar(text("SELECT count(removed_at) FROM images")) == 1

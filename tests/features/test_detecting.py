@@ -7,15 +7,24 @@ import PIL.Image
 import pytest
 from sqlalchemy import select
 
-from app.detecting import Detection, add_detections, forget_boxes, is_detections, list_boxes, widen
+from app.access import check_sees_people
+from app.detecting import (
+    Detection,
+    add_detections,
+    forget_detections,
+    is_detections,
+    list_boxes,
+    widen,
+)
 from app.engine.index import read_manifest
-from app.errors import EmbedderMismatch, LabelsNotUsable
+from app.errors import EmbedderMismatch, LabelsNotUsable, NotFound
 from app.filtering import Filter, list_image_ids
 from app.importing import import_images
 from app.indexes import list_box_embedders, name_with_boxes
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index
 from app.metadata import describe_metadata
-from app.sensitive import count_people_images, show_people
+from app.removing import count_removed, put_back_images, remove_images
+from app.sensitive import count_people_images, hide_people, show_people
 from app.tables import GivenColumn, Image, Person
 from tests.factories import make_collection, make_image_file, make_person, make_picture
 from tests.stand_ins import HashEmbedder, register
@@ -118,8 +127,56 @@ def test_detections_become_columns_boxes_and_hidden_people(pond):
         assert count_people_images(session, collection_id) == 0
         images = by_path(session)
         assert images["A/2.jpg"].given["MegaDetector"] == "animal"
-        forget_boxes(session, collection_id)
+        forget_detections(session, collection_id, person=make_person(session, name="y"))
         assert list_boxes(session, [image.id for image in images.values()]) == {}
+
+
+def test_what_was_removed_before_it_was_hidden_stays_removed(pond):
+    database, collection_id = pond
+    with database.session() as session:
+        me = make_person(session)
+        viewer = make_person(session, name="x", role="ecologist")
+        ids = {path: image.id for path, image in by_path(session).items()}
+        remove_images(session, collection_id, [ids["A/3.jpg"], ids["B/1.jpg"]], person=viewer)
+        removed_at = by_path(session)["A/3.jpg"].removed_at
+    bring(pond, FOUND | {"A/1.jpg": [detect("2", 0.9)]})
+    with database.session() as session:
+        assert count_people_images(session, collection_id) == 2
+        # Who removed it did not hide it.
+        with pytest.raises(NotFound):
+            check_sees_people(session, viewer, ids["A/3.jpg"])
+        # Nor does anybody hide what is removed: to show it again would bring it back.
+        some = [ids["B/1.jpg"], ids["A/2.jpg"]]
+        assert hide_people(session, collection_id, some, person=me) == 1
+        assert show_people(session, collection_id, list(ids.values()), person=me) == 3
+        images = by_path(session)
+        assert sorted(p for p in images if images[p].removed_at) == ["A/3.jpg", "B/1.jpg"]
+        assert images["A/3.jpg"].removed_at == removed_at
+        assert count_removed(session, collection_id) == 2
+        put_back_images(session, collection_id, list(ids.values()), person=me)
+        assert count_removed(session, collection_id) == 0
+
+
+def test_detector_that_ran_over_a_whole_disk_says_nothing_of_other_folders_images(pond):
+    """Every folder of the disk has a `1.jpg`, and two of them are in the collection."""
+    files = {f"disk/{folder}/1.jpg": [detect("2", 0.9)] for folder in "CDEFGHIJ"}
+    # One image alone has this name, and this is not it.
+    files |= {"disk/C/2.jpg": [detect("2", 0.9)], "disk/B/1.jpg": [detect("1", 0.9)]}
+    summary = bring(pond, files)
+    assert (summary.images, summary.unmatched) == (1, 9)
+    database, collection_id = pond
+    with database.session() as session:
+        said = {path: image.given for path, image in by_path(session).items() if image.given}
+        assert said == {"B/1.jpg": {"MegaDetector": "animal", "MegaDetector animal": 0.9}}
+        assert count_people_images(session, collection_id) == 0
+    # Two paths end like the image's, and one of the two is meant: nobody knows which.
+    summary = bring(pond, {"x/A/2.jpg": [detect("1", 0.9)], "y/A/2.jpg": [detect("2", 0.9)]})
+    assert (summary.images, summary.unmatched) == (0, 2)
+    # Over the images' own folder, or with less of a path than the collection has.
+    summary = bring(pond, {"A/2.jpg": [], "y/A/2.jpg": [detect("2", 0.9)], "3.jpg": []})
+    assert (summary.images, summary.unmatched) == (2, 1)
+    with database.session() as session:
+        assert by_path(session)["A/2.jpg"].given == {"MegaDetector": "nothing"}
 
 
 @pytest.mark.parametrize(

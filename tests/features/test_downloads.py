@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app.access import invite
 from app.chores import CHORES
@@ -21,7 +21,9 @@ from app.downloads import ask_for_file, get_file, get_made, list_made
 from app.errors import BadInput, DiskFull, NotFound
 from app.exports.files import make_file, sweep_exports
 from app.jobs import Worker, add_job, get_job, stop_job, try_again
-from app.tables import AuditEvent, ExportFile, Job, Person, Search
+from app.metadata import mark_column
+from app.sensitive import guard_places, hide_people
+from app.tables import AuditEvent, ExportFile, GivenColumn, Image, Job, Person, Search
 from app.work import list_work
 from tests.factories import make_person
 from tests.features.test_export_formats import Hunt
@@ -110,6 +112,75 @@ def test_only_who_asked_and_still_sees_the_search_gets_it(world):
         delete_search(session, session.get_one(Person, world.ada), search, now=now())
     with pytest.raises(NotFound):
         world.made(export_id)
+
+
+def test_file_is_not_given_once_less_may_be_shown(world):
+    def change(what):
+        with world.database.session() as session:
+            search = session.get_one(Search, world.search_id)
+            what(session, session.get_one(Person, boss.id), search.collection)
+
+    def hide(session, boss, collection):
+        query = select(Image.id).filter_by(collection_id=collection.id, removed_at=None)
+        image_id = session.scalars(query).first()
+        assert hide_people(session, collection.id, [image_id], person=boss) == 1
+
+    def round_places(session, boss, collection):
+        guard_places(session, boss, collection, grid="0.1", people=[])
+
+    def mark(session, boss, collection):
+        mark_column(session, collection.id, "camp", holds_place=True, person=boss)
+
+    def trust(*people):
+        return lambda session, boss, collection: guard_places(
+            session, boss, collection, grid="0.1", people=people
+        )
+
+    with world.database.session() as session:
+        ben = make_person(session, name="Ben", role="ecologist")
+        boss = make_person(session, name="Boss", role="admin")
+        search = session.get_one(Search, world.search_id)
+        invite(session, session.get_one(Person, world.ada), search, "Ben")
+        column = GivenColumn(collection_id=search.collection_id, name="camp", kind="text")
+        column.position, column.holds_place = 0, False
+        session.add(column)
+
+    def ask_and_make(tell=lambda *_: None):
+        export_id, job_id = world.ask("images.csv", ben.id)
+        make_file(world.database, world.settings, export_id, tell=tell)
+        with world.database.session() as session:
+            session.get_one(Job, job_id).state = "done"
+        return export_id
+
+    def make():
+        export_id = ask_and_make()
+        assert world.made(export_id, ben.id).state == "ready"
+        return export_id
+
+    for what in (hide, round_places, mark):
+        export_id = make()
+        change(what)
+        with pytest.raises(NotFound, match="has changed since"):
+            world.made(export_id, ben.id)
+        with world.database.session() as session:
+            search = session.get_one(Search, world.search_id)
+            assert list_made(session, ben, search, settings=world.settings, now=now()) == []
+    change(trust(ben.id))
+    assert world.made(export_id, ben.id).state == "ready"
+    export_id = make()
+    change(trust())
+    with pytest.raises(NotFound, match="has changed since"):
+        world.made(export_id, ben.id)
+    # A change that is made known only after the file was begun.
+    told = iter((hide,))
+
+    def change_meanwhile(*_):
+        for what in told:
+            change(what)
+
+    export_id = ask_and_make(change_meanwhile)
+    with pytest.raises(NotFound, match="has changed since"):
+        world.made(export_id, ben.id)
 
 
 def test_what_can_not_be_had_is_not_put_in_line(world):
@@ -249,6 +320,46 @@ def test_files_are_kept_some_days_and_what_nobody_knows_is_swept(world):
     assert list(world.folder.glob("*")) == []
     with world.database.session() as session:
         assert session.scalars(select(ExportFile)).all() == []
+
+
+def test_file_made_anew_takes_the_place_of_the_earlier_one(world):
+    def make(*args):
+        export_id, job_id = world.ask(*args)
+        make_file(world.database, world.settings, export_id, tell=lambda *_: None)
+        with world.database.session() as session:
+            session.get_one(Job, job_id).state = "done"
+        return export_id
+
+    with world.database.session() as session:
+        boss = make_person(session, name="Boss")
+        session.get_one(Search, world.search_id).open_to_view = True
+    other_format, other_person = make("answers.csv"), make("images.csv", boss.id)
+    first = make("images.csv")
+    waiting, _ = world.ask("images.csv")
+    assert world.made(first).state == "ready"  # until there is another
+    make_file(world.database, world.settings, waiting, tell=lambda *_: None)
+    with pytest.raises(NotFound):
+        world.made(first)
+    kept = {other_format, other_person, waiting}
+    assert {int(one.name) for one in world.folder.glob("*")} == kept
+    with world.database.session() as session:
+        assert set(session.scalars(select(ExportFile.id))) == kept
+
+
+def test_folder_of_an_export_asked_for_meanwhile_is_not_swept(world):
+    folder = world.folder / "987654"
+
+    def make_folder(_connection, _cursor, statement, *_):
+        if "FROM export_files" in statement and "WHERE" not in statement:
+            folder.mkdir(parents=True)  # known to nobody when the rows were read
+
+    engine = world.database.bind.engine
+    event.listen(engine, "after_cursor_execute", make_folder)
+    try:
+        sweep_exports(world.database, world.settings, now=now())
+    finally:
+        event.remove(engine, "after_cursor_execute", make_folder)
+    assert folder.exists()
 
 
 def test_file_follows_what_its_person_sees_when_it_is_made(world):

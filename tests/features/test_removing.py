@@ -20,9 +20,15 @@ from app.exports.rows import export_rows
 from app.importing import import_images
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index
 from app.jobs import add_job
-from app.reporting import current_grid, list_examples, list_results, upcoming_images
+from app.reporting import (
+    current_grid,
+    list_examples,
+    list_history,
+    list_results,
+    upcoming_images,
+)
 from app.security import get_local_person
-from app.sensitive import EXACT
+from app.sensitive import EXACT, hide_people
 from app.settings import Settings
 from app.tables import Answer, Image, ImageIndex, ImagePath, Person, Round, RoundImage, Search
 from tests.factories import make_collection, make_images, make_index, make_person
@@ -101,6 +107,35 @@ def assert_rounds_repeat(session: Session, search: Search, indexes: OpenIndexes)
         again = searching.repeat_round(session, made, indexes)
         held = indexes.get(session.get_one(ImageIndex, made.index_id)).image_ids
         assert held[again.rows].tolist() == list(stored)
+
+
+def test_many_removed_and_hidden_images_are_no_many_rows(
+    session: Session,
+    search: Search,
+    indexes: OpenIndexes,
+    images: list[Image],
+    index: ImageIndex,
+    person: Person,
+) -> None:
+    """A detector may hide a hundred thousand: each round, page of results and history asks."""
+    removing.remove_images(session, search.collection_id, [images[7].id], person=person)
+    gone = [image.id for image in images[20:60]]
+    hide_people(session, search.collection_id, [*gone, images[0].id], person=person)
+    rows = []
+
+    def count(_connection: Any, cursor: Any, *_: Any) -> None:
+        rows.append(cursor.rowcount)
+
+    assert session.bind is not None
+    event.listen(session.bind, "after_cursor_execute", count)
+    try:
+        held = searching.list_left_out(session, search.collection_id, indexes.get(index))
+        history = list_history(session, search, page=1)
+    finally:
+        event.remove(session.bind, "after_cursor_execute", count)
+    assert held == sorted([images[0].id, images[7].id, *gone])
+    assert [pair[0] for pair in history.events[-1].images] == [images[1].id]
+    assert max(rows) < len(gone)
 
 
 def test_a_search_goes_on_without_removed_images_and_repeats_its_rounds(

@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.tables import AuditEvent, Collection, GivenColumn, Image, ImagePath, Job, TrustedPerson
 from tests.factories import make_collection, make_images, make_index, make_person
@@ -71,6 +71,13 @@ def test_columns_that_hold_places_are_told_and_can_be_told_otherwise(pond):
     pond.post(f"{pond.own}/metadata/places", data={"column": "breite", "holds_place": "yes"})
     pond.post(f"{pond.own}/metadata/places", data={"column": "siteLat", "holds_place": "no"})
     assert places() == {"Longitude", "breite"}
+    # As cameras and programs write them, with words of capital letters.
+    names = ["GPSLatitude", "GPSLongitude", "GPSPosition", "UTMEasting", "XCoord", "DDLat"]
+    others = ["LATENCY", "ISOSpeed", "XCoordinator"]
+    line = ",".join([pond.paths[0], *("1" for _ in [*names, *others])])
+    table = f"file,{','.join([*names, *others])}\n{line}\n".encode()
+    pond.post(f"{pond.own}/metadata", files={"table": ("u.csv", table)})
+    assert places() == {"Longitude", "breite", *names}
     gone = pond.post(f"{pond.own}/metadata/places", data={"column": "depth"})
     assert gone.status_code == 404
 
@@ -105,5 +112,9 @@ def test_detections_are_brought_drawn_and_offered_to_an_index(pond):
     pond.post(f"{pond.own}/removed/back", data={"image_ids": hidden})
     assert read(pond, select(Image.id).where(Image.shows_people)) == hidden
     assert "No image of this collection is removed" in pond.get(f"{pond.own}/removed").text
+    with pond.app.state.database.session() as session:
+        session.execute(update(Job).values(state="done"))
     pond.post(f"{pond.own}/metadata/forget", data={"column": "MegaDetector"})
+    assert [job.kind for job in read(pond, select(Job))] == ["update"] * 2  # they follow again
+    assert read(pond, select(GivenColumn)) == []
     assert 'class="boxes"' not in pond.get(f"{pond.own}/images/{pond.image_ids[0]}").text
