@@ -30,6 +30,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy.orm import Session
 
 from app.access import get_search_called
@@ -43,6 +44,7 @@ from app.accounts import (
     reset_password,
 )
 from app.audit import note
+from app.backing_up import Manifest, back_up, restore_backup
 from app.chores import CHORES
 from app.collecting import list_collections
 from app.database import Database, open_database
@@ -59,6 +61,7 @@ from app.evaluation import (
     run_replays,
 )
 from app.events import describe_grouping, group_images, make_rule
+from app.examining import examine
 from app.exports.bundles import import_search, repeat_rounds
 from app.exports.files import sweep_exports
 from app.exports.heads import apply_head, read_head_file
@@ -856,6 +859,80 @@ def gc() -> None:
     )
 
 
+@app.command()
+def backup(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A new or empty folder, or that of an earlier backup."),
+    ],
+) -> None:
+    """Copy the database and the files that it needs to a folder, while people work.
+
+    In the folder of an earlier backup only what is new is copied. Originals that lie outside the
+    data folder are not in it.
+    """
+    with opened() as (settings, database), progress_of("Backing up") as advance:
+        made = back_up(database, settings, folder, now=datetime.now(UTC), progress=advance)
+    print_backup(made.manifest, folder)
+    console.print(
+        f"copied now: {made.copied_count:,} files, {made.copied_bytes / 1e6:,.1f} MB",
+        highlight=False,
+    )
+    if made.manifest.outside_count:
+        console.print(
+            f"{made.manifest.outside_count:,} originals lie outside the data folder and are not in "
+            "it: back their folders up yourself.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if made.missing:
+        some = ", ".join(made.missing[:3]) + (", …" if len(made.missing) > 3 else "")
+        print_error(
+            f"{len(made.missing):,} files were gone from the data folder, and are not in the "
+            f"backup: {some}. “rarefind doctor” says what to do."
+        )
+
+
+@app.command()
+def restore(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder that “rarefind backup” wrote.")
+    ],
+) -> None:
+    """Bring a backup back into an empty data folder and an empty database.
+
+    Checksums are compared before anything is touched. RAREFIND_HOME and DATABASE_URL say where to.
+    """
+    with explained():
+        settings = read_settings()
+        with progress_of("Restoring") as advance:
+            manifest = restore_backup(settings, folder, progress=advance)
+    print_backup(manifest, folder)
+    console.print(
+        f"Restored to {settings.home}. “rarefind doctor” says what else is needed, such as "
+        "weights and originals; “rarefind serve” opens it.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Check everything Rarefind needs and say what to do; ends with 1 if something is wrong."""
+    signs = {"well": ("✓", "green"), "remark": ("!", "yellow"), "wrong": ("✗", "red")}
+    wrong_count = 0
+    with explained():
+        for finding in examine(read_settings(), now=datetime.now(UTC)):
+            sign, style = signs[finding.state]
+            line = Text.assemble((sign, style), f" {finding.what}: {finding.sentence}")
+            console.print(line, soft_wrap=True, highlight=False)
+            wrong_count += finding.state == "wrong"
+    if wrong_count:
+        console.print(f"\nTo mend: {wrong_count}", style="red", highlight=False)
+        raise typer.Exit(1)
+
+
 @token_app.command("add")
 def token_add(
     name: Annotated[str, typer.Argument(help="To know it by later.")],
@@ -1090,6 +1167,24 @@ def print_summary(summary: ImportSummary) -> None:
             console.print(f"refused {example}", style="dim", highlight=False, markup=False)
     for remark in summary.notes:
         console.print(remark, highlight=False, markup=False)
+
+
+def print_backup(manifest: Manifest, folder: Path) -> None:
+    """What a backup holds."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, count in manifest.counts.items():
+        table.add_row(name, f"{count:,}")
+    table.add_row("files", f"{manifest.file_count:,}")
+    table.add_row("MB", f"{manifest.size_bytes / 1e6:,.1f}")
+    console.print(
+        f"{folder}: Rarefind as it was on {manifest.made_at.astimezone():%Y-%m-%d %H:%M}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(table)
 
 
 def print_embedders(choices: list[EmbedderChoice], folder: Path) -> None:

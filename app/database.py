@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -56,6 +57,8 @@ REPLAY_LOCK = 7_273_004
 JOB_LOCK = 7_273_005
 NAME_LOCK = 7_273_006
 ADDRESS_LOCK = 7_273_007
+BACKUP_LOCK = 7_273_008
+RESTORING = "restoring.txt"  # lies in a data folder until all of a backup is in it
 
 
 class Database:
@@ -81,8 +84,35 @@ class Database:
         self._stop()
 
 
+@dataclass(frozen=True)
+class Versions:
+    """Of what a database is."""
+
+    postgresql: str
+    revision: str | None  # the last migration that was run on it
+    newest: str  # the last migration this code knows
+    is_known: bool  # whether this code knows the database's
+
+
 def open_database(settings: Settings) -> Database:
     """Connect (starting the embedded server if need be) and bring the tables up to date."""
+    if (settings.home / RESTORING).exists():
+        raise DatabaseNotUsable(
+            f"A restore into {settings.home} did not come to its end, so it is not whole. Delete "
+            "what lies there (and the tables of DATABASE_URL, if you set it), then restore again."
+        )
+    database = connect_database(settings)
+    try:
+        with reaching(database):
+            migrate(database.bind.engine)
+    except DatabaseNotUsable:
+        database.close()
+        raise
+    return database
+
+
+def connect_database(settings: Settings) -> Database:
+    """Connect (starting the embedded server if need be) to whatever stands in the database."""
     # Photos are nobody else's business on a shared machine. Others may enter, not list: started by
     # root, the embedded server runs as a user of its own.
     settings.home.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -92,20 +122,20 @@ def open_database(settings: Settings) -> Database:
         url, stop = settings.database_url, _stop_nothing
     engine = create_engine(psycopg_url(url), pool_pre_ping=True, pool_size=10, max_overflow=30)
     event.listen(engine, "connect", notice_death_soon)
-    try:
-        migrate(engine)
-    except OperationalError as error:
-        engine.dispose()
-        stop()
-        raise DatabaseNotUsable(
-            f"PostgreSQL at {make_url(url).render_as_string()} does not answer: "
-            f"{str(error.orig).strip()}. Check DATABASE_URL, or unset it to use the embedded one."
-        ) from error
-    except DatabaseNotUsable:
-        engine.dispose()
-        stop()
-        raise
     return Database(engine, stop)
+
+
+@contextmanager
+def reaching(database: Database) -> Iterator[None]:
+    """A database that can't be reached is a sentence, without the password."""
+    try:
+        yield
+    except OperationalError as error:
+        url = database.bind.engine.url.set(drivername="postgresql")
+        raise DatabaseNotUsable(
+            f"PostgreSQL at {url.render_as_string()} does not answer: {str(error.orig).strip()}. "
+            "Check DATABASE_URL, or unset it to use the embedded one."
+        ) from error
 
 
 def notice_death_soon(connection: psycopg.Connection, _record: object) -> None:
@@ -189,6 +219,25 @@ def migrate(engine: Engine) -> None:
             return
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def read_versions(database: Database) -> Versions:
+    """Which PostgreSQL it is, and how far its tables are; nothing is changed."""
+    known = ScriptDirectory.from_config(alembic_config())
+    with database.bind.engine.connect() as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+        postgresql = str(connection.scalar(text("SHOW server_version")))
+    newest = known.get_current_head() or "base"
+    return Versions(postgresql, revision, newest, is_known_revision(revision))
+
+
+def is_known_revision(revision: str | None) -> bool:
+    """Whether this code has the migration, or a newer one made it."""
+    try:
+        ScriptDirectory.from_config(alembic_config()).get_revision(revision or "base")
+    except CommandError:
+        return False
+    return True
 
 
 def alembic_config() -> Config:

@@ -24,6 +24,8 @@ RarefindError
 │   └── NoWords                    422  the images were prepared by a model that knows no words
 ├── UploadBusy                     423  another connection still sends the same file
 ├── DiskFull                       507  no room for what is sent
+├── BackupNotMade                  500  a folder that can't be used or written to
+├── RestoreRefused                 409  no whole backup, or no empty place for it
 └── DatabaseNotUsable              503  not reachable, or newer than this code
 """
 
@@ -151,6 +153,19 @@ class DiskFull(RarefindError):
 
     status = 507
     title = "The disk is full"
+
+
+class BackupNotMade(RarefindError):
+    """The folder can't take a backup, or something can't be read; an earlier one is still whole."""
+
+    title = "No backup was made"
+
+
+class RestoreRefused(RarefindError):
+    """The backup is not whole, or there is no empty place for it; the sentence says what to do."""
+
+    status = 409
+    title = "The backup was not restored"
 
 
 class BadInput(RarefindError):

@@ -253,6 +253,11 @@ def lay_out_past(
     return past
 
 
+def check_index(row: ImageIndex, settings: Settings) -> None:
+    """Read all files of a ready index and compare their checksums, or raise IndexNotUsable."""
+    _open_ready(row, settings, verify=True)
+
+
 def discard_files(row: ImageIndex, settings: Settings) -> None:
     """Delete the files of an index whose row is being taken back."""
     shutil.rmtree(_folder(settings, row.id), ignore_errors=True)

@@ -567,3 +567,31 @@ def test_images_are_grouped_and_what_is_wrong_is_said(rarefind, photos):
     assert two.exit_code == 2 and "one way" in two.stderr
     wrong = rarefind("collection", "group", "Pond", "--column", "track")
     assert wrong.exit_code == 1 and "has a column “track”" in wrong.stderr
+
+
+# --- backup, restore, doctor --------------------------------------------------------------------
+
+
+def test_backup_restore_and_doctor_say_what_they_did_and_what_to_do(
+    rarefind, photos, tmp_path, monkeypatch, empty_database_url
+):
+    monkeypatch.setenv("RAREFIND_KEEP_FREE_GB", "0.001")
+    assert add(rarefind, "Pond", photos).exit_code == 0
+    made = rarefind("backup", tmp_path / "[backup]")
+    assert made.exit_code == 0, made.output
+    assert table_of(made)["images"] == "3"
+    assert "3 originals lie outside the data folder" in made.stdout
+    refused = rarefind("restore", tmp_path / "[backup]")
+    assert refused.exit_code == 1 and "is not empty" in refused.stderr
+    monkeypatch.setenv("RAREFIND_HOME", str(tmp_path / "new"))
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    restored = rarefind("restore", tmp_path / "[backup]")
+    assert restored.exit_code == 0, restored.output
+    assert table_of(rarefind("collection", "list"))
+    well = rarefind("doctor")
+    assert well.exit_code == 0, well.output
+    assert "✓ indexes: 1, all as their checksums say." in well.stdout
+    (photos / "newt" / "1.jpg").unlink()
+    ill = rarefind("doctor")
+    assert ill.exit_code == 1
+    assert "✗ originals: 1 of 3 of “Pond” are gone" in ill.stdout and "To mend: 1" in ill.stdout

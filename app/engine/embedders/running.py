@@ -147,6 +147,17 @@ def choose_devices(wanted: str) -> list[torch.device]:
     return [torch.device("cpu")]
 
 
+def try_devices(wanted: str) -> list[str]:
+    """The names of the devices that `wanted` means, each of them tried.
+
+    Raises RuntimeError for what is not there, AssertionError for what torch was built without.
+    """
+    devices = choose_devices(wanted)
+    for device in devices:
+        torch.zeros(1, device=device)
+    return [str(device) for device in devices]
+
+
 def count_cores() -> int:
     """The processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
