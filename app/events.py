@@ -546,7 +546,7 @@ def _group_near_duplicates(
         )
     ).one()
     image_ids, places, taken_ms = (_to_ids(part) for part in row)
-    is_held = np.isin(image_ids, index.image_ids)
+    is_held = index.holds(image_ids)
     image_ids, places, taken_ms = image_ids[is_held], places[is_held], taken_ms[is_held]
     if not len(image_ids):
         return _Grouped()

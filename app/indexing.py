@@ -216,7 +216,7 @@ def lay_out_past(
         index = indexes.get(row)
         if np.array_equal(index.image_ids, image_ids):
             return row
-        if holding is None and np.isin(image_ids, index.image_ids).all():
+        if holding is None and index.holds(image_ids).all():
             holding = row
     if holding is None:
         raise EmbedderMismatch(

@@ -412,7 +412,7 @@ def explain_image(
     nearest_positives: list[tuple[int, float]] = []
     nearest_negatives: list[tuple[int, float]] = []
     score, probability = (place.score, place.probability) if place else (None, None)
-    if np.isin(image_id, index.image_ids):
+    if index.holds([image_id])[0]:
         (row,) = index.rows_of([image_id])
         nearest_positives = _list_nearest(index, row, answers.positives)
         nearest_negatives = _list_nearest(index, row, answers.negatives)
@@ -515,7 +515,7 @@ def describe_images(
         image.id: image for image in session.scalars(select(Image).where(Image.id.in_(image_ids)))
     }
     held = np.array([i for i in image_ids if i in images], dtype=np.int64)
-    held = held[np.isin(held, index.image_ids)]
+    held = held[index.holds(held)]
     figures: dict[int, tuple[float, float]] = {}
     if head is not None and len(held):
         scores = index.vectors[index.rows_of(held)] @ head.weights + np.float32(head.bias)

@@ -288,7 +288,7 @@ def _choose(
     made, index = _open_index(session, search, indexes)
     head = read_head(made)
     held = np.array(negatives, np.int64)
-    held = held[np.isin(held, index.image_ids)]
+    held = held[index.holds(held)]
     if head is None or not len(held):
         return positives
     scores = index.vectors[index.rows_of(held)] @ head.weights
@@ -307,7 +307,7 @@ def _rank_advised(
         if value != "unsure"
     }
     image_ids = np.array(sorted(answers), np.int64)
-    image_ids = image_ids[np.isin(image_ids, index.image_ids)]
+    image_ids = image_ids[index.holds(image_ids)]
     values = np.array([VALUES[answers[one]] for one in image_ids.tolist()], np.int8)
     vectors = index.vectors[index.rows_of(image_ids)]
     rng = np.random.default_rng(search.seed)

@@ -224,7 +224,7 @@ def open_search(
     session.flush()
     image_ids, photo_ids = list(dict.fromkeys(image_ids)), list(dict.fromkeys(photo_ids))
     left_out = list_left_out(session, collection_id, vectors)
-    known = np.isin(image_ids, vectors.image_ids) & ~np.isin(image_ids, left_out)
+    known = vectors.holds(image_ids) & ~np.isin(image_ids, left_out)
     if not known.all():
         raise BadInput(
             "One of the example images is not among the prepared images of this collection. "
@@ -866,7 +866,7 @@ def read_engine_answers(
     current |= dict.fromkeys(left_out, "unsure")
     image_ids = np.fromiter(current, dtype=np.int64, count=len(current))
     values = np.array([VALUES[value] for value in current.values()], dtype=np.int8)
-    held = np.isin(image_ids, index.image_ids)
+    held = index.holds(image_ids)
     along = [image_id for image_id, (_, along) in standing.items() if along is not None]
     return Answers(
         rows=index.rows_of(image_ids[held]),
@@ -878,7 +878,7 @@ def read_engine_answers(
 def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> list[int]:
     """The removed images that an index still holds, as one made before they were removed does."""
     removed = read_image_ids(session, collection_id, Image.removed_at.is_not(None))
-    held: list[int] = removed[np.isin(removed, index.image_ids)].tolist()
+    held: list[int] = removed[index.holds(removed)].tolist()
     return held
 
 
@@ -1237,7 +1237,7 @@ def choose_planned(
     """
     image_ids = recall_plan(session, search, detour, indexes).image_ids
     shown = list_detour_images(session, detour.id, previous_id)
-    is_next = np.isin(image_ids, index.image_ids) & ~np.isin(image_ids, shown)
+    is_next = index.holds(image_ids) & ~np.isin(image_ids, shown)
     rows = index.rows_of(image_ids[is_next])
     rows = rows[~np.isin(rows, answers.rows)]
     return Choice.of(rows, DETOUR_REASONS[detour.kind]) if len(rows) else None
@@ -1253,7 +1253,7 @@ def _check_detour(
     if kind in ("estimate", "other-embedder") and current.head_bias is None:
         what = "A sample by score" if kind == "estimate" else "A look by another embedder"
         raise BadInput(f"{what} needs a head: answer a round with a yes in it first.")
-    no_anchor = anchor_image_id is None or not np.isin(anchor_image_id, index.image_ids)
+    no_anchor = anchor_image_id is None or not index.holds([anchor_image_id])[0]
     if kind == "gap" and no_anchor:
         raise NotFound("There is no such gap in this search.")
 
@@ -1301,7 +1301,7 @@ def read_opening(
     photos = [vector for photo_id, vector in vectors if photo_id is not None]
     of_photos = np.array(photos, dtype=np.float32).reshape(-1, index.dimension)
     # An index made anew may have had to leave an example out: its original may be gone.
-    of_images = index.vectors[index.rows_of(image_ids[np.isin(image_ids, index.image_ids)])]
+    of_images = index.vectors[index.rows_of(image_ids[index.holds(image_ids)])]
     examples = np.concatenate([of_images, of_photos])
     words = next((vector for photo_id, vector in vectors if photo_id is None), None)
     if len(examples) == 0 and words is None:
@@ -1342,7 +1342,7 @@ def list_pool(
         select(RoundImage.image_id).where(RoundImage.round_id.in_(select(chain.c.id))).distinct()
     ).all()
     image_ids = np.array(shown, dtype=np.int64)
-    rows = index.rows_of(image_ids[np.isin(image_ids, index.image_ids)])
+    rows = index.rows_of(image_ids[index.holds(image_ids)])
     left_open = np.setdiff1d(rows, answers.rows)
     may_be_shown = np.full(index.count, True)
     if pool_ids is not None:

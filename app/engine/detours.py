@@ -153,5 +153,5 @@ def _find_in(
 ) -> tuple[NDArray[np.bool_], Integers]:
     """Which rows of an index another one holds too, and the rows they are there."""
     image_ids = index.image_ids[rows]
-    held = np.isin(image_ids, other.image_ids)
+    held = other.holds(image_ids)
     return held, other.rows_of(image_ids[held])

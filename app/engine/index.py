@@ -160,6 +160,16 @@ class VectorIndex:
             ]
         return np.stack([best[0] for best in found]), np.stack([best[1] for best in found])
 
+    def holds(self, image_ids: Integers | list[int]) -> NDArray[np.bool_]:
+        """Which of `image_ids` (k,) are here, (k,) bool; in time of k, not of the index."""
+        wanted = np.asarray(image_ids, dtype=np.int64)
+        order = self._rows_by_image_id
+        places = np.searchsorted(self.image_ids, wanted, sorter=order)
+        held: NDArray[np.bool_] = (
+            self.image_ids[order[np.minimum(places, self.count - 1)]] == wanted
+        )
+        return held
+
     def rows_of(self, image_ids: Integers | list[int]) -> Integers:
         """Rows of images, in the order given: the one place that turns image ids into rows.
 

@@ -48,7 +48,7 @@ def make_exif() -> PIL.Image.Exif:
 
 
 @pytest.fixture
-def world(web, settings):
+def world(web, settings):  # noqa: PLR0915 - a small world
     """Ada searches in a guarded collection; Tom is trusted with it; Ann is an admin."""
     state = web.app.state
     with state.database.session() as session:
