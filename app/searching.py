@@ -54,6 +54,7 @@ from app.events import (
     list_asked,
     list_events_of,
     read_events,
+    read_pool,
     spread,
 )
 from app.filtering import Filter, cover_filter, list_image_ids
@@ -884,14 +885,6 @@ def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> l
     ).all()
     held = np.isin(np.array(removed, dtype=np.int64), index.image_ids)
     return [image_id for image_id, is_held in zip(removed, held, strict=True) if is_held]
-
-
-def read_pool(session: Session, made: Round | Detour) -> NDArray[np.int64] | None:
-    """The images that a round or a detour chose from; None where those were all."""
-    if made.pool_id is None:
-        return None
-    stored = session.get_one(Pool, made.pool_id).image_ids
-    return np.frombuffer(stored, dtype="<i8").astype(np.int64)
 
 
 def close_outside(
