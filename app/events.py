@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    SQLColumnExpression,
     String,
     case,
     cast,
@@ -640,7 +641,9 @@ def _place_of(session: Session, collection_id: int) -> ColumnElement[str]:
     )
 
 
-def _together(column: ColumnElement[int], order: ColumnElement[int]) -> ColumnElement[bytes]:
+def _together(
+    column: SQLColumnExpression[int], order: SQLColumnExpression[int]
+) -> ColumnElement[bytes]:
     """A whole column as one value: quick however many images there are."""
     return func.string_agg(
         func.int8send(cast(column, BigInteger)),

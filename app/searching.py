@@ -1460,12 +1460,13 @@ def _list_along(
 
     Without `image_ids` themselves, and those of images in `alone`.
     """
+    followed: list[int | None] = [one for one in image_ids if one not in alone]
     with_it = (
         select(Answer.image_id)
         .join(Image, Image.id == Answer.image_id)
         .where(
             Answer.search_id == search.id,
-            is_among(Answer.with_image_id, [one for one in image_ids if one not in alone]),
+            is_among(Answer.with_image_id, followed),
             Image.removed_at.is_(None),
         )
     )
