@@ -72,6 +72,10 @@ class Database:
             bind, expire_on_commit=False, join_transaction_mode="create_savepoint"
         )
 
+    def lend(self, **things: object) -> None:
+        """Give every session from now on, in its `info`, what is kept from one to the next."""
+        self._sessions.configure(info=things)
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """One transaction: committed at the end, rolled back when an error leaves the block."""

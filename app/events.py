@@ -7,18 +7,22 @@ when they were taken, else files that follow one another and look nearly the sam
 chose stays the rule for later imports.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Collection as Several
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    SQLColumnExpression,
     String,
     case,
     cast,
@@ -41,7 +45,7 @@ from app.errors import BadInput, IndexNotUsable, NoIndexYet
 from app.indexing import OpenIndexes, get_current_index
 from app.metadata import list_columns
 from app.settings import Settings
-from app.tables import Collection, Grouping, Image, Person, Pool, Round, RoundImage
+from app.tables import Collection, Detour, Grouping, Image, Person, Pool, Round, RoundImage
 
 USUAL_GAP_S = 60
 LONGEST_GAP_S = 86_400
@@ -50,7 +54,10 @@ LEAST_LIKENESS = 0.5
 MOST_IMAGES = 500  # of an event: one answer must not speak for a whole time-lapse
 EXAMPLES, EXAMPLE_IMAGES = 6, 8  # events that the page shows, and images of each
 
+MOST_OPEN = 8  # groupings and pools in memory
+
 Integers = NDArray[np.int64]
+Opened = TypeVar("Opened")
 # Image id -> its answer (None: none) and the image it was given with, None for itself.
 Given = dict[int, tuple[str | None, int | None]]
 
@@ -145,6 +152,32 @@ class GroupingView:
         return self.event_count > 0
 
 
+class OpenEvents:
+    """The events, and the images of pools, that were read last.
+
+    Neither ever changes, so each is read once for all requests: of a million images they take some
+    ten megabytes, and every answer that is saved asks for them.
+    """
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[tuple[str, int], Any] = OrderedDict()  # least recently used first
+        self._lock = Lock()  # held for a moment only
+
+    def get(self, kind: str, row_id: int, read: Callable[[], Opened]) -> Opened:
+        """What `read` gives for a row of a kind, read if it is not open."""
+        with self._lock:
+            if (kind, row_id) in self._open:
+                self._open.move_to_end((kind, row_id))
+                opened: Opened = self._open[kind, row_id]
+                return opened
+        opened = read()
+        with self._lock:
+            self._open[kind, row_id] = opened
+            while len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+        return opened
+
+
 # --- Reading --------------------------------------------------------------------------------------
 
 
@@ -152,17 +185,36 @@ def read_events(session: Session, grouping_id: int | None) -> Events | None:
     """The events of a grouping; None where there are none."""
     if grouping_id is None:
         return None
-    # A grouping never changes, and a request asks for it more than once.
-    read: dict[int, Events | None] = session.info.setdefault("events", {})
-    if grouping_id not in read:
+
+    def read() -> Events | None:
         grouping = session.get_one(Grouping, grouping_id)
-        read[grouping_id] = None
-        if grouping.event_count:
-            read[grouping_id] = Events(
-                np.frombuffer(grouping.image_ids, "<i8").astype(np.int64, copy=False),
-                np.frombuffer(grouping.first_places, "<i4").astype(np.int32, copy=False),
-            )
-    return read[grouping_id]
+        if not grouping.event_count:
+            return None
+        return Events(
+            np.frombuffer(grouping.image_ids, "<i8").astype(np.int64, copy=False),
+            np.frombuffer(grouping.first_places, "<i4").astype(np.int32, copy=False),
+        )
+
+    return _get_open(session).get("grouping", grouping_id, read)
+
+
+def read_pool(session: Session, made: Round | Detour) -> Integers | None:
+    """The images that a round or a detour chose from; None where those were all."""
+    pool_id = made.pool_id
+    if pool_id is None:
+        return None
+
+    def read() -> Integers:
+        stored = session.get_one(Pool, pool_id).image_ids
+        return np.frombuffer(stored, "<i8").astype(np.int64, copy=False)
+
+    return _get_open(session).get("pool", pool_id, read)
+
+
+def _get_open(session: Session) -> OpenEvents:
+    """What the database lends its sessions; else the session's own."""
+    opened: OpenEvents = session.info.setdefault("open_events", OpenEvents())
+    return opened
 
 
 def find_grouping_id(session: Session, collection_id: int) -> int | None:
@@ -190,8 +242,8 @@ def list_events_of(session: Session, made: Round, image_ids: Sequence[int]) -> d
         return {}
     members = events.members_of(image_ids)
     known = [image_id for own in members.values() for image_id in own]
-    if made.pool_id is not None:
-        pool = np.frombuffer(session.get_one(Pool, made.pool_id).image_ids, "<i8")
+    pool = read_pool(session, made)
+    if pool is not None:
         known = np.array(known, np.int64)[np.isin(known, pool)].tolist()
     ordered = session.scalars(
         select(Image.id)
@@ -589,7 +641,9 @@ def _place_of(session: Session, collection_id: int) -> ColumnElement[str]:
     )
 
 
-def _together(column: ColumnElement[int], order: ColumnElement[int]) -> ColumnElement[bytes]:
+def _together(
+    column: SQLColumnExpression[int], order: SQLColumnExpression[int]
+) -> ColumnElement[bytes]:
     """A whole column as one value: quick however many images there are."""
     return func.string_agg(
         func.int8send(cast(column, BigInteger)),

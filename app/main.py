@@ -20,6 +20,7 @@ from app.api import searches as api_searches
 from app.chores import CHORES
 from app.database import PROJECT, open_database
 from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError, RequestTooLarge
+from app.events import OpenEvents
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import Worker
 from app.overview import FolderSizes
@@ -75,6 +76,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.database = open_database(settings)
         app.state.indexes = OpenIndexes(settings)
+        app.state.events = OpenEvents()
+        app.state.database.lend(open_events=app.state.events)
         app.state.embedders = LoadedEmbedders(settings)
         app.state.folder_sizes = FolderSizes(settings.home)
         worker = Worker(app.state.database, settings, CHORES) if settings.run_jobs else None

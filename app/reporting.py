@@ -21,7 +21,14 @@ from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
-from app.events import count_events, find_grouping_id, list_asked, list_events_of, read_events
+from app.events import (
+    count_events,
+    find_grouping_id,
+    list_asked,
+    list_events_of,
+    read_events,
+    read_pool,
+)
 from app.indexing import OpenIndexes
 from app.remarks import Remarks, is_remarked, read_remarks_of_images, read_remarks_of_searches
 from app.searching import (
@@ -38,7 +45,6 @@ from app.searching import (
     read_engine_answers,
     read_head,
     read_opening,
-    read_pool,
     read_reasons,
     read_steps,
 )

@@ -54,6 +54,7 @@ from app.events import (
     list_asked,
     list_events_of,
     read_events,
+    read_pool,
     spread,
 )
 from app.filtering import Filter, cover_filter, list_image_ids, read_image_ids
@@ -882,14 +883,6 @@ def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> l
     return held
 
 
-def read_pool(session: Session, made: Round | Detour) -> NDArray[np.int64] | None:
-    """The images that a round or a detour chose from; None where those were all."""
-    if made.pool_id is None:
-        return None
-    stored = session.get_one(Pool, made.pool_id).image_ids
-    return np.frombuffer(stored, dtype="<i8").astype(np.int64)
-
-
 def close_outside(
     index: VectorIndex, answers: Answers, pool_ids: NDArray[np.int64] | None
 ) -> Answers:
@@ -1463,12 +1456,13 @@ def _list_along(
 
     Without `image_ids` themselves, and those of images in `alone`.
     """
+    followed: list[int | None] = [one for one in image_ids if one not in alone]
     with_it = (
         select(Answer.image_id)
         .join(Image, Image.id == Answer.image_id)
         .where(
             Answer.search_id == search.id,
-            is_among(Answer.with_image_id, [one for one in image_ids if one not in alone]),
+            is_among(Answer.with_image_id, followed),
             Image.removed_at.is_(None),
         )
     )

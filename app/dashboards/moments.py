@@ -26,14 +26,13 @@ from app.engine.remaining import (
 )
 from app.engine.strategies.round_state import smallest
 from app.errors import NotFound
-from app.events import Events, read_events
+from app.events import Events, read_events, read_pool
 from app.indexing import OpenIndexes
 from app.searching import (
     VALUES,
     close_outside,
     list_left_out,
     read_head,
-    read_pool,
 )
 from app.seats import list_standing, list_tips
 from app.sensitive import COARSEST, Sight

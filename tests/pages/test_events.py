@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.event import listen
 
 from app.searching import open_search, read_current_answers
 from app.security import get_local_person
@@ -78,6 +79,32 @@ def test_an_event_is_hidden_whole_and_taken_back_at_once(client, pond):
     client.post(f"{own}/people/back", data=hide | {"with_others": "true"})
     assert list_hidden() == []
     assert client.post(f"{own}/people", data=hide | {"round_id": 10**9}).status_code == 404
+
+
+def test_a_grouping_and_a_pool_are_read_once_for_all_requests(client, pond):
+    own = f"/collections/{pond[0]}"
+    client.post(f"{own}/events", data={"kind": "bursts", "gap_s": "60"})
+    search = f"/searches/{open_in(client, pond)}"
+    client.post(f"{search}/filter", data={"from": "2026-05-01"})
+    page = client.get(search).text
+    round_id = re.search(r'name="round_id" value="(\d+)"', page)[1]
+    client.post(f"{search}/submit", data={"round_id": round_id, "rest": "no"})
+    page = client.get(search).text
+    round_id = re.search(r'name="round_id" value="(\d+)"', page)[1]
+    (shown,) = re.findall(r'id="card-(\d+)"', page)[:1]
+    read = []
+
+    def note(_connection, _cursor, statement, *_):
+        read.extend(re.findall(r"groupings\.first_places|pools\.image_ids", statement))
+
+    engine = client.app.state.database.bind
+    listen(engine, "before_cursor_execute", note)
+    answer = {"round_id": int(round_id), "values": {shown: "yes"}}
+    saved = client.post(f"{search}/answers", json=answer)
+    assert len(saved.json()["answers"]) == 4
+    client.post(f"{search}/here")
+    client.get(search)
+    assert read == []
 
 
 def test_images_are_grouped_on_a_page_and_an_event_is_answered_on_another(client, pond):
