@@ -203,6 +203,9 @@ def test_rows_of_finds_every_image_whatever_the_order_of_ids(make_index, image_i
     index = make_index(np.ones((len(image_ids), 2)), image_ids)
     wanted = data.draw(st.lists(st.sampled_from(image_ids), max_size=8))
     assert index.image_ids[index.rows_of(wanted)].tolist() == wanted
+    asked = data.draw(st.lists(st.integers(-(2**40), 2**40), max_size=8))
+    known = index.holds([*asked, *wanted]).tolist()
+    assert known == [one in image_ids for one in asked] + [True] * len(wanted)
 
 
 @pytest.mark.parametrize("unknown", [-1, 55, 1000])
