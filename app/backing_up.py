@@ -37,6 +37,7 @@ from app.database import (
     migrate,
     reaching,
     read_versions,
+    refuse_half_restored,
 )
 from app.errors import BackupNotMade, DatabaseNotUsable, DiskFull, RestoreRefused
 from app.importing import photo_path
@@ -147,18 +148,34 @@ class BackedUp:
 # --- Backup -------------------------------------------------------------------------------------
 
 
-def back_up(
-    database: Database, settings: Settings, folder: Path, *, now: datetime, progress: Progress
-) -> BackedUp:
+def back_up(settings: Settings, folder: Path, *, now: datetime, progress: Progress) -> BackedUp:
     """Bring the backup in `folder` up to date, or make it; people may go on working meanwhile.
 
     The database is of one moment. Files are written before the rows that name them and never
     changed, so those that are copied later are still of that moment. What the folder's last whole
-    backup has is not copied again; that one stays whole until this one is.
+    backup has is not copied again; that one stays whole until this one is. Tables are left at the
+    version they have, so that a newer Rarefind can back them up before it changes them.
     """
     folder = folder.expanduser().absolute()
+    refuse_half_restored(settings)
+    if settings.database_url is None and not (settings.home / "postgres").is_dir():
+        raise BackupNotMade(
+            f"There is no database in {settings.home}. Name the data folder in RAREFIND_HOME, or "
+            "your own PostgreSQL in DATABASE_URL."
+        )
     _check_folder(folder, settings)
-    with _claim(database), _writing(folder), reaching(database):
+    with (
+        closing(connect_database(settings)) as database,
+        reaching(database),
+        _claim(database),
+        _writing(folder),
+    ):
+        versions = read_versions(database)
+        if versions.revision is None:
+            raise BackupNotMade(
+                "The database has no tables of Rarefind's, so there is nothing to back up. Is "
+                "DATABASE_URL the right one?"
+            )
         with database.session() as session:
             # All queries, and pg_dump, see the same moment. Copying, of hours, comes after it.
             repeatable = {"isolation_level": "REPEATABLE READ"}
@@ -175,7 +192,6 @@ def back_up(
                 for name, table in COUNTED.items()
             }
             outside_count = counts["images"] - _count_inside(session, settings)
-        versions = read_versions(database)
         files, missing = [], []
         for done, (path, is_needed) in enumerate(named):
             progress(done, len(named))
@@ -190,7 +206,7 @@ def back_up(
             made_at=now,
             rarefind=version("rarefind"),
             postgresql=versions.postgresql,
-            revision=versions.revision or "",
+            revision=versions.revision,
             began_at=began_at,
             homes=_name_home(settings),
             counts=counts,

@@ -871,8 +871,8 @@ def backup(
     In the folder of an earlier backup only what is new is copied. Originals that lie outside the
     data folder are not in it.
     """
-    with opened() as (settings, database), progress_of("Backing up") as advance:
-        made = back_up(database, settings, folder, now=datetime.now(UTC), progress=advance)
+    with explained(), progress_of("Backing up") as advance:
+        made = back_up(read_settings(), folder, now=datetime.now(UTC), progress=advance)
     print_backup(made.manifest, folder)
     console.print(
         f"copied now: {made.copied_count:,} files, {made.copied_bytes / 1e6:,.1f} MB",

@@ -100,11 +100,7 @@ class Versions:
 
 def open_database(settings: Settings) -> Database:
     """Connect (starting the embedded server if need be) and bring the tables up to date."""
-    if (settings.home / RESTORING).exists():
-        raise DatabaseNotUsable(
-            f"A restore into {settings.home} did not come to its end, so it is not whole. Delete "
-            "what lies there (and the tables of DATABASE_URL, if you set it), then restore again."
-        )
+    refuse_half_restored(settings)
     database = connect_database(settings)
     try:
         with reaching(database):
@@ -113,6 +109,15 @@ def open_database(settings: Settings) -> Database:
         database.close()
         raise
     return database
+
+
+def refuse_half_restored(settings: Settings) -> None:
+    """Refuse a data folder into which a restore was cut off."""
+    if (settings.home / RESTORING).exists():
+        raise DatabaseNotUsable(
+            f"A restore into {settings.home} did not come to its end, so it is not whole. Delete "
+            "what lies there (and the tables of DATABASE_URL, if you set it), then restore again."
+        )
 
 
 def connect_database(settings: Settings) -> Database:

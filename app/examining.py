@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.database import RESTORING, Database, connect_database, reaching, read_versions
 from app.deleting import KEPT_FOR
 from app.engine import EngineError
-from app.engine.embedders import gather_files
+from app.engine.embedders import BOXES, gather_files, looks_at_boxes
 from app.errors import DatabaseNotUsable, IndexNotUsable
 from app.importing import photo_path
 from app.indexing import check_index
@@ -134,7 +134,17 @@ def _examine_device(settings: Settings) -> Finding:
 
 def _examine_database(settings: Settings, now: datetime) -> Iterator[Finding]:
     try:
-        with closing(connect_database(settings)) as database, reaching(database):
+        database = connect_database(settings)
+    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+        yield Finding(
+            "wrong",
+            "database",
+            f"The embedded PostgreSQL does not start: {error}. Its own words are in "
+            f"{settings.home / 'postgres' / 'log'}.",
+        )
+        return
+    try:
+        with closing(database), reaching(database):
             versions = read_versions(database)
             server = f"PostgreSQL {versions.postgresql.partition(' ')[0]} answers"
             tables = f"its tables are at version {versions.revision}"
@@ -156,13 +166,6 @@ def _examine_database(settings: Settings, now: datetime) -> Iterator[Finding]:
                 yield from _examine_rows(database, settings, now)
     except DatabaseNotUsable as error:
         yield Finding("wrong", "database", str(error))
-    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
-        yield Finding(
-            "wrong",
-            "database",
-            f"The embedded PostgreSQL does not start: {error}. Its own words are in "
-            f"{settings.home / 'postgres' / 'log'}.",
-        )
 
 
 def _examine_rows(database: Database, settings: Settings, now: datetime) -> Iterator[Finding]:
@@ -241,13 +244,18 @@ def _examine_indexes(session: Session, settings: Settings, _now: datetime) -> It
             damaged_count += 1
             is_gone = not (settings.home / "indexes" / str(row.id)).exists()
             why = "its folder is gone" if is_gone else str(error.__cause__ or error)
+            advice = "Bring its folder back from a backup."
+            if row.state == "ready" and row.first_part_id is None:
+                model, boxes = row.embedder.removesuffix(BOXES), looks_at_boxes(row.embedder)
+                advice += (
+                    f" Without one, “rarefind index build '{name}' --embedder {model}"
+                    f"{' --boxes' if boxes else ''}” prepares the images anew; rounds made with "
+                    "this index can't be repeated then."
+                )
             yield Finding(
                 "wrong",
                 "index",
-                f"Number {row.id} of “{name}” by {row.embedder} can't be used: {why}. Bring the "
-                f"folder back from a backup, or run “rarefind index build "
-                f"'{name}' --embedder {row.embedder}”: rounds made with the old one can't be "
-                "repeated then.",
+                f"Number {row.id} of “{name}” by {row.embedder} can't be used: {why}. {advice}",
             )
     if not damaged_count:
         yield Finding("well", "indexes", f"{len(rows):,}, all as their checksums say.")

@@ -53,7 +53,7 @@ class Server:
         def progress(done: int, _total: int) -> None:
             during(done)
 
-        return back_up(self.database, self.settings, folder, now=NOW, progress=progress)
+        return back_up(self.settings, folder, now=NOW, progress=progress)
 
 
 @pytest.fixture
@@ -255,6 +255,8 @@ def test_half_restored_folder_is_not_opened(server, target):
     (target.home / RESTORING).touch()
     with pytest.raises(DatabaseNotUsable, match="restore again"):
         open_database(target)
+    with pytest.raises(DatabaseNotUsable, match="restore again"):
+        Server(server.database, target).back_up(target.home.parent / "backup")
 
 
 def test_backup_of_a_newer_version_is_refused(server, target, tmp_path):
@@ -263,6 +265,24 @@ def test_backup_of_a_newer_version_is_refused(server, target, tmp_path):
     server.back_up(tmp_path / "backup")
     with pytest.raises(RestoreRefused, match="newer version"):
         restore(tmp_path / "backup", target)
+
+
+def test_older_tables_are_backed_up_as_they_are(server, tmp_path):
+    with server.database.session() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0035'"))
+    assert server.back_up(tmp_path / "backup").manifest.revision == "0035"
+    with server.database.session() as session:
+        assert session.scalar(text("SELECT version_num FROM alembic_version")) == "0035"
+
+
+def test_nothing_is_no_backup(server, settings, target, tmp_path):
+    server.settings = target
+    with pytest.raises(BackupNotMade, match="no tables"):
+        server.back_up(tmp_path / "backup")
+    server.settings = settings.model_copy(update={"home": tmp_path / "nowhere"})
+    with pytest.raises(BackupNotMade, match="RAREFIND_HOME"):
+        server.back_up(tmp_path / "backup")
+    assert not (tmp_path / "nowhere").exists() and not (tmp_path / "backup").exists()
 
 
 def test_folder_that_is_no_place_for_a_backup_is_refused(server, tmp_path):

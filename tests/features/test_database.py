@@ -125,4 +125,4 @@ def test_session_rolls_back_on_an_error(own_database):
 
 def test_no_two_advisory_locks_share_a_number():
     locks = {name: value for name, value in vars(app_database).items() if name.endswith("_LOCK")}
-    assert len(set(locks.values())) == len(locks) == 7
+    assert len(set(locks.values())) == len(locks) == 8
