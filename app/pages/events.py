@@ -93,8 +93,9 @@ def render_events(
     collection = get_collection(session, person, collection_id)
     view = describe_grouping(session, collection_id)
     now = view.grouping
+    offered = "bursts" if view.timed_count else "near-duplicates" if view.may_compare else "none"
     usual = {
-        "kind": now.kind if now else "bursts",
+        "kind": now.kind if now else offered,
         "gap_s": now.gap_s if now and now.kind == "bursts" else USUAL_GAP_S,
         "column": now.column_name if now else "",
         "likeness": now.likeness if now and now.likeness else USUAL_LIKENESS,
