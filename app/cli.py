@@ -362,7 +362,7 @@ def collection_group(
         float | None,
         typer.Option(
             metavar="LIKENESS",
-            help="Files that follow one another and are so alike, such as 0.95; of images with a "
+            help="Files that follow one another and are so alike, such as 0.9; of images with a "
             "time only within a minute.",
         ),
     ] = None,

@@ -49,7 +49,7 @@ from app.tables import Collection, Detour, Grouping, Image, Person, Pool, Round,
 
 USUAL_GAP_S = 60
 LONGEST_GAP_S = 86_400
-USUAL_LIKENESS = 0.95
+USUAL_LIKENESS = 0.9
 LEAST_LIKENESS = 0.5
 MOST_IMAGES = 500  # of an event: one answer must not speak for a whole time-lapse
 EXAMPLES, EXAMPLE_IMAGES = 6, 8  # events that the page shows, and images of each

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.browser.server import Server
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PASSWORD = "four brown herons wade"
 EVIL = "<img src=x onerror=window.bad=1><script>window.bad=1</script>"  # 66 letters
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, Response, expect
 from tests.browser.conftest import open_page
 from tests.browser.server import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
 PASSWORD = "four brown herons wade"
 
 

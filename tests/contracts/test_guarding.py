@@ -215,6 +215,7 @@ def walk(client, ids):
     return told, answered
 
 
+@pytest.mark.slow
 def test_nobody_but_trusted_people_gets_an_exact_place_from_anywhere(world):
     told, answered = walk(world.ada, world.ids)
     assert told == set()

@@ -439,6 +439,7 @@ def test_nobody_gets_anywhere(world):
             assert "Secret" not in ask(world.web, route, world.ids).text
 
 
+@pytest.mark.slow
 def test_everybody_gets_where_they_may_and_nowhere_else(world):
     """And whoever may not see a thing gets the same answer as for one that is not there."""
     missing = dict.fromkeys(world.ids, NOWHERE)
