@@ -16,6 +16,26 @@ from app.security import get_local_person, issue_sign_in_link
 from app.settings import Settings
 from tests.stand_ins import use_hub
 
+# The one row that the migrations leave is that of their own table.
+EMPTYING = """
+DO $$
+DECLARE name text;
+BEGIN
+    SET LOCAL session_replication_role = replica;
+    FOR name IN
+        SELECT format('%I', tablename) FROM pg_tables
+        WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    LOOP
+        EXECUTE 'DELETE FROM ' || name;
+    END LOOP;
+    FOR name IN
+        SELECT format('%I', sequencename) FROM pg_sequences
+        WHERE schemaname = 'public' AND last_value IS NOT NULL
+    LOOP
+        EXECUTE 'ALTER SEQUENCE ' || name || ' RESTART';
+    END LOOP;
+END $$
+"""
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
@@ -137,10 +157,35 @@ def template_name(make_database_url: Callable[..., str]) -> str:
     return str(make_url(url).database)
 
 
+@pytest.fixture(scope="session")
+def spare_urls() -> list[str]:
+    """Databases that tests had for their own, emptied since."""
+    return []
+
+
 @pytest.fixture
-def own_database_url(make_database_url: Callable[..., str], template_name: str) -> str:
+def own_database_url(
+    make_database_url: Callable[..., str], template_name: str, spare_urls: list[str]
+) -> Iterator[str]:
     """A migrated database of the test's own, for real commits, threads or processes."""
-    return make_database_url(template_name)
+    url = spare_urls.pop() if spare_urls else make_database_url(template_name)
+    yield url
+    empty(url)
+    spare_urls.append(url)
+
+
+def empty(url: str) -> None:
+    """Take every row out and start numbers anew: a fifth of the time that a new database takes."""
+    engine = create_engine(psycopg_url(url))
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+        connection.execute(text(EMPTYING))
+    engine.dispose()
 
 
 @pytest.fixture
