@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -80,6 +80,7 @@ from app.indexing import (
     fetch_embedder,
 )
 from app.jobs import Worker
+from app.logs import start_logging
 from app.main import create_app
 from app.metadata import add_table
 from app.open_sets import bring_set, find_set
@@ -167,6 +168,7 @@ def worker() -> None:
     """
     with opened() as (settings, database):
         stopping = Event()
+        start_logging(settings)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopping.set())
         working = Worker(database, settings, CHORES)
@@ -174,7 +176,8 @@ def worker() -> None:
         console.print("Waiting for work. Stop with Ctrl-C.", highlight=False)
         stopping.wait()
         console.print("Stopping; what is under way is handed on.", highlight=False)
-        working.close()
+        end_within(settings.stop_s)
+        working.close(wait_s=settings.stop_s / 2)
 
 
 @app.command()
@@ -989,6 +992,7 @@ def read_where(session: Session, collection: Collection, where: list[str]) -> Fi
 
 def run_server(settings: Settings) -> None:
     """Serve until Ctrl-C; the sign-in link is printed once the server listens."""
+    start_logging(settings)
     listening = listen(settings)
     settings = settings.model_copy(update={"port": listening.getsockname()[1]})
     web = create_app(settings)
@@ -1014,12 +1018,38 @@ def run_server(settings: Settings) -> None:
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             console.print("\nStopping; every answer is kept.", highlight=False)
+            end_within(settings.stop_s)
             await super().shutdown(sockets)
 
-    server = Announcing(uvicorn.Config(web, log_level="warning", timeout_graceful_shutdown=2))
+    # Of its stopping a third is for requests under way, half for the worker, the rest for the end.
+    # Its own log of requests would hold their query strings, and with them links to sign in.
+    server = Announcing(
+        uvicorn.Config(
+            web,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.stop_s / 3),
+        )
+    )
     server.run(sockets=[listening])
     if not server.started:
         raise typer.Exit(1)
+
+
+def end_within(seconds: float) -> None:
+    """End this process by then even if something hangs, as a kill would: nothing is lost by it.
+
+    The interpreter waits for threads that wait for a database or a disk that is gone.
+    """
+
+    def end() -> None:
+        print_error("Something did not end in time, so it was cut off. Every answer is kept.")
+        os._exit(1)
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def play(oracle: Oracle, folder: Path, plan: ReplaySettings, out: Path, workers: int) -> None:
