@@ -41,13 +41,18 @@ test-slow: install ## run the tests that take longest: whole stories in the brow
 kills: install ## kill servers and workers 30 times in mid-work and check that nothing is lost
 	$(BIN)/pytest -m kills tests/kills
 
+.PHONY: containers
+containers: install ## carry out the Dockerfile in a plain Debian root (needs root and debootstrap)
+	$(BIN)/python tests/containers/prove.py $(or $(WORK),/var/tmp/rarefind-containers)
+
 .PHONY: lint
-lint: install ## check style, types, imports, templates
+lint: install ## check style, types, imports, templates, the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/djlint templates --check --lint --quiet
+	$(BIN)/hadolint Dockerfile
 
 .PHONY: fix
 fix: install ## mend what the checks can mend

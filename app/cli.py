@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -48,7 +48,6 @@ from app.backing_up import Manifest, back_up, restore_backup
 from app.chores import CHORES
 from app.collecting import list_collections
 from app.database import Database, open_database
-from app.deleting import empty_bin
 from app.demo.showing import prepare_demo, replay_demo
 from app.detecting import USUAL_THRESHOLD, add_detections, is_detections
 from app.embedders import EmbedderChoice, list_embedders
@@ -63,7 +62,6 @@ from app.evaluation import (
 from app.events import describe_grouping, group_images, make_rule
 from app.examining import examine
 from app.exports.bundles import import_search, repeat_rounds
-from app.exports.files import sweep_exports
 from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import write_file
 from app.filtering import Filter, read_filter, split_pairs
@@ -82,6 +80,7 @@ from app.indexing import (
     fetch_embedder,
 )
 from app.jobs import Worker
+from app.logs import start_logging
 from app.main import create_app
 from app.metadata import add_table
 from app.open_sets import bring_set, find_set
@@ -92,6 +91,7 @@ from app.replay_report import find_thumbnails, write_report
 from app.security import get_local_person, issue_sign_in_link, list_tokens
 from app.settings import Settings
 from app.sources import check_source
+from app.sweeping import Swept, sweep
 from app.tables import Collection, Person
 
 app = typer.Typer(
@@ -168,6 +168,7 @@ def worker() -> None:
     """
     with opened() as (settings, database):
         stopping = Event()
+        start_logging(settings)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopping.set())
         working = Worker(database, settings, CHORES)
@@ -175,7 +176,8 @@ def worker() -> None:
         console.print("Waiting for work. Stop with Ctrl-C.", highlight=False)
         stopping.wait()
         console.print("Stopping; what is under way is handed on.", highlight=False)
-        working.close()
+        end_within(settings.stop_s)
+        working.close(wait_s=settings.stop_s / 2)
 
 
 @app.command()
@@ -844,19 +846,17 @@ def user_reset(name: Annotated[str, typer.Argument(help="Their name.")]) -> None
 
 
 @app.command()
-def gc() -> None:
-    """Delete for good what has lain in the bin for 30 days, and old files of exports.
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; else it is only counted.")] = False,
+) -> None:
+    """Remove what has lain in the bin for 30 days, and files that nothing needs any more.
 
-    The server does so when it starts.
+    Without --yes it only says what it would remove. Files that rows name and that are gone are
+    listed. People and workers may go on meanwhile.
     """
     with opened() as (settings, database):
-        gone = empty_bin(database, settings, now=datetime.now(UTC))
-        export_bytes = sweep_exports(database, settings, now=datetime.now(UTC))
-    size = f"{(gone.size_bytes + export_bytes) / 1e6:,.1f} MB"
-    console.print(
-        f"Collections: {gone.collections}, searches: {gone.searches}, freed: {size}",
-        highlight=False,
-    )
+        swept = sweep(database, settings, now=datetime.now(UTC), remove=yes)
+    print_swept(swept, is_done=yes)
 
 
 @app.command()
@@ -992,6 +992,7 @@ def read_where(session: Session, collection: Collection, where: list[str]) -> Fi
 
 def run_server(settings: Settings) -> None:
     """Serve until Ctrl-C; the sign-in link is printed once the server listens."""
+    start_logging(settings)
     listening = listen(settings)
     settings = settings.model_copy(update={"port": listening.getsockname()[1]})
     web = create_app(settings)
@@ -1017,12 +1018,38 @@ def run_server(settings: Settings) -> None:
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             console.print("\nStopping; every answer is kept.", highlight=False)
+            end_within(settings.stop_s)
             await super().shutdown(sockets)
 
-    server = Announcing(uvicorn.Config(web, log_level="warning", timeout_graceful_shutdown=2))
+    # Of its stopping a third is for requests under way, half for the worker, the rest for the end.
+    # Its own log of requests would hold their query strings, and with them links to sign in.
+    server = Announcing(
+        uvicorn.Config(
+            web,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.stop_s / 3),
+        )
+    )
     server.run(sockets=[listening])
     if not server.started:
         raise typer.Exit(1)
+
+
+def end_within(seconds: float) -> None:
+    """End this process by then even if something hangs, as a kill would: nothing is lost by it.
+
+    The interpreter waits for threads that wait for a database or a disk that is gone.
+    """
+
+    def end() -> None:
+        print_error("Something did not end in time, so it was cut off. Every answer is kept.")
+        os._exit(1)
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def play(oracle: Oracle, folder: Path, plan: ReplaySettings, out: Path, workers: int) -> None:
@@ -1167,6 +1194,36 @@ def print_summary(summary: ImportSummary) -> None:
             console.print(f"refused {example}", style="dim", highlight=False, markup=False)
     for remark in summary.notes:
         console.print(remark, highlight=False, markup=False)
+
+
+def print_swept(swept: Swept, *, is_done: bool) -> None:
+    """What `gc` removed or would, and what is missing."""
+    if swept.is_empty:
+        console.print("Nothing is there for nothing.")
+    else:
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold")
+        table.add_column(justify="right")
+        table.add_column(justify="right")
+        if swept.collections or swept.searches:
+            both = f"{swept.collections:,} collections, {swept.searches:,} searches"
+            table.add_row("too long in the bin", both, f"{swept.bin_bytes / 1e6:,.1f} MB")
+        for left in swept.leftovers:
+            size = f"{left.size_bytes / 1e6:,.1f} MB"
+            table.add_row(left.kind, f"{left.count:,} files", size)
+        console.print(table)
+        what = "Removed" if is_done else "To remove"
+        console.print(f"{what}: {swept.size_bytes / 1e6:,.1f} MB", highlight=False)
+        if not is_done:
+            console.print("Nothing was removed yet: “rarefind gc --yes” does it.", highlight=False)
+    for lost in swept.missing:
+        some = ", ".join(str(path) for path in lost.some)
+        more = lost.count - len(lost.some)
+        some += f" and {more:,} more" if more else ""
+        print_error(
+            f"{lost.count:,} of {lost.total:,} {lost.kind} of “{lost.collection}” are missing: "
+            f"{some}. {lost.advice}"
+        )
 
 
 def print_backup(manifest: Manifest, folder: Path) -> None:

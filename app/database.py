@@ -39,7 +39,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
 from app.errors import DatabaseNotUsable
-from app.settings import Settings
+from app.settings import Settings, read_secret
 
 PROJECT = Path(__file__).parent.parent
 Value = TypeVar("Value")
@@ -47,6 +47,14 @@ KEEPALIVES = {
     "tcp_keepalives_idle": 10,
     "tcp_keepalives_interval": 5,
     "tcp_keepalives_count": 3,
+}
+# The same from this side: a database whose machine is gone is an error, not a wait without end.
+NOTICING = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
 }
 # Advisory locks: any numbers, each its own. By the first no two starts migrate at the same time;
 # the others are first halves, the second says of which collection, replay, job, name or address.
@@ -75,6 +83,10 @@ class Database:
     def lend(self, **things: object) -> None:
         """Give every session from now on, in its `info`, what is kept from one to the next."""
         self._sessions.configure(info=things)
+
+    def listen(self, what: str, hear: Callable[..., None]) -> None:
+        """Have `hear` called at an event of every session from now on, as SQLAlchemy names it."""
+        event.listen(self._sessions, what, hear)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -129,7 +141,17 @@ def connect_database(settings: Settings) -> Database:
         url, stop = start_embedded_server(settings.home)
     else:
         url, stop = settings.database_url, _stop_nothing
-    engine = create_engine(psycopg_url(url), pool_pre_ping=True, pool_size=10, max_overflow=30)
+        if settings.database_password_file is not None:
+            password = read_secret(settings.database_password_file)
+            url = make_url(url).set(password=password).render_as_string(hide_password=False)
+    engine = create_engine(
+        psycopg_url(url),
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=30,
+        connect_args=NOTICING,
+        hide_parameters=True,  # errors are logged, and would quote names and tokens
+    )
     event.listen(engine, "connect", notice_death_soon)
     return Database(engine, stop)
 
@@ -232,12 +254,15 @@ def migrate(engine: Engine) -> None:
 
 def read_versions(database: Database) -> Versions:
     """Which PostgreSQL it is, and how far its tables are; nothing is changed."""
-    known = ScriptDirectory.from_config(alembic_config())
     with database.bind.engine.connect() as connection:
         revision = MigrationContext.configure(connection).get_current_revision()
         postgresql = str(connection.scalar(text("SHOW server_version")))
-    newest = known.get_current_head() or "base"
-    return Versions(postgresql, revision, newest, is_known_revision(revision))
+    return Versions(postgresql, revision, find_head(), is_known_revision(revision))
+
+
+def find_head() -> str:
+    """The last migration this code knows."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head() or "base"
 
 
 def is_known_revision(revision: str | None) -> bool:

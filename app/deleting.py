@@ -238,6 +238,21 @@ def restore(session: Session, person: Person, kind: str, thing_id: int, *, now: 
     return collection.name
 
 
+def list_due(session: Session, *, now: datetime) -> tuple[list[Collection], int]:
+    """What has lain in the bin too long: collections, and how many searches of others."""
+    due = now - KEPT_FOR
+    old = select(Collection).where(Collection.deleted_at <= due).order_by(Collection.id)
+    collections = list(session.scalars(old))
+    searches = (
+        select(func.count())
+        .select_from(Search)
+        .where(
+            Search.deleted_at <= due, Search.collection_id.not_in([one.id for one in collections])
+        )
+    )
+    return collections, session.scalar(searches) or 0
+
+
 def empty_bin(database: Database, settings: Settings, *, now: datetime) -> Emptied:
     """Delete for good what was deleted more than a month ago, files first.
 

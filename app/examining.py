@@ -21,31 +21,28 @@ from app.deleting import KEPT_FOR
 from app.engine import EngineError
 from app.engine.embedders import BOXES, gather_files, looks_at_boxes
 from app.errors import DatabaseNotUsable, IndexNotUsable
+from app.exports.files import list_old_exports
 from app.importing import photo_path
 from app.indexing import check_index
 from app.jobs import UNFINISHED, has_worker
 from app.overview import LEAST_FREE_BYTES
 from app.settings import Settings
+from app.sweeping import list_leftovers, measure_files
 from app.tables import (
     Action,
     AuditEvent,
     Collection,
-    ExportFile,
     Image,
     ImageIndex,
     Job,
     Photo,
-    Replay,
-    Upload,
 )
 
 MOST_NAMED = 3  # of what is gone: enough to know which disk it was on
 CLOCKS_APART_S = 5.0  # more than a slow answer of the database
-SETTLED = timedelta(days=1)  # an import writes files before their rows; it never takes so long
 KEPT_INDEXES = ("ready", "past")
 
 State = Literal["well", "remark", "wrong"]
-Owner = type[Collection] | type[ExportFile] | type[ImageIndex] | type[Replay] | type[Upload]
 
 
 @dataclass(frozen=True)
@@ -348,75 +345,24 @@ def _examine_left_over(session: Session, settings: Settings, now: datetime) -> I
             f"{count:,} collections have lain in it for {KEPT_FOR.days} days. “rarefind gc” "
             "deletes them for good.",
         )
-    exports = _measure(_list_unknown(session, settings.home, {"exports": ExportFile}, now))
+    exports = measure_files(list_old_exports(session, settings, now=now))
     if exports[0]:
         yield Finding(
             "remark",
             "exports",
-            f"{_say_size(*exports)} of exports that nothing knows. “rarefind gc” removes them.",
+            f"{_say_size(*exports)} of exports, kept long enough. “rarefind gc” removes them.",
         )
-    owners: dict[str, Owner] = {
-        "indexes": ImageIndex,
-        "originals": Collection,
-        "replays": Replay,
-        "uploads": Upload,
-    }
-    others = [*_list_unknown(session, settings.home, owners, now)]
-    others += _list_unknown_pictures(session, settings.home, now)
-    size = _measure(others)
+    others = [path for _, path in list_leftovers(session, settings, now=now)]
+    size = measure_files(others)
     if size[0]:
         yield Finding(
             "remark",
             "left over",
             f"{_say_size(*size)} in the data folder that nothing needs: {_name_some(others)}. They "
-            "do no harm, and can be deleted by hand while Rarefind is stopped.",
+            "do no harm; “rarefind gc” shows and removes them.",
         )
     else:
         yield Finding("well", "left over", "No file in the data folder is there for nothing.")
-
-
-def _list_unknown(
-    session: Session,
-    home: Path,
-    owners: dict[str, Owner],
-    now: datetime,
-) -> Iterator[Path]:
-    """Folders named by the number of a row that is not there; also `7.building`, `ahead-7-…`."""
-    collections = {str(one) for one in session.scalars(select(Collection.id))}
-    for part, table in owners.items():
-        known = {str(one) for one in session.scalars(select(table.id))}
-        for path in sorted((home / part).glob("*")):
-            kind, _, rest = path.name.partition("-")
-            is_ahead = part == "indexes" and kind == "ahead"
-            number = rest.partition("-")[0] if is_ahead else path.name.removesuffix(".building")
-            is_known = number in (collections if is_ahead else known)
-            if not is_known and _is_settled(path, now):
-                yield path
-
-
-def _list_unknown_pictures(session: Session, home: Path, now: datetime) -> Iterator[Path]:
-    """Thumbnails and photos, which are named by content, of no image and no photo."""
-    photos = set(session.scalars(select(Photo.sha256)))
-    shown = photos.union(session.scalars(select(Image.sha256).execution_options(yield_per=10_000)))
-    for part, known in (("thumbnails", shown), ("photos", photos)):
-        for path in (home / part).glob("*/*"):
-            if path.name[:64] not in known and _is_settled(path, now):
-                yield path
-
-
-def _is_settled(path: Path, now: datetime) -> bool:
-    """Whether it has been there so long that its row would be there, too."""
-    try:
-        changed_s = path.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    return now.timestamp() - changed_s > SETTLED.total_seconds()
-
-
-def _measure(paths: Iterable[Path]) -> tuple[int, int]:
-    """Files, and the bytes they take."""
-    files = [one for path in paths for one in (path, *path.rglob("*")) if one.is_file()]
-    return len(files), sum(one.stat().st_size for one in files)
 
 
 def _say_size(count: int, size_bytes: int) -> str:

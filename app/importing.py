@@ -41,6 +41,7 @@ from app.reading import (
     Reading,
     Refusal,
     SourceFile,
+    is_kept,
     read_bytes,
     read_files,
     thumbnail_path,
@@ -289,7 +290,7 @@ def read_photo(data: bytes, *, settings: Settings) -> ReadImage:
     except Refusal as refusal:
         raise RefusedPhoto(f"{refusal.detail} Try another photo.") from refusal
     path = photo_path(photo.sha256, settings=settings)
-    if not path.exists():
+    if not is_kept(path):
         write_whole(path, data)
     return photo
 

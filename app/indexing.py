@@ -38,7 +38,7 @@ from app.engine.embedders import (
     looks_at_boxes,
 )
 from app.engine.embedders.weights import UnknownEmbedder, WeightsMissing
-from app.engine.index import VECTORS, VectorIndex, open_index, read_manifest
+from app.engine.index import MANIFEST, VECTORS, VectorIndex, open_index, read_manifest
 from app.errors import (
     BadInput,
     EmbedderMismatch,
@@ -258,6 +258,11 @@ def check_index(row: ImageIndex, settings: Settings) -> None:
     _open_ready(row, settings, verify=True)
 
 
+def is_on_disk(index_id: int, settings: Settings) -> bool:
+    """Whether an index is there as a whole; its files are not read."""
+    return (_folder(settings, index_id) / MANIFEST).is_file()
+
+
 def discard_files(row: ImageIndex, settings: Settings) -> None:
     """Delete the files of an index whose row is being taken back."""
     shutil.rmtree(_folder(settings, row.id), ignore_errors=True)
@@ -282,6 +287,11 @@ class OpenIndexes:
             while len(self._open) > 1 and self._size_gb() > self._settings.open_indexes_gb:
                 self._open.popitem(last=False)
             return self._open[row.id]
+
+    def measure(self) -> tuple[int, int]:
+        """How many are open, and the bytes of their vectors."""
+        with self._lock:
+            return len(self._open), round(self._size_gb() * 1e9)
 
     def _size_gb(self) -> float:
         return sum(index.vectors.nbytes for index in self._open.values()) / 1e9

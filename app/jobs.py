@@ -31,6 +31,7 @@ from app.errors import NotAllowed, NotFound, RarefindError
 from app.exports.files import sweep_exports
 from app.importing import mark_interrupted_imports
 from app.indexing import list_unfinished_builds
+from app.logs import JOB_ID, REQUEST_ID
 from app.replays import list_unfinished_replays, resume_replay, stop_replay
 from app.settings import Settings
 from app.tables import Job, Person, Replay
@@ -50,6 +51,8 @@ LIVING_WORKERS = (
 LOOK_S = 2.0  # between looks for jobs whose worker died; the queue itself is heard at once
 SILENT_S = 30.0  # a worker without a sign of life for so long has died: it gives one every 10 s
 BUSY_S = 5  # until a job is tried again that another worker still holds
+CLOSE_S = 15.0  # for a job to come to its next file or chunk
+CONNECTION_S = 5.0  # to wait for a connection of the queue: its end waits as long
 RESTART_S = 2.0  # until a worker begins again that has lost the database
 
 Tell = Callable[[str, int, int], None]  # step, done, in all
@@ -113,6 +116,7 @@ def add_job(
         person_id=None if person is None else person.id,
         arguments=arguments,
         state="waiting",
+        request_id=REQUEST_ID.get(),
     )
     session.add(job)
     session.flush()
@@ -234,6 +238,7 @@ def _wait_again(session: Session, job: Job) -> None:
     job.step = job.started_at = job.ended_at = None
     job.done_count = job.total_count = 0
     job.made_at = job.updated_at = now
+    job.request_id = REQUEST_ID.get()
     session.flush()
     _enqueue(session, job)
 
@@ -304,14 +309,22 @@ class Worker:
         self._adopt()
         self._thread.start()
 
-    def close(self) -> None:
-        """Hand the job under way back at its next file or chunk; everything before it is kept."""
+    def close(self, *, wait_s: float = CLOSE_S) -> None:
+        """Hand the job under way back at its next file or chunk; everything before it is kept.
+
+        Whatever hangs, a database that is gone included, is not waited for longer than `wait_s`:
+        then the job is taken up by another worker once this process has ended.
+        """
         self._stopping.set()
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has just ended by itself
                 self._loop.call_soon_threadsafe(self._cancel)
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self._thread.ident is None:
+            return
+        self._thread.join(wait_s)
+        if self._thread.is_alive():
+            under_way = ", ".join(map(str, sorted(self._under_way))) or "none"
+            logger.warning("The worker does not end by itself; jobs under way: %s", under_way)
 
     def _adopt(self) -> None:
         """Jobs for what an earlier version, or a command that was killed, left unfinished."""
@@ -351,7 +364,10 @@ class Worker:
     async def _listen(self) -> None:
         url = self._database.bind.engine.url.set(drivername="postgresql")
         connector = procrastinate.PsycopgConnector(
-            conninfo=url.render_as_string(hide_password=False), min_size=1, max_size=6
+            conninfo=url.render_as_string(hide_password=False),
+            min_size=1,
+            max_size=6,
+            timeout=CONNECTION_S,
         )
         app = _make_queue(connector, self._run)
         async with app.open_async():
@@ -450,6 +466,9 @@ class Worker:
             job = self._begin(job_id)
             if job is None:
                 return
+            JOB_ID.set(job_id)
+            REQUEST_ID.set(job.request_id)
+            logger.info("Job %s begins: %s", job_id, job.kind)
             try:
                 tell = self._make_tell(job_id, lock)
                 self._do[job.kind](self._database, self._settings, job, tell)
@@ -458,14 +477,17 @@ class Worker:
                 self._end(job_id, "waiting", None)
                 raise HandedBack from None
             except StoppedByPerson:
+                logger.info("Job %s was stopped", job_id)
                 self._end(job_id, "stopped", None)
             except (RarefindError, EngineError) as error:
-                logger.warning("Job %s failed: %s", job_id, error)
+                # Its sentence, for its page, may name files and people.
+                logger.warning("Job %s failed: %s", job_id, type(error).__name__)
                 self._end(job_id, "failed", str(error))
             except Exception as error:
                 logger.exception("Job %s failed", job_id)
                 self._end(job_id, "failed", _say_fault(error))
             else:
+                logger.info("Job %s is done", job_id)
                 self._end(job_id, "done", None)
 
     @contextmanager
@@ -538,7 +560,9 @@ def _say_fault(error: Exception) -> str:
             "The disk of Rarefind's data folder is full. What was done so far is kept: make room, "
             "then try again."
         )
-    return "Something went wrong; the log says more. What was done so far is kept."
+    request_id = REQUEST_ID.get()
+    under = f" under {request_id}" if request_id else ""
+    return f"Something went wrong; the log says more{under}. What was done so far is kept."
 
 
 def _lock_key(job_id: int) -> tuple[Cast[int], Cast[int]]:

@@ -54,6 +54,7 @@ from app.pages import (
 from app.pages.rendering import make_templates, render_error
 from app.security import refuse_cross_site
 from app.settings import Settings
+from app.watching import Metrics, Readiness, Watching
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.indexes = OpenIndexes(settings)
         app.state.events = OpenEvents()
         app.state.database.lend(open_events=app.state.events)
+        app.state.metrics.watch(app.state.database)
+        app.state.readiness = Readiness(settings, app.state.database)
         app.state.embedders = LoadedEmbedders(settings)
         app.state.folder_sizes = FolderSizes(settings.home)
         worker = Worker(app.state.database, settings, CHORES) if settings.run_jobs else None
@@ -89,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         gc.freeze()
         yield
         if worker is not None:
-            worker.close()
+            worker.close(wait_s=settings.stop_s / 2)
         app.state.database.close()
 
     app = FastAPI(
@@ -101,6 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
     )
     app.state.settings = settings
+    app.state.metrics = Metrics()
     app.state.templates = make_templates(PROJECT)
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
@@ -113,10 +117,12 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(room.router, include_in_schema=False, dependencies=seen)
     # Uploads check by themselves: no database connection is held while bytes arrive.
     app.include_router(uploads.router, include_in_schema=False)
-    for room in (health, api_searches):
-        app.include_router(room.router, dependencies=seen)
+    app.include_router(health.router)  # no database is asked for it
+    app.include_router(health.metrics_router, include_in_schema=False)
+    app.include_router(api_searches.router, dependencies=seen)
     app.middleware("http")(guard)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
+    app.add_middleware(Watching, metrics=app.state.metrics)
     add_error_pages(app)
     return app
 

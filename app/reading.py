@@ -248,7 +248,7 @@ def read_image(
                 thumbnail_path(home, image.sha256, width, height, side) for side in THUMBNAIL_SIDES
             ]
             # Named by content: thumbnails that are there were made of these very bytes.
-            if all(path.exists() for path in paths):
+            if all(is_kept(path) for path in paths):
                 paths = []
             if prepare is not None:
                 return _prepare_and_write(opened, stream, image, paths, prepare)
@@ -363,6 +363,18 @@ def thumbnail_path(home: Path, sha256: str, width: int, height: int, side: int) 
     if max(width, height) <= THUMBNAIL_SIDES[0]:
         side = THUMBNAIL_SIDES[0]
     return home / "thumbnails" / sha256[:2] / f"{sha256}-{side}.jpg"
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a file that is named by its content is there.
+
+    It is marked as just written: its row is on the way, and `rarefind gc` leaves it until then.
+    """
+    try:
+        os.utime(path)
+    except OSError:  # not there; or another person's, or on a disk that can only be read
+        return path.exists()
+    return True
 
 
 def write_whole(path: Path, data: bytes) -> None:

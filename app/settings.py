@@ -26,6 +26,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DATABASE_URL", "RAREFIND_DATABASE_URL"),
         description="PostgreSQL to use instead of the embedded server, which serves one machine.",
     )
+    database_password_file: Path | None = Field(
+        default=None,
+        description="File that holds the password for DATABASE_URL, which then names none: files "
+        "are what secrets of containers come as, and the environment is read by many.",
+    )
     host: str = Field(
         default="127.0.0.1",
         description="Address to listen on. Loopback: nothing is offered to the network unasked.",
@@ -112,8 +117,13 @@ class Settings(BaseSettings):
         description="Who may come in: people with accounts, or with local anybody on this machine "
         "without signing in, which is refused on any other host than loopback.",
     )
+    remote_user_secret_file: Path | None = Field(
+        default=None,
+        description="File that holds the secret below, in place of the secret itself.",
+    )
     remote_user_secret: SecretStr | None = Field(
         default=None,
+        validate_default=True,
         description="What a proxy that signs people in sends as X-Rarefind-Secret; without it the "
         "header with a person's name is ignored.",
     )
@@ -148,6 +158,22 @@ class Settings(BaseSettings):
         description="Vectors kept open at once, in gigabytes; the least recently used are closed.",
     )
 
+    log_format: Literal["lines", "json"] = Field(
+        default="lines",
+        description="How what happens is logged: lines for people, or JSON for programs.",
+    )
+    log_level: Literal["info", "warning", "error"] = Field(
+        default="warning",
+        description="From what on it is logged: a terminal needs what somebody has to look at; "
+        "info logs each request and job, too.",
+    )
+    stop_s: float = Field(
+        default=30.0,
+        ge=3,
+        description="How long a server or worker that is told to stop may take, in seconds: "
+        "requests and the chunk under way end by themselves until then.",
+    )
+
     @field_validator("auth")
     @classmethod
     def _local_only_on_loopback(cls, auth: str, info: ValidationInfo) -> str:
@@ -159,10 +185,39 @@ class Settings(BaseSettings):
             )
         return auth
 
+    @field_validator("remote_user_secret")
+    @classmethod
+    def _take_secret_of_file(
+        cls, given: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        """What the file holds, where one is named."""
+        file = info.data.get("remote_user_secret_file")
+        return given if file is None else SecretStr(read_secret(file))
+
+    @field_validator("database_password_file")
+    @classmethod
+    def _try_password_file(cls, file: Path | None) -> Path | None:
+        """Tell at once that it can't be read."""
+        if file is not None:
+            read_secret(file)
+        return file
+
     @property
     def weights_folder(self) -> Path:
         """Where weights are looked for first."""
         return self.weights or self.home / "weights"
+
+
+def read_secret(file: Path) -> str:
+    """What a file of a secret holds, without the line break that editors add."""
+    try:
+        secret = file.read_text().strip()
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise ValueError(f"{file} can't be read: {why}") from error
+    if not secret:
+        raise ValueError(f"{file} is empty. Put the password or secret into it")
+    return secret
 
 
 def is_loopback(host: str) -> bool:

@@ -1072,6 +1072,7 @@ class Job(Table):
     step_started_count: Mapped[int] = mapped_column(server_default="0")  # done when that began
     attempts: Mapped[int] = mapped_column(server_default="0")  # times it was begun
     queue_id: Mapped[int | None]  # its newest place in the queue
+    request_id: Mapped[str | None] = mapped_column(String(64))  # of who asked for it, in the log
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]

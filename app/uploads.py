@@ -383,21 +383,31 @@ def cancel_upload(session: Session, upload: Upload, *, settings: Settings) -> No
 
 def sweep_uploads(session: Session, settings: Settings) -> None:
     """Clear away uploads that nobody went on with for days, and folders that none has."""
+    for upload_id in list_forgotten(session, settings):
+        upload = session.get(Upload, upload_id)
+        if upload is not None and upload.state != "done":
+            session.delete(upload)
+        _after_commit(session, partial(remove_files, settings, upload_id))
+    session.flush()
+
+
+def list_forgotten(session: Session, settings: Settings) -> list[int]:
+    """Uploads that nobody went on with for days, and numbers of folders that none has."""
     # Listed first: a folder is made after its row, so one without a row below has none for good.
     folders = list((settings.home / "uploads").glob("[0-9]*"))
     oldest = datetime.now(UTC) - timedelta(days=settings.upload_days)
     goes_on = exists().where(
         Job.arguments["upload_id"].as_integer() == Upload.id, Job.state.in_(UNFINISHED)
     )
-    forgotten = select(Upload).where(Upload.state != "done", Upload.touched_at < oldest, ~goes_on)
-    for upload in session.scalars(forgotten.with_for_update(skip_locked=True)):
-        if _last_piece_s(settings, upload.id) < oldest.timestamp():  # a large file may take days
-            session.delete(upload)
-    session.flush()
-    kept = set(session.scalars(select(Upload.id).where(Upload.state != "done")))
-    gone = [int(folder.name) for folder in folders if int(folder.name) not in kept]
-    for upload_id in gone:
-        _after_commit(session, partial(remove_files, settings, upload_id))
+    old = select(Upload).where(Upload.state != "done", Upload.touched_at < oldest, ~goes_on)
+    forgotten = {
+        upload.id
+        for upload in session.scalars(old.with_for_update(skip_locked=True))
+        if _last_piece_s(settings, upload.id) < oldest.timestamp()  # a large file may take days
+    }
+    kept = set(session.scalars(select(Upload.id).where(Upload.state != "done"))) - forgotten
+    without = {int(folder.name) for folder in folders} - kept
+    return sorted(forgotten | without)
 
 
 def remove_files(settings: Settings, upload_id: int) -> None:

@@ -13,7 +13,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import event, exists, func, select
+from sqlalchemy import Select, event, exists, func, select
+from sqlalchemy.orm import Session
 
 from app.access import get_search
 from app.database import Database
@@ -84,28 +85,41 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
 def sweep_exports(database: Database, settings: Settings, *, now: datetime) -> int:
     """Remove files that were kept long enough, and what no row knows any more; the bytes freed."""
     with database.session() as session:
-        due = now - timedelta(days=settings.export_days)
-        under_way = exists().where(
-            Job.kind == "export",
-            Job.arguments["export_id"].as_integer() == ExportFile.id,
-            Job.state.in_(("waiting", "running")),
-        )
-        old = select(ExportFile).where(
-            func.coalesce(ExportFile.ready_at, ExportFile.asked_at) < due, ~under_way
-        )
-        for export in session.scalars(old.with_for_update(skip_locked=True)):
+        for export in session.scalars(_old(settings, now).with_for_update(skip_locked=True)):
             session.delete(export)
     # Rows first: a folder without a row is swept at the next time, a row without its file misleads.
-    # Of these folders alone: one that is made from here on may be of a row nobody has seen yet.
-    folders = list((settings.home / "exports").glob("*"))
     with database.session() as session:
-        known = {str(one) for one in session.scalars(select(ExportFile.id))}
+        folders = _list_unknown(session, settings)
     size_bytes = 0
     for folder in folders:
-        if folder.name not in known:
-            size_bytes += sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
-            shutil.rmtree(folder, ignore_errors=True)
+        size_bytes += sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
     return size_bytes
+
+
+def list_old_exports(session: Session, settings: Settings, *, now: datetime) -> list[Path]:
+    """The folders that `sweep_exports` removes."""
+    old = [_folder(settings, export.id) for export in session.scalars(_old(settings, now))]
+    return [*_list_unknown(session, settings), *old]
+
+
+def _list_unknown(session: Session, settings: Settings) -> list[Path]:
+    # Of these folders alone: one that is made from here on may be of a row nobody has seen yet.
+    folders = list((settings.home / "exports").glob("*"))
+    known = {str(one) for one in session.scalars(select(ExportFile.id))}
+    return [folder for folder in folders if folder.name not in known]
+
+
+def _old(settings: Settings, now: datetime) -> Select[ExportFile]:
+    due = now - timedelta(days=settings.export_days)
+    under_way = exists().where(
+        Job.kind == "export",
+        Job.arguments["export_id"].as_integer() == ExportFile.id,
+        Job.state.in_(("waiting", "running")),
+    )
+    return select(ExportFile).where(
+        func.coalesce(ExportFile.ready_at, ExportFile.asked_at) < due, ~under_way
+    )
 
 
 class _Progress:

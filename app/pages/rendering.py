@@ -15,6 +15,7 @@ from markupsafe import Markup
 from starlette.templating import Jinja2Templates
 
 from app.errors import BadInput, NotSignedIn, RarefindError
+from app.logs import REQUEST_ID
 from app.pages.addresses import here
 
 THIN_SPACE = "\u202f"  # narrow and unbreakable, between thousands
@@ -82,6 +83,8 @@ def render_error(request: Request, error: RarefindError) -> HTMLResponse:
         sentence=str(error),
         signed_out=isinstance(error, NotSignedIn),
         bad_input=isinstance(error, BadInput),
+        # Of what people can act on themselves nobody needs to be told.
+        request_id=REQUEST_ID.get() if error.status >= 500 else None,
         back=_find_page_before(request),
         then=here(request) if request.method == "GET" else "/",
     )

@@ -67,6 +67,8 @@ TABLE = {
     "GET /api/v1/openapi.json": OPEN,
     "HEAD /api/v1/openapi.json": OPEN,
     "GET /api/v1/health": OPEN,
+    "GET /api/v1/ready": OPEN,
+    "GET /metrics": ADMINS,
     "GET /sign-in": OPEN,
     "POST /sign-in": OPEN,
     "GET /password": OPEN,

@@ -491,7 +491,16 @@ def test_people_are_added_listed_changed_and_reset(rarefind, own_database):
     assert last.exit_code == 1 and "only admin" in last.stderr
     assert rarefind("token", "add", "x", "--user", "ada lovelace", "--scope", "read").exit_code == 0
     assert "x  read" in rarefind("token", "list", "--user", "ada lovelace").stdout
-    assert rarefind("gc").stdout.startswith("Collections: 0, searches: 0")
+
+
+def test_gc_says_what_it_would_remove_and_removes_it_when_told(rarefind, tmp_path):
+    assert "Nothing is there for nothing" in rarefind("gc").stdout
+    left = tmp_path / "home" / "exports" / "7" / "images.csv"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(2_000_000))
+    told = rarefind("gc").stdout
+    assert "1 files  2.0 MB" in told and "rarefind gc --yes" in told and left.exists()
+    assert "Removed: 2.0 MB" in rarefind("gc", "--yes").stdout and not left.exists()
 
 
 def get_name(database):

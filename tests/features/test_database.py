@@ -11,10 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import text
 
 from app import database as app_database
-from app.database import open_database
+from app.database import connect_database, open_database, reaching
 from app.errors import DatabaseNotUsable
 from app.settings import Settings
 
@@ -22,7 +23,7 @@ from app.settings import Settings
 USER = """
 import sys
 from pathlib import Path
-from app.database import open_database
+from app.database import connect_database, open_database, reaching
 from app.security import get_local_person
 from app.settings import Settings
 database = open_database(Settings(home=Path(sys.argv[1]), database_url=None))
@@ -126,3 +127,27 @@ def test_session_rolls_back_on_an_error(own_database):
 def test_no_two_advisory_locks_share_a_number():
     locks = {name: value for name, value in vars(app_database).items() if name.endswith("_LOCK")}
     assert len(set(locks.values())) == len(locks) == 8
+
+
+def test_password_comes_from_a_file_and_is_shown_nowhere(tmp_path):
+    file = tmp_path / "password.txt"
+    file.write_text("ge/he:im@x\n")
+    url = "postgresql://rarefind@127.0.0.1:9/rarefind"
+    settings = Settings(home=tmp_path, database_url=url, database_password_file=file)
+    database = connect_database(settings)
+    assert database.bind.engine.url.password == "ge/he:im@x"
+    with (
+        pytest.raises(DatabaseNotUsable, match=r"rarefind:\*\*\*@127\.0\.0\.1"),
+        reaching(database),
+    ):
+        database.bind.engine.connect()
+    database.close()
+    assert "ge/he" not in repr(settings)
+    file.write_text(" \n")
+    with pytest.raises(ValidationError, match="is empty"):
+        Settings(database_password_file=file)
+    with pytest.raises(ValidationError, match="No such file"):
+        Settings(remote_user_secret_file=tmp_path / "none")
+    file.write_text("shared\n")
+    given = Settings(remote_user_secret_file=file).remote_user_secret
+    assert given is not None and given.get_secret_value() == "shared"

@@ -1,0 +1,350 @@
+"""The server watched from outside: a number for each request, what is measured, what is ready.
+
+Measures hold numbers of things and times, never a name or an address. What happens in this process
+is counted as it happens; what stands in the database, other workers' jobs included, is counted when
+somebody asks.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from tempfile import TemporaryFile
+from threading import Lock, Thread
+from typing import Any
+
+import psycopg
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from sqlalchemy import func, select
+from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.pool import QueuePool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.database import Database, find_head
+from app.indexing import OpenIndexes, is_on_disk
+from app.logs import REQUEST_ID, take_request_id
+from app.settings import Settings
+from app.tables import JOB_STATES, Answer, Collection, Image, Job, Round
+
+REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+ROUND_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+CHECK_S = 3.0  # until what has not answered counts as not there
+CONNECT_S = 2
+NO_ROUTE = "none"  # whatever is typed as an address must not become a label
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+logger = logging.getLogger("rarefind.requests")
+
+
+# --- Measures -----------------------------------------------------------------------------------
+
+
+class Metrics:
+    """What is measured in this server, as Prometheus reads it."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Histogram(
+            "rarefind_request_seconds",
+            "Requests, from their first byte to the last of the answer.",
+            ("method", "route", "status"),
+            buckets=REQUEST_S,
+            registry=self.registry,
+        )
+        self.proposed = Histogram(
+            "rarefind_round_proposing_seconds",
+            "Rounds proposed: training the head and choosing the next images.",
+            buckets=ROUND_S,
+            registry=self.registry,
+        )
+        self.submitted = Histogram(
+            "rarefind_round_submitting_seconds",
+            "Rounds submitted: from the turn of a search to the last write of the next round.",
+            buckets=ROUND_S,
+            registry=self.registry,
+        )
+        self.answers = Counter(
+            "rarefind_answers",
+            "Answers stored, corrections and undone ones included.",
+            ("value",),
+            registry=self.registry,
+        )
+
+    def watch(self, database: Database) -> None:
+        """Count the rounds and answers that are committed."""
+        pending = "watched"  # in the session: what it has not committed yet
+
+        def note_answers(state: ORMExecuteState) -> None:
+            mapper = state.bind_mapper
+            if state.is_insert and mapper is not None and mapper.class_ is Answer:
+                given: Any = state.parameters
+                rows = given if isinstance(given, list) else [given or {}]
+                counting = state.session.info.setdefault(pending, [])
+                counting += [self.answers.labels(row.get("value", "")).inc for row in rows]
+
+        def note_rounds(session: Session, _context: object) -> None:
+            counting = session.info.setdefault(pending, [])
+            for one in session.new:
+                if isinstance(one, Round) and one.proposing_ms is not None:
+                    counting.append(_observing(self.proposed, one.proposing_ms))
+            for one in session.dirty:
+                if isinstance(one, Round) and one.submitting_ms is not None:
+                    counting.append(_observing(self.submitted, one.submitting_ms))
+
+        def count(session: Session) -> None:
+            if not session.in_nested_transaction():
+                for do in session.info.pop(pending, []):
+                    do()
+
+        def forget(session: Session) -> None:
+            if not session.in_nested_transaction():
+                session.info.pop(pending, None)
+
+        database.listen("do_orm_execute", note_answers)
+        database.listen("after_flush", note_rounds)
+        database.listen("after_commit", count)
+        database.listen("after_rollback", forget)
+
+    def write(self, session: Session, database: Database, indexes: OpenIndexes) -> bytes:
+        """All that is measured, in Prometheus' text form."""
+        standing = CollectorRegistry()
+        standing.register(_Standing(session, database, indexes))
+        return generate_latest(self.registry) + generate_latest(standing)
+
+
+class _Standing:
+    """How things stand at this moment."""
+
+    def __init__(self, session: Session, database: Database, indexes: OpenIndexes) -> None:
+        self._gauges = [
+            *_count_jobs(session),
+            GaugeMetricFamily(
+                "rarefind_images",
+                "Images of all collections that are not removed.",
+                value=_count_images(session),
+            ),
+            *_count_indexes(indexes),
+            *_count_connections(database),
+        ]
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """As prometheus_client asks for it."""
+        return self._gauges
+
+
+def _observing(histogram: Histogram, ms: float) -> Callable[[], None]:
+    return lambda: histogram.observe(ms / 1_000)
+
+
+def _count_jobs(session: Session) -> list[GaugeMetricFamily]:
+    jobs = GaugeMetricFamily("rarefind_jobs", "Long work by its state.", labels=("state",))
+    counted = dict(session.execute(select(Job.state, func.count()).group_by(Job.state)).all())
+    for state in JOB_STATES:
+        jobs.add_metric((state,), counted.get(state, 0))
+    oldest = session.scalar(select(func.min(Job.made_at)).filter_by(state="waiting"))
+    age_s = (datetime.now(UTC) - oldest).total_seconds() if oldest else 0
+    waiting = GaugeMetricFamily(
+        "rarefind_oldest_waiting_job_seconds",
+        "How long the oldest job has waited; 0 if none waits.",
+        value=max(age_s, 0),
+    )
+    return [jobs, waiting]
+
+
+def _count_images(session: Session) -> int:
+    query = (
+        select(func.count())
+        .select_from(Image)
+        .join(Collection, Collection.id == Image.collection_id)
+        .where(Image.removed_at.is_(None), Collection.deleted_at.is_(None))
+    )
+    return session.scalar(query) or 0
+
+
+def _count_indexes(indexes: OpenIndexes) -> list[GaugeMetricFamily]:
+    count, size_bytes = indexes.measure()
+    return [
+        GaugeMetricFamily("rarefind_open_indexes", "Indexes held open.", value=count),
+        GaugeMetricFamily(
+            "rarefind_open_indexes_bytes", "Vectors of the indexes held open.", value=size_bytes
+        ),
+    ]
+
+
+def _count_connections(database: Database) -> list[GaugeMetricFamily]:
+    pool = database.bind.engine.pool
+    if not isinstance(pool, QueuePool):
+        return []
+    return [
+        GaugeMetricFamily(
+            "rarefind_database_connections_in_use",
+            "Connections to PostgreSQL in use by this server.",
+            value=pool.checkedout(),
+        )
+    ]
+
+
+# --- Each request -------------------------------------------------------------------------------
+
+
+class Watching:
+    """Gives each request its number, and measures and logs it; outside of all else.
+
+    The number is the X-Request-ID that a proxy sent, where that can be one, and is sent back.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = take_request_id(Headers(scope=scope).get("x-request-id"))
+        token = REQUEST_ID.set(request_id)
+        started = time.perf_counter()
+        status = 500
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        finally:
+            self._note(scope, status, time.perf_counter() - started)
+            REQUEST_ID.reset(token)
+
+    def _note(self, scope: Scope, status: int, took_s: float) -> None:
+        route = _name_route(scope)
+        is_known = route != NO_ROUTE and scope["method"] in METHODS
+        method = scope["method"] if is_known else NO_ROUTE
+        self._metrics.requests.labels(method, route, str(status)).observe(took_s)
+        about: dict[str, Any] = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(took_s * 1_000, 1),
+        }
+        if route not in (NO_ROUTE, "/static"):
+            about["path"] = scope["path"]  # never the query: links to sign in hold a token
+        line = "%(method)s %(shown)s %(status)s %(ms).0f ms"
+        logger.info(line, about | {"shown": about.get("path", route)}, extra=about)
+
+
+def _name_route(scope: Scope) -> str:
+    """The route as it is written in the code, such as /searches/{search_id}."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    if path is None and scope["path"].startswith("/static/"):
+        return "/static"
+    return path or NO_ROUTE
+
+
+# --- Ready ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that the server needs."""
+
+    name: str
+    problem: str | None  # None: it is there
+
+
+class Readiness:
+    """Looks whether all is there that a request may need, and never waits long for the answer.
+
+    A disk or a database that hangs is not asked again until it has answered the last time.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._url = database.bind.engine.url.render_as_string(hide_password=False)
+        self._asking: dict[str, Thread] = {}
+        self._lock = Lock()
+
+    def check(self) -> list[Part]:
+        """Every part, in at most some seconds."""
+        looks = {
+            "database": self._check_database,
+            "data folder": self._check_folder,
+            "indexes": self._check_indexes,
+        }
+        answers: dict[str, str | None] = {}
+        begun = []
+        for name, look in looks.items():
+            with self._lock:
+                before = self._asking.get(name)
+                if before is not None and before.is_alive():
+                    answers[name] = "It has not answered since it was asked the last time."
+                    continue
+                thread = Thread(
+                    target=_answer, args=(name, look, answers), name=f"ready {name}", daemon=True
+                )
+                self._asking[name] = thread
+            thread.start()
+            begun.append(thread)
+        until = time.monotonic() + CHECK_S
+        for thread in begun:
+            thread.join(max(0.0, until - time.monotonic()))
+        late = f"It has not answered for {CHECK_S:.0f} s."
+        return [Part(name, answers.get(name, late)) for name in looks]
+
+    def _check_database(self) -> str | None:
+        with self._connect() as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        head = find_head()
+        if row is None or row[0] != head:
+            return f"Its tables are at version {row and row[0]}, this code needs {head}."
+        return None
+
+    def _check_folder(self) -> str | None:
+        with TemporaryFile(dir=self._settings.home) as file:
+            file.write(b"rarefind")
+            file.flush()
+        return None
+
+    def _check_indexes(self) -> str | None:
+        """The newest index of each collection and embedder: those that searches open."""
+        query = (
+            "SELECT max(i.id) FROM indexes AS i JOIN collections AS c ON c.id = i.collection_id "
+            "WHERE i.state = 'ready' AND c.deleted_at IS NULL "
+            "GROUP BY i.collection_id, i.embedder ORDER BY 1"
+        )
+        with self._connect() as connection:
+            index_ids = [row[0] for row in connection.execute(query)]
+        gone = [str(one) for one in index_ids if not is_on_disk(one, self._settings)]
+        if gone:
+            more = f" and {len(gone) - 3:,} more" if len(gone) > 3 else ""
+            return (
+                f"Missing: number {', '.join(gone[:3])}{more}. “rarefind doctor” says what to do."
+            )
+        return None
+
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        # Its own, not of the pool: a pool that is used up is busy, not broken.
+        return psycopg.connect(
+            self._url.replace("postgresql+psycopg://", "postgresql://", 1),
+            connect_timeout=CONNECT_S,
+            options=f"-c statement_timeout={CONNECT_S * 1_000}",
+            autocommit=True,
+        )
+
+
+def _answer(name: str, look: Callable[[], str | None], answers: dict[str, str | None]) -> None:
+    try:
+        answers[name] = look()
+    except psycopg.errors.UndefinedTable:
+        answers[name] = "It has no tables of Rarefind's."
+    except psycopg.Error:
+        answers[name] = "PostgreSQL does not answer."  # its own words name hosts and people
+    except OSError as error:
+        answers[name] = f"It can't be written to: {error.strerror}."
