@@ -54,6 +54,7 @@ from app.pages import (
 from app.pages.rendering import make_templates, render_error
 from app.security import refuse_cross_site
 from app.settings import Settings
+from app.workers import Readers
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.indexes = OpenIndexes(settings)
         app.state.events = OpenEvents()
         app.state.database.lend(open_events=app.state.events)
-        app.state.embedders = LoadedEmbedders(settings)
+        app.state.readers = Readers(settings)
+        app.state.embedders = LoadedEmbedders(settings, app.state.readers)
         app.state.folder_sizes = FolderSizes(settings.home)
         worker = Worker(app.state.database, settings, CHORES) if settings.run_jobs else None
         if worker is not None:
@@ -90,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         if worker is not None:
             worker.close()
+        app.state.readers.close()
         app.state.database.close()
 
     app = FastAPI(

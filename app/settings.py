@@ -41,6 +41,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Larger images are refused: decoding one takes about 3 bytes a pixel.",
     )
+    max_decoding_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest that reading and decoding one file may take, in seconds: a photo of "
+        "100 megapixels takes two, and a slow disk or network some more.",
+    )
     max_photo_mb: float = Field(
         default=50.0,
         gt=0,

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from app.errors import LabelsNotUsable, SourceNotUsable
 from app.reading import (
+    NO_FILE,
     NOT_AN_IMAGE,
     NOT_READABLE,
     NOT_SUPPORTED,
@@ -200,7 +201,7 @@ def _list_folder(source: Path) -> Listing:
                 _refuse(listing, path, NOT_READABLE, f"It can't be read: {error.strerror}.")
                 continue
             if not stat.S_ISREG(status.st_mode):
-                _refuse(listing, path, NOT_AN_IMAGE, "It is not a file but a device or a pipe.")
+                _refuse(listing, path, NOT_AN_IMAGE, NO_FILE)
                 continue
             file = SourceFile(show(path), status.st_size, status.st_mtime_ns, entry.path)
             listing.files.append(file)
