@@ -1,19 +1,19 @@
 """A decoder that crashes, has no end or eats memory costs its own file, and nothing else."""
 
-import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 from sqlalchemy import select
-from starlette.testclient import TestClient
 
 from app.database import Database
 from app.importing import import_images
 from app.indexing import build_index
-from app.reading import TOO_LARGE
+from app.reading import TOO_LARGE, read_original
 from app.settings import Settings
 from app.tables import Image, Photo, RefusedFile, UnreadableImage
 from app.workers import CRASHED, TOO_SLOW, Readers
@@ -117,7 +117,7 @@ def test_an_index_leaves_out_the_files_of_a_faulty_decoder_alone(
     assert row.image_count == 17
     with database.session() as session:
         rows = session.execute(select(Image.path, UnreadableImage.reason).join(UnreadableImage))
-        left_out = {path: reason for path, reason in rows}
+        left_out = dict(rows.all())
     assert set(left_out) == set(FAULTS)
     assert "ended the process" in left_out["03.jpg"]
     assert "did not come to an end" in left_out["09.jpg"]
@@ -155,3 +155,11 @@ def test_what_is_read_beside_a_crash_is_read_all_the_same(
     settings: Settings, folder: Path, make_faulty: Callable[[], None]
 ) -> None:
     make_faulty()
+    read = partial(read_original, home=settings.home, max_megapixels=1.0)
+    files = [str(folder / f"{number:02}.jpg") for number in range(8)]
+    with Readers(settings) as readers, ThreadPoolExecutor(8) as people:
+        asked = [people.submit(readers.run, partial(read, file)) for file in files]
+        outcomes = [one.exception() or one.result() for one in asked]
+    assert [getattr(one, "reason", "fine") for one in outcomes] == [
+        CRASHED if number == 3 else "fine" for number in range(8)
+    ]
