@@ -56,6 +56,7 @@ from app.sources import (
     list_source,
     match_labels,
     read_labels,
+    shorten,
     show,
 )
 from app.tables import (
@@ -601,7 +602,9 @@ def _follow_package(listing: Listing, package: Package) -> None:
                 "it is on the web: nothing is fetched",
             )
         detail = f"Of deployment {medium.deployment}; {where}."
-        listing.refused.append((SourceFile(name, 0, 0, ""), Refusal(NOT_AVAILABLE, detail)))
+        listing.refused.append(
+            (SourceFile(shorten(name), 0, 0, ""), Refusal(NOT_AVAILABLE, detail))
+        )
 
 
 def _record_package(session: Session, collection_id: int, package: Package) -> None:

@@ -544,12 +544,17 @@ def _read_time(value: Any, fraction: Any) -> datetime | None:
         moment = datetime.strptime(text[:10].translate(_TO_COLON) + text[10:19], _EXIF_TIME)
     except ValueError:
         return None
+    if moment.year not in YEARS:
+        return None
     digits = _clean(fraction)
     if digits.isdecimal() and digits.isascii():
         moment = moment.replace(microsecond=int(digits[:6].ljust(6, "0")))
     return moment
 
 
+# A clock that was never set says 1970 or so; what is far from it is no time, and where a shift is
+# added to it, or a day, it may be one that no computer can hold.
+YEARS = range(1900, 2200)
 _EXIF_TIME = "%Y:%m:%d %H:%M:%S"
 _TO_COLON = str.maketrans("-/.", ":::")  # the standard says colons; not every camera read it
 
