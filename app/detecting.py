@@ -24,7 +24,7 @@ from app.database import is_among
 from app.errors import LabelsNotUsable
 from app.metadata import TableSummary, add_rows, forget_column, list_columns
 from app.sensitive import hide_people
-from app.sources import clean_label, show
+from app.sources import clean_label, clean_text
 from app.tables import Box, Image, ImagePath, Person
 
 COLUMN = "MegaDetector"  # the column of what was seen; others begin with it
@@ -177,7 +177,7 @@ def _read(
         categories = {str(key): clean_label(str(kind)) for key, kind in kinds}
         images = told["images"]
         found = {
-            show(str(one["file"]).replace("\0", "")): None
+            clean_text(str(one["file"])): None
             if one.get("detections") is None
             else _read_boxes(one["detections"], categories, threshold)
             for one in images

@@ -21,7 +21,14 @@ from sqlalchemy.orm import Session
 from app.audit import note
 from app.errors import LabelsNotUsable, NotFound
 from app.sensitive import may_hold_places, note_guarded
-from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_files, name_columns, read_table, show
+from app.sources import (
+    FILE_COLUMNS,
+    LABEL_COLUMNS,
+    clean_text,
+    match_files,
+    name_columns,
+    read_table,
+)
 from app.tables import (
     Collection,
     GivenColumn,
@@ -90,7 +97,7 @@ def add_table(
     One of the same name takes the place of the one before, with its list of unmatched rows.
     """
     header, rows, notes = read_table(data, name)
-    header = [show(column.replace("\0", "")).strip() for column in header]
+    header = [clean_text(column).strip() for column in header]
     _check_header(header, name)
     summary, _ = add_rows(
         session, collection_id, name=name, header=header, rows=rows, person=person

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import unicodedata
 import zipfile
@@ -41,8 +42,11 @@ LONGEST_LABEL = 500  # characters: an index of the database holds it
 LONGEST_PATH = 2_000  # bytes, for the same reason; a file system takes 4,096
 # Bytes of a zip's list of contents: in memory it takes some ten times as much, in each process.
 LONGEST_DIRECTORY = 100_000_000
-# A zip's last bytes: where its list of contents is and how long, and a comment of 65,535 at most.
-END_OF_DIRECTORY, END_OF_DIRECTORY_64, LONGEST_END = b"PK\5\6", b"PK\6\6", 65_535 + 22 + 20 + 56
+# How long that list is stands at the end of a zip, before a comment of 65,535 bytes at most.
+ENDS_OF_DIRECTORY = re.compile(
+    rb"PK\x05\x06.{8}(?P<short>.{4})|PK\x06\x06.{36}(?P<long>.{8})", re.DOTALL
+)
+LONGEST_END = 65_535 + 22 + 20 + 56
 TOO_LONG = "Its path is too long. Shorten the names of its folders, or of the file."
 FILE_COLUMNS = ("file", "path", "filename")
 LABEL_COLUMNS = ("label", "class", "species")
@@ -174,7 +178,12 @@ def list_source(source: Path, settings: Settings, labels: Labels | None) -> List
 
 def clean_label(text: str) -> str:
     """A label that the database can hold."""
-    return show(text.replace("\0", "")).strip()[:LONGEST_LABEL]
+    return clean_text(text).strip()[:LONGEST_LABEL]
+
+
+def clean_text(text: str) -> str:
+    """Text that the database can hold: JSON may write zeros, and halves of letters."""
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 def match_labels(
@@ -224,13 +233,9 @@ def open_zip(source: Path) -> zipfile.ZipFile:
         ended = file.seek(0, os.SEEK_END)
         file.seek(max(0, ended - LONGEST_END))
         tail = file.read()
-    at = tail.rfind(END_OF_DIRECTORY)
-    if 0 <= at <= len(tail) - 20:
-        size_bytes = int.from_bytes(tail[at + 12 : at + 16], "little")
-        at = tail.rfind(END_OF_DIRECTORY_64, 0, at)
-        if size_bytes == 0xFFFFFFFF and 0 <= at <= len(tail) - 48:
-            size_bytes = int.from_bytes(tail[at + 40 : at + 48], "little")
-        if size_bytes > LONGEST_DIRECTORY:
+    for end in ENDS_OF_DIRECTORY.finditer(tail):  # where more than one is found, zipfile chooses
+        length = end["short"] or end["long"]
+        if LONGEST_DIRECTORY < int.from_bytes(length, "little") <= ended:
             raise zipfile.BadZipFile("its list of contents is too long: pack several smaller zips")
     return zipfile.ZipFile(source)
 
