@@ -44,8 +44,8 @@ class Settings(BaseSettings):
     max_decoding_s: float = Field(
         default=60.0,
         gt=0,
-        description="Longest that reading and decoding one file may take, in seconds: a photo of "
-        "100 megapixels takes two, and a slow disk or network some more.",
+        description="Longest that one file may be decoded, in seconds of a processor, many times "
+        "what the largest photo takes; a disk may hold it up five times as long.",
     )
     max_photo_mb: float = Field(
         default=50.0,
