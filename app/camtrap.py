@@ -7,6 +7,7 @@ media.csv writes it. Nothing is fetched: media on the web are listed as not avai
 
 import json
 import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def _read(source: Path, name: str, settings: Settings) -> bytes | None:
         with open_zip(source) as archive:
             entry = archive.getinfo(name)
             return None if find_danger(entry, settings, 0) else archive.read(entry)
-    except (KeyError, OSError, zipfile.BadZipFile, RuntimeError):
+    except (KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return None
 
 

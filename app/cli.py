@@ -1164,9 +1164,19 @@ def print_summary(summary: ImportSummary) -> None:
     console.print(table)
     for examples in summary.refused_examples.values():
         for example in examples:
-            console.print(f"refused {example}", style="dim", highlight=False, markup=False)
+            console.print(
+                f"refused {make_printable(example)}", style="dim", highlight=False, markup=False
+            )
     for remark in summary.notes:
         console.print(remark, highlight=False, markup=False)
+
+
+def make_printable(text: str) -> str:
+    """Text with codes in place of letters by which a file's name could command the terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def print_backup(manifest: Manifest, folder: Path) -> None:

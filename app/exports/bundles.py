@@ -9,6 +9,7 @@ a visit, nor are second opinions, which are about a search and no step of it.
 
 import io
 import zipfile
+import zlib
 from collections.abc import Collection as Several
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -362,7 +363,7 @@ def read_bundle(data: bytes, settings: Settings) -> tuple[KeptSearch, dict[int, 
                     if entry.file_size > settings.max_photo_mb * 1e6:
                         raise BadInput(f"The photo {one.photo} in this file is too large.")
                     photos[one.id] = bundle.read(entry)
-    except (ValueError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         what = f" ({describe_problem(error)})" if isinstance(error, ValidationError) else ""
         raise BadInput(
             f"This is no search of Rarefind's, or it is damaged or of a newer version{what}. A "

@@ -13,10 +13,13 @@ import PIL.Image
 import pytest
 from sqlalchemy.orm import Session
 
+from app.camtrap import read_package
+from app.cli import make_printable
 from app.database import Database
 from app.detecting import add_detections
 from app.engine.embedders import Pixels, Preparation
-from app.errors import LabelsNotUsable, SourceNotUsable
+from app.errors import BadInput, LabelsNotUsable, SourceNotUsable
+from app.exports.bundles import read_bundle
 from app.exports.rows import defuse
 from app.importing import import_images
 from app.metadata import add_table, list_columns
@@ -34,7 +37,7 @@ from app.reading import (
 from app.settings import Settings
 from app.sources import UNSAFE, check_source, list_source, read_labels, read_table
 from tests.factories import make_collection, make_image_file, make_person
-from tests.hostile_files import bomb_of_overlaps, long_names, make_image
+from tests.hostile_files import bomb_of_overlaps, long_names, make_image, pack, patch
 
 # Of letters that do not repeat: the database packs what does.
 LONG = "".join(map(chr, random.Random(1).choices(range(0x4E00, 0x9FFF), k=20_000)))
@@ -121,6 +124,28 @@ def test_a_zip_whose_list_of_contents_fills_the_memory_is_refused(
     assert len(zipfile.ZipFile(tmp_path / "many.zip").namelist()) == 20
     with pytest.raises(SourceNotUsable, match="several smaller zips"):
         check_source(tmp_path / "many.zip", settings)
+
+
+@pytest.mark.parametrize("harm", ["encrypted", "damaged"])
+def test_a_zip_of_a_package_or_a_search_that_does_not_unpack_is_said_to_be_damaged(
+    tmp_path: Path, settings: Settings, harm: str
+) -> None:
+    picture = make_image(random.Random(1))
+    data = pack(("datapackage.json", b"{" * 500), ("search.json", b"{" * 500), ("1.jpg", picture))
+    if harm == "encrypted":
+        patch(patch(data, b"PK\3\4", 6, "<H", 1), b"PK\1\2", 8, "<H", 1)
+    else:
+        for name in (b"datapackage.json", b"search.json"):
+            at = data.find(name) + len(name)
+            data[at : at + 4] = b"\xff" * 4
+    (tmp_path / "odd.zip").write_bytes(data)
+    assert read_package(tmp_path / "odd.zip", settings) is None
+    with pytest.raises(BadInput, match="no search of Rarefind's"):
+        read_bundle(bytes(data), settings)
+
+
+def test_names_do_not_command_the_terminal() -> None:
+    assert make_printable("a\x1b]0;b\a\u202e\n龘 é.jpg") == r"a\x1b]0;b\x07\u202e\n龘 é.jpg"
 
 
 # --- Files that do not stay as they are -----------------------------------------------------------
