@@ -77,7 +77,7 @@ class Watch:
         self.own_mb = read_peak_mb(os.getpid()) - self._before
 
     def _look(self) -> None:
-        while not self._is_over.wait(0.05):
+        while not self._is_over.wait(0.1):
             for child in psutil.Process().children():
                 with suppress(psutil.Error, OSError, StopIteration):
                     if "spawn_main" in " ".join(child.cmdline()):
@@ -161,7 +161,7 @@ def check(
     return Counter(refused[path].reason if path in refused else "imported" for path in fates)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("singles", "heavy", "zips", "tables"),
     [
@@ -286,7 +286,7 @@ def go_by_upload(database, settings, files, packed) -> Counter[str]:
 
 
 def wait_for_job(database: Database) -> Job:
-    ended = time.monotonic() + 300
+    ended = time.monotonic() + 600
     while time.monotonic() < ended:
         with database.session() as session:
             job = session.scalars(select(Job).order_by(Job.id.desc()).limit(1)).one()
