@@ -26,6 +26,7 @@ from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.searching import list_left_out
 from app.settings import Settings
 from app.tables import FILE_NAME, Box, Image, ImagePath, Person, Photo, TrayItem
+from app.workers import Readers
 
 IMAGES_PER_PAGE = 60
 EVERY_IMAGE = Filter()
@@ -321,9 +322,10 @@ def add_photo_to_tray(
     name: str,
     data: bytes,
     settings: Settings,
+    readers: Readers,
 ) -> Photo:
     """Keep a photo from the person's disk as an example; raises RefusedPhoto with a sentence."""
-    photo = _keep_photo(session, person, name=name, data=data, settings=settings)
+    photo = _keep_photo(session, person, name=name, data=data, settings=settings, readers=readers)
     _add_to_tray(session, person, collection_id, photo_id=photo.id)
     return photo
 
@@ -412,11 +414,17 @@ def _shared_length(one: str, other: str) -> int:
 
 
 def _keep_photo(
-    session: Session, person: Person, *, name: str, data: bytes, settings: Settings
+    session: Session,
+    person: Person,
+    *,
+    name: str,
+    data: bytes,
+    settings: Settings,
+    readers: Readers,
 ) -> Photo:
     """The person's photo with this content, added if it is new."""
     try:
-        read = read_photo(data, settings=settings)
+        read = read_photo(data, settings=settings, readers=readers)
     except RefusedPhoto as error:
         raise RefusedPhoto(f"{name}: {error}") from error
     photo = session.scalar(

@@ -7,6 +7,7 @@ media.csv writes it. Nothing is fetched: media on the web are listed as not avai
 
 import json
 import zipfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from app.errors import LabelsNotUsable, SourceNotUsable
 from app.settings import Settings
-from app.sources import find_danger, read_table
+from app.sources import clean_label, find_danger, open_zip, read_table
 
 DESCRIPTOR = "datapackage.json"
 TABLES = ("deployments", "media", "observations")
@@ -74,7 +75,7 @@ def read_package(source: Path, settings: Settings) -> Package | None:
     try:
         resources = json.loads(described)["resources"]
         paths = {one["name"]: one["path"] for one in resources if "path" in one}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # some other program's datapackage.json
     if not {"deployments", "media"} <= paths.keys():
         return None
@@ -107,10 +108,10 @@ def _read(source: Path, name: str, settings: Settings) -> bytes | None:
             if not file.is_file() or file.stat().st_size > settings.max_zip_entry_mb * 1e6:
                 return None
             return file.read_bytes()
-        with zipfile.ZipFile(source) as archive:
+        with open_zip(source) as archive:
             entry = archive.getinfo(name)
             return None if find_danger(entry, settings, 0) else archive.read(entry)
-    except (KeyError, OSError, zipfile.BadZipFile, RuntimeError):
+    except (KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return None
 
 
@@ -131,7 +132,7 @@ def _read_rows(source: Path, name: str, settings: Settings) -> Iterator[Row]:
 
 def _read_deployment(row: Row) -> PackageDeployment:
     return PackageDeployment(
-        name=row.get("deploymentID", "").replace("\0", ""),
+        name=clean_label(row.get("deploymentID", "")),
         place=row.get("locationName", "").replace("\0", ""),
         latitude=_read_degrees(row.get("latitude", ""), 90),
         longitude=_read_degrees(row.get("longitude", ""), 180),
@@ -148,7 +149,7 @@ def _read_media(rows: list[Row]) -> dict[str, PackageMedium]:
             media[path] = PackageMedium(
                 path=path,
                 name=row.get("fileName", "") or PurePosixPath(path).name,
-                deployment=row.get("deploymentID", ""),
+                deployment=clean_label(row.get("deploymentID", "")),
                 captured_at=_read_local(row.get("timestamp", "")),
             )
     return media
@@ -218,8 +219,8 @@ def _tell_times(compared: int, differing: int, zones: dict[str, Counter[str]]) -
 def _read_label(row: Row) -> str:
     """What an observation names; empty where nobody has looked."""
     kind = row.get("observationType", "")
-    label = row.get("scientificName", "").strip() or kind.strip()
-    return "" if kind == UNCLASSIFIED else label.replace("\0", "")
+    label = row.get("scientificName", "").strip() or kind
+    return "" if kind == UNCLASSIFIED else clean_label(label)
 
 
 def _shows_people(row: Row) -> bool:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.database import Database
-from app.errors import NoIndexYet, RarefindError
+from app.errors import NoIndexYet, RarefindError, SourceNotUsable
 from app.exports.files import make_file, sweep_exports
 from app.importing import ImportProgress, import_images
 from app.indexes import list_wanted, prepare_index, update_indexes
@@ -14,7 +14,7 @@ from app.jobs import Do, StoppedByPerson, Tell
 from app.replays import play_replay
 from app.settings import Settings
 from app.tables import Job, Replay
-from app.uploads import end_upload, list_sources, remove_files
+from app.uploads import end_upload, list_sources, refuse_zip, remove_files
 
 
 def do_import(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
@@ -32,16 +32,22 @@ def do_import(database: Database, settings: Settings, job: Job, tell: Tell) -> N
         with database.session() as session:
             sources = list_sources(session, upload_id, settings=settings)
     for source in sources:
-        import_images(
-            database,
-            job.collection_id,
-            source,
-            settings=settings,
-            copy=job.arguments["copy"],
-            labels=job.arguments["labels"],
-            embedder=first,
-            progress=imported,
-        )
+        try:
+            import_images(
+                database,
+                job.collection_id,
+                source,
+                settings=settings,
+                copy=job.arguments["copy"],
+                labels=job.arguments["labels"],
+                embedder=first,
+                progress=imported,
+            )
+        except SourceNotUsable as error:
+            if upload_id is None or len(sources) == 1:
+                raise
+            with database.session() as session:  # the others come in all the same
+                refuse_zip(session, upload_id, source, str(error), settings=settings)
     if upload_id is not None:
         with database.session() as session:
             end_upload(session, upload_id)

@@ -1191,7 +1191,9 @@ def print_summary(summary: ImportSummary) -> None:
     console.print(table)
     for examples in summary.refused_examples.values():
         for example in examples:
-            console.print(f"refused {example}", style="dim", highlight=False, markup=False)
+            console.print(
+                f"refused {make_printable(example)}", style="dim", highlight=False, markup=False
+            )
     for remark in summary.notes:
         console.print(remark, highlight=False, markup=False)
 
@@ -1217,13 +1219,21 @@ def print_swept(swept: Swept, *, is_done: bool) -> None:
         if not is_done:
             console.print("Nothing was removed yet: “rarefind gc --yes” does it.", highlight=False)
     for lost in swept.missing:
-        some = ", ".join(str(path) for path in lost.some)
+        some = ", ".join(make_printable(str(path)) for path in lost.some)
         more = lost.count - len(lost.some)
         some += f" and {more:,} more" if more else ""
         print_error(
             f"{lost.count:,} of {lost.total:,} {lost.kind} of “{lost.collection}” are missing: "
             f"{some}. {lost.advice}"
         )
+
+
+def make_printable(text: str) -> str:
+    """Text with codes in place of letters by which a file's name could command the terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def print_backup(manifest: Manifest, folder: Path) -> None:

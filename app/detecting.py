@@ -24,11 +24,13 @@ from app.database import is_among
 from app.errors import LabelsNotUsable
 from app.metadata import TableSummary, add_rows, forget_column, list_columns
 from app.sensitive import hide_people
+from app.sources import clean_label, clean_text
 from app.tables import Box, Image, ImagePath, Person
 
 COLUMN = "MegaDetector"  # the column of what was seen; others begin with it
 PERSON, ANIMAL = "person", "animal"
 NOTHING, FAILED = "nothing", "failed"
+MOST_CATEGORIES = 100  # of what it tells apart: each is a column
 USUAL_THRESHOLD = 0.2  # what its makers advise to begin with
 MARGIN = 0.1  # of a box's longer side, left around it where it is embedded
 CHUNK_IMAGES = 1_000
@@ -171,10 +173,11 @@ def _read(
     """The kinds told apart, and of each file its boxes; None where it could not be read."""
     try:
         told = json.loads(data)
-        categories = {str(key): str(kind) for key, kind in told["detection_categories"].items()}
+        kinds = told["detection_categories"].items()
+        categories = {str(key): clean_label(str(kind)) for key, kind in kinds}
         images = told["images"]
         found = {
-            str(one["file"]).replace("\0", ""): None
+            clean_text(str(one["file"])): None
             if one.get("detections") is None
             else _read_boxes(one["detections"], categories, threshold)
             for one in images
@@ -187,6 +190,10 @@ def _read(
         ) from error
     if not found:
         raise LabelsNotUsable(f"{name} names no image.")
+    if len(categories) > MOST_CATEGORIES:
+        raise LabelsNotUsable(
+            f"{name} has {len(categories):,} categories; at most {MOST_CATEGORIES} are kept."
+        )
     return list(dict.fromkeys(categories.values())), found
 
 

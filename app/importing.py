@@ -44,6 +44,7 @@ from app.reading import (
     is_kept,
     read_bytes,
     read_files,
+    read_original,
     thumbnail_path,
     write_whole,
 )
@@ -56,6 +57,7 @@ from app.sources import (
     list_source,
     match_labels,
     read_labels,
+    shorten,
     show,
 )
 from app.tables import (
@@ -69,15 +71,11 @@ from app.tables import (
     RefusedFile,
     Table,
 )
-from app.workers import READ_FILES, count_processes, work_through
+from app.workers import READ_FILES, Readers, count_processes, work_through
 
 CHUNK_FILES = 200  # recorded in one transaction: what a kill can lose
 CHUNK_S = 2.0  # or sooner, so that progress moves with large photographs too
 NOT_AVAILABLE = "not available"  # named by a package, but its file is not here
-CRASHED = "crashed the decoder"
-CRASH: ReadImage | Refusal = Refusal(
-    CRASHED, "Decoding it ended the process: it is damaged or huge."
-)
 # Nothing about these can change while the file does not: they are not read again.
 FINAL_REASONS = (NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY, DAMAGED)
 EXAMPLES = 3  # named for each reason, and of label rows without an image
@@ -275,7 +273,7 @@ def mark_interrupted_imports(database: Database) -> int:
     return len(dead)
 
 
-def read_photo(data: bytes, *, settings: Settings) -> ReadImage:
+def read_photo(data: bytes, *, settings: Settings, readers: Readers) -> ReadImage:
     """Check an uploaded example photo, and keep it with its thumbnails in the data folder."""
     limit = settings.max_photo_mb
     if len(data) > limit * 1e6:
@@ -286,7 +284,7 @@ def read_photo(data: bytes, *, settings: Settings) -> ReadImage:
     if not data:
         raise RefusedPhoto("The file is empty. Choose a photo and try again.")
     try:
-        photo = read_bytes(data, settings.home, settings.max_megapixels)
+        photo = readers.run(partial(read_bytes, data, settings.home, settings.max_megapixels))
     except Refusal as refusal:
         raise RefusedPhoto(f"{refusal.detail} Try another photo.") from refusal
     path = photo_path(photo.sha256, settings=settings)
@@ -300,7 +298,7 @@ def photo_path(sha256: str, *, settings: Settings) -> Path:
     return settings.home / "photos" / sha256[:2] / sha256
 
 
-def get_thumbnail(image: Image | Photo, side: int, *, settings: Settings) -> Path:
+def get_thumbnail(image: Image | Photo, side: int, *, settings: Settings, readers: Readers) -> Path:
     """The thumbnail's file (`side` 320 or 1280), made anew from the original if it is gone."""
     path = thumbnail_path(settings.home, image.sha256, image.width, image.height, side)
     if not path.exists():
@@ -310,8 +308,10 @@ def get_thumbnail(image: Image | Photo, side: int, *, settings: Settings) -> Pat
             else photo_path(image.sha256, settings=settings)
         )
         try:
-            read = read_bytes(original.read_bytes(), settings.home, settings.max_megapixels)
-        except (OSError, Refusal) as error:
+            read = readers.run(
+                partial(read_original, str(original), settings.home, settings.max_megapixels)
+            )
+        except Refusal as error:
             raise NotFound(
                 f"The original {original.name} can't be read any more. If its folder was moved, "
                 "import it again from its new place."
@@ -369,7 +369,7 @@ def _read_and_record(
     work = partial(
         work_through,
         iter(fresh),
-        crashed=CRASH,
+        settings=settings,
         processes=min(count_processes(settings), -(-len(fresh) // READ_FILES)),
     )
     if embedding is None:
@@ -603,7 +603,9 @@ def _follow_package(listing: Listing, package: Package) -> None:
                 "it is on the web: nothing is fetched",
             )
         detail = f"Of deployment {medium.deployment}; {where}."
-        listing.refused.append((SourceFile(name, 0, 0, ""), Refusal(NOT_AVAILABLE, detail)))
+        listing.refused.append(
+            (SourceFile(shorten(name), 0, 0, ""), Refusal(NOT_AVAILABLE, detail))
+        )
 
 
 def _record_package(session: Session, collection_id: int, package: Package) -> None:

@@ -163,7 +163,7 @@ def embed_example_photo(
 ) -> Floats:
     """The vector (d,) of a photo among those of an index."""
     vectors = [
-        embed_photo(photo, embedders.get(part), settings=settings)
+        embed_photo(photo, embedders.get(part), settings=settings, readers=embedders.readers)
         for part in _list_parts(session, row)
     ]
     return vectors[0] if len(vectors) == 1 else combine_vectors(*vectors)

@@ -54,14 +54,13 @@ from app.preparing import GONE, Original, prepare_files
 from app.reading import DAMAGED, Refusal
 from app.settings import Settings
 from app.tables import Collection, Image, ImageIndex, Photo, UnreadableImage
-from app.workers import READ_FILES, count_processes, work_through
+from app.workers import READ_FILES, Readers, count_processes, work_through
 
 DEFAULT_EMBEDDER = "efficientnet-lite0"
 CHUNK_IMAGES = 256  # recorded at a time: what a kill can lose
 CHUNK_S = 5.0  # or sooner, so that progress moves with slow embedders too
 MOST_LOADED = 3  # embedders in memory: two of a combined index, and one more
 COPY_ROWS = 8_192  # vectors in memory at once while copying
-CRASH: Pixels | Refusal = Refusal(DAMAGED, "Decoding it ended the process: it is damaged or huge.")
 PLAN = "planned_ids.npy"  # the image of each row of a building folder
 
 ImageIds = NDArray[np.int64]
@@ -304,8 +303,9 @@ class LoadedEmbedders:
     still uses it keeps it until then.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, readers: Readers | None = None) -> None:
         self._settings = settings
+        self.readers = readers or Readers(settings)  # of the photos to embed
         self._loaded: OrderedDict[str, Embedder] = OrderedDict()  # least recently used first
         self._loading: dict[str, Lock] = {}
         self._lock = Lock()  # held for a moment only
@@ -347,13 +347,19 @@ class LoadedEmbedders:
                 self._loaded.popitem(last=False)
 
 
-def embed_photo(photo: Photo, embedder: Embedder, *, settings: Settings) -> Floats:
+def embed_photo(
+    photo: Photo, embedder: Embedder, *, settings: Settings, readers: Readers
+) -> Floats:
     """The vector (d,) of an example photo."""
     file = photo_path(photo.sha256, settings=settings)
     if not file.exists():
         raise RefusedPhoto(f"The photo {photo.name} is gone from the data folder. Add it again.")
     original = Original(str(file), file.stat().st_size)
-    prepared = prepare_files([original], embedder.prepare, settings.max_megapixels)
+    prepare = partial(prepare_files, [original], embedder.prepare, settings.max_megapixels)
+    try:
+        prepared = readers.run(prepare)
+    except Refusal as refusal:
+        prepared = [refusal]
     [vector] = _embed_prepared(embedder, prepared)
     if isinstance(vector, Refusal):
         raise RefusedPhoto(f"{vector.detail} Try another photo.")
@@ -837,7 +843,7 @@ def _embed_all(
         originals,
         partial(prepare_files, prepare=model.prepare, max_megapixels=settings.max_megapixels),
         partial(_embed_prepared, model),
-        crashed=CRASH,
+        settings=settings,
         processes=count_processes(settings),
         threads=model.streams,
         size=max(READ_FILES, model.batch_size),

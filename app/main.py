@@ -55,6 +55,7 @@ from app.pages.rendering import make_templates, render_error
 from app.security import refuse_cross_site
 from app.settings import Settings
 from app.watching import Metrics, Readiness, Watching
+from app.workers import Readers
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.database.lend(open_events=app.state.events)
         app.state.metrics.watch(app.state.database)
         app.state.readiness = Readiness(settings, app.state.database)
-        app.state.embedders = LoadedEmbedders(settings)
+        app.state.readers = Readers(settings)
+        app.state.embedders = LoadedEmbedders(settings, app.state.readers)
         app.state.folder_sizes = FolderSizes(settings.home)
         worker = Worker(app.state.database, settings, CHORES) if settings.run_jobs else None
         if worker is not None:
@@ -93,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         if worker is not None:
             worker.close(wait_s=settings.stop_s / 2)
+        app.state.readers.close()
         app.state.database.close()
 
     app = FastAPI(

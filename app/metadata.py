@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
@@ -21,7 +21,14 @@ from sqlalchemy.orm import Session
 from app.audit import note
 from app.errors import LabelsNotUsable, NotFound
 from app.sensitive import may_hold_places, note_guarded
-from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_files, read_table
+from app.sources import (
+    FILE_COLUMNS,
+    LABEL_COLUMNS,
+    clean_text,
+    match_files,
+    name_columns,
+    read_table,
+)
 from app.tables import (
     Collection,
     GivenColumn,
@@ -41,6 +48,7 @@ HIDDEN_COLUMNS = (
 )
 MOST_COLUMNS = 200
 MOST_CHOICES = 40  # different texts of a column, up to which they are offered as a list
+LONGEST_COLUMN = 200  # letters of a column's name
 MOST_LETTERS = 2_000  # of one cell
 CHUNK_IMAGES = 1_000
 UNMATCHED_PER_PAGE = 100
@@ -89,7 +97,7 @@ def add_table(
     One of the same name takes the place of the one before, with its list of unmatched rows.
     """
     header, rows, notes = read_table(data, name)
-    header = [column.strip() for column in header]
+    header = [clean_text(column).strip() for column in header]
     _check_header(header, name)
     summary, _ = add_rows(
         session, collection_id, name=name, header=header, rows=rows, person=person
@@ -241,6 +249,12 @@ def _check_header(header: list[str], name: str) -> None:
     doubled = next((column for column in header if column and header.count(column) > 1), None)
     if doubled is not None:
         raise LabelsNotUsable(f"{name} has two columns {doubled}. Name one of them otherwise.")
+    longest = max(header, key=len)
+    if len(longest) > LONGEST_COLUMN:
+        raise LabelsNotUsable(
+            f"{name} has a column whose name has {len(longest):,} letters: {longest[:40]}… "
+            f"Shorten it to {LONGEST_COLUMN} at most."
+        )
     if not all(header):
         place = header.index("") + 1
         raise LabelsNotUsable(f"Column {place} of {name} has no name. Give it one in line 1.")
@@ -260,7 +274,7 @@ def _match(
     if by_hash is None and by_name is None:
         raise LabelsNotUsable(
             f"{name} has no column that tells the image: file, path, filename or sha256. "
-            f"Its columns are: {', '.join(header)}."
+            f"Its columns are: {name_columns(header)}."
         )
     folder = next((header.index(one) for one in FOLDER_COLUMNS if one in header), None)
 
@@ -316,9 +330,18 @@ def _tell_kind(cells: Sequence[str]) -> str | None:
     written = [cell.strip() for cell in cells if cell.strip()]
     if not written:
         return None
-    if all(any(c.isdigit() for c in cell) and NUMBER.fullmatch(cell) for cell in written):
+    if all(_is_number(cell) for cell in written):
         return "number"
     return "date" if all(_is_date(cell) for cell in written) else "text"
+
+
+def _is_number(cell: str) -> bool:
+    # One of hundreds of digits is too large for any: it stays text.
+    return (
+        any(c.isdigit() for c in cell)
+        and NUMBER.fullmatch(cell) is not None
+        and isfinite(float(cell))
+    )
 
 
 def _is_date(cell: str) -> bool:

@@ -7,7 +7,6 @@ import io
 import warnings
 from dataclasses import dataclass
 from math import ceil, floor
-from pathlib import Path
 from typing import BinaryIO
 
 import PIL.Image
@@ -17,15 +16,18 @@ from app.reading import (
     DAMAGED,
     EXTENSIONS,
     LEAST_DECODED,
+    NO_MEMORY,
     NOT_READABLE,
     REDUCTIONS,
     SPARE_SCALE,
+    TOO_LARGE,
     Refusal,
     check_signature,
     check_size,
     decode,
     decode_for,
     is_jpeg,
+    open_file,
     read_metadata,
     reduce_size,
 )
@@ -58,13 +60,16 @@ def prepare_files(
             outcomes.append(Refusal(NOT_READABLE, GONE))
         except OSError as error:
             outcomes.append(Refusal(NOT_READABLE, f"It can't be read: {error}"))
+        except MemoryError:
+            outcomes.append(Refusal(TOO_LARGE, NO_MEMORY))
         except Exception as error:  # decoders answer hostile bytes with nearly any error
             outcomes.append(Refusal(DAMAGED, f"It can't be decoded: {error}"))
     return outcomes
 
 
 def _prepare_file(original: Original, prepare: Preparation, max_megapixels: float) -> Pixels:
-    data = Path(original.file).read_bytes()
+    with open_file(original.file) as file:
+        data = file.read(original.size_bytes + 1)
     if len(data) != original.size_bytes:
         raise Refusal(NOT_READABLE, "The file was changed since it was imported.")
     check_signature(data[:32])

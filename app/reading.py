@@ -9,7 +9,9 @@ import hashlib
 import io
 import math
 import os
+import resource
 import signal
+import stat
 import threading
 import warnings
 import zipfile
@@ -17,10 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import PIL.Image
 import simplejpeg
@@ -50,6 +52,11 @@ THUMBNAIL_QUALITY = 85
 # Reasons by which refused files are grouped.
 NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY = "not an image", "not supported", "empty"
 DAMAGED, TOO_LARGE, NOT_READABLE = "damaged", "too large", "not readable"
+
+WAITING = 5
+NO_MEMORY = "There is not enough memory to decode it."
+NO_FILE = "It is not a file but a device or a pipe."
+CHANGED = "It was changed while it was read: import it again once nobody writes to it."
 
 EXTENSIONS = {
     "JPEG": ".jpg",
@@ -82,6 +89,10 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
 
 # Pillow's own limit is fixed; ours is a setting, held against the header before pixels are decoded.
 PIL.Image.MAX_IMAGE_PIXELS = None
+
+File = TypeVar("File")
+Result = TypeVar("Result")
+Stamp = tuple[int, int]  # size in bytes, time of the last change in ns
 
 
 class Refusal(Exception):
@@ -144,13 +155,45 @@ class ReadImage:
     pixels: Pixels | None = None
 
 
-def start_worker() -> None:
-    """Set up a worker process: it ends with the import, whichever way that ends."""
+def start_worker(most_bytes: int | None = None) -> None:
+    """Set up a worker process: it ends with the import, whichever way that ends.
+
+    Of `most_bytes` for what it works on, more is refused by the system; macOS knows no such limit.
+    """
+    if most_bytes is not None:
+        _, highest = resource.getrlimit(resource.RLIMIT_DATA)
+        most = most_bytes if highest == resource.RLIM_INFINITY else min(most_bytes, highest)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, highest))
     # Should torch come to be used, on the worker's own core: it reads this when it is loaded.
     os.environ["OMP_NUM_THREADS"] = "1"
     # Ctrl-C reaches the whole process group; the import stops its workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def within(limit_s: float, read: Callable[[], Result]) -> Result:
+    """What `read` gives; if that takes longer, the system ends this process, whatever it does.
+
+    A decoder that does not come to an end hears no exception and lets no other thread run. What
+    counts is the processor's time, as a busy machine is no fault of the file; and `WAITING` times
+    as much by the clock, for a disk that does not answer.
+    """
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, limit_s)
+    signal.setitimer(signal.ITIMER_REAL, WAITING * limit_s)
+    try:
+        return read()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def read_each(
+    read: Callable[[list[File]], list[Result]], files: list[File], limit_s: float
+) -> list[Result]:
+    """What `read` gives for each file, which may take `limit_s` each."""
+    return [outcome for file in files for outcome in within(limit_s, partial(read, [file]))]
 
 
 def read_files(files: list[SourceFile], reading: Reading) -> list[ReadImage | Refusal]:
@@ -202,6 +245,22 @@ def read_bytes(data: bytes, home: Path, max_megapixels: float) -> ReadImage:
         return read_image(io.BytesIO(data), "", home, max_megapixels)
 
 
+def read_original(file: str, home: Path, max_megapixels: float) -> ReadImage:
+    """Read an original again."""
+    with _refusing(), open_file(file) as stream:
+        check_signature(stream.read(32))
+        return read_image(stream, file, home, max_megapixels)
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a file to read; what became a pipe or a device since it was listed has no end."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise Refusal(NOT_AN_IMAGE, NO_FILE)
+    return stream
+
+
 def check_signature(head: bytes) -> None:
     """Refuse what does not begin like one of the formats that are read; file names say nothing."""
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif"):
@@ -220,6 +279,7 @@ def read_image(
     prepare: Preparation | None = None,
 ) -> ReadImage:
     """Read header, metadata and hash of an image, decode it and write its thumbnails."""
+    stamp = _stamp(stream)
     stream.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of oddities that it then copes with
@@ -250,12 +310,16 @@ def read_image(
             # Named by content: thumbnails that are there were made of these very bytes.
             if all(is_kept(path) for path in paths):
                 paths = []
+            picture, pixels = None, None
             if prepare is not None:
-                return _prepare_and_write(opened, stream, image, paths, prepare)
-            if paths:
+                picture, pixels = _prepare(opened, stream, image, prepare, large=bool(paths))
+            elif paths:
                 picture = decode(opened, stream, orientation, choose_large(opened))
+            if _stamp(stream) != stamp:  # then hash and pixels may be of two contents
+                raise Refusal(NOT_READABLE, CHANGED)
+            if picture is not None and paths:
                 _write_thumbnails(picture, paths)
-    return image
+    return replace(image, pixels=pixels)
 
 
 def decode_for(
@@ -422,7 +486,7 @@ def _refusing() -> Iterator[None]:
     except (Refusal, RarefindError):
         raise
     except MemoryError as error:
-        raise Refusal(TOO_LARGE, "There is not enough memory to decode it.") from error
+        raise Refusal(TOO_LARGE, NO_MEMORY) from error
     except PIL.UnidentifiedImageError as error:
         raise Refusal(DAMAGED, "It begins like an image, but its header makes no sense.") from error
     except OSError as error:
@@ -439,7 +503,7 @@ def _say_damaged(error: Exception) -> str:
 
 def _open_source(file: SourceFile, reading: Reading) -> BinaryIO:
     if reading.zip_file is None:
-        return Path(str(file.place)).open("rb")
+        return open_file(str(file.place))
     archive = _open_zip(reading.zip_file)
     return cast(BinaryIO, archive.open(archive.infolist()[int(file.place)]))
 
@@ -463,6 +527,15 @@ def _copy(head: bytes, stream: BinaryIO, target: Path) -> None:
     finally:
         with writing(target):  # what is still buffered meets a full disk only here
             copied.close()
+
+
+def _stamp(stream: BinaryIO) -> Stamp | None:
+    """What tells whether a file was written to; None for what is in memory."""
+    try:
+        status = os.fstat(stream.fileno())
+    except io.UnsupportedOperation:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _is_preview(opened: PIL.Image.Image) -> bool:
@@ -489,12 +562,17 @@ def _read_time(value: Any, fraction: Any) -> datetime | None:
         moment = datetime.strptime(text[:10].translate(_TO_COLON) + text[10:19], _EXIF_TIME)
     except ValueError:
         return None
+    if moment.year not in YEARS:
+        return None
     digits = _clean(fraction)
     if digits.isdecimal() and digits.isascii():
         moment = moment.replace(microsecond=int(digits[:6].ljust(6, "0")))
     return moment
 
 
+# A clock that was never set says 1970 or so; what is far from it is no time, and where a shift is
+# added to it, or a day, it may be one that no computer can hold.
+YEARS = range(1900, 2200)
 _EXIF_TIME = "%Y:%m:%d %H:%M:%S"
 _TO_COLON = str.maketrans("-/.", ":::")  # the standard says colons; not every camera read it
 
@@ -525,29 +603,32 @@ def _clean(value: Any) -> str:
     return "".join(letter for letter in text if letter.isprintable()).strip()
 
 
-def _prepare_and_write(
+def _prepare(
     opened: PIL.Image.Image,
     stream: BinaryIO,
     image: ReadImage,
-    paths: list[Path],
     prepare: Preparation,
-) -> ReadImage:
-    """Prepare the picture; if that is large enough, the same decoding serves the thumbnails."""
-    large = choose_large(opened)
+    *,
+    large: bool,
+) -> tuple[PIL.Image.Image, Pixels | None]:
+    """The picture, in the size of the large thumbnail where asked for, and prepared.
+
+    If what is decoded to prepare it is large enough, it serves both.
+    """
+    size = choose_large(opened)
     if image.orientation >= 5 and not _turns_itself(opened):
-        large = large[::-1]
+        size = size[::-1]
     picture, make_pixels = decode_for(prepare, opened, stream, image.orientation)
     pixels = None
     with suppress(Exception):
         pixels = make_pixels(picture)
-    if paths:
-        if picture.width < large[0] or picture.height < large[1]:
+    if large:
+        if picture.width < size[0] or picture.height < size[1]:
             with PIL.Image.open(stream, formats=list(EXTENSIONS)) as again:
                 picture = decode(again, stream, image.orientation, choose_large(again))
-        elif picture.size != large:
-            picture = picture.resize(large, PIL.Image.Resampling.HAMMING)
-        _write_thumbnails(picture, paths)
-    return replace(image, pixels=pixels)
+        elif picture.size != size:
+            picture = picture.resize(size, PIL.Image.Resampling.HAMMING)
+    return picture, pixels
 
 
 def _decode_jpeg(

@@ -49,6 +49,7 @@ from app.replay_summary import (
 )
 from app.settings import Settings
 from app.tables import Image
+from app.workers import Readers
 
 REPORT = "report.html"
 CURVES = {
@@ -188,12 +189,15 @@ def find_thumbnails(
 ) -> dict[int, Path]:
     """The small renditions of images; those that are lost, or show people, are left out."""
     found = {}
-    for start in range(0, len(image_ids), IMAGES_AT_A_TIME):
-        some = image_ids[start : start + IMAGES_AT_A_TIME]
-        seen = select(Image).where(Image.id.in_(some), Image.shows_people.is_not(True))
-        for image in session.scalars(seen):
-            with suppress(NotFound):
-                found[image.id] = get_thumbnail(image, SMALL, settings=settings)
+    with Readers(settings) as readers:
+        for start in range(0, len(image_ids), IMAGES_AT_A_TIME):
+            some = image_ids[start : start + IMAGES_AT_A_TIME]
+            seen = select(Image).where(Image.id.in_(some), Image.shows_people.is_not(True))
+            for image in session.scalars(seen):
+                with suppress(NotFound):
+                    found[image.id] = get_thumbnail(
+                        image, SMALL, settings=settings, readers=readers
+                    )
     return found
 
 

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Larger images are refused: decoding one takes about 3 bytes a pixel.",
     )
+    max_decoding_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest that one file may be decoded, in seconds of a processor, many times "
+        "what the largest photo takes; a disk may hold it up five times as long.",
+    )
     max_photo_mb: float = Field(
         default=50.0,
         gt=0,

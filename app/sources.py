@@ -5,21 +5,24 @@ Sources come from outside: links may go in circles, zips may lie, labels may be 
 
 import codecs
 import csv
+import hashlib
 import io
 import json
 import os
+import re
 import stat
 import unicodedata
 import zipfile
 import zlib
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from app.errors import LabelsNotUsable, SourceNotUsable
 from app.reading import (
+    NO_FILE,
     NOT_AN_IMAGE,
     NOT_READABLE,
     NOT_SUPPORTED,
@@ -32,6 +35,19 @@ from app.settings import Settings
 UNSAFE = "unsafe zip entry"
 SKIPPED_NAMES = {"__MACOSX", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN"}
 LONGEST_FIELD = 131_072  # characters: beyond that a quotation mark was never closed
+LONGEST_LINE = 2_000_000  # characters, of a table's row
+MOST_CELLS = 30_000_000  # of a table, each row counted as one more: they take some 3 GB
+MOST_NAMED = 12  # columns, in a sentence
+LONGEST_LABEL = 500  # characters: an index of the database holds it
+LONGEST_PATH = 2_000  # bytes, for the same reason; a file system takes 4,096
+# Bytes of a zip's list of contents: in memory it takes some ten times as much, in each process.
+LONGEST_DIRECTORY = 100_000_000
+# How long that list is stands at the end of a zip, before a comment of 65,535 bytes at most.
+ENDS_OF_DIRECTORY = re.compile(
+    rb"PK\x05\x06.{8}(?P<short>.{4})|PK\x06\x06.{36}(?P<long>.{8})", re.DOTALL
+)
+LONGEST_END = 65_535 + 22 + 20 + 56
+TOO_LONG = "Its path is too long. Shorten the names of its folders, or of the file."
 FILE_COLUMNS = ("file", "path", "filename")
 LABEL_COLUMNS = ("label", "class", "species")
 
@@ -61,8 +77,7 @@ def check_source(source: Path, settings: Settings, labels: str | Path | None = N
         if source.is_dir():
             os.scandir(source).close()
         elif source.is_file():
-            with zipfile.ZipFile(source):
-                pass
+            open_zip(source).close()
         else:
             raise SourceNotUsable(
                 f"There is no folder or zip file at {source}. Check the path; it must be on the "
@@ -98,8 +113,8 @@ def read_labels(labels: str | Path | None, source: Path, settings: Settings) -> 
     label_column = _find_column(header, LABEL_COLUMNS, name)
     labelled: dict[str, set[str]] = defaultdict(set)
     for _, row in rows:
-        if len(row) > max(file_column, label_column) and row[label_column].strip():
-            labelled[row[file_column].strip()].add(row[label_column].strip())
+        if len(row) > max(file_column, label_column) and (label := clean_label(row[label_column])):
+            labelled[row[file_column].strip()].add(label)
     return Labels(dict(labelled), file, notes)
 
 
@@ -107,20 +122,45 @@ def read_table(
     data: bytes, name: str
 ) -> tuple[list[str], list[tuple[int, list[str]]], tuple[str, ...]]:
     """The header of a CSV file, its rows with their lines, and what there is to say of it."""
-    text, notes = _decode_text(data, name)
-    first_line = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first_line.count))
+    encoding, notes = _tell_encoding(data, name)
+    lines = io.TextIOWrapper(io.BytesIO(data), encoding, newline="")
+    first_line = lines.readline(LONGEST_LINE)
+    lines.seek(0)
+    rows: list[tuple[int, list[str]]] = []
+    cells = 0
+    unended = 0  # characters of the row that is being read
+
+    def read_lines() -> Iterator[str]:
+        nonlocal unended
+        while line := lines.readline(LONGEST_LINE + 1):
+            unended += len(line)
+            if unended > LONGEST_LINE:
+                raise LabelsNotUsable(
+                    f"{name} is no CSV file: a row of it has more than {LONGEST_LINE:,} "
+                    "characters. A quotation mark may never be closed."
+                )
+            yield line
+
+    reader = csv.reader(read_lines(), delimiter=max(",;\t", key=first_line.count))
     try:
-        rows = [(reader.line_num, row) for row in reader if row]
+        for row in reader:
+            unended = 0
+            if not row:
+                continue
+            # The reader's own limit is of the whole process, and libraries lift it.
+            if max(map(len, row)) > LONGEST_FIELD:
+                raise LabelsNotUsable(
+                    f"{name} is no CSV file: line {reader.line_num}, field larger than field limit "
+                    f"({LONGEST_FIELD:,} characters)."
+                )
+            cells += 1 + len(row)
+            if cells > MOST_CELLS:
+                raise LabelsNotUsable(
+                    f"{name} has more than {MOST_CELLS:,} cells. Split it, or leave columns out."
+                )
+            rows.append((reader.line_num, row))
     except csv.Error as error:
         raise LabelsNotUsable(f"{name} is no CSV file: line {reader.line_num}, {error}.") from error
-    # The reader's own limit is of the whole process, and libraries lift it.
-    for line, row in rows:
-        if max(map(len, row)) > LONGEST_FIELD:
-            raise LabelsNotUsable(
-                f"{name} is no CSV file: line {line}, field larger than field limit "
-                f"({LONGEST_FIELD:,} characters)."
-            )
     if not rows:
         raise LabelsNotUsable(f"{name} is empty. Its first line must name its columns.")
     return rows[0][1], rows[1:], notes
@@ -134,6 +174,16 @@ def list_source(source: Path, settings: Settings, labels: Labels | None) -> List
     if not listing.files and not listing.refused:
         raise SourceNotUsable(f"{source} holds no files. Choose the folder that holds the images.")
     return listing
+
+
+def clean_label(text: str) -> str:
+    """A label that the database can hold."""
+    return clean_text(text).strip()[:LONGEST_LABEL]
+
+
+def clean_text(text: str) -> str:
+    """Text that the database can hold: JSON may write zeros, and halves of letters."""
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 def match_labels(
@@ -168,6 +218,28 @@ def show(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+def shorten(path: str) -> str:
+    """A path that the database can hold: of one that is too long its beginning, and a checksum."""
+    written = path.encode(errors="replace")
+    if len(written) <= LONGEST_PATH:
+        return path
+    checksum = hashlib.sha256(written).hexdigest()[:16]
+    return f"{written[:200].decode(errors='ignore')}… ({checksum})"
+
+
+def open_zip(source: Path) -> zipfile.ZipFile:
+    """Open a zip whose list of contents fits into memory; BadZipFile for any other."""
+    with source.open("rb") as file:
+        ended = file.seek(0, os.SEEK_END)
+        file.seek(max(0, ended - LONGEST_END))
+        tail = file.read()
+    for end in ENDS_OF_DIRECTORY.finditer(tail):  # where more than one is found, zipfile chooses
+        length = end["short"] or end["long"]
+        if LONGEST_DIRECTORY < int.from_bytes(length, "little") <= ended:
+            raise zipfile.BadZipFile("its list of contents is too long: pack several smaller zips")
+    return zipfile.ZipFile(source)
+
+
 def _list_folder(source: Path) -> Listing:
     listing = Listing()
     folders, linked = deque([(str(source), "")]), deque[tuple[str, str]]()
@@ -199,8 +271,11 @@ def _list_folder(source: Path) -> Listing:
             except OSError as error:
                 _refuse(listing, path, NOT_READABLE, f"It can't be read: {error.strerror}.")
                 continue
+            if len(show(path).encode()) > LONGEST_PATH:
+                _refuse(listing, path, NOT_SUPPORTED, TOO_LONG)
+                continue
             if not stat.S_ISREG(status.st_mode):
-                _refuse(listing, path, NOT_AN_IMAGE, "It is not a file but a device or a pipe.")
+                _refuse(listing, path, NOT_AN_IMAGE, NO_FILE)
                 continue
             file = SourceFile(show(path), status.st_size, status.st_mtime_ns, entry.path)
             listing.files.append(file)
@@ -209,10 +284,11 @@ def _list_folder(source: Path) -> Listing:
 
 def _list_zip(source: Path, settings: Settings) -> Listing:
     """Entries that may be unpacked; what is dangerous is refused by its name, before it is read."""
-    with zipfile.ZipFile(source) as archive:
+    with open_zip(source) as archive:
         entries = archive.infolist()
     listing = Listing()
     total_bytes = 0
+    shared = _find_shared(entries)
     for number, entry in enumerate(entries):
         path = _read_name(entry)
         parts = PurePosixPath(path).parts
@@ -222,12 +298,30 @@ def _list_zip(source: Path, settings: Settings) -> Listing:
             _refuse(listing, path, UNSAFE, "Its path leads out of the zip.")
         elif any(_is_skipped(part) for part in parts):
             listing.skipped += 1
+        elif len(path.encode(errors="replace")) > LONGEST_PATH:
+            _refuse(listing, path, NOT_SUPPORTED, TOO_LONG)
+        elif number in shared:
+            _refuse(listing, path, UNSAFE, "It shares its bytes with others: it may be a zip bomb.")
         elif (danger := find_danger(entry, settings, total_bytes)) is not None:
             _refuse(listing, path, danger.reason, danger.detail)
         else:
             total_bytes += entry.file_size
             listing.files.append(SourceFile(path, entry.file_size, entry.CRC, number))
     return _put_in_order(listing)
+
+
+def _find_shared(entries: list[zipfile.ZipInfo]) -> set[int]:
+    """Which entries lie where another one does. Source: D. Fifield, "A better zip bomb", 2019."""
+    shared: set[int] = set()
+    order = sorted(range(len(entries)), key=lambda number: entries[number].header_offset)
+    end, last = -1, -1
+    for number in order:
+        entry = entries[number]
+        if entry.header_offset < end:
+            shared |= {number, last}
+        if entry.header_offset + entry.compress_size > end:
+            end, last = entry.header_offset + entry.compress_size, number
+    return shared
 
 
 def find_danger(entry: zipfile.ZipInfo, settings: Settings, total_bytes: int) -> Refusal | None:
@@ -285,7 +379,7 @@ def _is_skipped(name: str) -> bool:
 
 
 def _refuse(listing: Listing, path: str, reason: str, detail: str) -> None:
-    listing.refused.append((SourceFile(show(path), 0, 0, ""), Refusal(reason, detail)))
+    listing.refused.append((SourceFile(shorten(show(path)), 0, 0, ""), Refusal(reason, detail)))
 
 
 def _put_in_order(listing: Listing) -> Listing:
@@ -317,7 +411,7 @@ def _read_labels_file(labels: Path, source: Path, settings: Settings) -> tuple[s
                 )
             return str(file), file.read_bytes()
         if source.is_file():
-            with zipfile.ZipFile(source) as archive:
+            with open_zip(source) as archive:
                 entry = archive.getinfo(inside)
                 if (danger := find_danger(entry, settings, 0)) is not None:
                     raise LabelsNotUsable(f"{inside} in the zip can't be read. {danger.detail}")
@@ -339,7 +433,7 @@ def _read_coco(data: bytes, name: str) -> dict[str, set[str]]:
     try:
         coco = json.loads(data)
         labels: dict[int | str, set[str]] = {one["id"]: set() for one in coco["images"]}
-        categories = {one["id"]: str(one["name"]).strip() for one in coco["categories"]}
+        categories = {one["id"]: clean_label(str(one["name"])) for one in coco["categories"]}
         for one in coco["annotations"]:
             labels[one["image_id"]].add(categories[one["category_id"]])
         rows: dict[str, set[str]] = defaultdict(set)
@@ -350,19 +444,21 @@ def _read_coco(data: bytes, name: str) -> dict[str, set[str]]:
             f"{name} lacks {error}, or names it without having it. As COCO has it, it needs images "
             "(id, file_name), categories (id, name) and annotations (image_id, category_id)."
         ) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise LabelsNotUsable(f"{name} is no JSON file of COCO's form ({error}).") from error
     return dict(rows)
 
 
-def _decode_text(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:
+def _tell_encoding(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:
     encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     try:
-        return data.decode(encoding), ()
+        data.decode(encoding)
+        return encoding, ()
     except UnicodeDecodeError:
         pass
     try:
-        return data.decode("cp1252"), (
+        data.decode("cp1252")
+        return "cp1252", (
             f"{name} is not UTF-8. It was read as Windows-1252; save it as UTF-8 if accents in "
             "labels look wrong.",
         )
@@ -379,8 +475,14 @@ def _find_column(header: list[str], names: tuple[str, ...], file: str) -> int:
             return found.index(name)
     raise LabelsNotUsable(
         f"{file} has no column {names[0]} (or {', '.join(names[1:])}). "
-        f"Its columns are: {', '.join(header)}."
+        f"Its columns are: {name_columns(header)}."
     )
+
+
+def name_columns(header: list[str]) -> str:
+    """The columns of a table in a sentence: the first ones, of each its beginning."""
+    named = ", ".join(show(column)[:40] for column in header[:MOST_NAMED])
+    return named if len(header) <= MOST_NAMED else f"{named} and {len(header) - MOST_NAMED:,} more"
 
 
 def _normalise(path: str) -> str:

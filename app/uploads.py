@@ -335,7 +335,7 @@ def list_sources(session: Session, upload_id: int, *, settings: Settings) -> lis
     folder = upload_folder(settings, upload_id)
     packed = [place for place in arrived if place.whole.parent == folder / "zips"]
     broken = [place for place in packed if not is_zipfile(place.whole)]
-    _refuse(session, upload, broken)
+    _refuse(session, upload, broken, "It can't be read as a zip: it is damaged, or was cut off.")
     zips = [place.whole for place in packed if place not in broken]
     others = [folder / "files"] if len(packed) < len(arrived) else []
     if broken and not zips and not others:
@@ -347,7 +347,18 @@ def list_sources(session: Session, upload_id: int, *, settings: Settings) -> lis
     return [*sorted(zips, key=lambda file: int(file.stem)), *others]
 
 
-def _refuse(session: Session, upload: Upload, places: list[Place]) -> None:
+def refuse_zip(
+    session: Session, upload_id: int, source: Path, problem: str, *, settings: Settings
+) -> None:
+    """List a zip of `list_sources` that can't be used among the collection's refused files."""
+    upload = session.get_one(Upload, upload_id)
+    places = [make_place(upload, file, settings) for file in list_files(session, upload)]
+    own = [place for place in places if place.whole == source]
+    for place in own:  # where it lies on the server says nothing to who sent it
+        _refuse(session, upload, [place], problem.replace(str(source), "It"))
+
+
+def _refuse(session: Session, upload: Upload, places: list[Place], detail: str) -> None:
     """List zips that can't be read among the collection's refused files, once."""
     for place in places:
         session.execute(
@@ -356,7 +367,7 @@ def _refuse(session: Session, upload: Upload, places: list[Place]) -> None:
                 collection_id=upload.collection_id,
                 path=place.path,
                 reason=DAMAGED,
-                detail="It can't be read as a zip: it is damaged, or was cut off.",
+                detail=detail,
                 size_bytes=place.size_bytes,
                 modified_ns=0,
             )

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from app.database import Database, migrate, psycopg_url, start_embedded_server
 from app.security import get_local_person, issue_sign_in_link
 from app.settings import Settings
+from app.workers import Readers
 from tests.stand_ins import use_hub
 
 # The one row that the migrations leave is that of their own table.
@@ -206,6 +207,14 @@ def own_database(own_database_url: str) -> Iterator[Database]:
 def settings(tmp_path: Path) -> Settings:
     """Settings with a data folder of the test's own."""
     return Settings(home=tmp_path / "home", database_url=None)
+
+
+@pytest.fixture(scope="session")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Readers]:
+    """Processes that decode: for all tests, as starting one takes half a second."""
+    home = tmp_path_factory.mktemp("readers")
+    with Readers(Settings(home=home, database_url=None)) as readers:
+        yield readers
 
 
 @pytest.fixture(scope="session")

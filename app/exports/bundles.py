@@ -9,15 +9,14 @@ a visit, nor are second opinions, which are about a search and no step of it.
 
 import io
 import zipfile
+import zlib
 from collections.abc import Collection as Several
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
 from pydantic import ValidationError
 from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.exc import DataError, IntegrityError
@@ -94,6 +93,7 @@ from app.tables import (
     Table,
     TagEvent,
 )
+from app.workers import Readers
 
 SEARCH_FILE = "search.json"
 ENDING = ".rarefind"
@@ -124,19 +124,18 @@ def bundle_parts(
     """The files of the bundle."""
     kept, photos = keep_search(session, search, indexes, now=now, sight=sight)
     yield SEARCH_FILE, [kept.model_dump_json()]
-    for number, photo in photos.items():
-        path = photo_path(photo.sha256, settings=settings)
-        try:
-            copied = copy_without_metadata(
-                path,
-                orientation=read_orientation(path),
-                max_megapixels=settings.max_megapixels,
-            )
-        except NotCopied as problem:
-            raise BadInput(
-                f"The example photo {photo.name} can't be exported: {problem}."
-            ) from problem
-        yield f"photos/{number}", [copied]
+    with Readers(settings) as readers:
+        for number, photo in photos.items():
+            path = photo_path(photo.sha256, settings=settings)
+            try:
+                copied = copy_without_metadata(
+                    path, max_megapixels=settings.max_megapixels, readers=readers
+                )
+            except NotCopied as problem:
+                raise BadInput(
+                    f"The example photo {photo.name} can't be exported: {problem}."
+                ) from problem
+            yield f"photos/{number}", [copied]
 
 
 def keep_search(
@@ -364,7 +363,7 @@ def read_bundle(data: bytes, settings: Settings) -> tuple[KeptSearch, dict[int, 
                     if entry.file_size > settings.max_photo_mb * 1e6:
                         raise BadInput(f"The photo {one.photo} in this file is too large.")
                     photos[one.id] = bundle.read(entry)
-    except (ValueError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         what = f" ({describe_problem(error)})" if isinstance(error, ValidationError) else ""
         raise BadInput(
             f"This is no search of Rarefind's, or it is damaged or of a newer version{what}. A "
@@ -677,18 +676,22 @@ class _Importing:
         )
 
     def _add_examples(self, search: Search, photos: dict[int, bytes], settings: Settings) -> None:
+        with Readers(settings) as readers:
+            read = {
+                number: read_photo(data, settings=settings, readers=readers)
+                for number, data in photos.items()
+            }
         for one in self.kept.examples:
             example = Example(
                 search_id=search.id, image_id=find(self.images, one.image_id), words=one.words
             )
             if one.photo is not None:
-                read = read_photo(photos[one.id], settings=settings)
                 photo = Photo(
                     person_id=self.person.id,
                     name=check_text("A photo's name", one.photo, MAX_NAME_LENGTH),
-                    sha256=read.sha256,
-                    width=read.width,
-                    height=read.height,
+                    sha256=read[one.id].sha256,
+                    width=read[one.id].width,
+                    height=read[one.id].height,
                 )
                 self.session.add(photo)
                 self.session.flush()
@@ -785,12 +788,6 @@ def take(part: Part, table: type[Table], *but: str) -> dict[str, Any]:
 def find(numbers: Mapping[int, int], key: int | None) -> int | None:
     """What a key of the file is called here; none stays none, and 0 is before all."""
     return numbers[key] if key else None
-
-
-def read_orientation(path: Path) -> int:
-    """Which way is up in a photo."""
-    with PIL.Image.open(path) as opened:
-        return int(opened.getexif().get(0x0112, 1))
 
 
 def describe_problem(error: ValidationError) -> str:

@@ -15,6 +15,7 @@ from app.searching import read_current_answers
 from app.sensitive import Sight
 from app.settings import Settings
 from app.tables import Search
+from app.workers import Readers
 
 FOLDER = "pictures"
 HEADER = [
@@ -85,18 +86,20 @@ def write_pictures(
     """
 
     def parts() -> Iterator[tuple[str, list[str | bytes] | Iterator[str]]]:
-        for number, picture in enumerate(pictures):
-            told("copying", number, len(pictures))
-            try:
-                copied = copy_without_metadata(
-                    picture.original,
-                    orientation=picture.orientation,
-                    max_megapixels=settings.max_megapixels,
-                )
-            except NotCopied as problem:
-                picture.cells |= {"file": "", "problem": str(problem)}
-                continue
-            yield picture.name, [copied]
+        with Readers(settings) as readers:
+            for number, picture in enumerate(pictures):
+                told("copying", number, len(pictures))
+                try:
+                    copied = copy_without_metadata(
+                        picture.original,
+                        orientation=picture.orientation,
+                        max_megapixels=settings.max_megapixels,
+                        readers=readers,
+                    )
+                except NotCopied as problem:
+                    picture.cells |= {"file": "", "problem": str(problem)}
+                    continue
+                yield picture.name, [copied]
         yield "pictures.csv", write_csv(HEADER, (picture.cells for picture in pictures))
 
     return pack(parts(), compress=False)

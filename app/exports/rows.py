@@ -26,7 +26,8 @@ Format = Literal["csv", "jsonl"]
 State = Literal["yes", "no", "unsure", "left open", "unseen"]
 ROWS_AT_A_TIME = 1_000
 OF_EVENTS = ("event_id", "answered_with")
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+# The wide ones count as well where Chinese or Japanese is written.
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,14 @@ Source: ITU-T T.81, annex B, for the segments; Exif 2.32 for the one tag that is
 
 import io
 import struct
+from functools import partial
 from pathlib import Path
 
 import PIL.Image
 import PIL.ImageOps
+
+from app.reading import EXTENSIONS, Refusal, open_file
+from app.workers import Readers
 
 # Kept: JFIF (APP0), ICC profiles (APP2 of that name) and Adobe's colour transform (APP14).
 APP0, APP2, APP14, APP15, COMMENT = 0xE0, 0xE2, 0xEE, 0xEF, 0xFE
@@ -23,19 +27,41 @@ class NotCopied(Exception):
     """A file that can't be copied without its metadata; the sentence says why."""
 
 
-def copy_without_metadata(path: Path, *, orientation: int, max_megapixels: float) -> bytes:
-    """The picture of a file, upright as before, and nothing else that was written into it."""
+def copy_without_metadata(
+    path: Path, *, orientation: int | None = None, max_megapixels: float, readers: Readers
+) -> bytes:
+    """The picture of a file, upright as before, and nothing else that was written into it.
+
+    Without `orientation` it is read in the file. It is decoded by one of the `readers`.
+    """
     try:
-        data = path.read_bytes()
+        return readers.run(partial(_copy, str(path), orientation, max_megapixels))
+    except Refusal as refusal:
+        detail = refusal.detail[0].lower() + refusal.detail[1:].rstrip(".")
+        raise NotCopied(f"its original can't be used: {detail}") from refusal
+
+
+def _copy(file: str, orientation: int | None, max_megapixels: float) -> bytes:
+    try:
+        with open_file(file) as stream:
+            data = stream.read()
+        if orientation is None:
+            orientation = read_orientation(data)
         if data[:2] == b"\xff\xd8":
             return strip_jpeg(data, orientation=orientation)
         return write_png(data, max_megapixels=max_megapixels)
-    except NotCopied:
+    except (NotCopied, Refusal):
         raise
     except OSError as error:
         raise NotCopied(f"its original can't be read: {error.strerror or error}") from error
     except Exception as error:  # whatever a decoder makes of a damaged file
         raise NotCopied(f"its original is damaged: {error}") from error
+
+
+def read_orientation(data: bytes) -> int:
+    """Which way is up in a photo, by what its camera wrote."""
+    with PIL.Image.open(io.BytesIO(data), formats=list(EXTENSIONS)) as opened:
+        return int(opened.getexif().get(0x0112, 1))
 
 
 def strip_jpeg(data: bytes, *, orientation: int) -> bytes:
@@ -99,7 +125,7 @@ def orientation_tag(orientation: int) -> bytes:
 
 def write_png(data: bytes, *, max_megapixels: float) -> bytes:
     """An image of any other format as PNG, upright, with its colour profile and nothing else."""
-    with PIL.Image.open(io.BytesIO(data)) as opened:
+    with PIL.Image.open(io.BytesIO(data), formats=list(EXTENSIONS)) as opened:
         if opened.width * opened.height > max_megapixels * 1e6:
             raise NotCopied("its original is too large to be copied")
         profile = opened.info.get("icc_profile")

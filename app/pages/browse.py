@@ -59,6 +59,7 @@ from app.security import Searcher, SignedIn
 from app.sensitive import read_sight
 from app.settings import Settings
 from app.tables import Collection, Image, Person, Photo, TrayItem
+from app.workers import Readers
 
 SEEDS = 1_000_000
 
@@ -250,7 +251,8 @@ def add_to_tray(
     collection = get_collection(session, person, collection_id)
     if image_id is not None:
         add_image_to_tray(session, person, collection_id, image_id)
-    added = keep_photos(session, person, collection_id, photo, request.app.state.settings)
+    state = request.app.state
+    added = keep_photos(session, person, collection_id, photo, state.settings, state.readers)
     if not wants_fragment(request):
         return back(collection_id, return_to, image_id)
     if part == "examples":
@@ -343,7 +345,9 @@ def add_search(
     problem = None
     photo_ids = list(photo_ids or [])
     try:
-        photo_ids += keep_photos(session, person, collection_id, photo, settings)
+        photo_ids += keep_photos(
+            session, person, collection_id, photo, settings, request.app.state.readers
+        )
     except RefusedPhoto as error:
         wrong["examples"] = str(error)
     if not target_name.strip():
@@ -529,6 +533,7 @@ def keep_photos(
     collection_id: int,
     photos: list[UploadFile],
     settings: Settings,
+    readers: Readers,
 ) -> list[int]:
     """Put uploaded photos into the tray; their ids. A form without a file sends an empty one."""
     kept = []
@@ -540,7 +545,13 @@ def keep_photos(
                 raise RefusedPhoto(f"{name} is larger than {limit}. Save it smaller and try again.")
             data = upload.file.read()
             photo = add_photo_to_tray(
-                session, person, collection_id, name=name, data=data, settings=settings
+                session,
+                person,
+                collection_id,
+                name=name,
+                data=data,
+                settings=settings,
+                readers=readers,
             )
             kept.append(photo.id)
     return kept

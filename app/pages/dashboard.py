@@ -18,6 +18,7 @@ from app.dashboards.variety import tell_history, tell_looks, tell_variety
 from app.dashboards.whereabouts import Whereabouts, tell_whereabouts
 from app.database import PROJECT, DbSession
 from app.errors import BadInput, NotFound, RefusedGoal
+from app.exports.rows import defuse
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render, wants_fragment
 from app.pages.searches import GESTURE_KEY, new_gesture_key
@@ -155,7 +156,7 @@ def download_table(
     lines = io.StringIO()
     writer = csv.writer(lines)
     writer.writerow(plot.columns)
-    writer.writerows(plot.rows)
+    writer.writerows([defuse(cell) for cell in row] for row in plot.rows)
     return Response(
         lines.getvalue(),
         media_type="text/csv; charset=utf-8",

@@ -19,6 +19,7 @@ from app.security import SignedIn
 from app.sensitive import read_sight
 from app.settings import Settings
 from app.tables import Image
+from app.workers import Readers
 
 # A thumbnail never changes: another picture has another number.
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -52,7 +53,7 @@ def original(request: Request, session: DbSession, person: SignedIn, image_id: I
             "its thumbnails still show."
         )
     if read_sight(session, person, image.collection_id).grid is not None:
-        return send_copy(image, request.app.state.settings)
+        return send_copy(image, request.app.state.settings, request.app.state.readers)
     return FileResponse(
         image.file,
         media_type=f"image/{image.format.lower()}",
@@ -62,13 +63,14 @@ def original(request: Request, session: DbSession, person: SignedIn, image_id: I
     )
 
 
-def send_copy(image: Image, settings: Settings) -> Response:
+def send_copy(image: Image, settings: Settings, readers: Readers) -> Response:
     """The picture of a file alone: the place, too, is among what cameras write into it."""
     try:
         copied = copy_without_metadata(
             Path(image.file),
             orientation=image.orientation,
             max_megapixels=settings.max_megapixels,
+            readers=readers,
         )
     except NotCopied as problem:
         raise NotFound(
@@ -92,7 +94,9 @@ def image_thumbnail(
 ) -> FileResponse:
     """An image, small (in a grid) or large (on its own)."""
     image = get_image(session, image_id)
-    path = get_thumbnail(image, SIDES[size], settings=request.app.state.settings)
+    path = get_thumbnail(
+        image, SIDES[size], settings=request.app.state.settings, readers=request.app.state.readers
+    )
     return FileResponse(path, headers=FOREVER)
 
 
@@ -102,5 +106,7 @@ def photo_thumbnail(
 ) -> FileResponse:
     """An example photo, for the person who added it."""
     photo = get_photo(session, person, photo_id)
-    path = get_thumbnail(photo, SIDES[size], settings=request.app.state.settings)
+    path = get_thumbnail(
+        photo, SIDES[size], settings=request.app.state.settings, readers=request.app.state.readers
+    )
     return FileResponse(path, headers=FOREVER)

@@ -64,7 +64,7 @@ def other_database(make_database_url, template_name):
     engine.dispose()
 
 
-def hunt_everywhere(session, settings) -> Hunt:
+def hunt_everywhere(session, settings, readers) -> Hunt:
     """A search with every kind of step, of two people, by examples of every kind."""
     hunt = Hunt(session, settings)
     for number, image in enumerate(hunt.images):
@@ -92,7 +92,7 @@ def hunt_everywhere(session, settings) -> Hunt:
         | {hunt.images[170].id: "no:a decoy"},
         gesture_key=None,
     )
-    add_examples(session, settings, hunt)
+    add_examples(session, settings, readers, hunt)
     hunt.submit()
     hunt.take("estimate", 18)
     hunt.submit()
@@ -127,12 +127,12 @@ def hunt_everywhere(session, settings) -> Hunt:
     return hunt
 
 
-def add_examples(session, settings, hunt) -> None:
+def add_examples(session, settings, readers, hunt) -> None:
     data = io.BytesIO()
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     make_picture(9).save(data, "JPEG", exif=exif)
-    read = read_photo(data.getvalue(), settings=settings)
+    read = read_photo(data.getvalue(), settings=settings, readers=readers)
     photo = Photo(
         person_id=hunt.person.id,
         name="mine.jpg",
@@ -186,8 +186,8 @@ def write_bundle(hunt, settings) -> bytes:
 
 
 @pytest.fixture
-def hunt(session, settings):
-    return hunt_everywhere(session, settings)
+def hunt(session, settings, readers):
+    return hunt_everywhere(session, settings, readers)
 
 
 def list_stored(session, search, images):

@@ -57,7 +57,7 @@ class Server:
 
 
 @pytest.fixture
-def server(own_database, own_database_url, settings, tmp_path):
+def server(own_database, own_database_url, settings, readers, tmp_path):
     settings = settings.model_copy(update={"database_url": own_database_url})
     server = Server(own_database, settings)
     with own_database.session() as session:
@@ -73,7 +73,9 @@ def server(own_database, own_database_url, settings, tmp_path):
                     f"{number} at {side}".encode(),
                 )
         make_index(session, settings, images)
-        read = read_photo(make_image_file(tmp_path / "1.jpg").read_bytes(), settings=settings)
+        read = read_photo(
+            make_image_file(tmp_path / "1.jpg").read_bytes(), settings=settings, readers=readers
+        )
         session.add(
             Photo(
                 person_id=person.id,
@@ -129,7 +131,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_restored_elsewhere_all_works_as_at_one_moment(server, target, tmp_path):
+def test_restored_elsewhere_all_works_as_at_one_moment(server, target, tmp_path, readers):
     with server.database.session() as session:
         before, answered = shown(session), answers(session)
 
@@ -154,7 +156,7 @@ def test_restored_elsewhere_all_works_as_at_one_moment(server, target, tmp_path)
         assert (repeated.same, repeated.total) == (4, 4)
         for image in session.scalars(select(Image)):
             assert Path(image.file).is_relative_to(target.home) and Path(image.file).is_file()
-            thumbnail = get_thumbnail(image, 320, settings=target)
+            thumbnail = get_thumbnail(image, 320, settings=target, readers=readers)
             old = tmp_path / "gone" / thumbnail.relative_to(target.home)
             assert thumbnail.read_bytes() == old.read_bytes()
         photo = session.scalars(select(Photo)).one()

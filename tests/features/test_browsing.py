@@ -231,11 +231,11 @@ def test_trays_of_people_and_collections_are_their_own(session, collection):
         browsing.add_image_to_tray(session, person, lake.id, image.id)
 
 
-def test_photo_is_kept_once_for_each_person(session, settings, collection):
+def test_photo_is_kept_once_for_each_person(session, settings, readers, collection):
     person, other = make_person(session), make_person(session, name="other")
     for who, name in ((person, "first.jpg"), (person, "again.jpg"), (other, "mine.jpg")):
         browsing.add_photo_to_tray(
-            session, who, collection.id, name=name, data=jpeg(), settings=settings
+            session, who, collection.id, name=name, data=jpeg(), settings=settings, readers=readers
         )
     assert session.scalar(select(func.count()).select_from(Photo)) == 2
     assert session.scalar(select(func.count()).select_from(TrayItem)) == 2
@@ -248,10 +248,16 @@ def test_photo_is_kept_once_for_each_person(session, settings, collection):
     assert browsing.list_tray(session, person, collection.id) == []
 
 
-def test_refused_photo_is_named(session, settings, collection):
+def test_refused_photo_is_named(session, settings, readers, collection):
     person = make_person(session)
     with pytest.raises(RefusedPhoto, match=r"^notes\.txt: "):
         browsing.add_photo_to_tray(
-            session, person, collection.id, name="notes.txt", data=b"hello", settings=settings
+            session,
+            person,
+            collection.id,
+            name="notes.txt",
+            data=b"hello",
+            settings=settings,
+            readers=readers,
         )
     assert browsing.list_tray(session, person, collection.id) == []

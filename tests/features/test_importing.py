@@ -32,7 +32,6 @@ from app.errors import (
 )
 from app.importing import (
     CHUNK_FILES,
-    CRASHED,
     ImportProgress,
     ImportSummary,
     add_collection,
@@ -47,6 +46,7 @@ from app.reading import DAMAGED, EMPTY, NOT_AN_IMAGE, TOO_LARGE
 from app.settings import Settings
 from app.sources import UNSAFE
 from app.tables import Collection, Image, ImagePath, Import, OracleLabel, Photo, RefusedFile
+from app.workers import CRASHED, Readers
 from tests.factories import make_collection, make_image_file, make_person
 
 Run = Callable[..., ImportSummary]
@@ -280,23 +280,23 @@ def test_names_of_any_bytes_are_imported(database: Database, source: Path, run: 
 
 
 def test_thumbnails_are_in_the_data_folder_and_are_made_again_when_lost(
-    database: Database, source: Path, run: Run, settings: Settings
+    database: Database, source: Path, run: Run, settings: Settings, readers: Readers
 ) -> None:
     file = make_image_file(source / "1.jpg", size=(1500, 1000))
     run()
     [image] = list_images(database)
     for side, size in ((320, (320, 214)), (1280, (1280, 853))):
-        path = get_thumbnail(image, side, settings=settings)
+        path = get_thumbnail(image, side, settings=settings, readers=readers)
         assert path == settings.home / f"thumbnails/{image.sha256[:2]}/{image.sha256}-{side}.jpg"
         assert path.exists()
         with PIL.Image.open(path) as thumbnail:
             assert thumbnail.size == size
     shutil.rmtree(settings.home / "thumbnails")
-    assert get_thumbnail(image, 320, settings=settings).exists()
+    assert get_thumbnail(image, 320, settings=settings, readers=readers).exists()
     shutil.rmtree(settings.home / "thumbnails")
     file.unlink()
     with pytest.raises(NotFound, match=r"1\.jpg can't be read any more"):
-        get_thumbnail(image, 320, settings=settings)
+        get_thumbnail(image, 320, settings=settings, readers=readers)
 
 
 # --- A zip --------------------------------------------------------------------------------------
@@ -668,18 +668,22 @@ def test_a_name_belongs_to_one_collection(session: Session, tmp_path: Path) -> N
     assert session.scalar(select(func.count()).select_from(Collection)) == 2
 
 
-def test_a_photo_is_checked_and_kept(session: Session, tmp_path: Path, settings: Settings) -> None:
+def test_a_photo_is_checked_and_kept(
+    session: Session, tmp_path: Path, settings: Settings, readers: Readers
+) -> None:
     data = make_image_file(tmp_path / "photo.jpg", size=(500, 400)).read_bytes()
-    read = read_photo(data, settings=settings)
+    read = read_photo(data, settings=settings, readers=readers)
     assert (read.width, read.height, read.format) == (500, 400, "JPEG")
     assert photo_path(read.sha256, settings=settings).read_bytes() == data
     photo = Photo(sha256=read.sha256, width=read.width, height=read.height)
     shutil.rmtree(settings.home / "thumbnails")
-    with PIL.Image.open(get_thumbnail(photo, 320, settings=settings)) as thumbnail:
+    with PIL.Image.open(get_thumbnail(photo, 320, settings=settings, readers=readers)) as thumbnail:
         assert thumbnail.size == (320, 256)
 
 
-def test_an_unusable_photo_is_refused_with_a_sentence(tmp_path: Path, settings: Settings) -> None:
+def test_an_unusable_photo_is_refused_with_a_sentence(
+    tmp_path: Path, settings: Settings, readers: Readers
+) -> None:
     data = make_image_file(tmp_path / "photo.jpg").read_bytes()
     limits = settings.model_copy(update={"max_photo_mb": 0.0005, "max_megapixels": 0.001})
     for refused, given, words in (
@@ -690,7 +694,7 @@ def test_an_unusable_photo_is_refused_with_a_sentence(tmp_path: Path, settings: 
         (data, settings.model_copy(update={"max_megapixels": 0.001}), "megapixels"),
     ):
         with pytest.raises(RefusedPhoto, match=words):
-            read_photo(refused, settings=given)
+            read_photo(refused, settings=given, readers=readers)
     assert not settings.home.exists()
 
 
@@ -698,7 +702,12 @@ def test_an_unusable_photo_is_refused_with_a_sentence(tmp_path: Path, settings: 
 
 
 def test_real_photos_lie_upright_and_broken_ones_are_named(
-    database: Database, shared_data: Path, run: Run, settings: Settings, tmp_path: Path
+    database: Database,
+    shared_data: Path,
+    run: Run,
+    settings: Settings,
+    tmp_path: Path,
+    readers: Readers,
 ) -> None:
     folder = tmp_path / "exif"
     shutil.copytree(shared_data / "exif", folder)
@@ -715,7 +724,7 @@ def test_real_photos_lie_upright_and_broken_ones_are_named(
             image = images[f"{scene}_{orientation}.jpg"]
             assert image.orientation == orientation
             assert (image.width > image.height) == is_wide
-            thumbnail = get_thumbnail(image, 320, settings=settings)
+            thumbnail = get_thumbnail(image, 320, settings=settings, readers=readers)
             with PIL.Image.open(thumbnail) as opened:
                 assert (opened.width > opened.height) == is_wide
                 pictures.append(np.asarray(opened.convert("L").resize((32, 32)), np.float64))
@@ -729,7 +738,7 @@ def test_real_photos_lie_upright_and_broken_ones_are_named(
 
 
 def test_real_photos_are_imported_whole(
-    database: Database, shared_data: Path, run: Run, settings: Settings
+    database: Database, shared_data: Path, run: Run, settings: Settings, readers: Readers
 ) -> None:
     assert run(shared_data / "exif").imported == 22
     summary = run(shared_data / "camtrap_dp" / "media")  # a level up it is a package
@@ -737,5 +746,8 @@ def test_real_photos_are_imported_whole(
     images = list_images(database)
     assert sum(image.latitude is not None for image in images) == 9
     assert sum(image.captured_at is not None for image in images) == 19
-    grid = [get_thumbnail(image, 320, settings=settings).stat().st_size for image in images]
+    grid = [
+        get_thumbnail(image, 320, settings=settings, readers=readers).stat().st_size
+        for image in images
+    ]
     assert sum(sorted(grid)[-12:]) < 500_000  # of 600 KB for a grid of twelve and its page

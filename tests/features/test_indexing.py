@@ -55,6 +55,7 @@ from app.indexing import (
 from app.preparing import Original, prepare_files
 from app.settings import Settings
 from app.tables import Collection, Image, ImageIndex, Photo, UnreadableImage
+from app.workers import Readers
 from tests.factories import make_collection, make_image_file, make_person
 from tests.stand_ins import HashEmbedder, register
 
@@ -925,18 +926,18 @@ def test_an_embedder_must_be_the_one_that_made_the_index(
 
 
 def test_an_example_photo_gets_the_vector_it_would_have_in_the_collection(
-    session: Session, settings: Settings, embedder: HashEmbedder, tmp_path: Path
+    session: Session, settings: Settings, embedder: HashEmbedder, tmp_path: Path, readers: Readers
 ) -> None:
     file = make_image_file(tmp_path / "heron.png", 7, file_format="PNG")
-    read = read_photo(file.read_bytes(), settings=settings)
+    read = read_photo(file.read_bytes(), settings=settings, readers=readers)
     person = make_person(session)
     photo = Photo(person_id=person.id, name="heron.png", sha256=read.sha256, width=60, height=40)
-    vector = embed_photo(photo, embedder, settings=settings)
+    vector = embed_photo(photo, embedder, settings=settings, readers=readers)
     expected = embedder.embed(embedder.prepare(PIL.Image.open(file).convert("RGB")))
     np.testing.assert_array_equal(vector, expected)
     photo_path(read.sha256, settings=settings).unlink()
     with pytest.raises(RefusedPhoto, match=r"heron\.png is gone"):
-        embed_photo(photo, embedder, settings=settings)
+        embed_photo(photo, embedder, settings=settings, readers=readers)
 
 
 # --- Preparing ----------------------------------------------------------------------------------

@@ -120,6 +120,7 @@ class Pond:
             name="mine.png",
             data=file.getvalue(),
             settings=self.settings,
+            readers=self.embedders.readers,
         )
 
 

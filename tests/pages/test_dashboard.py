@@ -7,7 +7,7 @@ import re
 from html import unescape
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from app.searching import open_search, submit_answers
 from app.security import get_local_person
@@ -122,6 +122,14 @@ def test_table_chart_and_file_hold_the_same_numbers(client, here):
         assert rows == [[str(value) for value in row] for row in shown["rows"]]
         assert len(re.findall(r"<tr>", page)) >= len(rows)
     assert client.get(f"{here}/dashboard/tables/guess.csv").status_code == 404
+
+
+def test_name_of_a_folder_is_no_formula_in_a_file(client, here):
+    with client.app.state.database.session() as session:
+        path = func.concat("=cmd", Image.id % 2, "()/", Image.path)
+        session.execute(update(Image).values(path=path))
+    _, *rows = csv.reader(io.StringIO(client.get(f"{here}/dashboard/tables/deployments.csv").text))
+    assert {row[0] for row in rows} == {"'=cmd0()", "'=cmd1()"}
 
 
 def test_sample_is_shown_in_the_grid_and_ends_when_asked(client, here):

@@ -76,6 +76,7 @@ def test_photo_is_for_who_added_it(client):
                 name="a.png",
                 data=file.getvalue(),
                 settings=state.settings,
+                readers=state.readers,
             )
             for person in (get_local_person(session), make_person(session, name="other"))
         ]
