@@ -6,6 +6,7 @@ RarefindError
 ├── NotAllowed                     403  signed in, without the right
 ├── CrossSiteRequest               403  a form that another site sent
 ├── NotFound                       404  no such thing, or not yours
+├── NotDoneHere                    405  the address takes no such request
 ├── NameTaken                      409  another collection has that name
 ├── RoundAlreadyAnswered           409  a second tab, a double click, an old page
 ├── NothingToUndo                  409
@@ -70,6 +71,13 @@ class NotFound(RarefindError):
 
     status = 404
     title = "Not found"
+
+
+class NotDoneHere(RarefindError):
+    """The address is one of ours and takes no request of this kind."""
+
+    status = 405
+    title = "That can't be done at this address"
 
 
 class NameTaken(RarefindError):

@@ -19,7 +19,14 @@ from app.api import health
 from app.api import searches as api_searches
 from app.chores import CHORES
 from app.database import PROJECT, open_database
-from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError, RequestTooLarge
+from app.errors import (
+    BadInput,
+    DatabaseNotUsable,
+    NotDoneHere,
+    NotFound,
+    RarefindError,
+    RequestTooLarge,
+)
 from app.events import OpenEvents
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import Worker
@@ -59,6 +66,8 @@ logger = logging.getLogger(__name__)
 
 # A form is read before it is known who sent it, so there must be an end to it for everybody.
 PHOTOS_AT_ONCE = 10  # of the largest size
+
+UNREADABLE = "What was sent can't be read. Reload the page and send it once more."
 
 # No inline script or style anywhere, so text that people type can never become either.
 SECURITY_HEADERS = {
@@ -168,6 +177,12 @@ def add_error_pages(app: FastAPI) -> None:
     def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return answer_error(request, NotFound("There is nothing at this address."))
+        if error.status_code == 405:
+            answer = answer_error(request, NotDoneHere("Go back and do it from the page itself."))
+            answer.headers.update(error.headers or {})  # what can be done
+            return answer
+        if error.status_code == 400:  # before the route: neither a form nor JSON in UTF-8
+            return answer_error(request, BadInput(UNREADABLE))
         other = RarefindError(str(error.detail))
         other.status = error.status_code
         return answer_error(request, other)

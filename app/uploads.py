@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from zipfile import is_zipfile
 
-from sqlalchemy import event, exists, func, select
+from sqlalchemy import BigInteger, cast, event, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -387,7 +387,8 @@ def sweep_uploads(session: Session, settings: Settings) -> None:
     folders = list((settings.home / "uploads").glob("[0-9]*"))
     oldest = datetime.now(UTC) - timedelta(days=settings.upload_days)
     goes_on = exists().where(
-        Job.arguments["upload_id"].as_integer() == Upload.id, Job.state.in_(UNFINISHED)
+        cast(Job.arguments["upload_id"].as_string(), BigInteger) == Upload.id,
+        Job.state.in_(UNFINISHED),
     )
     forgotten = select(Upload).where(Upload.state != "done", Upload.touched_at < oldest, ~goes_on)
     for upload in session.scalars(forgotten.with_for_update(skip_locked=True)):

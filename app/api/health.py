@@ -4,9 +4,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy import text
 
+from app.api.models import Problem
 from app.database import DbSession
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(
+    prefix="/api/v1",
+    responses={503: {"model": Problem, "description": "The database does not answer."}},
+)
 
 
 class Health(BaseModel):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import event, exists, func, select
+from sqlalchemy import BigInteger, cast, event, exists, func, select
 
 from app.access import get_search
 from app.database import Database
@@ -87,7 +87,7 @@ def sweep_exports(database: Database, settings: Settings, *, now: datetime) -> i
         due = now - timedelta(days=settings.export_days)
         under_way = exists().where(
             Job.kind == "export",
-            Job.arguments["export_id"].as_integer() == ExportFile.id,
+            cast(Job.arguments["export_id"].as_string(), BigInteger) == ExportFile.id,
             Job.state.in_(("waiting", "running")),
         )
         old = select(ExportFile).where(
