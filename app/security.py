@@ -130,7 +130,9 @@ def sign_out(session: Session, request: Request, response: Response) -> None:
         .where(LoginSession.token_sha256 == read_login_hash(request))
         .values(revoked_at=datetime.now(UTC))
     )
-    response.delete_cookie(cookie_name(request))
+    response.delete_cookie(
+        cookie_name(request), httponly=True, samesite="lax", secure=request.url.scheme == "https"
+    )
 
 
 def add_token(session: Session, person: Person, name: str, *, scope: str = "search") -> str:

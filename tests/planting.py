@@ -7,23 +7,44 @@ A third collection is open to everyone, with a search of Ada's that may be looke
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
+from app.evaluation import ReplaySettings
 from app.exports.files import export_path
 from app.metadata import add_table
 from app.reading import thumbnail_path
 from app.remarks import add_tags, write_note
 from app.searching import open_search
-from app.security import add_token, issue_sign_in_link
+from app.security import add_token
 from app.settings import Settings
-from app.tables import Collection, Deployment, Example, ExportFile, Job, Person, Photo, Search
+from app.tables import (
+    Collection,
+    Deployment,
+    Example,
+    ExportFile,
+    Job,
+    Person,
+    Photo,
+    Replay,
+    Review,
+    ReviewImage,
+    Search,
+    Upload,
+    UploadedFile,
+)
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 
-ROLES = {"vic": "viewer", "ada": "ecologist", "eva": "evaluator", "ann": "admin"}
+ROLES = {
+    "vic": "viewer",
+    "ada": "ecologist",
+    "eva": "evaluator",
+    "ann": "admin",
+    "bob": "ecologist",
+}
 # Who asks hostile things; None is nobody.
 ASKING = (None, "vic", "ada", "eva", "ann")
 FIRST_SECRET = 9_100_000_000
@@ -39,7 +60,7 @@ class Planted:
     web: TestClient
     ids: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # whose, kind
     tokens: dict[str, str] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
+    people: dict[str, int] = field(default_factory=dict)
 
     def headers(self, name: str | None) -> dict[str, str]:
         """By which a program is this person's."""
@@ -68,14 +89,11 @@ def plant(web: TestClient) -> Planted:
         planted.ids["ada"] = plant_one(session, state, ada, "pond", "heron")
         planted.ids["all"] = plant_one(session, state, ada, "shore", "otter", open_to="everyone")
         start_numbers(session, FIRST_SECRET)
-        bob = people["bob"] = make_person(session, name=f"Bob {SECRET}", role="ecologist")
-        planted.ids["bob"] = plant_one(session, state, bob, SECRET, SEARCH_SECRET)
+        planted.ids["bob"] = plant_one(session, state, people["bob"], SECRET, SEARCH_SECRET)
         start_numbers(session, 5_000)
         for name, person in people.items():
             planted.tokens[name] = add_token(session, person, f"token of {name}", scope="admin")
-            planted.links[name] = issue_sign_in_link(
-                session, person, base_url="", settings=state.settings
-            )
+            planted.people[name] = person.id
     return planted
 
 
@@ -105,10 +123,10 @@ def plant_one(
     collection = make_collection(session, name=f"Collection {word}")
     collection.made_by_id, collection.open_to = person.id, open_to
     images = make_images(session, collection, 30)
-    file = make_image_file(settings.home / f"{word}.jpg", collection.id)
+    original = make_image_file(settings.home / f"{word}.jpg", collection.id)
     for image in images:
         image.path = f"{word}/{image.path}"
-        image.file = str(file)
+        image.file = str(original)
     make_index(session, settings, images)
     deployment = Deployment(collection_id=collection.id, name=f"Camera {word}")
     session.add(deployment)
@@ -145,6 +163,27 @@ def plant_one(
     session.add(Example(search_id=search.id, photo_id=photo.id))
     add_tags(session, person, search, f"tag-{search_word}")
     search_note_id = write_note(session, person, search, f"Note {search_word}")
+    review = Review(
+        search_id=search.id,
+        reviewer_id=person.id,
+        asked_by_id=person.id,
+        kind="sample",
+        seed=1,
+    )
+    replay = Replay(
+        collection_id=collection.id,
+        person_id=person.id,
+        settings=asdict(ReplaySettings(targets=("any",), strategies=("random",))),
+        state="stopped",
+        run_count=1,
+    )
+    upload = Upload(collection_id=collection.id, person_id=person.id, state="receiving")
+    session.add_all([review, replay, upload])
+    session.flush()
+    file = UploadedFile(upload_id=upload.id, path=f"{word}.jpg", size_bytes=3)
+    asked = {"review_id": review.id, "image_id": images[0].id, "position": 0}
+    session.add_all([file, ReviewImage(**asked, first_value="yes", first_person_id=person.id)])
+    session.flush()
     export_id = plant_export(session, settings, collection, search)
     return {
         "collection_id": [collection.id],
@@ -155,7 +194,10 @@ def plant_one(
         "photo_id": [photo.id],
         "deployment_id": [deployment.id],
         "export_id": [export_id],
-        "person_id": [person.id],
+        "review_id": [review.id],
+        "replay_id": [replay.id],
+        "upload_id": [upload.id],
+        "file_id": [file.id],
     }
 
 
