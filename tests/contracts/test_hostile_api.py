@@ -42,6 +42,15 @@ CHECKS: list[CheckFunction] = [
 NUMBERED = {"image_ids": "image_id", "alone": "image_id", "remove_notes": "note_id"}
 KEYED = {"answers": "image_id", "reasons": "image_id", "change_note": "note_id"}
 NOWHERE = 987_654_321
+# What generated text never happens to be, so that something is done at all.
+USUAL = {
+    "embedder": [None, "hand-made"],
+    "strategy": [None, "random", "pf-ma"],
+    "round_size": [None, 6],
+    "where": [[], ["month=5"], ["given=none"]],
+    "name": ["images.csv", "coco.json", "pictures.zip"],
+    "gesture_key": [None, "once"],
+}
 
 
 def put_ids(data, ids, whose, value):
@@ -56,6 +65,10 @@ def put_ids(data, ids, whose, value):
     if not isinstance(value, dict):
         return value
     drawn = {}
+    if "target_name" in value:
+        value = {"image_ids": [1], "strategy": "", "embedder": ""} | value
+    elif "round_id" in value:
+        value = {"answers": {"1": "yes"}} | value
     for name, content in value.items():
         if name.endswith("_id"):
             drawn[name] = draw(name, content)
@@ -63,6 +76,8 @@ def put_ids(data, ids, whose, value):
             drawn[name] = [draw(NUMBERED[name], one) for one in content]
         elif name in KEYED and isinstance(content, dict):
             drawn[name] = {str(draw(KEYED[name], key)): one for key, one in content.items()}
+        elif name in USUAL and whose:
+            drawn[name] = data.draw(strategies.sampled_from([content, *2 * USUAL[name]]))
         else:
             drawn[name] = content
     return drawn
@@ -136,9 +151,10 @@ def test_api_answers_as_described_and_tells_nobody_what_is_not_theirs(planted, b
                 ask_as_everybody(operation, mode)
     print(f"seed {SEED}, batch {batch}: {sum(statuses.values())} requests", dict(statuses))  # noqa: T201
     assert not wrong, "\n\n".join(f"{key}\n{what}" for key, what in wrong.items())
-    for name in ASKING:  # neither all refused nor nothing reached
-        assert statuses[name, 200] >= (1 if name is None else 20), statuses
+    for name in ASKING[1:]:  # neither all refused nor nothing reached
+        assert statuses[name, 200] > 20, statuses
     assert statuses[None, 401] > 50, statuses
+    assert statuses["ada", 201] > 0 or not REQUESTS, statuses
 
 
 def test_who_may_see_it_is_told_it(planted):
