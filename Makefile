@@ -41,6 +41,11 @@ test-slow: install ## run the tests that take longest: whole stories in the brow
 kills: install ## kill servers and workers 30 times in mid-work and check that nothing is lost
 	$(BIN)/pytest -m kills tests/kills
 
+.PHONY: hostile
+hostile: install ## send 100,000 generated requests to the JSON API and 100,000 hostile ones to all pages
+	RAREFIND_HOSTILE_REQUESTS=$${RAREFIND_HOSTILE_REQUESTS:-100000} $(BIN)/pytest -s \
+	  tests/contracts/test_hostile_api.py tests/contracts/test_hostile_pages.py
+
 .PHONY: lint
 lint: install ## check style, types, imports, templates
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ RarefindError
 ├── EmbedderNotUsable              409  its weights are missing, or another model's
 ├── IndexNotUsable                 500  its files are damaged
 ├── UploadMovedOn                  409  a chunk for another place of the file than its end
+├── UnknownHost                    421  the request names a host that is not this server's
+├── TooManyRequests                429  more in a minute than hands can do
 ├── RequestTooLarge                413  more bytes than any form of ours sends, or than a quota
 ├── BadInput                       422  a value that cannot be used, saying which
 │   ├── SourceNotUsable            422  a folder or zip that cannot be read
@@ -133,6 +135,27 @@ class IndexNotUsable(RarefindError):
     """The files of an index are damaged, missing or another index's."""
 
     title = "The prepared images can't be opened"
+
+
+class UnknownHost(RarefindError):
+    """The request names a host by which this server does not know itself."""
+
+    status = 421
+    title = "That is not this server's address"
+
+
+class TooManyRequests(RarefindError):
+    """More requests in a minute than a person sends; `wait_s` until the next is taken."""
+
+    status = 429
+    title = "That was a lot at once"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            "More was asked for in a minute than one person should need. Only this last step was "
+            f"not done: do it again in {wait_s} second{'' if wait_s == 1 else 's'}."
+        )
+        self.wait_s = wait_s
 
 
 class RequestTooLarge(RarefindError):

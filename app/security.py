@@ -26,6 +26,7 @@ from app.errors import (
     NotSignedIn,
     SignInLinkSpent,
 )
+from app.limiting import Limits
 from app.settings import Settings, is_loopback
 from app.tables import TOKEN_SCOPES, ApiToken, LoginSession, Person, SignInLink
 
@@ -197,7 +198,13 @@ def find_person(request: Request, session: DbSession) -> Person | None:
         if login and login.revoked_at is None and login.expires_at > datetime.now(UTC):
             note_seen(session, login)
             person = login.person
-    return person if person is not None and person.closed_at is None else None
+    person = person if person is not None and person.closed_at is None else None
+    limits: Limits = request.app.state.limits
+    if person is not None:
+        limits.count(request, person.id)
+    elif bearer is not None:
+        limits.count_wrong_token(client_address(request))
+    return person
 
 
 def get_person(request: Request, person: Annotated[Person | None, Depends(find_person)]) -> Person:

@@ -140,8 +140,8 @@ class Draw:
     def value(self, name):
         pick = self.random.random()
         if pick < 0.5 or name.endswith(("_id", "_ids")):
-            kind = name if name.endswith("_id") else "image_id"
-            if pick < 0.35 and kind in self.ids["all"]:
+            kind = "image_id" if name == "image_ids" else name
+            if pick < 0.35 and kind.endswith("_id") and kind in self.ids["all"]:
                 return self.number(kind)
             return self.random.choice(USUAL)
         return self.random.choice(HOSTILE)
