@@ -47,12 +47,15 @@ hostile: install ## send 100,000 generated requests to the JSON API and 100,000 
 	  tests/contracts/test_hostile_api.py tests/contracts/test_hostile_pages.py
 
 .PHONY: lint
-lint: install ## check style, types, imports, templates
+lint: install ## check style, types, imports, templates, and for known holes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/djlint templates --check --lint --quiet
+	@# What it says besides its findings is a line for each of its own silences.
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app migrations 2>/dev/null
+	$(BIN)/python .ci/audit.py constraints.txt
 
 .PHONY: fix
 fix: install ## mend what the checks can mend

@@ -1082,7 +1082,7 @@ def link_url(settings: Settings) -> str:
 
 def base_url(settings: Settings) -> str:
     """Where a browser on this machine finds the server."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  # nosec B104 # named to be left out
     return f"http://{host}:{settings.port}"
 
 

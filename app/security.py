@@ -33,7 +33,7 @@ from app.tables import TOKEN_SCOPES, ApiToken, LoginSession, Person, SignInLink
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 MAX_TOKEN_NAME_LENGTH = 80
 MAX_PERSON_NAME_LENGTH = 80
-SECRET_HEADER = "X-Rarefind-Secret"  # noqa: S105 - the header's name
+SECRET_HEADER = "X-Rarefind-Secret"  # noqa: S105 - the header's name  # nosec B105
 SEEN_EVERY = timedelta(minutes=5)  # how exact "last used" is: not every request writes
 
 Seen = TypeVar("Seen", LoginSession, ApiToken)
