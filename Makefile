@@ -45,14 +45,22 @@ kills: install ## kill servers and workers 30 times in mid-work and check that n
 containers: install ## carry out the Dockerfile in a plain Debian root (needs root and debootstrap)
 	$(BIN)/python tests/containers/prove.py $(or $(WORK),/var/tmp/rarefind-containers)
 
+.PHONY: hostile
+hostile: install ## send 100,000 generated requests to the JSON API and 100,000 hostile ones to all pages
+	RAREFIND_HOSTILE_REQUESTS=$${RAREFIND_HOSTILE_REQUESTS:-100000} $(BIN)/pytest -s \
+	  tests/contracts/test_hostile_api.py tests/contracts/test_hostile_pages.py
+
 .PHONY: lint
-lint: install ## check style, types, imports, templates, the Dockerfile
+lint: install ## check style, types, imports, templates, the Dockerfile, and for known holes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/djlint templates --check --lint --quiet
 	$(BIN)/hadolint Dockerfile
+	@# What it says besides its findings is a line for each of its own silences.
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml app migrations 2>/dev/null
+	$(BIN)/python .ci/audit.py constraints.txt
 
 .PHONY: fix
 fix: install ## mend what the checks can mend

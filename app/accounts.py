@@ -255,8 +255,9 @@ def sign_in_with_password(
         return locked
     person = session.scalar(select(Person).where(same_name(typed), Person.closed_at.is_(None)))
     known = person.password_hash if person else None
+    nobodys = _no_ones_hash()  # for everybody, as it takes time when it is made first
     password = password[: PASSWORD_LENGTHS[-1]]
-    right, renewed = _hasher().verify_and_update(password, known or _no_ones_hash())
+    right, renewed = _hasher().verify_and_update(password, known or nobodys)
     if person is None or known is None or not right:
         _add_failure(session, typed, address)
         return SignedInWith(

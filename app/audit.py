@@ -20,7 +20,7 @@ AUDIT_KINDS = {
     "share": "Shared, opened, closed",
     "export": "Exported",
     "account": "Accounts and roles",
-    "token": "Tokens",
+    "token": "Tokens",  # nosec B105 # what a kind of event is called
 }
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
+import subprocess  # nosec B404 # for PostgreSQL's own tools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -477,10 +477,10 @@ def _dump(connection: Connection) -> Iterator[bytes]:
         f"--dbname={address}",
     ]
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603  # nosec B603 # no shell, and nothing that people type
             command, stdout=subprocess.PIPE, stderr=said, env=environment
         )
-        assert process.stdout is not None  # noqa: S101  # asked for above
+        assert process.stdout is not None  # noqa: S101  # asked for above  # nosec B101
         try:
             while chunk := process.stdout.read(READ_BYTES):
                 yield chunk
@@ -672,7 +672,7 @@ def _load(connection: Connection, dump: Path) -> None:
     address, environment = _address(connection)
     options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
     command = [_find_tool("pg_restore", connection), *options, f"--dbname={address}", str(dump)]
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(  # noqa: S603  # nosec B603 # no shell, and nothing that people type
         command, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:

@@ -194,7 +194,7 @@ def link() -> None:
                 soft_wrap=True,
             )
         url = issue_sign_in_link(
-            session, get_local_person(session), base_url=address, settings=settings
+            session, get_local_person(session), base_url=link_url(settings), settings=settings
         )
     console.print(url, soft_wrap=True, highlight=False)
 
@@ -798,7 +798,7 @@ def user_add(
         admin = get_local_person(session)
         person = add_person(session, name, role, by=admin)
         url = reset_password(
-            session, person, by=admin, base_url=read_address(settings), settings=settings
+            session, person, by=admin, base_url=link_url(settings), settings=settings
         )
     console.print(url, soft_wrap=True, highlight=False)
 
@@ -839,7 +839,7 @@ def user_reset(name: Annotated[str, typer.Argument(help="Their name.")]) -> None
             session,
             get_person_named(session, name),
             by=get_local_person(session),
-            base_url=read_address(settings),
+            base_url=link_url(settings),
             settings=settings,
         )
     console.print(url, soft_wrap=True, highlight=False)
@@ -1007,7 +1007,7 @@ def run_server(settings: Settings) -> None:
                     # A standing way in for an admin must not lie in the logs of a shared server.
                     has_password = person.password_hash is not None
                     by_link = settings.auth == "accounts" and not has_password
-                    url = base_url(settings)
+                    url = settings.public_url or base_url(settings)
                     if by_link:
                         url = issue_sign_in_link(session, person, base_url=url, settings=settings)
                 how = "Open this link; it signs you in once" if by_link else "Open"
@@ -1102,9 +1102,14 @@ def read_address(settings: Settings) -> str:
     return running.read_text() if running.exists() else base_url(settings)
 
 
+def link_url(settings: Settings) -> str:
+    """What a link begins with: where people reach the server."""
+    return settings.public_url or read_address(settings)
+
+
 def base_url(settings: Settings) -> str:
     """Where a browser on this machine finds the server."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  # nosec B104 # named to be left out
     return f"http://{host}:{settings.port}"
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import BigInteger, cast, select
 from sqlalchemy.orm import Session
 
 from app.access import get_search, is_trusted
@@ -99,7 +99,7 @@ def get_file(made: MadeExport, settings: Settings) -> Path:
 
 
 def _list_pairs(session: Session, person: Person, search_id: int) -> list[tuple[ExportFile, Job]]:
-    job_of = Job.arguments["export_id"].as_integer() == ExportFile.id
+    job_of = cast(Job.arguments["export_id"].as_string(), BigInteger) == ExportFile.id
     query = select(ExportFile, Job).join(Job, job_of & (Job.kind == "export"))
     query = query.where(ExportFile.search_id == search_id, ExportFile.person_id == person.id)
     return [(one, job) for one, job in session.execute(query.order_by(ExportFile.id.desc()))]

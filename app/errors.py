@@ -6,6 +6,7 @@ RarefindError
 ├── NotAllowed                     403  signed in, without the right
 ├── CrossSiteRequest               403  a form that another site sent
 ├── NotFound                       404  no such thing, or not yours
+├── NotDoneHere                    405  the address takes no such request
 ├── NameTaken                      409  another collection has that name
 ├── RoundAlreadyAnswered           409  a second tab, a double click, an old page
 ├── NothingToUndo                  409
@@ -15,6 +16,8 @@ RarefindError
 ├── EmbedderNotUsable              409  its weights are missing, or another model's
 ├── IndexNotUsable                 500  its files are damaged
 ├── UploadMovedOn                  409  a chunk for another place of the file than its end
+├── UnknownHost                    421  the request names a host that is not this server's
+├── TooManyRequests                429  more in a minute than hands can do
 ├── RequestTooLarge                413  more bytes than any form of ours sends, or than a quota
 ├── BadInput                       422  a value that cannot be used, saying which
 │   ├── SourceNotUsable            422  a folder or zip that cannot be read
@@ -72,6 +75,13 @@ class NotFound(RarefindError):
     title = "Not found"
 
 
+class NotDoneHere(RarefindError):
+    """The address is one of ours and takes no request of this kind."""
+
+    status = 405
+    title = "That can't be done at this address"
+
+
 class NameTaken(RarefindError):
     """Another collection already has that name."""
 
@@ -125,6 +135,27 @@ class IndexNotUsable(RarefindError):
     """The files of an index are damaged, missing or another index's."""
 
     title = "The prepared images can't be opened"
+
+
+class UnknownHost(RarefindError):
+    """The request names a host by which this server does not know itself."""
+
+    status = 421
+    title = "That is not this server's address"
+
+
+class TooManyRequests(RarefindError):
+    """More requests in a minute than a person sends; `wait_s` until the next is taken."""
+
+    status = 429
+    title = "That was a lot at once"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            "More was asked for in a minute than one person should need. Only this last step was "
+            f"not done: do it again in {wait_s} second{'' if wait_s == 1 else 's'}."
+        )
+        self.wait_s = wait_s
 
 
 class RequestTooLarge(RarefindError):

@@ -4,7 +4,7 @@ It only reads; the embedded database is started for it if that does not run.
 """
 
 import shutil
-import subprocess
+import subprocess  # nosec B404 # only its errors are named
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing

@@ -19,7 +19,7 @@ import procrastinate
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job as QueuedJob
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
-from sqlalchemy import Cast, Connection, Integer, cast, func, select, text
+from sqlalchemy import BigInteger, Cast, Connection, Integer, cast, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -221,7 +221,7 @@ def has_worker(session: Session) -> bool:
 def find_replay_job(session: Session, replay_id: int) -> Job | None:
     """The newest job of a replay."""
     query = select(Job).where(
-        Job.kind == "replay", Job.arguments["replay_id"].as_integer() == replay_id
+        Job.kind == "replay", cast(Job.arguments["replay_id"].as_string(), BigInteger) == replay_id
     )
     return session.scalar(query.order_by(Job.id.desc()).limit(1))
 

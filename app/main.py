@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
@@ -19,10 +19,20 @@ from app.api import health
 from app.api import searches as api_searches
 from app.chores import CHORES
 from app.database import PROJECT, open_database
-from app.errors import BadInput, DatabaseNotUsable, NotFound, RarefindError, RequestTooLarge
+from app.errors import (
+    BadInput,
+    DatabaseNotUsable,
+    NotDoneHere,
+    NotFound,
+    RarefindError,
+    RequestTooLarge,
+    TooManyRequests,
+)
 from app.events import OpenEvents
+from app.hosts import refuse_unknown_host
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.jobs import Worker
+from app.limiting import Limits
 from app.overview import FolderSizes
 from app.pages import (
     account,
@@ -62,12 +72,19 @@ logger = logging.getLogger(__name__)
 # A form is read before it is known who sent it, so there must be an end to it for everybody.
 PHOTOS_AT_ONCE = 10  # of the largest size
 
+UNREADABLE = "What was sent can't be read. Reload the page and send it once more."
+
 # No inline script or style anywhere, so text that people type can never become either.
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",  # no other site shows our images
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=(), "
+    "serial=(), bluetooth=(), midi=(), display-capture=()",
 }
 
 
@@ -102,12 +119,14 @@ def create_app(settings: Settings) -> FastAPI:
         title="Rarefind",
         version=version("rarefind"),
         lifespan=lifespan,
+        redirect_slashes=False,  # it would lead to whatever host a request names
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
     app.state.settings = settings
     app.state.metrics = Metrics()
+    app.state.limits = Limits(settings)
     app.state.templates = make_templates(PROJECT)
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
@@ -133,6 +152,7 @@ def create_app(settings: Settings) -> FastAPI:
 async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Refuse what other sites send and what has no end; put the headers on every answer."""
     try:
+        refuse_unknown_host(request)
         refuse_cross_site(request)
         refuse_too_large(request)
         response = await call_next(request)
@@ -177,6 +197,12 @@ def add_error_pages(app: FastAPI) -> None:
     def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             return answer_error(request, NotFound("There is nothing at this address."))
+        if error.status_code == 405:
+            answer = answer_error(request, NotDoneHere("Go back and do it from the page itself."))
+            answer.headers.update(error.headers or {})  # what can be done
+            return answer
+        if error.status_code == 400:  # before the route: neither a form nor JSON in UTF-8
+            return answer_error(request, BadInput(UNREADABLE))
         other = RarefindError(str(error.detail))
         other.status = error.status_code
         return answer_error(request, other)
@@ -188,6 +214,12 @@ def add_error_pages(app: FastAPI) -> None:
         wrong = "; ".join(f"{part['loc'][-1]}: {part['msg']}" for part in error.errors())
         return answer_error(request, BadInput(f"Some of what was sent can't be used ({wrong})."))
 
+    @app.exception_handler(DataError)
+    def not_storable(request: Request, error: DataError) -> Response:
+        """A NUL, say: it comes from no page of ours, and nothing was changed."""
+        logger.warning("The database takes no such value: %s", error.orig)
+        return answer_error(request, BadInput(UNREADABLE))
+
     @app.exception_handler(OperationalError)
     def database_away(request: Request, error: OperationalError) -> Response:
         logger.error("The database does not answer: %s", error.orig)
@@ -196,7 +228,15 @@ def add_error_pages(app: FastAPI) -> None:
 
 
 def answer_error(request: Request, error: RarefindError) -> Response:
-    """The error in the form that was asked for."""
+    """The error in the form that was asked for, and when to try again where that is known."""
+    answer = write_error(request, error)
+    if isinstance(error, TooManyRequests):
+        answer.headers["Retry-After"] = str(error.wait_s)
+    return answer
+
+
+def write_error(request: Request, error: RarefindError) -> Response:
+    """The error as a page, a fragment or JSON."""
     accept = request.headers.get("accept", "")
     if request.url.path.startswith("/api/") or (
         "application/json" in accept and "text/html" not in accept

@@ -672,7 +672,7 @@ def _to_srgb(pixels: PIL.Image.Image, profile: bytes | None) -> PIL.Image.Image:
     if transform is None:
         return pixels.convert("RGB")
     converted = ImageCms.applyTransform(pixels, transform)
-    assert converted is not None  # noqa: S101 - it is None only when converting in place
+    assert converted is not None  # noqa: S101 - it is None only when converting in place  # nosec B101
     return converted
 
 

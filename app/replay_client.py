@@ -199,6 +199,9 @@ def _read_paths(client: Client, collection_id: int, where: Sequence[str]) -> dic
 def _ask(client: Client, method: str, address: str, body: dict[str, Any] | None = None) -> Any:
     try:
         response = client.request(method, address, json=body)
+        while response.status_code == 429:  # it says when to go on
+            time.sleep(int(response.headers.get("retry-after", "1")))
+            response = client.request(method, address, json=body)
     except httpx2.HTTPError as error:
         raise ServerRefused(f"{client.base_url} does not answer: {error}.") from error
     try:

@@ -26,13 +26,14 @@ from app.errors import (
     NotSignedIn,
     SignInLinkSpent,
 )
+from app.limiting import Limits
 from app.settings import Settings, is_loopback
 from app.tables import TOKEN_SCOPES, ApiToken, LoginSession, Person, SignInLink
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 MAX_TOKEN_NAME_LENGTH = 80
 MAX_PERSON_NAME_LENGTH = 80
-SECRET_HEADER = "X-Rarefind-Secret"  # noqa: S105 - the header's name
+SECRET_HEADER = "X-Rarefind-Secret"  # noqa: S105 - the header's name  # nosec B105
 SEEN_EVERY = timedelta(minutes=5)  # how exact "last used" is: not every request writes
 
 Seen = TypeVar("Seen", LoginSession, ApiToken)
@@ -130,7 +131,9 @@ def sign_out(session: Session, request: Request, response: Response) -> None:
         .where(LoginSession.token_sha256 == read_login_hash(request))
         .values(revoked_at=datetime.now(UTC))
     )
-    response.delete_cookie(cookie_name(request))
+    response.delete_cookie(
+        cookie_name(request), httponly=True, samesite="lax", secure=request.url.scheme == "https"
+    )
 
 
 def add_token(session: Session, person: Person, name: str, *, scope: str = "search") -> str:
@@ -195,7 +198,13 @@ def find_person(request: Request, session: DbSession) -> Person | None:
         if login and login.revoked_at is None and login.expires_at > datetime.now(UTC):
             note_seen(session, login)
             person = login.person
-    return person if person is not None and person.closed_at is None else None
+    person = person if person is not None and person.closed_at is None else None
+    limits: Limits = request.app.state.limits
+    if person is not None:
+        limits.count(request, person.id)
+    elif bearer is not None:
+        limits.count_wrong_token(client_address(request))
+    return person
 
 
 def get_person(request: Request, person: Annotated[Person | None, Depends(find_person)]) -> Person:

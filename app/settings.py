@@ -1,5 +1,6 @@
 """Every setting of Rarefind, read from the environment; docs/operations.md lists the same names."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
@@ -7,6 +8,8 @@ from typing import Literal
 from platformdirs import user_data_path
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PUBLIC_URL = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -40,6 +43,23 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
         description="Port to listen on; 0 takes a free one. Away from the usual 8000 and 8080.",
+    )
+    public_url: str | None = Field(
+        default=None,
+        description="Where people reach the server if not at its own address, such as "
+        "https://rarefind.example.org behind a proxy: links begin with it.",
+    )
+    changes_a_minute: int = Field(
+        default=3_000,
+        ge=0,
+        description="Most requests of one person that change something in a minute, 0 for no end: "
+        "20 times what fast hands do.",
+    )
+    costly_a_minute: int = Field(
+        default=120,
+        ge=0,
+        description="Most searches opened, exports, imports and the like of one person in a "
+        "minute, 0 for no end.",
     )
     max_megapixels: float = Field(
         default=100.0,
@@ -179,6 +199,16 @@ class Settings(BaseSettings):
         description="How long a server or worker that is told to stop may take, in seconds: "
         "requests and the chunk under way end by themselves until then.",
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, public_url: str | None) -> str | None:
+        """A scheme and a host, perhaps a port: Rarefind has its host to itself."""
+        if not public_url:
+            return None
+        if not PUBLIC_URL.fullmatch(public_url):
+            raise ValueError("an address is such as https://rarefind.example.org, without a path")
+        return public_url.rstrip("/").lower()
 
     @field_validator("auth")
     @classmethod

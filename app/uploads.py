@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from zipfile import is_zipfile
 
-from sqlalchemy import event, exists, func, select
+from sqlalchemy import BigInteger, cast, event, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -408,7 +408,8 @@ def list_forgotten(session: Session, settings: Settings) -> list[int]:
     folders = list((settings.home / "uploads").glob("[0-9]*"))
     oldest = datetime.now(UTC) - timedelta(days=settings.upload_days)
     goes_on = exists().where(
-        Job.arguments["upload_id"].as_integer() == Upload.id, Job.state.in_(UNFINISHED)
+        cast(Job.arguments["upload_id"].as_string(), BigInteger) == Upload.id,
+        Job.state.in_(UNFINISHED),
     )
     old = select(Upload).where(Upload.state != "done", Upload.touched_at < oldest, ~goes_on)
     forgotten = {

@@ -150,7 +150,7 @@
       onShouldRetry: (error) => {
         const status = statusOf(error);
         isLost = status === 0;
-        return status === 0 || status === 409 || status === 423 || (status >= 500 && status !== 507);
+        return status === 0 || [409, 423, 429].includes(status) || (status >= 500 && status !== 507);
       },
       onProgress: (sent) => {
         if (sent > entry.sent) {

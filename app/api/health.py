@@ -4,12 +4,16 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
+from app.api.models import Problem
 from app.database import DbSession
 from app.errors import NotAllowed
 from app.security import SignedIn
 from app.watching import Metrics, Readiness
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(
+    prefix="/api/v1",
+    responses={503: {"model": Problem, "description": "The database does not answer."}},
+)
 metrics_router = APIRouter()
 
 

@@ -84,6 +84,19 @@ from app.tables import Person, Search
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
+PROBLEMS: dict[int | str, str] = {
+    401: "No token, or one that does not work.",
+    403: "The token's scope, or its person's role, is for less.",
+    404: "There is no such thing, or it is not yours.",
+    409: "It can't be done now, or was done already.",
+    413: "Too many bytes for one request.",
+    421: "The request names a host that is not this server's.",
+    422: "A value that can't be used; “detail” says which.",
+    429: "Too much at once; the header Retry-After says when to go on.",
+    500: "The files of an index are damaged, or a fault of Rarefind.",
+    503: "The database does not answer now.",
+    507: "The disk is full.",
+}
 token = HTTPBearer(
     auto_error=False,  # who is asking is found by app.security; this documents the header
     description="A token, made on the page of one's account or by “rarefind token add NAME”. Its "
@@ -94,7 +107,9 @@ token = HTTPBearer(
 router = APIRouter(
     prefix="/api/v1",
     dependencies=[Depends(token)],
-    responses={status: {"model": Problem} for status in (401, 403, 404, 409, 422)},
+    responses={
+        status: {"model": Problem, "description": said} for status, said in PROBLEMS.items()
+    },
 )
 
 

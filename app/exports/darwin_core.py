@@ -7,7 +7,7 @@ Source: the Darwin Core text guide and terms, dwc.tdwg.org; the event core as GB
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from xml.etree import ElementTree
+from xml.etree import ElementTree  # nosec B405 # it writes, and reads nothing
 
 from sqlalchemy.orm import Session
 

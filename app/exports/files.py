@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Select, event, exists, func, select
+from sqlalchemy import BigInteger, Select, cast, event, exists, func, select
 from sqlalchemy.orm import Session
 
 from app.access import get_search
@@ -114,7 +114,7 @@ def _old(settings: Settings, now: datetime) -> Select[ExportFile]:
     due = now - timedelta(days=settings.export_days)
     under_way = exists().where(
         Job.kind == "export",
-        Job.arguments["export_id"].as_integer() == ExportFile.id,
+        cast(Job.arguments["export_id"].as_string(), BigInteger) == ExportFile.id,
         Job.state.in_(("waiting", "running")),
     )
     return select(ExportFile).where(

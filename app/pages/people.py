@@ -104,12 +104,13 @@ def log_page(
 
 def render_link(request: Request, session: Session, admin: Person, whose: Person) -> Response:
     """The page with a new link for a person; it is shown this once."""
+    settings = request.app.state.settings
     link = reset_password(
         session,
         whose,
         by=admin,
-        base_url=str(request.base_url),
-        settings=request.app.state.settings,
+        base_url=settings.public_url or str(request.base_url),  # its host is one we know
+        settings=settings,
     )
     return render_people(request, session, admin, link=link, link_for=whose)
 

@@ -108,7 +108,7 @@ async def read_posted(request: Request) -> Posted:
         try:
             fields = json.loads(await request.body())
             given = fields["values"].items()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadInput("The answers could not be read. Reload the page.") from error
         values = {read_id(name): value for name, value in given}
         alone = fields.get("alone", [])

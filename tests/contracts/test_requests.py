@@ -6,6 +6,9 @@ from sqlalchemy import select, text
 from app.security import issue_sign_in_link
 from app.tables import Person, TrayItem
 from tests.factories import make_collection, make_images
+from tests.planting import plant
+
+FORM = "application/x-www-form-urlencoded"
 
 
 def test_failing_commit_is_not_a_200(client):
@@ -99,6 +102,32 @@ def test_body_without_an_end_is_refused_before_it_is_read(web, length):
     refused = web.post("/collections/1/tray", content=send(), headers=form | length)
     assert refused.status_code == 413
     assert "At most 500 MB" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "kind"),
+    [
+        ("GET", "/collections/{}/refused?reason=a%00b", b"", ""),
+        ("POST", "/collections/{}/indexes/combined", b"first=%00&second=x", FORM),
+        ("POST", "/api/v1/exports", b"[" * 100_000, "application/json"),
+        ("POST", "/api/v1/exports", b"\xe8\tk", "application/json"),
+        ("POST", "/sign-in", b"--x", "multipart/form-data"),
+    ],
+)
+def test_what_nobody_can_read_is_bad_input_and_no_fault(client, method, path, content, kind):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+    path = path.format(collection.id)
+    answer = client.request(method, path, content=content, headers={"Content-Type": kind})
+    assert answer.status_code == 422, answer.status_code
+    assert "Something went wrong" not in answer.text
+
+
+def test_answers_nested_too_deep_are_bad_input_and_no_fault(web):
+    planted = plant(web)
+    path = f"/searches/{planted.ids['all']['search_id'][0]}/answers"
+    headers = planted.headers("ada") | {"Content-Type": "application/json"}
+    assert web.post(path, content=b'{"a":' * 50_000, headers=headers).status_code == 422
 
 
 def test_errors_are_json_where_json_is_asked_for(client):

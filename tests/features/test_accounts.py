@@ -248,7 +248,7 @@ def test_local_mode_lets_this_machine_in_and_no_other_name_of_it(settings, own_d
         assert "Add a collection to begin" in web.get("/").text
         assert "Go on without" not in web.get("/").text
         rebound = web.get("/", headers={"Host": "elsewhere.example:8321"})
-        assert rebound.status_code == 403 and "http://127.0.0.1" in rebound.text
+        assert rebound.status_code == 421 and "http://127.0.0.1" in rebound.text
         foreign = {"Sec-Fetch-Site": "cross-site"}
         assert web.post("/account/alone", headers=foreign).status_code == 403
 
@@ -262,7 +262,7 @@ def test_local_mode_is_refused_on_an_address_that_others_reach(host):
 
 def test_cookies_and_pages_keep_to_tls_behind_a_proxy(client, another):
     set_password(another(), add(client))
-    browser = TestClient(client.app, base_url="https://rarefind.example")
+    browser = TestClient(client.app, base_url="https://127.0.0.1")
     answer = sign_in(browser)
     assert "secure" in answer.headers["set-cookie"].lower()
     assert int(answer.headers["strict-transport-security"].split("=")[1]) >= 15_552_000

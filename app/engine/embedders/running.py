@@ -114,7 +114,7 @@ class TorchEmbedder:
 
     def _embed_text(self, texts: list[str]) -> Floats:
         """Embed t texts: (t, dimension) float32 unit rows, to be compared with those of images."""
-        assert self._tokenize is not None  # noqa: S101 - else `embed_text` is None
+        assert self._tokenize is not None  # noqa: S101 - else `embed_text` is None  # nosec B101
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         with self._replica() as replica, torch.inference_mode():
             for start in range(0, len(texts), TEXTS_AT_ONCE):

@@ -82,12 +82,12 @@ def seed_greedily(
         return distances
 
     taken = np.empty(k, np.int64)
-    taken[0] = random.choice(count, p=mass / mass.sum())
+    taken[0] = random.choice(count, p=mass / mass.sum())  # nosec B311 # numpy's, drawn by the seed
     nearest = squared_distances(taken[:1])
     left = nearest @ mass
     nearest = nearest[0]
     for step in range(1, k):
-        draws = random.uniform(size=trials) * left
+        draws = random.uniform(size=trials) * left  # nosec B311 # numpy's, drawn by the seed
         candidates = np.minimum(np.searchsorted(np.cumsum(mass * nearest), draws), count - 1)
         after = np.minimum(nearest, squared_distances(candidates))
         all_left = after @ mass[:, None]

@@ -1,0 +1,87 @@
+"""How much one person, or one address, may ask for in a minute.
+
+Far above what hands can do: a person who answers twelve images in six seconds sends some 150
+requests a minute. It stops a program that has run wild, or somebody who means harm, before others
+notice. Wrong passwords have limits of their own (app/accounts.py). Counts stand in memory: each
+server process counts what it is asked.
+"""
+
+import math
+import time
+
+from fastapi import Request
+from limits import RateLimitItem, RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from app.errors import TooManyRequests
+from app.settings import Settings
+
+WRONG_TOKENS_A_MINUTE = 300  # that are nobody's, from one address
+# A piece of an upload is a small photo or 8 MB of a large one; its quota counts the bytes.
+PIECES_A_MINUTE = 12_000
+PIECES = {
+    "POST /uploads/{upload_id}/files",
+    "PATCH /uploads/{upload_id}/files/{file_id}",
+    "HEAD /uploads/{upload_id}/files/{file_id}",
+}
+# What takes seconds of the processor, or makes files or jobs.
+COSTLY = {
+    "POST /collections",
+    "POST /collections/{collection_id}/imports",
+    "POST /collections/{collection_id}/indexes",
+    "POST /collections/{collection_id}/indexes/combined",
+    "POST /collections/{collection_id}/events",
+    "POST /collections/{collection_id}/metadata",
+    "POST /collections/{collection_id}/replays",
+    "POST /collections/{collection_id}/searches",
+    "POST /collections/{collection_id}/searches/import",
+    "POST /collections/{collection_id}/uploads",
+    "POST /exports",
+    "POST /searches/{search_id}/exports",
+    "GET /searches/{search_id}/export.{file_format}",
+    "GET /searches/{search_id}/exports/{name}",
+    "GET /searches/{search_id}/report",
+    "POST /people",
+    "POST /people/{person_id}/reset",
+    "POST /account/tokens",
+    "POST /api/v1/collections/{collection_id}/searches",
+    "POST /api/v1/exports",
+    "GET /api/v1/searches/{search_id}/export",
+}
+
+
+class Limits:
+    """Counts what was asked in the last minute."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._changes = _a_minute(settings.changes_a_minute)
+        self._costly = _a_minute(settings.costly_a_minute)
+        self._pieces = _a_minute(PIECES_A_MINUTE)
+        self._wrong_tokens = _a_minute(WRONG_TOKENS_A_MINUTE)
+
+    def count(self, request: Request, person_id: int) -> None:
+        """Count a person's request; refuse it when it is too many."""
+        route = f"{request.method} {getattr(request.scope.get('route'), 'path', '')}"
+        if route in PIECES:
+            self._hit(self._pieces, "pieces", f"{person_id}")
+            return
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            self._hit(self._changes, "changes", f"{person_id}")
+        if route in COSTLY:
+            self._hit(self._costly, "costly", f"{person_id}")
+
+    def count_wrong_token(self, address: str) -> None:
+        """Count a token that is nobody's."""
+        self._hit(self._wrong_tokens, "tokens", address)
+
+    def _hit(self, most: RateLimitItem | None, kind: str, who: str) -> None:
+        if most is None or self._limiter.hit(most, kind, who):
+            return
+        free_at = self._limiter.get_window_stats(most, kind, who).reset_time
+        raise TooManyRequests(max(1, math.ceil(free_at - time.time())))
+
+
+def _a_minute(most: int) -> RateLimitItem | None:
+    return RateLimitItemPerMinute(most) if most else None
