@@ -455,7 +455,8 @@ class Worker:
                 self._do[job.kind](self._database, self._settings, job, tell)
             except Stopping:
                 logger.info("Job %s is handed back; another worker goes on with it.", job_id)
-                self._end(job_id, "waiting", None)
+                if _is_held(lock):  # else whoever holds it by now says how it stands
+                    self._end(job_id, "waiting", None)
                 raise HandedBack from None
             except StoppedByPerson:
                 self._end(job_id, "stopped", None)
@@ -463,6 +464,11 @@ class Worker:
                 logger.warning("Job %s failed: %s", job_id, error)
                 self._end(job_id, "failed", str(error))
             except Exception as error:
+                if not _is_held(lock):
+                    logger.warning(
+                        "Job %s lost the database, and is gone on with: %s", job_id, error
+                    )
+                    raise HandedBack from error
                 logger.exception("Job %s failed", job_id)
                 self._end(job_id, "failed", _say_fault(error))
             else:
@@ -505,10 +511,8 @@ class Worker:
         def tell(step: str, done: int, total: int) -> None:
             if self._stopping.is_set():
                 raise Stopping
-            try:
-                lock.execute(select(1))
-            except SQLAlchemyError as error:  # then another worker may hold the job by now
-                raise Stopping from error
+            if not _is_held(lock):  # then another worker may hold the job by now
+                raise Stopping
             now = datetime.now(UTC)
             with self._database.session() as session:
                 job = session.get(Job, job_id, with_for_update=True)
@@ -530,6 +534,15 @@ class Worker:
                 now = datetime.now(UTC)
                 job.state, job.problem, job.updated_at = state, problem, now
                 job.ended_at = None if state in UNFINISHED else now
+
+
+def _is_held(lock: Connection) -> bool:
+    """Whether the connection that holds a job is still there: the lock goes with it."""
+    try:
+        lock.execute(select(1))
+    except SQLAlchemyError:
+        return False
+    return True
 
 
 def _say_fault(error: Exception) -> str:

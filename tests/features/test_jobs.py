@@ -316,6 +316,32 @@ def test_worker_that_lost_its_hold_does_not_go_on(own_database, settings):
     assert read(own_database, job_id).attempts == 2
 
 
+def test_work_that_the_database_cut_off_is_handed_back_not_failed(own_database, settings):
+    """PostgreSQL was killed in mid-work and is back at once: nobody need press Run again."""
+    outcomes = []
+
+    def do(database, _settings, _job, tell):
+        tell("indexing", 0, 2)
+        if not outcomes:
+            outcomes.append("began")
+            with database.session() as work, database.session() as other:
+                work.execute(text("SELECT 1"))
+                other.execute(
+                    text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    )
+                )
+                work.execute(text("SELECT 1"))
+        outcomes.append("ended")
+
+    job_id = ask(own_database)
+    with working(own_database, settings, do):
+        wait_until(lambda: read(own_database, job_id).state not in ("waiting", "running"))
+    job = read(own_database, job_id)
+    assert (job.state, job.problem, outcomes) == ("done", None, ["began", "ended"])
+
+
 def test_worker_goes_on_when_the_database_was_away(own_database_url, settings):
     engine = create_engine(psycopg_url(own_database_url), pool_pre_ping=True)
     database = Database(engine)
