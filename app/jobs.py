@@ -6,7 +6,6 @@ lock: the database lets go when that process dies, and the job goes on elsewhere
 """
 
 import asyncio
-import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ from app.access import get_collection
 from app.database import JOB_LOCK, Database
 from app.deleting import empty_bin
 from app.engine import EngineError
-from app.errors import NotAllowed, NotFound, RarefindError
+from app.errors import NotAllowed, NotFound, RarefindError, explain_disk
 from app.exports.files import sweep_exports
 from app.importing import mark_interrupted_imports
 from app.indexing import list_unfinished_builds
@@ -470,7 +469,7 @@ class Worker:
                     )
                     raise HandedBack from error
                 logger.exception("Job %s failed", job_id)
-                self._end(job_id, "failed", _say_fault(error))
+                self._end(job_id, "failed", _say_fault(error, self._settings))
             else:
                 self._end(job_id, "done", None)
 
@@ -545,12 +544,10 @@ def _is_held(lock: Connection) -> bool:
     return True
 
 
-def _say_fault(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            "The disk of Rarefind's data folder is full. What was done so far is kept: make room, "
-            "then try again."
-        )
+def _say_fault(error: Exception, settings: Settings) -> str:
+    disk = explain_disk(error, settings.home)
+    if disk is not None:
+        return str(disk)
     return "Something went wrong; the log says more. What was done so far is kept."
 
 

@@ -1,5 +1,6 @@
 """What must hold when the killing pauses and all work has ended. Each gives what is not so."""
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -128,9 +129,12 @@ def _check_standing(session, hunts: list[Hunt]) -> Iterator[str]:
     for search_id, own in by_search.items():
         search = session.get_one(Search, search_id)
         stands = read_current_answers(session, search, with_removed=True)
-        told: dict[int, str] = {}
-        for hunt in own:
-            told |= hunt.standing()
+        # Whose answer stands on an image that several answered, their undoing decides.
+        by_image = Counter(one for hunt in own for one in hunt.list_touched())
+        several = {one for one, people in by_image.items() if people > 1}
+        told = {one: value for hunt in own for one, value in hunt.standing().items()}
+        told = {one: value for one, value in told.items() if one not in several}
+        stands = {one: value for one, value in stands.items() if one not in several}
         if stands != told:
             apart = {one: (told.get(one), stands.get(one)) for one in told.keys() | stands.keys()}
             apart = {one: pair for one, pair in apart.items() if pair[0] != pair[1]}
@@ -253,11 +257,9 @@ def count_rows(fleet: Fleet) -> dict[str, int]:
         }
 
 
-def hash_images(count: int) -> dict[int, str]:
-    """The content of each image by its number."""
-    import hashlib
-
-    return {number: hashlib.sha256(draw_image(number)).hexdigest() for number in range(count)}
+def hash_image(number: int) -> str:
+    """The content of an image by its number."""
+    return hashlib.sha256(draw_image(number)).hexdigest()
 
 
 def summarise(ledger: Ledger) -> str:

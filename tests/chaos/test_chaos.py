@@ -85,7 +85,7 @@ class Campaign:
         self.told: Counter[str] = Counter()
         self.sent: dict[int, set[int]] = {}
         self.tokens: dict[str, str] = {}
-        self.shas = checks.hash_images(IMAGES)
+        self.shas = {number: checks.hash_image(number) for number in range(IMAGES)}
 
     def prepare(self) -> None:
         """People, and a collection of all images that nothing disturbs."""
@@ -136,9 +136,13 @@ class Campaign:
             Uploader("Uma", self.tokens["Uma"], *given, numbers=IMAGES),
             *(
                 Searcher(
-                    name, self.tokens[name], *given, others=[o for o in SEARCHERS if o != name]
+                    name,
+                    self.tokens[name],
+                    *given,
+                    others=[other for other in SEARCHERS if other != name],
+                    view=view,
                 )
-                for name in SEARCHERS
+                for view, name in enumerate(SEARCHERS)
             ),
         ]
         for person in people:

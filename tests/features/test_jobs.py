@@ -150,9 +150,19 @@ def test_failures_say_why_and_can_be_tried_again(own_database, settings):
     raised = [
         BadInput("The folder is gone."),
         OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        OSError(errno.EACCES, "Permission denied", str(settings.home / "indexes" / "7.building")),
+        OSError(errno.EACCES, "Permission denied", "/photos/secret"),
         KeyError("secret"),
     ]
-    sentences = ["The folder is gone.", "disk of Rarefind's data folder is full", "the log says"]
+    sentences = [
+        "The folder is gone.",
+        "disk of Rarefind's data folder is full",
+        "data folder can't be written to",
+        "data folder can't be written to",
+        "the log says",
+        "the log says",
+    ]
     job_id = ask(own_database)
     with own_database.session() as session:
         admin = make_person(session)
@@ -170,7 +180,7 @@ def test_failures_say_why_and_can_be_tried_again(own_database, settings):
                 try_again(session, session.get_one(Job, job_id), admin)
         wait_until(lambda: read(own_database, job_id).state == "done")
     job = read(own_database, job_id)
-    assert (job.problem, job.attempts, job.ended_at is None) == (None, 4, False)
+    assert (job.problem, job.attempts, job.ended_at is None) == (None, 7, False)
 
 
 def test_stopped_work_ends_at_its_next_chunk_or_never_begins(own_database, settings):
