@@ -5,11 +5,12 @@ Each is said as a sentence, the server lives, and when the disk is back everythi
 
 import errno
 import os
+import re
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,79 +82,90 @@ TROUBLES = {"full": full, "read-only": read_only}
 SAID = {"full": r"full|make room|no room|left on device", "read-only": "read-only|can't be written"}
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rarefind-chaos-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def fleet(disk, folder) -> Iterator[Fleet]:
+    """A server and a worker on the small disk; the database has one of its own."""
+    fleet = Fleet(folder, disk / "home", RAREFIND_KEEP_FREE_GB="0")
+    fleet.start("server")
+    fleet.start("worker 1")
+    fleet.await_server()
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def people(fleet) -> Iterator[tuple[Uploader, Searcher]]:
+    """One person, in two windows."""
+    with fleet.database.session() as session:
+        uma = add_person(session, "Uma", "admin", by=get_local_person(session))
+        token = make_token(session, uma, "chaos", "admin")
+    given = "Uma", token, fleet, Ledger(), "disk"
+    uploader, searcher = Uploader(*given, numbers=0), Searcher(*given, others=[], view=0)
+    yield uploader, searcher
+    uploader.http.close()
+    searcher.http.close()
+
+
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_disk_in_trouble_is_said_and_work_goes_on_when_it_is_back(trouble, disk):
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rarefind-chaos-")))
-        fleet = Fleet(folder, disk / "home", RAREFIND_KEEP_FREE_GB="0")
-        stack.callback(fleet.close)
-        fleet.start("server")
-        fleet.start("worker 1")
-        fleet.await_server()
-        server, ledger = fleet.pids["server"], Ledger()
-        with fleet.database.session() as session:
-            admin = get_local_person(session)
-            uma = add_person(session, "Uma", "admin", by=admin)
-            token = make_token(session, uma, "chaos", "admin")
-        uploader = Uploader("Uma", token, fleet, ledger, trouble, numbers=0)
-        stack.callback(uploader.http.close)
-        searcher = Searcher("Uma", token, fleet, ledger, f"{trouble} search", others=[], view=0)
-        stack.callback(searcher.http.close)
+def test_disk_in_trouble_is_said_and_work_goes_on_when_it_is_back(
+    trouble, disk, folder, fleet, people
+):
+    uploader, searcher = people
+    pids, ledger = dict(fleet.pids), searcher.ledger
+    pond = add_folder(uploader, folder, "pond", range(30))
+    uploader.await_work(pond)
+    ledger.offered.append(pond)
+    searcher.open()
+    (hunt,) = ledger.hunts
+    searcher.answer_round(hunt)
 
-        sent = {add_folder(uploader, folder, "before", range(30)): set(range(30))}
-        (pond,) = sent
-        uploader.await_work(pond)
-        ledger.offered.append(pond)
-        searcher.open()
-        (hunt,) = ledger.hunts
+    # A file half sent, and an import half done.
+    form = {"name": "sent", "where": "here"}
+    upload = uploader.expect((303,), "POST", "/collections", data=form).leads_to
+    data = draw_image(100)
+    place = announce(uploader, upload, len(data))
+    assert send(uploader, place, 0, data[:PIECE_BYTES]).status == 204
+    lake = add_folder(uploader, folder, "lake", range(30, 130), keep_copy="yes")
+    await_import(fleet, lake)
+    with TROUBLES[trouble](disk):
+        check_said(trouble, send(uploader, place, PIECE_BYTES, data[PIECE_BYTES:]))
+        check_said(trouble, send_another(uploader, upload))
+        form = {"image_ids": [first_image(uploader, pond)]}
+        uploader.expect((303,), "POST", f"/collections/{pond}/removed", data=form)
+        wanted = {"search_id": hunt.search_id, "name": "search.rarefind"}
+        uploader.expect((202,), "POST", "/api/v1/exports", json=wanted)
         searcher.answer_round(hunt)
+        for kind, problem in await_failures(fleet, {"import", "update", "export"}).items():
+            assert matches(trouble, problem), (kind, problem)
+        uploader.expect((200,), "GET", f"/collections/{lake}")
 
-        # A file half sent, and an import half done.
-        made = uploader.expect(
-            (303,), "POST", "/collections", data={"name": "sent", "where": "here"}
-        )
-        data = draw_image(100)
-        place = announce(uploader, made.leads_to, len(data))
-        assert send(uploader, place, 0, data[:PIECE_BYTES]).status == 204
-        lake = add_folder(uploader, folder, "lake", range(30, 130), keep_copy="yes")
-        sent[lake] = set(range(30, 130))
-        await_count(fleet, lake)
-        with TROUBLES[trouble](disk):
-            check_said(trouble, send(uploader, place, PIECE_BYTES, data[PIECE_BYTES:]))
-            check_said(trouble, announce_more(uploader, made.leads_to))
-            form = {"image_ids": [first_image(uploader, pond)]}
-            uploader.expect((303,), "POST", f"/collections/{pond}/removed", data=form)
-            wanted = {"search_id": hunt.search_id, "name": "search.rarefind"}
-            uploader.expect((202,), "POST", "/api/v1/exports", json=wanted)
-            searcher.answer_round(hunt)  # the database has a disk of its own here
-            problems = await_failures(fleet, {"import", "update", "export"})
-            for kind, problem in problems.items():
-                assert matches(trouble, problem), (kind, problem)
-            uploader.expect((200,), "GET", f"/collections/{lake}")
-
-        answer = uploader.expect((200,), "HEAD", place, headers=TUS)
-        here = int(answer.response.headers["upload-offset"])
-        assert send(uploader, place, here, data[here:]).status == 204
-        assert uploader.expect((303,), "POST", f"{made.leads_to}/finish").status == 303
-        uploader.await_work(uploader.find_collection("sent"))
-        sent[uploader.find_collection("sent")] = {100}
-        for collection_id in (lake, pond):
-            uploader.await_work(collection_id)  # it presses “Run again”
-        searcher.answer_round(hunt)
-        assert fleet.pids["server"] == server
-        assert not fleet.ended
-        shas = {number: checks.hash_image(number) for number in range(130)}
-        faults = [
-            *checks.await_end_of_work(fleet),
-            *checks.check_jobs(fleet),
-            *checks.check_answers(fleet, ledger.hunts),
-            *checks.check_images(fleet, sent, shas),
-            *checks.check_rounds(fleet),
-            *checks.check_files(fleet),
-        ]
-        assert not faults, "\n".join(faults)
-        fleet.start_again_what_ended()
-        assert not fleet.ended, "a process ended by itself"
+    answer = uploader.expect((200,), "HEAD", place, headers=TUS)
+    here = int(answer.response.headers["upload-offset"])
+    assert send(uploader, place, here, data[here:]).status == 204
+    assert send_another(uploader, upload).status == 201
+    uploader.expect((303,), "POST", f"{upload}/finish")
+    sent = uploader.find_collection("sent")
+    for collection_id in (sent, lake, pond):
+        uploader.await_work(collection_id)  # it presses “Run again”
+    searcher.answer_round(hunt)
+    numbers = {pond: set(range(30)), lake: set(range(30, 130)), sent: {100, 101}}
+    faults = [
+        *checks.await_end_of_work(fleet),
+        *checks.check_jobs(fleet),
+        *checks.check_answers(fleet, ledger.hunts),
+        *checks.check_images(fleet, numbers, {one: checks.hash_image(one) for one in range(130)}),
+        *checks.check_rounds(fleet),
+        *checks.check_files(fleet),
+    ]
+    assert not faults, "\n".join(faults)
+    fleet.start_again_what_ended()
+    assert fleet.pids == pids, "a process ended by itself"
 
 
 def add_folder(uploader: Uploader, folder: Path, name: str, numbers: range, **more: str) -> int:
@@ -170,7 +182,7 @@ def announce(uploader: Uploader, here: str, size_bytes: int) -> str:
     return uploader.expect((201,), "POST", f"{here}/files", headers=headers).leads_to
 
 
-def announce_more(uploader: Uploader, here: str):
+def send_another(uploader: Uploader, here: str):
     """Another file, with its bytes."""
     data = draw_image(101)
     headers = {"Upload-Length": str(len(data)), "Upload-Metadata": "path MTAxLmpwZw=="}
@@ -189,8 +201,6 @@ def check_said(trouble: str, answer) -> None:
 
 
 def matches(trouble: str, sentence: str | None) -> bool:
-    import re
-
     return re.search(SAID[trouble], sentence or "", re.IGNORECASE) is not None
 
 
@@ -199,7 +209,7 @@ def first_image(uploader: Uploader, collection_id: int) -> int:
     return uploader.expect((200,), "GET", path).json()[0]["image_id"]
 
 
-def await_count(fleet: Fleet, collection_id: int) -> None:
+def await_import(fleet: Fleet, collection_id: int) -> None:
     """Until an import is under way."""
     deadline = time.monotonic() + WAIT_S
     while True:
