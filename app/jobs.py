@@ -342,6 +342,8 @@ class Worker:
             logger.exception("The bin could not be emptied")
         while not self._stopping.is_set():
             try:
+                with self._database.session() as session:
+                    session.execute(select(1))  # an embedded server that was killed is started
                 asyncio.run(self._listen())
             except Exception:
                 logger.exception("The worker stopped; it begins again")
