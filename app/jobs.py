@@ -42,6 +42,13 @@ QUEUES = ("default", "exports")
 READING = ("replay", "export")
 TASK = "run_job"
 NOT_IN_QUEUE = "NOT EXISTS (SELECT FROM procrastinate_jobs AS q WHERE q.id = jobs.queue_id)"
+# Places that a worker took and that nobody holds the job of.
+IDLE_PLACES = (
+    "SELECT q.id FROM procrastinate_jobs AS q WHERE q.status = 'doing' AND NOT EXISTS ("
+    "SELECT FROM pg_locks AS held JOIN pg_database AS own ON own.oid = held.database "
+    "WHERE held.locktype = 'advisory' AND own.datname = current_database() "
+    "AND held.classid::bigint = :lock AND held.objid::bigint = (q.args ->> 'job_id')::bigint)"
+)
 LIVING_WORKERS = (
     "SELECT count(*) FROM procrastinate_workers "
     "WHERE last_heartbeat > now() - make_interval(secs => :seconds)"
@@ -295,6 +302,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._works: list[asyncio.Task[None]] = []
         self._under_way: set[int] = set()  # jobs
+        self._idle: set[int] = set()  # places in the queue, at the last look
         self._thread = Thread(target=self._live, name="jobs", daemon=True)
 
     def start(self) -> None:
@@ -411,13 +419,16 @@ class Worker:
             await asyncio.sleep(LOOK_S)
 
     def _list_dead(self, silent: list[int]) -> list[int]:
-        """Places in the queue of jobs that began and that nobody holds.
+        """Places in the queue that were taken, of jobs that nobody holds.
 
         `silent` are those of workers that give no sign of life: they may have died before they
-        began. A row that says running, whose lock is free, has lost its worker for certain. Places
-        that no row knows, since their job was tried again, would keep its collection's line shut.
+        began. A row that says running, whose lock is free, has lost its worker for certain. So has
+        a place that was taken and idle at two looks: the database was away when its worker heard of
+        it, or gave it back. It would keep its collection's line shut, as would places that no row
+        knows, since their job was tried again.
         """
         with self._database.session() as session:
+            idle = set(session.scalars(text(IDLE_PLACES), {"lock": JOB_LOCK}))
             begun = session.scalars(
                 select(Job).where((Job.state == "running") | Job.queue_id.in_(silent))
             ).all()
@@ -433,6 +444,8 @@ class Worker:
             session.flush()
             queue_ids = [job.queue_id for job in dead if job.queue_id is not None]
             queue_ids += set(silent) - {job.queue_id for job in begun}
+            queue_ids += (idle & self._idle).difference(queue_ids)
+            self._idle = idle
             # A worker that lost the database at the end may have left the queue, not the row.
             lost = select(Job).where(Job.state == "waiting", text(NOT_IN_QUEUE))
             for job in session.scalars(lost.with_for_update(skip_locked=True)):

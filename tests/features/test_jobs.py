@@ -300,6 +300,28 @@ def test_job_whose_worker_died_before_it_began_does_not_block_its_collection(
     assert sorted(done) == [job_id, other_id]
 
 
+@pytest.mark.parametrize("state", ["waiting", "done"])
+def test_place_that_a_living_worker_took_and_forgot_is_free_again(own_database, settings, state):
+    """The database was killed as the worker took the job, or as it gave its place back."""
+    done = []
+    with working(own_database, settings, lambda *given: done.append(given[2].id)):
+        first = ask(own_database)
+        wait_until(lambda: count_queued(own_database) == 0)
+        with own_database.session() as session:
+            others = {"collection_id": read(own_database, first).collection_id, "person": None}
+            job = add_job(session, "index", embedder="b", **others)
+            job.state = state
+            session.execute(
+                text(
+                    "UPDATE procrastinate_jobs SET status = 'doing', "
+                    "worker_id = (SELECT max(id) FROM procrastinate_workers)"
+                )
+            )
+            behind = add_job(session, "index", embedder="c", **others).id
+        wait_until(lambda: count_queued(own_database) == 0)
+    assert done == [first, *([job.id] if state == "waiting" else []), behind]
+
+
 def test_worker_that_lost_its_hold_does_not_go_on(own_database, settings):
     """As when its network was cut: by then another may do the job."""
     outcomes = []
