@@ -31,7 +31,7 @@ serve: install ## open the server on your own data folder
 
 .PHONY: test
 test: install ## run the tests (browser tests need chromium; they say so if it is missing)
-	$(PYTEST) -m 'not slow and not kills'
+	$(PYTEST) -m 'not slow and not chaos'
 
 .PHONY: test-slow
 test-slow: install ## run the tests that take longest: whole stories in the browser, on real images

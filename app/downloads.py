@@ -79,7 +79,9 @@ def get_made(
         raise NotFound("There is no such file, or somebody else had it made.")
     get_search(session, person, export.search_id)
     pairs = _list_pairs(session, person, export.search_id)
-    job = next(job for one, job in pairs if one.id == export_id)
+    job = next((job for one, job in pairs if one.id == export_id), None)
+    if job is None:
+        raise NotFound("That file was made anew meanwhile. Its page has the new one.")
     made = _describe(export, job, person, settings, now)
     if _is_of_before(session, person, export):
         raise NotFound("What may be shown has changed since. Have it made again.")
@@ -102,7 +104,9 @@ def _list_pairs(session: Session, person: Person, search_id: int) -> list[tuple[
     job_of = cast(Job.arguments["export_id"].as_string(), BigInteger) == ExportFile.id
     query = select(ExportFile, Job).join(Job, job_of & (Job.kind == "export"))
     query = query.where(ExportFile.search_id == search_id, ExportFile.person_id == person.id)
-    return [(one, job) for one, job in session.execute(query.order_by(ExportFile.id.desc()))]
+    # Both as they are at one moment: a job that is done has its file.
+    query = query.order_by(ExportFile.id.desc()).execution_options(populate_existing=True)
+    return [(one, job) for one, job in session.execute(query)]
 
 
 def _is_of_before(session: Session, person: Person, export: ExportFile) -> bool:

@@ -722,7 +722,8 @@ def _claim(database: Database, collection_id: int) -> Iterator[None]:
         try:
             yield
         finally:
-            connection.execute(select(func.pg_advisory_unlock(*key)))
+            with suppress(SQLAlchemyError):  # lost with the connection
+                connection.execute(select(func.pg_advisory_unlock(*key)))
 
 
 def _lock_key(collection_id: int) -> tuple[Cast[int], Cast[int]]:

@@ -48,6 +48,7 @@ from app.errors import (
     RarefindError,
     RefusedPhoto,
     SourceNotUsable,
+    explain_disk,
 )
 from app.importing import photo_path
 from app.preparing import GONE, Original, prepare_files
@@ -152,7 +153,8 @@ def combine_indexes(
                 done_count=count,
             )
         except Exception as error:
-            _update_row(database, row, state="failed", problem=str(error))
+            problem = explain_disk(error, settings.home) or error
+            _update_row(database, row, state="failed", problem=str(problem))
             raise
     return row
 
@@ -432,7 +434,8 @@ def _claim(
         try:
             yield
         finally:
-            connection.execute(select(func.pg_advisory_unlock(*key)))
+            with suppress(SQLAlchemyError):  # lost with the connection
+                connection.execute(select(func.pg_advisory_unlock(*key)))
 
 
 def _lock_key(collection_id: int) -> tuple[Cast[int], Cast[int]]:
@@ -630,7 +633,8 @@ def _build(
             done_count=count,
         )
     except Exception as error:
-        sentence = str(error) if isinstance(error, RarefindError) else repr(error)
+        known = error if isinstance(error, RarefindError) else explain_disk(error, settings.home)
+        sentence = repr(error) if known is None else str(known)
         with suppress(SQLAlchemyError):  # the database may be what failed
             _update_row(database, row, state="failed", problem=sentence)
         raise

@@ -6,7 +6,6 @@ lock: the database lets go when that process dies, and the job goes on elsewhere
 """
 
 import asyncio
-import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ from app.access import get_collection
 from app.database import JOB_LOCK, Database
 from app.deleting import empty_bin
 from app.engine import EngineError
-from app.errors import NotAllowed, NotFound, RarefindError
+from app.errors import NotAllowed, NotFound, RarefindError, explain_disk
 from app.exports.files import sweep_exports
 from app.importing import mark_interrupted_imports
 from app.indexing import list_unfinished_builds
@@ -44,6 +43,13 @@ QUEUES = ("default", "exports")
 READING = ("replay", "export")
 TASK = "run_job"
 NOT_IN_QUEUE = "NOT EXISTS (SELECT FROM procrastinate_jobs AS q WHERE q.id = jobs.queue_id)"
+# Places that a worker took and that nobody holds the job of.
+IDLE_PLACES = (
+    "SELECT q.id FROM procrastinate_jobs AS q WHERE q.status = 'doing' AND NOT EXISTS ("
+    "SELECT FROM pg_locks AS held JOIN pg_database AS own ON own.oid = held.database "
+    "WHERE held.locktype = 'advisory' AND own.datname = current_database() "
+    "AND held.classid::bigint = :lock AND held.objid::bigint = (q.args ->> 'job_id')::bigint)"
+)
 LIVING_WORKERS = (
     "SELECT count(*) FROM procrastinate_workers "
     "WHERE last_heartbeat > now() - make_interval(secs => :seconds)"
@@ -301,6 +307,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._works: list[asyncio.Task[None]] = []
         self._under_way: set[int] = set()  # jobs
+        self._idle: set[int] = set()  # places in the queue, at the last look
         self._thread = Thread(target=self._live, name="jobs", daemon=True)
 
     def start(self) -> None:
@@ -356,6 +363,8 @@ class Worker:
             logger.exception("The bin could not be emptied")
         while not self._stopping.is_set():
             try:
+                with self._database.session() as session:
+                    session.execute(select(1))  # an embedded server that was killed is started
                 asyncio.run(self._listen())
             except Exception:
                 logger.exception("The worker stopped; it begins again")
@@ -426,13 +435,16 @@ class Worker:
             await asyncio.sleep(LOOK_S)
 
     def _list_dead(self, silent: list[int]) -> list[int]:
-        """Places in the queue of jobs that began and that nobody holds.
+        """Places in the queue that were taken, of jobs that nobody holds.
 
         `silent` are those of workers that give no sign of life: they may have died before they
-        began. A row that says running, whose lock is free, has lost its worker for certain. Places
-        that no row knows, since their job was tried again, would keep its collection's line shut.
+        began. A row that says running, whose lock is free, has lost its worker for certain. So has
+        a place that was taken and idle at two looks: the database was away when its worker heard of
+        it, or gave it back. It would keep its collection's line shut, as would places that no row
+        knows, since their job was tried again.
         """
         with self._database.session() as session:
+            idle = set(session.scalars(text(IDLE_PLACES), {"lock": JOB_LOCK}))
             begun = session.scalars(
                 select(Job).where((Job.state == "running") | Job.queue_id.in_(silent))
             ).all()
@@ -448,6 +460,8 @@ class Worker:
             session.flush()
             queue_ids = [job.queue_id for job in dead if job.queue_id is not None]
             queue_ids += set(silent) - {job.queue_id for job in begun}
+            queue_ids += (idle & self._idle).difference(queue_ids)
+            self._idle = idle
             # A worker that lost the database at the end may have left the queue, not the row.
             lost = select(Job).where(Job.state == "waiting", text(NOT_IN_QUEUE))
             for job in session.scalars(lost.with_for_update(skip_locked=True)):
@@ -474,7 +488,8 @@ class Worker:
                 self._do[job.kind](self._database, self._settings, job, tell)
             except Stopping:
                 logger.info("Job %s is handed back; another worker goes on with it.", job_id)
-                self._end(job_id, "waiting", None)
+                if _is_held(lock):  # else whoever holds it by now says how it stands
+                    self._end(job_id, "waiting", None)
                 raise HandedBack from None
             except StoppedByPerson:
                 logger.info("Job %s was stopped", job_id)
@@ -484,8 +499,15 @@ class Worker:
                 logger.warning("Job %s failed: %s", job_id, type(error).__name__)
                 self._end(job_id, "failed", str(error))
             except Exception as error:
+                if not _is_held(lock):
+                    logger.warning(
+                        "Job %s lost the database, and is gone on with: %s",
+                        job_id,
+                        type(error).__name__,
+                    )
+                    raise HandedBack from error
                 logger.exception("Job %s failed", job_id)
-                self._end(job_id, "failed", _say_fault(error))
+                self._end(job_id, "failed", _say_fault(error, self._settings))
             else:
                 logger.info("Job %s is done", job_id)
                 self._end(job_id, "done", None)
@@ -527,10 +549,8 @@ class Worker:
         def tell(step: str, done: int, total: int) -> None:
             if self._stopping.is_set():
                 raise Stopping
-            try:
-                lock.execute(select(1))
-            except SQLAlchemyError as error:  # then another worker may hold the job by now
-                raise Stopping from error
+            if not _is_held(lock):  # then another worker may hold the job by now
+                raise Stopping
             now = datetime.now(UTC)
             with self._database.session() as session:
                 job = session.get(Job, job_id, with_for_update=True)
@@ -554,12 +574,19 @@ class Worker:
                 job.ended_at = None if state in UNFINISHED else now
 
 
-def _say_fault(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            "The disk of Rarefind's data folder is full. What was done so far is kept: make room, "
-            "then try again."
-        )
+def _is_held(lock: Connection) -> bool:
+    """Whether the connection that holds a job is still there: the lock goes with it."""
+    try:
+        lock.execute(select(1))
+    except SQLAlchemyError:
+        return False
+    return True
+
+
+def _say_fault(error: Exception, settings: Settings) -> str:
+    disk = explain_disk(error, settings.home)
+    if disk is not None:
+        return str(disk)
     request_id = REQUEST_ID.get()
     under = f" under {request_id}" if request_id else ""
     return f"Something went wrong; the log says more{under}. What was done so far is kept."

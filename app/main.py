@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+import psycopg
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -22,11 +23,13 @@ from app.database import PROJECT, open_database
 from app.errors import (
     BadInput,
     DatabaseNotUsable,
+    DiskFull,
     NotDoneHere,
     NotFound,
     RarefindError,
     RequestTooLarge,
     TooManyRequests,
+    explain_disk,
 )
 from app.events import OpenEvents
 from app.hosts import refuse_unknown_host
@@ -164,7 +167,8 @@ async def guard(request: Request, call_next: Callable[[Request], Awaitable[Respo
             "This is a fault in Rarefind, not something you did. Answers given so far are safe. "
             "Go back and try again; if it happens again, the server's log says more."
         )
-        response = answer_error(request, RarefindError(sentence))
+        disk = explain_disk(error, request.app.state.settings.home)
+        response = answer_error(request, disk or RarefindError(sentence))
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     if request.url.scheme == "https":
@@ -223,6 +227,12 @@ def add_error_pages(app: FastAPI) -> None:
     @app.exception_handler(OperationalError)
     def database_away(request: Request, error: OperationalError) -> Response:
         logger.error("The database does not answer: %s", error.orig)
+        if isinstance(error.orig, psycopg.errors.DiskFull):
+            full = (
+                "The disk of the database is full, so this was not saved. Answers given before are "
+                "safe: make room, then try again."
+            )
+            return answer_error(request, DiskFull(full))
         sentence = "The database does not answer. Answers given so far are safe; try again soon."
         return answer_error(request, DatabaseNotUsable(sentence))
 

@@ -7,7 +7,7 @@ that was stopped, or cut off with the server, goes on with the runs that are not
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Cast, Integer, cast, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.database import REPLAY_LOCK, Database
@@ -215,7 +216,8 @@ def _claim(database: Database, replay_id: int, go_on: Callable[[], None]) -> Ite
         try:
             yield waits()
         finally:
-            connection.execute(select(func.pg_advisory_unlock(*key)))
+            with suppress(SQLAlchemyError):  # lost with the connection
+                connection.execute(select(func.pg_advisory_unlock(*key)))
 
 
 def _lock_key(replay_id: int) -> tuple[Cast[int], Cast[int]]:

@@ -5,7 +5,6 @@ size on disk, whatever was killed in between. A whole file moves to its own path
 the folder, and each zip, then is the source of an import like any other.
 """
 
-import errno
 import fcntl
 import os
 import re
@@ -41,7 +40,6 @@ LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
 LONGEST_PATH = 1_000
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -215,16 +213,8 @@ class Appending:
         if size_bytes + len(data) > self._place.size_bytes:
             raise BadInput(f"{self._place.path} is larger than was announced. Send it again.")
         left = memoryview(data)
-        try:
-            while left:
-                left = left[os.write(self._descriptor, left) :]
-        except OSError as error:
-            if error.errno in FULL:
-                raise DiskFull(
-                    "The disk of Rarefind's data folder is full. What has arrived is kept: make "
-                    "room, then go on with the upload."
-                ) from error
-            raise
+        while left:
+            left = left[os.write(self._descriptor, left) :]
         return os.fstat(self._descriptor).st_size
 
 

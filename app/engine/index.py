@@ -244,7 +244,8 @@ def build_index(
     write_metric(folder / METRIC, learn_metric(mapped, mean))
     searchable, kind, why = _make_searchable(mapped)
     probes, recall = _tune(searchable, mapped)
-    faiss.write_index(searchable, str(folder / FAISS))
+    with (folder / FAISS).open("wb") as file:  # to a full disk FAISS itself writes half a file
+        faiss.write_index(searchable, faiss.PyCallbackIOWriter(file.write))
     manifest = Manifest(
         embedder=embedder,
         revision=revision,

@@ -199,7 +199,7 @@ async def read_to_the_end(request: Request) -> AsyncIterator[None]:
     """
     try:
         yield
-    except RarefindError:
+    except (RarefindError, OSError):  # such as of the disk
         read_bytes = 0
         with suppress(ClientDisconnect, TimeoutError, RuntimeError):  # it has been read before
             async for piece in gather(request):

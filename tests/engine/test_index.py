@@ -1,6 +1,7 @@
 """The index: exact scores and neighbours, ids to rows, and that damage never goes unseen."""
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
@@ -354,3 +355,20 @@ def test_vectors_mapped_in_a_folder_named_from_here_are_used_where_they_are(tmp_
         folder, vectors=mapped, image_ids=np.arange(300), embedder="drawn", revision="1"
     )
     np.testing.assert_array_equal(built.vectors, mapped)
+
+
+def test_full_disk_is_said_to_be_full_and_no_half_index_is_left(tmp_path):
+    """FAISS itself writes what fits and says nothing."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full, a disk without room")
+    (tmp_path / "index.faiss").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as raised:
+        build_index(
+            tmp_path,
+            vectors=np.eye(4, dtype=np.float32),
+            image_ids=np.arange(4),
+            embedder="hash",
+            revision="1",
+        )
+    assert raised.value.errno == errno.ENOSPC
+    assert not (tmp_path / "manifest.json").exists()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import psutil
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from app import database as app_database
 from app.database import connect_database, open_database, reaching
 from app.errors import DatabaseNotUsable
+from app.security import get_local_person
 from app.settings import Settings
 
 # Opens the database of a data folder, adds a person, says so, and stays until it is told to end.
@@ -88,6 +91,30 @@ def test_server_and_data_outlive_a_kill_and_end_with_the_next_user(home):
     assert server_pid(home) == pid
     end(second)
     assert not is_running(pid)
+
+
+def test_server_that_is_killed_while_somebody_uses_it_is_started_again(home):
+    """By whoever next asks for a connection: no person need start Rarefind anew."""
+    database = open_database(Settings(home=home, database_url=None))
+    try:
+        with database.session() as session:
+            person_id = get_local_person(session).id
+        killed = server_pid(home)
+        os.kill(killed, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with database.session() as session:
+                    assert get_local_person(session).id == person_id
+                break
+            except OperationalError:  # its children have not all seen it end
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        started = server_pid(home)
+        assert started != killed
+    finally:
+        database.close()
+    assert not is_running(started)
 
 
 def test_process_that_closes_and_opens_again_counts_as_a_user(home):

@@ -66,6 +66,21 @@ def world(own_database, settings):
     return world
 
 
+def test_file_that_is_ready_while_somebody_looks_is_ready_for_them(world):
+    """Its row was read before the end of the work, the job after it."""
+    export_id, job_id = world.ask()
+    with world.database.session() as session:
+        read_before = session.get_one(ExportFile, export_id)
+        assert read_before.ready_at is None
+        worker = Worker(world.database, world.settings, CHORES)
+        worker.start()
+        wait_until(lambda: read(world.database, job_id).state == "done")
+        worker.close()
+        ada = session.get_one(Person, world.ada)
+        made = get_made(session, ada, export_id, settings=world.settings, now=now())
+        assert made.state == "ready"
+
+
 def test_file_is_made_once_and_is_whole(world):
     export_id, job_id = world.ask()
     assert world.ask() == (export_id, job_id)  # a double click

@@ -150,9 +150,19 @@ def test_failures_say_why_and_can_be_tried_again(own_database, settings):
     raised = [
         BadInput("The folder is gone."),
         OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EROFS, "Read-only file system"),
+        OSError(errno.EACCES, "Permission denied", str(settings.home / "indexes" / "7.building")),
+        OSError(errno.EACCES, "Permission denied", "/photos/secret"),
         KeyError("secret"),
     ]
-    sentences = ["The folder is gone.", "disk of Rarefind's data folder is full", "the log says"]
+    sentences = [
+        "The folder is gone.",
+        "disk of Rarefind's data folder is full",
+        "data folder can't be written to",
+        "data folder can't be written to",
+        "the log says",
+        "the log says",
+    ]
     job_id = ask(own_database)
     with own_database.session() as session:
         admin = make_person(session)
@@ -170,7 +180,7 @@ def test_failures_say_why_and_can_be_tried_again(own_database, settings):
                 try_again(session, session.get_one(Job, job_id), admin)
         wait_until(lambda: read(own_database, job_id).state == "done")
     job = read(own_database, job_id)
-    assert (job.problem, job.attempts, job.ended_at is None) == (None, 4, False)
+    assert (job.problem, job.attempts, job.ended_at is None) == (None, 7, False)
 
 
 def test_stopped_work_ends_at_its_next_chunk_or_never_begins(own_database, settings):
@@ -290,6 +300,28 @@ def test_job_whose_worker_died_before_it_began_does_not_block_its_collection(
     assert sorted(done) == [job_id, other_id]
 
 
+@pytest.mark.parametrize("state", ["waiting", "done"])
+def test_place_that_a_living_worker_took_and_forgot_is_free_again(own_database, settings, state):
+    """The database was killed as the worker took the job, or as it gave its place back."""
+    done = []
+    with working(own_database, settings, lambda *given: done.append(given[2].id)):
+        first = ask(own_database)
+        wait_until(lambda: count_queued(own_database) == 0)
+        with own_database.session() as session:
+            others = {"collection_id": read(own_database, first).collection_id, "person": None}
+            job = add_job(session, "index", embedder="b", **others)
+            job.state = state
+            session.execute(
+                text(
+                    "UPDATE procrastinate_jobs SET status = 'doing', "
+                    "worker_id = (SELECT max(id) FROM procrastinate_workers)"
+                )
+            )
+            behind = add_job(session, "index", embedder="c", **others).id
+        wait_until(lambda: count_queued(own_database) == 0)
+    assert done == [first, *([job.id] if state == "waiting" else []), behind]
+
+
 def test_worker_that_lost_its_hold_does_not_go_on(own_database, settings):
     """As when its network was cut: by then another may do the job."""
     outcomes = []
@@ -314,6 +346,32 @@ def test_worker_that_lost_its_hold_does_not_go_on(own_database, settings):
         wait_until(lambda: read(own_database, job_id).state == "done")
     assert outcomes == ["began", "ended"]
     assert read(own_database, job_id).attempts == 2
+
+
+def test_work_that_the_database_cut_off_is_handed_back_not_failed(own_database, settings):
+    """PostgreSQL was killed in mid-work and is back at once: nobody need press Run again."""
+    outcomes = []
+
+    def do(database, _settings, _job, tell):
+        tell("indexing", 0, 2)
+        if not outcomes:
+            outcomes.append("began")
+            with database.session() as work, database.session() as other:
+                work.execute(text("SELECT 1"))
+                other.execute(
+                    text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    )
+                )
+                work.execute(text("SELECT 1"))
+        outcomes.append("ended")
+
+    job_id = ask(own_database)
+    with working(own_database, settings, do):
+        wait_until(lambda: read(own_database, job_id).state not in ("waiting", "running"))
+    job = read(own_database, job_id)
+    assert (job.state, job.problem, outcomes) == ("done", None, ["began", "ended"])
 
 
 def test_worker_goes_on_when_the_database_was_away(own_database_url, settings):

