@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any, TypeVar
@@ -298,8 +298,9 @@ def read_versions(database: Database) -> Versions:
     return Versions(postgresql, revision, find_head(), is_known_revision(revision))
 
 
+@cache
 def find_head() -> str:
-    """The last migration this code knows."""
+    """The last migration this code knows; finding it reads all of them."""
     return ScriptDirectory.from_config(alembic_config()).get_current_head() or "base"
 
 

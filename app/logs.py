@@ -41,6 +41,11 @@ def start_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def leave_out_rows(text: str) -> str:
+    """What is said of an error of the database, without the values that it quotes."""
+    return QUOTED_ROWS.sub(r"\1 left out", text)
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line; an error's traceback is a field of it."""
 
@@ -50,7 +55,7 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": leave_out_rows(record.getMessage()),
             "request_id": REQUEST_ID.get(),
             "job_id": JOB_ID.get(),
         }
@@ -63,7 +68,7 @@ class JsonLines(logging.Formatter):
 
     def formatException(self, ei: object) -> str:  # noqa: N802 (logging's name)
         """The traceback without what it quotes of rows."""
-        return QUOTED_ROWS.sub(r"\1 left out", super().formatException(ei))  # type: ignore[arg-type]
+        return leave_out_rows(super().formatException(ei))  # type: ignore[arg-type]
 
 
 class Lines(JsonLines):
@@ -77,7 +82,7 @@ class Lines(JsonLines):
         if (request_id := REQUEST_ID.get()) is not None:
             about.append(request_id)
         # A line break in a message must not begin what looks like another line.
-        message = record.getMessage().replace("\r", " ").replace("\n", "\n    ")
+        message = leave_out_rows(record.getMessage()).replace("\r", " ").replace("\n", "\n    ")
         line = f"{' '.join(about)}: {message}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

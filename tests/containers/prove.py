@@ -138,6 +138,8 @@ def make_root(root: Path, release: str) -> None:
     subprocess.run(["tar", "--extract", "--file", kept, "--directory", root], check=True)
     shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
     subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
+    (root / "dev" / "shm").mkdir(exist_ok=True)
+    (root / "dev" / "shm").chmod(0o1777)
 
 
 def remove_root(root: Path) -> None:
@@ -194,6 +196,7 @@ def start_postgres(build: Build) -> subprocess.Popen:
     inside = f"/{place.relative_to(build.root)}"
     data = "/tmp/postgres"
     ask = ["--username=rarefind", f"--pwfile={SECRET}", "--auth=scram-sha-256"]
+    ask += ["--encoding=UTF8", "--locale=C.UTF-8"]
     build.run([f"{inside}/initdb", "-D", data, *ask], check=True, stdout=subprocess.DEVNULL)
     options = ["-p", str(PORTS["postgres"]), "-c", "unix_socket_directories="]
     process = build.run([f"{inside}/postgres", "-D", data, *options], stderr=subprocess.DEVNULL)

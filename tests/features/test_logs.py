@@ -81,6 +81,8 @@ def test_message_can_not_begin_a_line_of_its_own():
     record = logging.makeLogRecord({"name": "x", "levelname": "INFO", "msg": "a\nERROR y: b"})
     assert Lines().format(record) == "INFO x: a\n    ERROR y: b"
     assert json.loads(JsonLines().format(record))["message"] == "a\nERROR y: b"
+    quoting = logging.makeLogRecord({"msg": "twice\nDETAIL: Key (name)=(Ada) is there."})
+    assert "Ada" not in Lines().format(quoting) + JsonLines().format(quoting)
 
 
 def test_job_is_logged_under_the_request_that_asked_for_it(
