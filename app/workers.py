@@ -23,8 +23,7 @@ from app.reading import Refusal, read_each, start_worker, within
 from app.settings import Settings
 
 CRASHED, TOO_SLOW = "crashed the decoder", "takes too long"
-# What a reading process may take: for itself (torch, if a preparation brings it, and what that makes
-# of a picture), and a pixel.
+# What a reading process may take: for itself (with torch, if a preparation brings it) and a pixel.
 # The most that 98 megapixels took of any format is 21 bytes each, of a WebP that one sees through.
 OWN_BYTES = 1_500_000_000
 BYTES_PER_PIXEL = 24
