@@ -23,9 +23,9 @@ from app.reading import Refusal, read_each, start_worker, within
 from app.settings import Settings
 
 CRASHED, TOO_SLOW = "crashed the decoder", "takes too long"
-# What a reading process may take: for itself (with torch, if a preparation brings it), and a pixel.
+# What a reading process may take: for itself (with torch, if a preparation brings it) and a pixel.
 # The most that 98 megapixels took of any format is 21 bytes each, of a WebP that one sees through.
-OWN_BYTES = 1_000_000_000
+OWN_BYTES = 1_500_000_000
 BYTES_PER_PIXEL = 24
 AT_ONCE = 2  # requests whose files are decoded at the same time
 READ_FILES = 16  # handed to a process at a time: keeps hand-over far below a millisecond a file

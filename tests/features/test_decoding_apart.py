@@ -34,7 +34,7 @@ def decode_with_faults(data, *arguments, **options):
     if b"endless" in data:
         sum(itertools.repeat(1))  # in C, and lets no other thread run
     if b"greedy" in data:
-        kept = [b"x" * 100_000_000 for _ in range(40)]
+        kept = [bytes(100_000_000) for _ in range(40)]
     return decode(data, *arguments, **options)
 simplejpeg.decode_jpeg = decode_with_faults
 """
