@@ -37,9 +37,9 @@ test: install ## run the tests (browser tests need chromium; they say so if it i
 test-slow: install ## run the tests that take longest: whole stories in the browser, on real images
 	$(PYTEST) -m slow
 
-.PHONY: kills
-kills: install ## kill servers and workers 30 times in mid-work and check that nothing is lost
-	$(BIN)/pytest -m kills tests/kills
+.PHONY: chaos
+chaos: install ## kill server, workers, PostgreSQL in mid-work (CHAOS_KILLS=50, CHAOS_SEED=…); full disks
+	$(BIN)/pytest -m chaos tests/chaos
 
 .PHONY: containers
 containers: install ## carry out the Dockerfile in a plain Debian root (needs root and debootstrap)

@@ -244,8 +244,9 @@ def build_index(
     write_metric(folder / METRIC, learn_metric(mapped, mean))
     searchable, kind, why = _make_searchable(mapped)
     probes, recall = _tune(searchable, mapped)
+    library: Any = faiss  # its types do not know all of it
     with (folder / FAISS).open("wb") as file:  # to a full disk FAISS itself writes half a file
-        faiss.write_index(searchable, faiss.PyCallbackIOWriter(file.write))
+        library.write_index(searchable, library.PyCallbackIOWriter(file.write))
     manifest = Manifest(
         embedder=embedder,
         revision=revision,

@@ -110,27 +110,32 @@ class Postgres:
 class Fleet:
     """The processes of an installation by name, what they share, and a way to ask the server."""
 
-    def __init__(self, folder: Path, home: Path, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, home: Path, *, embedded: bool = False, **environment: str
+    ) -> None:
         self.folder = folder  # of logs and of PostgreSQL; home may be a disk of its own
         self.home = home
-        self.postgres = Postgres(folder / "postgres")
-        self.postgres.start()
+        self.postgres = None if embedded else Postgres(folder / "postgres")
+        if self.postgres is not None:
+            self.postgres.start()
+            environment["DATABASE_URL"] = self.postgres.url
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
-        self.settings = Settings(home=home, database_url=self.postgres.url, port=port)
+        url = environment.get("DATABASE_URL")
+        self.settings = Settings(home=home, database_url=url, port=port)
         self.database: Database = open_database(self.settings)
         self._environment = {
             "RAREFIND_HOME": str(home),
-            "DATABASE_URL": self.postgres.url,
             "RAREFIND_PORT": str(port),
             "RAREFIND_WORKERS": "1",
         } | environment
-        own_threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        env.pop("DATABASE_URL", None)
         self._starter = subprocess.Popen(
             [sys.executable, "-c", "from tests.chaos.starting import main; main()"],
-            env=os.environ | own_threads | {"PYTHONPATH": str(PROJECT)},
+            env=env | {"PYTHONPATH": str(PROJECT)},
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -190,7 +195,8 @@ class Fleet:
         self._starter.wait(timeout=30)
         self._starter.stdout.close()
         self.database.close()
-        self.postgres.close()
+        if self.postgres is not None:
+            self.postgres.close()
 
 
 def is_alive(pid: int) -> bool:

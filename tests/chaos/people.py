@@ -12,6 +12,7 @@ import traceback
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -551,6 +552,7 @@ class Searcher(Client):
             assert len(lines) - 1 == len(hunt.standing()), (lines, hunt.standing())
 
 
+@cache
 def draw_image(number: int) -> bytes:
     """An image of its own for each number."""
     rng = np.random.default_rng(number)

@@ -6,6 +6,7 @@ Each is said as a sentence, the server lives, and when the disk is back everythi
 import errno
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -21,20 +22,22 @@ from app.security import get_local_person
 from app.tables import Job
 from tests.chaos import checks
 from tests.chaos.fleet import Fleet
-from tests.chaos.people import PIECE, TUS, Ledger, Searcher, Uploader, draw_image, name_image
+from tests.chaos.people import PIECE, TUS, Hunt, Ledger, Searcher, Uploader, draw_image, name_image
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 DISK_MB = 40
+DISK_WITH_DATABASE_MB = 160
 PIECE_BYTES = 4_000
 WAIT_S = 120
 
 
 @pytest.fixture
-def disk() -> Iterator[Path]:
+def disk(request) -> Iterator[Path]:
     """A small disk of its own, in memory."""
+    size_mb = getattr(request, "param", DISK_MB)
     with tempfile.TemporaryDirectory(prefix="rarefind-disk-") as folder:
-        options = f"size={DISK_MB}m,uid={os.getuid()},gid={os.getgid()},mode=711"
+        options = f"size={size_mb}m,uid={os.getuid()},gid={os.getgid()},mode=711"
         try:
             as_root("mount", "-t", "tmpfs", "-o", options, "rarefind-disk", folder)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -90,8 +93,9 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def fleet(disk, folder) -> Iterator[Fleet]:
-    """A server and a worker on the small disk; the database has one of its own."""
-    fleet = Fleet(folder, disk / "home", RAREFIND_KEEP_FREE_GB="0")
+    """A server and a worker on the small disk, with their database where there is room for it."""
+    is_roomy = shutil.disk_usage(disk).total > DISK_MB * 2**20
+    fleet = Fleet(folder, disk / "home", embedded=is_roomy, RAREFIND_KEEP_FREE_GB="0")
     fleet.start("server")
     fleet.start("worker 1")
     fleet.await_server()
@@ -166,6 +170,51 @@ def test_disk_in_trouble_is_said_and_work_goes_on_when_it_is_back(
     assert not faults, "\n".join(faults)
     fleet.start_again_what_ended()
     assert fleet.pids == pids, "a process ended by itself"
+
+
+@pytest.mark.parametrize("disk", [DISK_WITH_DATABASE_MB], indirect=True)
+def test_answers_that_the_database_has_no_room_for_are_refused_and_saved_once_there_is(
+    disk, folder, fleet, people
+):
+    """The embedded database, on the same disk, which ends when it can't write its journal."""
+    uploader, searcher = people
+    pids, ledger = dict(fleet.pids), searcher.ledger
+    pond = add_folder(uploader, folder, "pond", range(130))
+    uploader.await_work(pond)
+    ledger.offered.append(pond)
+    searcher.open()
+    (hunt,) = ledger.hunts
+    path = f"/api/v1/searches/{hunt.search_id}/round"
+    made = searcher.expect((200,), "GET", path).json()
+    with full(disk):
+        refused = None
+        deadline = time.monotonic() + WAIT_S
+        while refused is None:
+            assert time.monotonic() < deadline, "everything still has room"
+            refused = answer_once(searcher, hunt, made)
+        gesture, path, body, answer = refused
+        assert answer.status_code in (503, 507), answer.text
+        assert "Answers given" in answer.json()["detail"]
+    assert searcher.send(hunt, gesture, path, body) is not None
+    searcher.answer_round(hunt)
+    faults = [*checks.check_answers(fleet, ledger.hunts), *checks.check_rounds(fleet)]
+    assert not faults, "\n".join(faults)
+    fleet.start_again_what_ended()
+    assert fleet.pids == pids, "a process ended by itself"
+
+
+def answer_once(searcher: Searcher, hunt: Hunt, made: dict):
+    """One answer, given or taken back: None when it was saved, else what was refused, and how."""
+    image_id = made["images"][0]["image_id"]
+    values = {image_id: None if image_id in hunt.standing() else "no"}
+    gesture = searcher.begin(hunt, "answer", values, [])
+    body = {"round_id": made["round_id"], "answers": values, "gesture_key": gesture.key}
+    answer = searcher.http.post(f"/api/v1/searches/{hunt.search_id}/answers", json=body)
+    if answer.status_code != 200:
+        return gesture, "answers", body, answer
+    gesture.is_told = True
+    hunt.follow(gesture)
+    return None
 
 
 def add_folder(uploader: Uploader, folder: Path, name: str, numbers: range, **more: str) -> int:
