@@ -47,6 +47,8 @@ ROLES = {
 }
 # Who asks hostile things; None is nobody.
 ASKING = (None, "vic", "ada", "eva", "ann")
+# Settings of an application that is asked all this: nothing goes on beside, nothing is too much.
+CALM = {"run_jobs": False, "changes_a_minute": 0, "costly_a_minute": 0}
 FIRST_SECRET = 9_100_000_000
 SECRET = "kestrelq7"
 SEARCH_SECRET = "merlinx4"

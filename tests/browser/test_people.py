@@ -1,11 +1,16 @@
 """Several people on one server: the first admin, an ecologist, what she sees, shares and loses."""
 
+import csv
+import io
 import re
+from pathlib import Path
 
+import PIL.Image
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.server import Server
+from tests.factories import make_image_file
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 PASSWORD = "four brown herons wade"
@@ -125,3 +130,140 @@ def test_policy_keeps_a_script_from_running_even_if_it_got_into_a_page(server, c
     )
     page.wait_for_timeout(200)
     assert page.evaluate("window.bad") is None
+
+
+# --- What people and files say --------------------------------------------------------------------
+
+# Each would run, or ask for /bad, if it got into a page as anything but text.
+SAID = (
+    "<img src=/bad onerror=window.bad=1>",
+    "<script>window.bad=1</script>",
+    "\"'><b hx-get=/bad hx-trigger=load>",
+    "<i data-hx-on:load=window.bad=1 hx-on::load=window.bad=1>",
+    "<a href=javascript:window.bad=1>x</a>",
+    "{{7*7}}${window.bad=1}",
+)
+ALL_SAID = " ".join(SAID)
+INJECTED = (
+    "[hx-get='/bad'], [src='/bad'], [onerror], [data-hx-on\\:load], [href^='javascript:'], "
+    "b[hx-trigger]"
+)
+
+
+def make_hostile_images(folder: Path) -> Path:
+    """Pictures whose folders, names and EXIF are markup, as far as a file system takes it."""
+    for number in range(24):
+        said = SAID[number % len(SAID)].replace("/", "")
+        exif = PIL.Image.Exif()
+        exif[0x010E] = exif[0x0110] = exif[0x013B] = ALL_SAID  # description, model, artist
+        exif[0x0132] = exif.get_ifd(0x8769)[0x9003] = f"2025:05:{number + 1:02} 12:00:00"
+        path = folder / f"site {said}" / f"{number:02} {said}.jpg"
+        make_image_file(path, number, size=(240, 160), exif=exif, comment=ALL_SAID.encode())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostile_server(chromium, make_empty_server, tmp_path_factory) -> Server:
+    """A server whose one collection came with markup wherever a file can hold it."""
+    server = make_empty_server()
+    images = make_hostile_images(tmp_path_factory.mktemp("hostile"))
+    server.run("collection", "add", SAID[0], str(images), "--labels", "folders")
+    server.start()
+    return server
+
+
+def say_it_everywhere(server: Server, page) -> str:
+    """In every field that people fill in; the address of a search."""
+
+    def post(path, **form):
+        more = {"multipart": form} if "table" in form else {"form": form}
+        answer = page.request.post(f"{server.address}{path}", **more)
+        assert answer.status < 400, f"{path}: {answer.status} {answer.text()[-600:]}"
+        return answer
+
+    server.sign_in(page)
+    page.goto(server.address)
+    collection = re.search(r"/collections/\d+", page.content())[0]
+    page.goto(f"{server.address}{collection}/browse")
+    numbers = [
+        one.get_attribute("id").removeprefix("image-")
+        for one in page.locator("[id^=image-]").all()[:8]
+    ]
+    names = page.request.get(f"{server.address}/api/v1{collection}/images").json()
+    cells = [[one["path"], *SAID] for one in names]
+    table = io.StringIO()
+    csv.writer(table).writerows([["file", *(f"{n} {said}" for n, said in enumerate(SAID))], *cells])
+    sent = {"name": f"{SAID[0].replace('/', '')}.csv", "mimeType": "text/csv"}
+    post(f"{collection}/metadata", table=sent | {"buffer": table.getvalue().encode()})
+    post(f"{collection}/deployments/folders")
+    page.goto(f"{server.address}{collection}/deployments")
+    for action in page.locator("form[action*='/deployments/']").all():
+        if (path := action.get_attribute("action")).rsplit("/", 1)[-1].isdigit():
+            post(path, place=ALL_SAID[:190], latitude="47.5", longitude="12.5", clock_shift="")
+    for said in SAID:
+        post("/people", name=said[:80], role="ecologist")
+    post("/account/tokens", name=SAID[0], scope="read")
+    post("/account/name", name="Mary " + SAID[1])
+    for number in numbers:
+        post(f"{collection}/images/{number}/remarks", text=ALL_SAID)
+        post(
+            f"{collection}/images/{number}/remarks", tag=SAID[int(number) % 5][:40].replace(",", "")
+        )
+    opened = post(
+        f"{collection}/searches",
+        target_name=SAID[1],
+        counts_as_yes=ALL_SAID,
+        image_ids=numbers[0],
+        round_size="6",
+    )
+    search = re.search(r"/searches/\d+", opened.url)[0]
+    post(f"{search}/card", counts_as_yes=ALL_SAID, counts_as_no=ALL_SAID)
+    post(f"{search}/remarks", text=ALL_SAID)
+    post(f"{search}/remarks", tag=SAID[0][:40])
+    known = page.request.get(f"{server.address}/api/v1{search}").json()
+    kept = {name: str(known[name]) for name in ("embedder", "strategy", "round_size")}
+    post(f"{search}/settings", target_name=SAID[1], no_reasons=SAID[2][:30], **kept)
+    post(f"{search}/view", open_to_view="yes")
+    grid = page.request.get(f"{server.address}/api/v1{search}/round").json()
+    answers = {f"answer-{one['image_id']}": "yes" for one in grid["images"][:3]}
+    post(f"{search}/submit", round_id=str(grid["round_id"]), rest_are_no="yes", **answers)
+    return search
+
+
+@pytest.mark.timeout(600)  # some forty pages
+def test_nothing_that_people_or_files_say_runs_on_any_page(hostile_server, chromium):
+    page = chromium.new_context().new_page()
+    page.set_default_timeout(20_000)
+    asked, said_to_console = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda said: said_to_console.append(said.text))
+    search = say_it_everywhere(hostile_server, page)
+    waiting = ["/", search, f"{search}/results", f"{search}/dashboard"]
+    seen = set()  # addresses that differ in numbers alone are looked at once
+    heard = 0
+    while waiting:
+        path = waiting.pop(0)
+        alike = re.sub(r"\d+", "N", path.split("?")[0])
+        if alike in seen or re.search(r"\.\w+$|/original$|/file$|/delete$", alike):
+            continue
+        seen.add(alike)
+        answer = page.goto(f"{hostile_server.address}{path}")
+        policy = answer.headers["content-security-policy"]
+        assert answer.status < 400, path
+        assert "default-src 'self'" in policy and "unsafe" not in policy, path
+        if path.endswith("/dashboard"):
+            page.wait_for_load_state("networkidle")  # its parts come after it
+        heard += "window.bad" in page.inner_text("body")
+        assert page.locator(INJECTED).count() == 0, path
+        assert page.evaluate("window.bad") is None, path
+        assert page.evaluate("!window.htmx || htmx.config.allowEval === false"), path
+        links = page.eval_on_selector_all("a[href^='/']", "all => all.map(a => a.pathname)")
+        waiting += links
+    assert len(seen) > 30, seen
+    assert heard > 15, "what was said stands on the pages, as text"
+    page.goto(f"{hostile_server.address}{search}")  # the large view, whose details come by a script
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(1_000)
+    assert page.locator(INJECTED).count() == 0 and page.evaluate("window.bad") is None
+    assert not [url for url in asked if url.split("?")[0].endswith("/bad")]
+    assert not [said for said in said_to_console if "Content Security Policy" in said]

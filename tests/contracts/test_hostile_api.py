@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.conftest import open_web
-from tests.planting import ASKING, FIRST_SECRET, SEARCH_SECRET, SECRET, plant
+from tests.planting import ASKING, CALM, FIRST_SECRET, SEARCH_SECRET, SECRET, plant
 
 REQUESTS = int(os.environ.get("RAREFIND_HOSTILE_REQUESTS", "0"))
 REQUESTS_A_BATCH = 10_000  # then a new world, before this one is full of what was made in it
@@ -96,7 +96,7 @@ def send(web, case, headers):
 
 @pytest.fixture
 def planted(settings, own_database_url):
-    calm = settings.model_copy(update={"run_jobs": False})
+    calm = settings.model_copy(update=CALM)
     with open_web(calm, own_database_url) as web:
         yield plant(web)
 

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from app.security import issue_sign_in_link
 from app.tables import Person
 from tests.conftest import open_web
-from tests.planting import ASKING, plant
+from tests.planting import ASKING, CALM, plant
 
 REQUESTS = int(os.environ.get("RAREFIND_HOSTILE_REQUESTS", "0"))
 SEED = int(os.environ.get("RAREFIND_HOSTILE_SEED", secrets.randbits(31) if REQUESTS else 3))
@@ -252,7 +252,7 @@ def find_fault(planted, name, asked, answer):
 
 @pytest.mark.timeout(7_200 if REQUESTS else 180)
 def test_no_request_finds_a_fault_or_what_is_not_ones_own(settings, own_database_url):
-    calm = settings.model_copy(update={"run_jobs": False})
+    calm = settings.model_copy(update=CALM)
     with open_web(calm, own_database_url) as web:
         planted = plant(web)
         clients = {
