@@ -9,6 +9,7 @@ from tests.factories import make_collection, make_images
 from tests.planting import plant
 
 FORM = "application/x-www-form-urlencoded"
+NUL_NAMED = b'{"target_name": "x", "image_ids": [1], "embedder": "\\u0000"}'
 
 
 def test_failing_commit_is_not_a_200(client):
@@ -110,6 +111,7 @@ def test_body_without_an_end_is_refused_before_it_is_read(web, length):
         ("GET", "/collections/{}/refused?reason=a%00b", b"", ""),
         ("POST", "/collections/{}/indexes/combined", b"first=%00&second=x", FORM),
         ("POST", "/api/v1/exports", b"[" * 100_000, "application/json"),
+        ("POST", "/api/v1/collections/{}/searches", NUL_NAMED, "application/json"),
         ("POST", "/api/v1/exports", b"\xe8\tk", "application/json"),
         ("POST", "/sign-in", b"--x", "multipart/form-data"),
     ],
