@@ -3,8 +3,9 @@
 FROM debian:trixie-slim
 
 ARG VARIANT=cpu
-# Where PyTorch without CUDA comes from: a tenth of the size. Empty: from where all else comes.
-ARG CPU_TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The index of PyTorch's builds for the CPU, which pytorch.org names under "Get started": a tenth of the
+# size. Empty: PyTorch from where all else comes, with CUDA in it.
+ARG CPU_TORCH_INDEX=
 
 # Debian mends what is found in these within a release: versions are those of the day of the build.
 # hadolint ignore=DL3008
@@ -31,7 +32,7 @@ RUN if [ "$VARIANT" = cpu ] && [ -n "$CPU_TORCH_INDEX" ]; then \
     && pip install --no-cache-dir --constraint constraints.txt --requirement /tmp/needed.txt \
     && if [ "$VARIANT" = gpu ]; then \
         pip uninstall --yes faiss-cpu \
-        && pip install --no-cache-dir --constraint constraints.txt "faiss-gpu-cu12>=1.13"; \
+        && pip install --no-cache-dir --constraint constraints.txt "faiss-gpu-cu12>=1.13,<2"; \
     fi \
     && rm /tmp/needed.txt
 COPY README.md LICENSE ./
@@ -53,5 +54,5 @@ ENV RAREFIND_HOME=/data \
 EXPOSE 8321
 VOLUME ["/data", "/weights"]
 HEALTHCHECK --interval=15s --timeout=10s --start-period=120s \
-    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ['RAREFIND_PORT']}/api/v1/ready\", timeout=8)"]
+    CMD ["python3", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ['RAREFIND_PORT']}/api/v1/health\", timeout=8)"]
 CMD ["rarefind", "serve"]

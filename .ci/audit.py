@@ -4,20 +4,24 @@ A hole that is known ends with 1. A machine without a network goes on, and is to
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 ANSWERS_WITHIN_S = 15
 ALL_WITHIN_S = 300
+UNREACHED = re.compile(r"connect|timed? ?out|resolve|unreachable|max retries", re.IGNORECASE)
 
 
-def judge(said: str) -> tuple[int, str]:
-    """pip-audit's JSON as an exit code and what to print."""
+def judge(said: str, complaint: str) -> tuple[int, str]:
+    """pip-audit's JSON, or what it complained of instead, as an exit code and what to print."""
     try:
         audited = json.loads(said)["dependencies"]
     except (ValueError, KeyError, TypeError):
-        return 0, "pip-audit: the advisory service can't be reached; nothing was audited."
+        if UNREACHED.search(complaint):
+            return 0, "pip-audit: the advisory service can't be reached; nothing was audited."
+        return 1, f"pip-audit failed:\n{complaint}"
     holes = [
         f"pip-audit: {one['name']} {one['version']} has {hole['id']}"
         + (f", mended in {' or '.join(hole['fix_versions'])}" if hole["fix_versions"] else "")
@@ -44,10 +48,10 @@ def main(constraints: str) -> int:
         asked = subprocess.run(  # noqa: S603
             command, capture_output=True, text=True, timeout=ALL_WITHIN_S, check=False
         )
-        said = asked.stdout
+        said, complaint = asked.stdout, asked.stderr
     except subprocess.TimeoutExpired:
-        said = ""
-    code, sentence = judge(said)
+        said, complaint = "", "timed out"
+    code, sentence = judge(said, complaint)
     print(sentence)  # noqa: T201
     return code
 

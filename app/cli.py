@@ -1206,7 +1206,7 @@ def print_summary(summary: ImportSummary) -> None:
 def print_swept(swept: Swept, *, is_done: bool) -> None:
     """What `gc` removed or would, and what is missing."""
     if swept.is_empty:
-        console.print("Nothing is there for nothing.")
+        console.print("There is nothing to remove.")
     else:
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_column(style="bold")

@@ -342,7 +342,7 @@ def _examine_left_over(session: Session, settings: Settings, now: datetime) -> I
         yield Finding(
             "remark",
             "bin",
-            f"{count:,} collections have lain in it for {KEPT_FOR.days} days. “rarefind gc” "
+            f"{count:,} collections have lain in it for {KEPT_FOR.days} days. “rarefind gc --yes” "
             "deletes them for good.",
         )
     exports = measure_files(list_old_exports(session, settings, now=now))
@@ -350,7 +350,8 @@ def _examine_left_over(session: Session, settings: Settings, now: datetime) -> I
         yield Finding(
             "remark",
             "exports",
-            f"{_say_size(*exports)} of exports, kept long enough. “rarefind gc” removes them.",
+            f"{_say_size(*exports)} of exports, kept long enough. “rarefind gc --yes” removes "
+            "them.",
         )
     others = [path for _, path in list_leftovers(session, settings, now=now)]
     size = measure_files(others)
@@ -359,7 +360,7 @@ def _examine_left_over(session: Session, settings: Settings, now: datetime) -> I
             "remark",
             "left over",
             f"{_say_size(*size)} in the data folder that nothing needs: {_name_some(others)}. They "
-            "do no harm; “rarefind gc” shows and removes them.",
+            "do no harm; “rarefind gc” shows them, “rarefind gc --yes” removes them.",
         )
     else:
         yield Finding("well", "left over", "No file in the data folder is there for nothing.")

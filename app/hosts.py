@@ -16,14 +16,15 @@ from app.errors import UnknownHost
 from app.settings import Settings, is_loopback
 
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
-# Programs of the same network ask these by any name; no answer of theirs holds a link.
-FOR_ANY_HOST = {"/api/v1/health", "/api/v1/ready", "/metrics"}
+# Programs of the same network ask these by any name, and the page that refuses one is to have its
+# looks; no answer of theirs holds a link.
+FOR_ANY_HOST = ("/api/v1/health", "/api/v1/ready", "/metrics", "/static/")
 
 
 def refuse_unknown_host(request: Request) -> None:
     """Refuse a request that names a host that is not this server's."""
     named = request.headers.get("host")
-    if named is None or request.scope["path"] in FOR_ANY_HOST:
+    if named is None or request.scope["path"].startswith(FOR_ANY_HOST):
         return
     settings: Settings = request.app.state.settings
     read = HOST.fullmatch(named)
@@ -38,8 +39,8 @@ def refuse_unknown_host(request: Request) -> None:
     here = f"http://127.0.0.1:{settings.port}"
     raise UnknownHost(
         f"This server does not know itself as “{name}”. If it is to be reached so, start it with "
-        f"RAREFIND_PUBLIC_URL=https://{name} (or http://, as the browser shows it). On its own "
-        f"machine it is {here}."
+        f"RAREFIND_PUBLIC_URL=http://{named.lower()} (or https://, as the browser shows it). "
+        f"On its own machine it is {here}."
     )
 
 

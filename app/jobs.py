@@ -57,7 +57,6 @@ LIVING_WORKERS = (
 LOOK_S = 2.0  # between looks for jobs whose worker died; the queue itself is heard at once
 SILENT_S = 30.0  # a worker without a sign of life for so long has died: it gives one every 10 s
 BUSY_S = 5  # until a job is tried again that another worker still holds
-CLOSE_S = 15.0  # for a job to come to its next file or chunk
 CONNECTION_S = 5.0  # to wait for a connection of the queue: its end waits as long
 RESTART_S = 2.0  # until a worker begins again that has lost the database
 
@@ -316,7 +315,7 @@ class Worker:
         self._adopt()
         self._thread.start()
 
-    def close(self, *, wait_s: float = CLOSE_S) -> None:
+    def close(self, *, wait_s: float) -> None:
         """Hand the job under way back at its next file or chunk; everything before it is kept.
 
         Whatever hangs, a database that is gone included, is not waited for longer than `wait_s`:
@@ -488,29 +487,27 @@ class Worker:
                 self._do[job.kind](self._database, self._settings, job, tell)
             except Stopping:
                 logger.info("Job %s is handed back; another worker goes on with it.", job_id)
-                if _is_held(lock):  # else whoever holds it by now says how it stands
-                    self._end(job_id, "waiting", None)
-                raise HandedBack from None
+                state, problem = "waiting", None
             except StoppedByPerson:
                 logger.info("Job %s was stopped", job_id)
-                self._end(job_id, "stopped", None)
+                state, problem = "stopped", None
             except (RarefindError, EngineError) as error:
                 # Its sentence, for its page, may name files and people.
                 logger.warning("Job %s failed: %s", job_id, type(error).__name__)
-                self._end(job_id, "failed", str(error))
+                state, problem = "failed", str(error)
             except Exception as error:
-                if not _is_held(lock):
-                    logger.warning(
-                        "Job %s lost the database, and is gone on with: %s",
-                        job_id,
-                        type(error).__name__,
-                    )
-                    raise HandedBack from error
-                logger.exception("Job %s failed", job_id)
-                self._end(job_id, "failed", _say_fault(error, self._settings))
+                if _is_held(lock):
+                    logger.exception("Job %s failed", job_id)
+                state, problem = "failed", _say_fault(error, self._settings)
             else:
                 logger.info("Job %s is done", job_id)
-                self._end(job_id, "done", None)
+                state, problem = "done", None
+            if not _is_held(lock):  # whoever holds it by now says how it stands
+                logger.warning("Job %s lost the database, and is gone on with", job_id)
+                raise HandedBack
+            self._end(job_id, state, problem)
+            if state == "waiting":
+                raise HandedBack
 
     @contextmanager
     def _hold(self, job_id: int) -> Iterator[Connection]:

@@ -19,7 +19,10 @@ JOB_ID: ContextVar[int | None] = ContextVar("job_id", default=None)
 ID_BYTES = 6
 # What a proxy may give: nothing that could end a line, a header or an attribute.
 GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{6,64}", re.ASCII)
-QUOTED_ROWS = re.compile(r"^(DETAIL|CONTEXT): .*$", re.MULTILINE)
+# To the end: a value may have lines of its own.
+QUOTED_ROWS = re.compile(
+    r"^(DETAIL|CONTEXT|LINE \d+):.*?(?=\n(?:Traceback |The above |During )|\Z)", re.M | re.S
+)
 FIELDS = ("method", "route", "path", "status", "ms")  # of a request, given as `extra`
 CHATTY = ("httpx", "httpx2", "procrastinate", "alembic", "urllib3", "PIL", "asyncio")
 
@@ -76,7 +79,8 @@ class Lines(JsonLines):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
-        about = [record.levelname, record.name]
+        at = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "seconds")
+        about = [at, record.levelname, record.name]
         if (job_id := JOB_ID.get()) is not None:
             about.append(f"job {job_id}")
         if (request_id := REQUEST_ID.get()) is not None:
@@ -86,4 +90,5 @@ class Lines(JsonLines):
         line = f"{' '.join(about)}: {message}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
-        return line
+        # Nor may a name command the terminal.
+        return "".join(one if one.isprintable() or one == "\n" else " " for one in line)

@@ -221,7 +221,8 @@ def add_error_pages(app: FastAPI) -> None:
     @app.exception_handler(DataError)
     def not_storable(request: Request, error: DataError) -> Response:
         """A NUL, say: it comes from no page of ours, and nothing was changed."""
-        logger.warning("The database takes no such value: %s", error.orig)
+        # Its own words quote the value.
+        logger.warning("The database takes no such value: %s", type(error.orig).__name__)
         return answer_error(request, BadInput(UNREADABLE))
 
     @app.exception_handler(OperationalError)

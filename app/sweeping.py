@@ -81,7 +81,6 @@ def sweep(
     *,
     now: datetime,
     remove: bool,
-    settled: timedelta = SETTLED,
 ) -> Swept:
     """Count what nothing needs and what is missing; with `remove` the former is removed.
 
@@ -107,10 +106,10 @@ def sweep(
         leftovers.append(leftover)
     found: dict[str, list[Path]] = {}
     with database.session() as session:
-        for kind, path in list_leftovers(session, settings, now=now, settled=settled):
+        for kind, path in list_leftovers(session, settings, now=now):
             if counted.isdisjoint(path.parents):
                 found.setdefault(kind, []).append(path)
-    oldest_s = (now - settled).timestamp()
+    oldest_s = (now - SETTLED).timestamp()
     for kind, paths in found.items():
         counts = [
             _remove(path, oldest_s=oldest_s) if remove else measure_files([path]) for path in paths
@@ -129,10 +128,10 @@ def sweep(
 
 
 def list_leftovers(
-    session: Session, settings: Settings, *, now: datetime, settled: timedelta = SETTLED
+    session: Session, settings: Settings, *, now: datetime
 ) -> Iterator[tuple[str, Path]]:
     """Files and folders that no row knows, each with its kind, but those that may be on the way."""
-    oldest_s = (now - settled).timestamp()
+    oldest_s = (now - SETTLED).timestamp()
     for kind, path in _list_unknown(session, settings):
         if _changed_s(path) < oldest_s:
             yield kind, path

@@ -259,16 +259,20 @@ class Part:
     problem: str | None  # None: it is there
 
 
+Answers = dict[str, str | None]  # of a part: what is wrong with it
+
+
 class Readiness:
     """Looks whether all is there that a request may need, and never waits long for the answer.
 
-    A disk or a database that hangs is not asked again until it has answered the last time.
+    A disk or a database that hangs is not asked again until it has answered the last time; who asks
+    meanwhile waits for the same answer.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._url = database.bind.engine.url.render_as_string(hide_password=False)
-        self._asking: dict[str, Thread] = {}
+        self._asking: dict[str, tuple[Thread, Answers]] = {}
         self._lock = Lock()
 
     def check(self) -> list[Part]:
@@ -278,25 +282,24 @@ class Readiness:
             "data folder": self._check_folder,
             "indexes": self._check_indexes,
         }
-        answers: dict[str, str | None] = {}
-        begun = []
-        for name, look in looks.items():
-            with self._lock:
-                before = self._asking.get(name)
-                if before is not None and before.is_alive():
-                    answers[name] = "It has not answered since it was asked the last time."
-                    continue
-                thread = Thread(
-                    target=_answer, args=(name, look, answers), name=f"ready {name}", daemon=True
-                )
-                self._asking[name] = thread
-            thread.start()
-            begun.append(thread)
+        with self._lock:
+            for name, look in looks.items():
+                if name not in self._asking or not self._asking[name][0].is_alive():
+                    answers: Answers = {}
+                    thread = Thread(
+                        target=_answer,
+                        args=(name, look, answers),
+                        name=f"ready {name}",
+                        daemon=True,
+                    )
+                    thread.start()
+                    self._asking[name] = (thread, answers)
+            asked = {name: self._asking[name] for name in looks}
         until = time.monotonic() + CHECK_S
-        for thread in begun:
+        for thread, _ in asked.values():
             thread.join(max(0.0, until - time.monotonic()))
         late = f"It has not answered for {CHECK_S:.0f} s."
-        return [Part(name, answers.get(name, late)) for name in looks]
+        return [Part(name, answers.get(name, late)) for name, (_, answers) in asked.items()]
 
     def _check_database(self) -> str | None:
         with self._connect() as connection:
@@ -339,7 +342,7 @@ class Readiness:
         )
 
 
-def _answer(name: str, look: Callable[[], str | None], answers: dict[str, str | None]) -> None:
+def _answer(name: str, look: Callable[[], str | None], answers: Answers) -> None:
     try:
         answers[name] = look()
     except psycopg.errors.UndefinedTable:

@@ -3,6 +3,8 @@
 import re
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Timer
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -72,6 +74,19 @@ def test_database_that_hangs_or_is_gone_makes_no_request_of_these_wait(settings,
             time.sleep(0.1)
         assert state == "PostgreSQL does not answer."
         assert web.get("/api/v1/health").json() == {"status": "ok"}
+
+
+def test_who_asks_while_another_waits_gets_the_same_answer(settings, own_database_url):
+    idle = settings.model_copy(update={"run_jobs": False})
+    with Gateway(own_database_url) as gateway, open_web(idle, gateway.url) as web:
+        gateway.freeze()
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(web.app.state.readiness.check)
+            time.sleep(0.3)
+            Timer(0.3, gateway.thaw).start()
+            second = web.get("/api/v1/ready")
+            assert second.status_code == 200, second.text
+            assert [part.problem for part in first.result()] == [None] * 3
 
 
 def test_measures_count_rounds_answers_and_requests_by_route(api, own_database):  # noqa: F811

@@ -179,6 +179,8 @@ def serve(build: Build, work: Path) -> None:
         build.run(command, check=True, env=environment)
         build.run(["rarefind", "doctor"], env=environment).wait()
         build.run(build.check, check=True, env=environment)
+        ready = [part.replace("/health", "/ready") for part in build.check]
+        build.run(ready, check=True, env=environment)
         began = time.monotonic()
         app.send_signal(signal.SIGTERM)
         app.wait(STOPPING_S)

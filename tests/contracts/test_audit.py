@@ -17,18 +17,19 @@ HOLED = {
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "sentence"),
+    ("said", "complaint", "code", "sentence"),
     [
-        ([FINE, UNKNOWN], 0, "no known hole in 1 packages, nothing of faiss-cpu"),
-        ([UNKNOWN, HOLED, FINE], 1, "pillow 1.0 has PYSEC-1, mended in 1.1 or 2.0"),
-        ([UNKNOWN, UNKNOWN], 0, "nothing was audited"),
-        (None, 0, "can't be reached"),
+        ([FINE, UNKNOWN], "", 0, "no known hole in 1 packages, nothing of faiss-cpu"),
+        ([UNKNOWN, HOLED, FINE], "", 1, "pillow 1.0 has PYSEC-1, mended in 1.1 or 2.0"),
+        ([UNKNOWN, UNKNOWN], "", 0, "nothing was audited"),
+        (None, "ConnectionError: Max retries exceeded with url: /pypi", 0, "can't be reached"),
+        (None, "Invalid requirement: 'numpy=='", 1, "Invalid requirement"),
     ],
 )
-def test_known_hole_fails_and_a_machine_without_a_network_goes_on(said, code, sentence):
+def test_known_hole_fails_and_a_machine_without_a_network_goes_on(said, complaint, code, sentence):
     spec = importlib.util.spec_from_file_location("audit", AUDIT)
     audit = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(audit)
     answer = "" if said is None else json.dumps({"dependencies": said})
-    assert audit.judge(answer)[0] == code
-    assert sentence in audit.judge(answer)[1]
+    judged = audit.judge(answer, complaint)
+    assert judged[0] == code and sentence in judged[1]

@@ -494,7 +494,7 @@ def test_people_are_added_listed_changed_and_reset(rarefind, own_database):
 
 
 def test_gc_says_what_it_would_remove_and_removes_it_when_told(rarefind, tmp_path):
-    assert "Nothing is there for nothing" in rarefind("gc").stdout
+    assert "There is nothing to remove" in rarefind("gc").stdout
     left = tmp_path / "home" / "exports" / "7" / "images.csv"
     left.parent.mkdir(parents=True)
     left.write_bytes(bytes(2_000_000))

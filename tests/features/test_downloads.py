@@ -75,7 +75,7 @@ def test_file_that_is_ready_while_somebody_looks_is_ready_for_them(world):
         worker = Worker(world.database, world.settings, CHORES)
         worker.start()
         wait_until(lambda: read(world.database, job_id).state == "done")
-        worker.close()
+        worker.close(wait_s=15)
         ada = session.get_one(Person, world.ada)
         made = get_made(session, ada, export_id, settings=world.settings, now=now())
         assert made.state == "ready"
@@ -92,7 +92,7 @@ def test_file_is_made_once_and_is_whole(world):
     try:
         wait_until(lambda: read(world.database, job_id).state == "done")
     finally:
-        worker.close()
+        worker.close(wait_s=15)
     made = world.made(export_id)
     file = get_file(made, world.settings)
     assert made.state == "ready" and made.export.size_bytes == file.stat().st_size
@@ -285,7 +285,7 @@ def test_killed_workers_file_is_made_elsewhere_and_no_half_is_offered(world, own
     try:
         wait_until(lambda: read(world.database, job_id).state == "done")
     finally:
-        worker.close()
+        worker.close(wait_s=15)
     file = get_file(world.made(export_id), world.settings)
     assert file.read_text().count("\n") == 31
     assert [one.name for one in file.parent.iterdir()] == ["images.csv"]
@@ -312,7 +312,7 @@ def test_export_does_not_wait_for_what_prepares_a_collection(world):
         wait_until(lambda: read(world.database, job_id).state == "done")
     finally:
         ended.append(True)
-        worker.close()
+        worker.close(wait_s=15)
 
 
 def test_files_are_kept_some_days_and_what_nobody_knows_is_swept(world):

@@ -79,9 +79,12 @@ def test_fault_is_logged_under_the_number_that_its_page_says(
 
 def test_message_can_not_begin_a_line_of_its_own():
     record = logging.makeLogRecord({"name": "x", "levelname": "INFO", "msg": "a\nERROR y: b"})
-    assert Lines().format(record) == "INFO x: a\n    ERROR y: b"
+    assert Lines().format(record).endswith(" INFO x: a\n    ERROR y: b")
+    assert "\x1b" not in Lines().format(logging.makeLogRecord({"name": "x", "msg": "\x1b[2J"}))
     assert json.loads(JsonLines().format(record))["message"] == "a\nERROR y: b"
-    quoting = logging.makeLogRecord({"msg": "twice\nDETAIL: Key (name)=(Ada) is there."})
+    quoting = logging.makeLogRecord(
+        {"name": "x", "msg": "twice\nDETAIL: Row has (a note\nby Ada)."}
+    )
     assert "Ada" not in Lines().format(quoting) + JsonLines().format(quoting)
 
 

@@ -12,7 +12,7 @@ from app.deleting import KEPT_FOR
 from app.importing import get_thumbnail, import_images
 from app.indexing import build_index
 from app.reading import thumbnail_path
-from app.sweeping import sweep
+from app.sweeping import SETTLED, sweep
 from app.tables import ExportFile, Image, ImageIndex, Search, Upload
 from tests.factories import make_collection, make_image_file, make_person
 from tests.stand_ins import HashEmbedder, register
@@ -52,7 +52,7 @@ def list_all(home: Path) -> set[Path]:
 
 def test_nothing_is_taken_of_a_folder_in_good_order(own_database, pond):
     before = list_all(pond.home)
-    swept = sweep(own_database, pond, now=NOW, remove=True, settled=timedelta(0))
+    swept = sweep(own_database, pond, now=NOW + SETTLED, remove=True)
     assert swept.is_empty and swept.missing == []
     assert list_all(pond.home) == before
 
