@@ -15,7 +15,7 @@ DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
 OURS = [name for name, one in COMPOSE["services"].items() if "rarefind" in one["image"]]
 KNOWN = {f"RAREFIND_{name.upper()}" for name in Settings.model_fields} | {"DATABASE_URL"}
-OTHERS = {"NVIDIA_DRIVER_CAPABILITIES"}
+OTHERS = {"FORWARDED_ALLOW_IPS", "NVIDIA_DRIVER_CAPABILITIES"}
 
 
 def test_dockerfile_is_in_order():

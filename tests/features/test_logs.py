@@ -82,9 +82,7 @@ def test_message_can_not_begin_a_line_of_its_own():
     assert Lines().format(record).endswith(" INFO x: a\n    ERROR y: b")
     assert "\x1b" not in Lines().format(logging.makeLogRecord({"name": "x", "msg": "\x1b[2J"}))
     assert json.loads(JsonLines().format(record))["message"] == "a\nERROR y: b"
-    quoting = logging.makeLogRecord(
-        {"name": "x", "msg": "twice\nDETAIL: Row has (a note\nby Ada)."}
-    )
+    quoting = logging.makeLogRecord({"name": "x", "msg": "twice\nDETAIL: Row has (a\nnote by Ada)"})
     assert "Ada" not in Lines().format(quoting) + JsonLines().format(quoting)
 
 
