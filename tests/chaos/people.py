@@ -6,6 +6,7 @@ What they were told was saved is written down in `Ledger`, and `Hunt` knows what
 import base64
 import io
 import random
+import re
 import threading
 import time
 import traceback
@@ -26,6 +27,7 @@ from tests.chaos.fleet import Fleet
 
 PATIENCE_S = 240
 PIECE_BYTES = 12_000  # small, so that a kill finds many files begun
+IN_THE_BIN = "There is no such search"
 AWAY = (423, 503)  # to be asked again
 TUS = {"Tus-Resumable": "1.0.0"}
 PIECE = {"Content-Type": "application/offset+octet-stream"}
@@ -193,7 +195,10 @@ class Client(threading.Thread):
         while True:
             try:
                 with self.fleet.database.session() as session:
-                    jobs = session.scalars(select(Job).filter_by(collection_id=collection_id)).all()
+                    own = select(Job).where(
+                        Job.collection_id == collection_id, Job.kind != "export"
+                    )
+                    jobs = session.scalars(own).all()
             except OperationalError:  # it was killed
                 time.sleep(0.2)
                 continue
@@ -310,7 +315,7 @@ class Uploader(Client):
         here = answer.leads_to
         if answer.status == 422:
             page = self.expect((200,), "GET", f"/collections/{collection_id}").response.text
-            here = page.split('href="/uploads/')[1].split('"')[0].join(["/uploads/", ""])
+            here = re.search(r'href="(/uploads/\d+)"', page)[1]
         loose = self.rng.sample(range(self.numbers), self.rng.randint(5, 20))
         packed = self.rng.sample(range(self.numbers), self.rng.randint(10, 40))
         self.remember_collection(collection_id, {*loose, *packed})
@@ -393,33 +398,42 @@ class Searcher(Client):
         self.made += 1
         name = f"{self.seed} {self.name} {self.made}"
         body = {"target_name": name, "image_ids": examples, "seed": self.rng.randrange(1000)}
-        search_id = None
-        deadline = time.monotonic() + PATIENCE_S
-        while search_id is None:
-            assert time.monotonic() < deadline
-            try:
-                response = self.http.post(f"{path}/searches", json=body)
-            except httpx.TransportError:
-                response = None
-            self.ledger.requests += 1
-            if response is not None and response.status_code in (404, 409, 422):
-                return  # in the bin, or an example was removed
-            if response is not None and response.status_code == 201:
-                search_id = response.json()["search_id"]
-                continue
-            if response is not None and response.status_code == 500:
-                self.ledger.find(f"{self.name}: POST {path}/searches: {response.text[:300]}")
-            self.ledger.repeated += 1
-            time.sleep(0.1)
-            # A person looks whether it is there before they open it again.
-            found = self.expect((200,), "GET", f"/api/v1/searches?find={name}").json()
-            search_id = next((o["search_id"] for o in found if o["target_name"] == name), None)
+        search_id = self.open_once(f"{path}/searches", body)
+        if search_id is None:
+            return
         hunt = Hunt(self.name, search_id, collection_id, name, examples)
         self.ledger.told["searches"] += 1
         self.own.append(hunt)
         self.hunts.append(hunt)
         with self.ledger.lock:
             self.ledger.hunts.append(hunt)
+
+    def open_once(self, path: str, body: dict) -> int | None:
+        """As a person does: no answer came, so they look whether it is there before they try again.
+
+        None where it can't be: its collection is in the bin, or an example was removed.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            self.ledger.requests += 1
+            try:
+                response = self.http.post(path, json=body)
+            except httpx.TransportError:
+                response = None
+            if response is not None and response.status_code in (404, 409, 422):
+                return None
+            if response is not None and response.status_code == 201:
+                return response.json()["search_id"]
+            if response is not None and response.status_code == 500:
+                self.ledger.find(f"{self.name}: POST {path}: {response.text[:300]}")
+            assert time.monotonic() < deadline, f"POST {path}: {response}"
+            self.ledger.repeated += 1
+            time.sleep(0.1)
+            name = body["target_name"]
+            found = self.expect((200,), "GET", f"/api/v1/searches?find={name}").json()
+            for one in found:
+                if one["target_name"] == name:
+                    return one["search_id"]
 
     def answer_round(self, hunt: Hunt) -> None:
         self.doing = "answering"
@@ -524,6 +538,8 @@ class Searcher(Client):
         answer = self.expect((202, 404), "POST", "/api/v1/exports", json=wanted)
         deadline = time.monotonic() + PATIENCE_S
         while answer.status != 404 and (made := answer.json())["state"] != "ready":
+            if made["state"] == "failed" and IN_THE_BIN in made["problem"]:
+                return
             if made["state"] == "failed":
                 self.ledger.find(f"An export failed: {made['problem']}")
                 return
