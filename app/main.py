@@ -87,7 +87,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",  # no other site shows our images
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=(), "
-    "serial=(), bluetooth=(), midi=(), display-capture=()",
+    "serial=(), midi=(), display-capture=()",
 }
 
 
@@ -96,7 +96,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.database = open_database(settings)
+        try:
+            app.state.database = open_database(settings)
+        except (RarefindError, OSError) as problem:
+            app.state.problem = problem
+            raise
         app.state.indexes = OpenIndexes(settings)
         app.state.events = OpenEvents()
         app.state.database.lend(open_events=app.state.events)
@@ -128,6 +132,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
     )
     app.state.settings = settings
+    app.state.problem = None  # why it can't start
     app.state.metrics = Metrics()
     app.state.limits = Limits(settings)
     app.state.templates = make_templates(PROJECT)

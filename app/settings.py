@@ -9,6 +9,7 @@ from platformdirs import user_data_path
 from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+DATABASE_URL = re.compile(r"postgres(ql)?(\+psycopg)?://", re.IGNORECASE)
 PUBLIC_URL = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", re.IGNORECASE)
 
 
@@ -199,6 +200,14 @@ class Settings(BaseSettings):
         description="How long a server or worker that is told to stop may take, in seconds: "
         "requests and the chunk under way end by themselves until then.",
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, database_url: str | None) -> str | None:
+        """Nothing else will do, and what is no URL has no clearer error later."""
+        if database_url is not None and not DATABASE_URL.match(database_url):
+            raise ValueError("only PostgreSQL will do: postgresql://user:password@host/name")
+        return database_url
 
     @field_validator("public_url")
     @classmethod

@@ -169,7 +169,7 @@ def _plot_map(
         "map",
         "map",
         "A map of its looks",
-        f"{len(positives)} images found, {len(likely)} likely ones not seen yet and "
+        f"{len(positives)} images found, {len(likely)} likely ones without an answer and "
         f"{len(missed)} just beyond the boundary; images that look alike lie close together. "
         "Likely images far from every find are looks you have not confirmed.",
         ["Image", "Group", "Across", "Up"],

@@ -453,8 +453,23 @@ def test_setting_that_cannot_be_used_is_said(rarefind, monkeypatch, command):
     monkeypatch.setenv("RAREFIND_PORT", "harbour")
     result = rarefind(*command)
     assert result.exit_code == 1
-    assert "A setting can't be used: port: " in result.stderr
+    assert "A setting can't be used: RAREFIND_PORT: " in result.stderr
     assert "docs/operations.md" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("DATABASE_URL", "postgresql://a:secret@127.0.0.1:9/b", "a:***@127.0.0.1:9/b does not"),
+        ("DATABASE_URL", "mysql://a:secret@127.0.0.1/b", "DATABASE_URL: only PostgreSQL will do"),
+        ("RAREFIND_HOME", __file__, "test_cli.py: File exists."),
+    ],
+)
+def test_server_that_can_not_start_says_why(rarefind, monkeypatch, variable, value, sentence):
+    monkeypatch.setenv(variable, value)
+    result = rarefind("serve", "--port", "0")
+    assert result.exit_code == 1
+    assert sentence in result.stderr and "secret" not in result.output
 
 
 def test_database_that_does_not_answer_is_said(rarefind, monkeypatch):
