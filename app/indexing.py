@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from app import ahead
 from app.database import INDEX_LOCK, Database, is_among
 from app.detecting import find_areas
+from app.disk import explain_disk
 from app.engine import EngineError
 from app.engine import combined as engine_combined
 from app.engine import index as engine_index
@@ -48,7 +49,6 @@ from app.errors import (
     RarefindError,
     RefusedPhoto,
     SourceNotUsable,
-    explain_disk,
 )
 from app.importing import photo_path
 from app.preparing import GONE, Original, prepare_files

@@ -20,6 +20,7 @@ from app.api import health
 from app.api import searches as api_searches
 from app.chores import CHORES
 from app.database import PROJECT, open_database
+from app.disk import explain_disk
 from app.errors import (
     BadInput,
     DatabaseNotUsable,
@@ -29,7 +30,6 @@ from app.errors import (
     RarefindError,
     RequestTooLarge,
     TooManyRequests,
-    explain_disk,
 )
 from app.events import OpenEvents
 from app.hosts import refuse_unknown_host
