@@ -30,6 +30,7 @@ RarefindError
 ├── DiskLocked                     507  not all of the data folder can be read or written
 ├── BackupNotMade                  500  a folder that can't be used or written to
 ├── RestoreRefused                 409  no whole backup, or no empty place for it
+├── ReadersBusy                    503  as many photos are decoded as can be at a time
 └── DatabaseNotUsable              503  not reachable, or newer than this code
 """
 
@@ -39,6 +40,7 @@ class RarefindError(Exception):
 
     status = 500
     title = "Something went wrong"
+    wait_s: int | None = None  # until it is worth trying again, where that is known
 
 
 class NotSignedIn(RarefindError):
@@ -240,6 +242,20 @@ class NoWords(BadInput):
     """Words for an index whose embedder can't read them."""
 
     title = "Words can't be used here"
+
+
+class ReadersBusy(RarefindError):
+    """Every process that decodes what requests bring or ask for is at work on something else."""
+
+    status = 503
+    title = "Photos are waiting to be read"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            "Rarefind is reading as many photos as it can. Nothing was changed: try again in "
+            f"{wait_s} seconds."
+        )
+        self.wait_s = wait_s
 
 
 class DatabaseNotUsable(RarefindError):

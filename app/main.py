@@ -29,7 +29,6 @@ from app.errors import (
     NotFound,
     RarefindError,
     RequestTooLarge,
-    TooManyRequests,
 )
 from app.events import OpenEvents
 from app.hosts import refuse_unknown_host
@@ -240,7 +239,7 @@ def add_error_pages(app: FastAPI) -> None:
 def answer_error(request: Request, error: RarefindError) -> Response:
     """The error in the form that was asked for, and when to try again where that is known."""
     answer = write_error(request, error)
-    if isinstance(error, TooManyRequests):
+    if error.wait_s is not None:
         answer.headers["Retry-After"] = str(error.wait_s)
     return answer
 

@@ -30,6 +30,7 @@ from app.remarks import (
 from app.reporting import list_results, list_searches
 from app.searching import record_answers
 from app.tables import Image, Import, NoteEvent, RoundImage, SearchMember, TagEvent
+from app.workers import Readers
 from tests.factories import make_person
 from tests.features.test_export_formats import Hunt
 
@@ -50,6 +51,7 @@ def export(hunt, name):
         settings=hunt.settings,
         now=NOW,
         person=hunt.person,
+        readers=Readers(hunt.settings),
     )
     return b"".join(written).decode()
 
