@@ -31,9 +31,10 @@ from app.reading import WAITING, Refusal, read_each, start_worker, within
 from app.settings import Settings
 
 CRASHED, TOO_SLOW = "crashed the decoder", "takes too long"
-# What a reading process may take: for itself (with torch, if a preparation brings it) and a pixel.
+# What a reading process may take: for itself (0.8 GB with torch, which the preparation of large
+# pictures brings while importing and indexing) and a pixel.
 # The most that 98 megapixels took of any format is 21 bytes each, of a WebP that one sees through.
-OWN_BYTES = 1_000_000_000
+OWN_BYTES = 1_200_000_000
 BYTES_PER_PIXEL = 24
 # Requests that decode or wait for it: half of the threads that answer and of the connections to the
 # database, so that rounds never wait for either.

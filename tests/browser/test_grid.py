@@ -387,6 +387,24 @@ def test_next_images_are_fetched_before_they_are_asked_for(page, drawn_server):
     assert set(shown) <= early
 
 
+def test_picture_that_was_not_to_be_had_is_asked_for_again(page, drawn_server):
+    refused: list[str] = []
+
+    def refuse_once(route):
+        if route.request.url in refused:
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.fulfill(status=503, headers={"Retry-After": "5"})
+
+    page.route("**/images/*/small", refuse_once)
+    open_search(page, drawn_server, round_size=6)
+    page.wait_for_function(
+        "[...document.querySelectorAll('.cards img')].every((one) => one.naturalWidth)"
+    )
+    assert len(refused) >= 6
+
+
 def test_new_grid_is_announced(page, drawn_server):
     open_search(page, drawn_server, round_size=6)
     press(page, "y", "y", "n", "n", "n", "n")

@@ -30,7 +30,6 @@ from app.remarks import (
 from app.reporting import list_results, list_searches
 from app.searching import record_answers
 from app.tables import Image, Import, NoteEvent, RoundImage, SearchMember, TagEvent
-from app.workers import Readers
 from tests.factories import make_person
 from tests.features.test_export_formats import Hunt
 
@@ -38,8 +37,8 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def hunt(session, settings):
-    return Hunt(session, settings)
+def hunt(session, settings, readers):
+    return Hunt(session, settings, readers)
 
 
 def export(hunt, name):
@@ -51,7 +50,7 @@ def export(hunt, name):
         settings=hunt.settings,
         now=NOW,
         person=hunt.person,
-        readers=Readers(hunt.settings),
+        readers=hunt.readers,
     )
     return b"".join(written).decode()
 
