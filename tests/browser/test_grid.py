@@ -399,10 +399,9 @@ def test_picture_that_was_not_to_be_had_is_asked_for_again(page, drawn_server):
 
     page.route("**/images/*/small", refuse_once)
     open_search(page, drawn_server, round_size=6)
-    page.wait_for_function(
-        "[...document.querySelectorAll('.cards img')].every((one) => one.naturalWidth)"
-    )
-    assert len(refused) >= 6
+    for picture in page.locator(".cards img").all():
+        expect(picture).not_to_have_js_property("naturalWidth", 0, timeout=15_000)
+        assert picture.evaluate("one => one.src") in refused
 
 
 def test_new_grid_is_announced(page, drawn_server):

@@ -548,7 +548,7 @@ def test_a_failing_build_says_why_and_is_taken_up_again(
         build()
     [row] = list_rows(database)
     assert row.state == "failed"
-    assert "No space left on device" in (row.problem or "")
+    assert "data folder is full" in (row.problem or "")
     assert row.done_count >= 32
     embedder.embedded_count = 0
     finished = build()
