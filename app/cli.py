@@ -94,6 +94,7 @@ from app.settings import Settings
 from app.sources import check_source
 from app.sweeping import Swept, sweep
 from app.tables import Collection, Person
+from app.workers import Readers
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -531,7 +532,7 @@ def search_import(
     with opened() as (settings, database):
         data = file.read_bytes()
         indexes = OpenIndexes(settings)
-        with database.session() as session:
+        with Readers(settings) as readers, database.session() as session:
             person = get_local_person(session)
             search = import_search(
                 session,
@@ -541,6 +542,7 @@ def search_import(
                 indexes=indexes,
                 settings=settings,
                 now=datetime.now(UTC),
+                readers=readers,
             )
             what = f"Imported the search “{search.target_name}”"
             note(session, person, "import", what, search=search)
@@ -571,7 +573,11 @@ def apply(
 
 def write_export_file(called: str, name: str, out: Path | None) -> None:
     """Write one export of a search of the local person's."""
-    with opened() as (settings, database), database.session() as session:
+    with (
+        opened() as (settings, database),
+        Readers(settings) as readers,
+        database.session() as session,
+    ):
         person = get_local_person(session)
         search = get_search_called(session, person, called)
         content = write_file(
@@ -582,6 +588,7 @@ def write_export_file(called: str, name: str, out: Path | None) -> None:
             settings=settings,
             now=datetime.now(UTC),
             person=person,
+            readers=readers,
         )
         note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
         write_out(content, out)

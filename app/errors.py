@@ -27,19 +27,12 @@ RarefindError
 │   └── NoWords                    422  the images were prepared by a model that knows no words
 ├── UploadBusy                     423  another connection still sends the same file
 ├── DiskFull                       507  no room for what is sent or made
-├── DiskLocked                     507  the data folder, or its disk, lets nothing be written
+├── DiskLocked                     507  not all of the data folder can be read or written
 ├── BackupNotMade                  500  a folder that can't be used or written to
 ├── RestoreRefused                 409  no whole backup, or no empty place for it
+├── ReadersBusy                    503  as many photos are decoded as can be at a time
 └── DatabaseNotUsable              503  not reachable, or newer than this code
 """
-
-import errno
-import shutil
-from pathlib import Path
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
-NO_ROOM_BYTES = 100_000  # with so little left, it is the disk that something failed for
 
 
 class RarefindError(Exception):
@@ -47,6 +40,7 @@ class RarefindError(Exception):
 
     status = 500
     title = "Something went wrong"
+    wait_s: int | None = None  # until it is worth trying again, where that is known
 
 
 class NotSignedIn(RarefindError):
@@ -196,10 +190,10 @@ class DiskFull(RarefindError):
 
 
 class DiskLocked(RarefindError):
-    """The data folder can't be written to: its rights, or a disk that turned read-only."""
+    """Not all of the data folder can be read or written: its rights, or a read-only disk."""
 
     status = 507
-    title = "The data folder can't be written to"
+    title = "The data folder can't be used"
 
 
 class BackupNotMade(RarefindError):
@@ -250,39 +244,22 @@ class NoWords(BadInput):
     title = "Words can't be used here"
 
 
+class ReadersBusy(RarefindError):
+    """Every process that decodes what requests bring or ask for is at work on something else."""
+
+    status = 503
+    title = "Photos are waiting to be read"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            "Rarefind is reading as many photos as it can. Nothing was changed: try again in "
+            f"{wait_s} seconds."
+        )
+        self.wait_s = wait_s
+
+
 class DatabaseNotUsable(RarefindError):
     """PostgreSQL cannot be reached, or holds a newer version's tables."""
 
     status = 503
     title = "The database can't be used"
-
-
-def explain_disk(error: Exception, home: Path) -> RarefindError | None:
-    """What an error says of the disk of the data folder, if it is what failed.
-
-    Not every library names the reason: with no room left, none needs to.
-    """
-    number = error.errno if isinstance(error, OSError) else None
-    if number in FULL or (number is None and _has_no_room(home)):
-        return DiskFull(
-            "The disk of Rarefind's data folder is full. What was done so far is kept: make room, "
-            "then try again."
-        )
-    if number == errno.EROFS or (number in LOCKED and _is_in(error, home)):
-        return DiskLocked(
-            "Rarefind's data folder can't be written to. What was done so far is kept: set its "
-            "rights for whoever runs Rarefind, or mend its disk, then try again."
-        )
-    return None
-
-
-def _has_no_room(home: Path) -> bool:
-    try:
-        return shutil.disk_usage(home).free < NO_ROOM_BYTES
-    except OSError:
-        return False
-
-
-def _is_in(error: Exception, home: Path) -> bool:
-    named = getattr(error, "filename", None)
-    return isinstance(named, (str, Path)) and Path(named).is_relative_to(home)

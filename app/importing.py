@@ -41,7 +41,7 @@ from app.reading import (
     Reading,
     Refusal,
     SourceFile,
-    is_kept,
+    mark_kept,
     read_bytes,
     read_files,
     read_original,
@@ -288,7 +288,7 @@ def read_photo(data: bytes, *, settings: Settings, readers: Readers) -> ReadImag
     except Refusal as refusal:
         raise RefusedPhoto(f"{refusal.detail} Try another photo.") from refusal
     path = photo_path(photo.sha256, settings=settings)
-    if not is_kept(path):
+    if not mark_kept(path):
         write_whole(path, data)
     return photo
 

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from app import ahead
 from app.database import INDEX_LOCK, Database, is_among
 from app.detecting import find_areas
+from app.disk import explain_disk
 from app.engine import EngineError
 from app.engine import combined as engine_combined
 from app.engine import index as engine_index
@@ -48,10 +49,9 @@ from app.errors import (
     RarefindError,
     RefusedPhoto,
     SourceNotUsable,
-    explain_disk,
 )
 from app.importing import photo_path
-from app.preparing import GONE, Original, prepare_files
+from app.preparing import GONE, WHOLE_PICTURE, Original, prepare_files
 from app.reading import DAMAGED, Refusal
 from app.settings import Settings
 from app.tables import Collection, Image, ImageIndex, Photo, UnreadableImage
@@ -305,9 +305,9 @@ class LoadedEmbedders:
     still uses it keeps it until then.
     """
 
-    def __init__(self, settings: Settings, readers: Readers | None = None) -> None:
+    def __init__(self, settings: Settings, readers: Readers) -> None:
         self._settings = settings
-        self.readers = readers or Readers(settings)  # of the photos to embed
+        self.readers = readers  # of the photos to embed
         self._loaded: OrderedDict[str, Embedder] = OrderedDict()  # least recently used first
         self._loading: dict[str, Lock] = {}
         self._lock = Lock()  # held for a moment only
@@ -356,7 +356,8 @@ def embed_photo(
     file = photo_path(photo.sha256, settings=settings)
     if not file.exists():
         raise RefusedPhoto(f"The photo {photo.name} is gone from the data folder. Add it again.")
-    original = Original(str(file), file.stat().st_size)
+    # As a part of a picture, which Pillow resizes: who waits for one photo need not wait for torch.
+    original = Original(str(file), file.stat().st_size, area=WHOLE_PICTURE)
     prepare = partial(prepare_files, [original], embedder.prepare, settings.max_megapixels)
     try:
         prepared = readers.run(prepare)

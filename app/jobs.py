@@ -25,8 +25,9 @@ from sqlalchemy.orm import Session
 from app.access import get_collection
 from app.database import JOB_LOCK, Database
 from app.deleting import empty_bin
+from app.disk import explain_disk
 from app.engine import EngineError
-from app.errors import NotAllowed, NotFound, RarefindError, explain_disk
+from app.errors import NotAllowed, NotFound, RarefindError
 from app.exports.files import sweep_exports
 from app.importing import mark_interrupted_imports
 from app.indexing import list_unfinished_builds

@@ -20,6 +20,7 @@ from app.api import health
 from app.api import searches as api_searches
 from app.chores import CHORES
 from app.database import PROJECT, open_database
+from app.disk import explain_disk
 from app.errors import (
     BadInput,
     DatabaseNotUsable,
@@ -28,8 +29,6 @@ from app.errors import (
     NotFound,
     RarefindError,
     RequestTooLarge,
-    TooManyRequests,
-    explain_disk,
 )
 from app.events import OpenEvents
 from app.hosts import refuse_unknown_host
@@ -246,7 +245,7 @@ def add_error_pages(app: FastAPI) -> None:
 def answer_error(request: Request, error: RarefindError) -> Response:
     """The error in the form that was asked for, and when to try again where that is known."""
     answer = write_error(request, error)
-    if isinstance(error, TooManyRequests):
+    if error.wait_s is not None:
         answer.headers["Retry-After"] = str(error.wait_s)
     return answer
 

@@ -33,6 +33,7 @@ from app.reading import (
 )
 
 GONE = "Its original is gone."
+WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
 WHOLE = 1e-6  # a pixel that a rounding alone reaches into is none
 
 

@@ -308,7 +308,7 @@ def read_image(
                 thumbnail_path(home, image.sha256, width, height, side) for side in THUMBNAIL_SIDES
             ]
             # Named by content: thumbnails that are there were made of these very bytes.
-            if all(is_kept(path) for path in paths):
+            if all(mark_kept(path) for path in paths):
                 paths = []
             picture, pixels = None, None
             if prepare is not None:
@@ -429,10 +429,10 @@ def thumbnail_path(home: Path, sha256: str, width: int, height: int, side: int) 
     return home / "thumbnails" / sha256[:2] / f"{sha256}-{side}.jpg"
 
 
-def is_kept(path: Path) -> bool:
-    """Whether a file that is named by its content is there.
+def mark_kept(path: Path) -> bool:
+    """Mark a file that is named by its content as just written; False if it is not there.
 
-    It is marked as just written: its row is on the way, and `rarefind gc` leaves it until then.
+    Its row is on the way, and `rarefind gc` leaves it until then.
     """
     try:
         os.utime(path)

@@ -2,7 +2,7 @@
 
 Files come before the rows that name them, so a file without a row may be of work under way: what
 is younger than `SETTLED` is left. A file that is named by its content may also be old and wanted
-again by an import that runs now; that import marks it as just written (`reading.is_kept`), and it
+again by an import that runs now; that import marks it as just written (`reading.mark_kept`), and it
 is looked at once more when it is out of everybody's sight, before it goes.
 """
 

@@ -12,6 +12,25 @@
     if (event.detail.successful) problem().replaceChildren();
   });
 
+  // A picture that the server has no hands for just now is asked for again, a few times.
+  const AGAIN_MS = [3000, 6000, 12000];
+  const tries = new Map(); // by address
+  document.addEventListener("error", (event) => askAgain(event.target), true);
+  for (const picture of document.images) {
+    if (picture.complete && picture.currentSrc && !picture.naturalWidth) askAgain(picture);
+  }
+
+  function askAgain(picture) {
+    if (!(picture instanceof HTMLImageElement)) return;
+    const { src } = picture;
+    const tried = tries.get(src) ?? 0;
+    if (tried === AGAIN_MS.length) return;
+    tries.set(src, tried + 1);
+    setTimeout(() => {
+      if (picture.src === src) picture.src = src;
+    }, AGAIN_MS[tried]);
+  }
+
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-dismiss]")) event.target.closest(".notice").remove();
   });

@@ -53,6 +53,7 @@ from app.exports.stripping import NotCopied, copy_without_metadata
 from app.filtering import GRID, Filter, cover_filter, read_filter
 from app.importing import photo_path, read_photo
 from app.indexing import OpenIndexes, discard_files, lay_out_past
+from app.reading import ReadImage
 from app.remarks import Remarks, list_standing_tags, read_remarks, read_remarks_of_images
 from app.searching import (
     MAX_COUNTS_LENGTH,
@@ -120,22 +121,22 @@ def bundle_parts(
     settings: Settings,
     now: datetime,
     sight: Sight,
+    readers: Readers,
 ) -> Parts:
     """The files of the bundle."""
     kept, photos = keep_search(session, search, indexes, now=now, sight=sight)
     yield SEARCH_FILE, [kept.model_dump_json()]
-    with Readers(settings) as readers:
-        for number, photo in photos.items():
-            path = photo_path(photo.sha256, settings=settings)
-            try:
-                copied = copy_without_metadata(
-                    path, max_megapixels=settings.max_megapixels, readers=readers
-                )
-            except NotCopied as problem:
-                raise BadInput(
-                    f"The example photo {photo.name} can't be exported: {problem}."
-                ) from problem
-            yield f"photos/{number}", [copied]
+    for number, photo in photos.items():
+        path = photo_path(photo.sha256, settings=settings)
+        try:
+            copied = copy_without_metadata(
+                path, max_megapixels=settings.max_megapixels, readers=readers
+            )
+        except NotCopied as problem:
+            raise BadInput(
+                f"The example photo {photo.name} can't be exported: {problem}."
+            ) from problem
+        yield f"photos/{number}", [copied]
 
 
 def keep_search(
@@ -319,13 +320,19 @@ def import_search(
     indexes: OpenIndexes,
     settings: Settings,
     now: datetime,
+    readers: Readers,
 ) -> Search:
     """Make a search of a file: the person's own, in a collection that has the same images.
 
     Answers keep their times. They stay the person's where the file names them; others stand under
     a closed account that says that it came from a file.
     """
-    kept, photos = read_bundle(data, settings)
+    kept, packed = read_bundle(data, settings)
+    # Before anything is written: nobody waits for a row while photos are read.
+    photos = {
+        number: read_photo(photo, settings=settings, readers=readers)
+        for number, photo in packed.items()
+    }
     try:
         return _Importing(session, person, collection, kept, now).run(photos, indexes, settings)
     except (KeyError, IndexError, IntegrityError, DataError) as error:
@@ -395,7 +402,7 @@ class _Importing:
         self.actions = self._number(Action, [one.id for one in kept.actions])
         self.answers = self._number(Answer, [one.id for one in kept.answers])
 
-    def run(self, photos: dict[int, bytes], indexes: OpenIndexes, settings: Settings) -> Search:
+    def run(self, photos: dict[int, ReadImage], indexes: OpenIndexes, settings: Settings) -> Search:
         """Write all of it."""
         kept, session = self.kept, self.session
         search = Search(
@@ -425,7 +432,7 @@ class _Importing:
             self._check_vectors()
             self._add_rounds(search)
             self._add_steps(search)
-            self._add_examples(search, photos, settings)
+            self._add_examples(search, photos)
             self._add_card(search)
             self._add_seats(search)
             self._add_remarks(search)
@@ -675,12 +682,7 @@ class _Importing:
             ],
         )
 
-    def _add_examples(self, search: Search, photos: dict[int, bytes], settings: Settings) -> None:
-        with Readers(settings) as readers:
-            read = {
-                number: read_photo(data, settings=settings, readers=readers)
-                for number, data in photos.items()
-            }
+    def _add_examples(self, search: Search, photos: dict[int, ReadImage]) -> None:
         for one in self.kept.examples:
             example = Example(
                 search_id=search.id, image_id=find(self.images, one.image_id), words=one.words
@@ -689,9 +691,9 @@ class _Importing:
                 photo = Photo(
                     person_id=self.person.id,
                     name=check_text("A photo's name", one.photo, MAX_NAME_LENGTH),
-                    sha256=read[one.id].sha256,
-                    width=read[one.id].width,
-                    height=read[one.id].height,
+                    sha256=photos[one.id].sha256,
+                    width=photos[one.id].width,
+                    height=photos[one.id].height,
                 )
                 self.session.add(photo)
                 self.session.flush()

@@ -23,6 +23,7 @@ from app.exports.offers import Told, write_file
 from app.indexing import OpenIndexes
 from app.settings import Settings
 from app.tables import ExportFile, Job
+from app.workers import Readers
 
 TELL_S = 0.5  # between words on how far it is; each costs a look at the database
 
@@ -44,7 +45,7 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
     raises ends the work, and nothing of it is left.
     """
     progress = _Progress(settings, tell)
-    with database.session() as session:
+    with Readers(settings) as readers, database.session() as session:
         # One moment for all of its queries, though others go on answering.
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         export = session.get(ExportFile, export_id)
@@ -62,6 +63,7 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
             settings=settings,
             now=datetime.now(UTC),
             person=export.person,
+            readers=readers,
             told=progress.told,
         )
         size_bytes = _write_whole(content, export_path(settings, export), progress)

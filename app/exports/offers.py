@@ -23,6 +23,7 @@ from app.searching import read_current_answers
 from app.sensitive import Sight, read_sight
 from app.settings import Settings
 from app.tables import Image, Person, Round, Search
+from app.workers import Readers
 
 CSV_TYPE = "text/csv; charset=utf-8"
 JSON_TYPE = "application/json"
@@ -72,6 +73,7 @@ class Writing:
     known: Known
     told: Told
     sight: Sight  # what whoever exports is shown of places
+    readers: Readers  # of photos and originals
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def write_file(
     settings: Settings,
     now: datetime,
     person: Person,
+    readers: Readers,
     told: Told = lambda *_: None,
 ) -> Iterable[bytes]:
     """The bytes of one export, or a sentence that says why it can't be had.
@@ -125,7 +128,9 @@ def write_file(
     """
     known = check_offered(session, search, name)
     sight = read_sight(session, person, search.collection_id)
-    return FORMATS[name].write(Writing(session, search, indexes, settings, now, known, told, sight))
+    return FORMATS[name].write(
+        Writing(session, search, indexes, settings, now, known, told, sight, readers)
+    )
 
 
 def check_offered(session: Session, search: Search, name: str) -> Known:
@@ -307,7 +312,7 @@ def _count_lines(lines: Iterable[str], writing: Writing) -> Iterable[str]:
 
 def _write_pictures(writing: Writing) -> Iterable[bytes]:
     pictures = list_pictures(writing.session, writing.search, sight=writing.sight)
-    return write_pictures(pictures, writing.settings, writing.told)
+    return write_pictures(pictures, writing.settings, writing.readers, writing.told)
 
 
 def _write_camtrap_dp(writing: Writing) -> Iterable[bytes]:
@@ -336,6 +341,7 @@ def _write_bundle(writing: Writing) -> Iterable[bytes]:
         settings=writing.settings,
         now=writing.now,
         sight=writing.sight,
+        readers=writing.readers,
     )
     return pack(parts, compress=True)
 

@@ -1,12 +1,15 @@
 """The positives as files: a zip of copies without metadata, with a table that says what each is."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from sqlalchemy.orm import Session
 
+from app.errors import ReadersBusy
 from app.exports.archives import pack
 from app.exports.rows import read_naming, write_csv
 from app.exports.sightings import read_sightings
@@ -15,9 +18,10 @@ from app.searching import read_current_answers
 from app.sensitive import Sight
 from app.settings import Settings
 from app.tables import Search
-from app.workers import Readers
+from app.workers import AGAIN_S, Readers
 
 FOLDER = "pictures"
+WAITS = 12  # for a place, while pictures of others are read: some minutes
 HEADER = [
     *("file", "path", "sha256", "captured_at", "latitude", "longitude"),
     *("coordinate_precision", "camera", "answered_by", "answered_at", "problem"),
@@ -78,6 +82,7 @@ def list_pictures(session: Session, search: Search, *, sight: Sight) -> list[Pic
 def write_pictures(
     pictures: list[Picture],
     settings: Settings,
+    readers: Readers,
     told: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Iterator[bytes]:
     """The zip, one picture in memory at a time; the table comes last and says what was not copied.
@@ -86,20 +91,31 @@ def write_pictures(
     """
 
     def parts() -> Iterator[tuple[str, list[str | bytes] | Iterator[str]]]:
-        with Readers(settings) as readers:
-            for number, picture in enumerate(pictures):
-                told("copying", number, len(pictures))
-                try:
-                    copied = copy_without_metadata(
-                        picture.original,
-                        orientation=picture.orientation,
-                        max_megapixels=settings.max_megapixels,
-                        readers=readers,
-                    )
-                except NotCopied as problem:
-                    picture.cells |= {"file": "", "problem": str(problem)}
-                    continue
-                yield picture.name, [copied]
+        for number, picture in enumerate(pictures):
+            told("copying", number, len(pictures))
+            try:
+                copied = _copy_patiently(picture, settings, readers)
+            except (NotCopied, ReadersBusy) as problem:
+                picture.cells |= {"file": "", "problem": str(problem)}
+                continue
+            yield picture.name, [copied]
         yield "pictures.csv", write_csv(HEADER, (picture.cells for picture in pictures))
 
     return pack(parts(), compress=False)
+
+
+def _copy_patiently(picture: Picture, settings: Settings, readers: Readers) -> bytes:
+    """A zip under way can't be refused: its pictures wait for those of others, up to a point."""
+    copy = partial(
+        copy_without_metadata,
+        picture.original,
+        orientation=picture.orientation,
+        max_megapixels=settings.max_megapixels,
+        readers=readers,
+    )
+    for _ in range(WAITS):
+        try:
+            return copy()
+        except ReadersBusy:
+            time.sleep(AGAIN_S)
+    return copy()

@@ -123,6 +123,7 @@ def export_file(
         settings=state.settings,
         now=datetime.now(UTC),
         person=person,
+        readers=state.readers,
     )
     note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
     if name != "pictures.zip":  # which reads originals and no database, for as long as it takes
@@ -165,6 +166,7 @@ def import_file(
                 indexes=state.indexes,
                 settings=state.settings,
                 now=datetime.now(UTC),
+                readers=state.readers,
             )
     except (BadInput, EmbedderMismatch) as error:
         return render_import(request, person, collection, problem=str(error))

@@ -387,6 +387,23 @@ def test_next_images_are_fetched_before_they_are_asked_for(page, drawn_server):
     assert set(shown) <= early
 
 
+def test_picture_that_was_not_to_be_had_is_asked_for_again(page, drawn_server):
+    refused: list[str] = []
+
+    def refuse_once(route):
+        if route.request.url in refused:
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.fulfill(status=503, headers={"Retry-After": "5"})
+
+    page.route("**/images/*/small", refuse_once)
+    open_search(page, drawn_server, round_size=6)
+    for picture in page.locator(".cards img").all():
+        expect(picture).not_to_have_js_property("naturalWidth", 0, timeout=15_000)
+        assert picture.evaluate("one => one.src") in refused
+
+
 def test_new_grid_is_announced(page, drawn_server):
     open_search(page, drawn_server, round_size=6)
     press(page, "y", "y", "n", "n", "n", "n")

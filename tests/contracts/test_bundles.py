@@ -50,6 +50,7 @@ from app.tables import (
     Round,
     Search,
 )
+from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person, make_picture
 from tests.features.test_detours import Hunt
 from tests.features.test_export_formats import DETAILS
@@ -172,17 +173,19 @@ def make_other_collection(session, settings, hunt, *, order, but=0, revision="1"
 
 
 def write_bundle(hunt, settings) -> bytes:
-    return b"".join(
-        write_file(
-            hunt.session,
-            hunt.search,
-            "search.rarefind",
-            indexes=hunt.indexes,
-            settings=settings,
-            now=NOW,
-            person=hunt.search.owner,
+    with Readers(settings) as readers:
+        return b"".join(
+            write_file(
+                hunt.session,
+                hunt.search,
+                "search.rarefind",
+                indexes=hunt.indexes,
+                settings=settings,
+                now=NOW,
+                person=hunt.search.owner,
+                readers=readers,
+            )
         )
-    )
 
 
 @pytest.fixture
@@ -225,7 +228,7 @@ def hash_images(session):
 
 @pytest.mark.parametrize(("name", "permuted"), [("ME", False), ("Cleo", True)])
 def test_search_repeats_in_another_database(
-    hunt, settings, tmp_path, other_database, name, permuted
+    hunt, settings, readers, tmp_path, other_database, name, permuted
 ):
     data = write_bundle(hunt, settings)
     assert repeat_rounds(hunt.session, hunt.search, hunt.indexes, at_most=99).same >= 8
@@ -238,7 +241,14 @@ def test_search_repeats_in_another_database(
         collection = make_other_collection(session, there, hunt, order=order)
         before = get_current_index(session, collection.id).id
         search = import_search(
-            session, person, collection, data, indexes=indexes, settings=there, now=NOW
+            session,
+            person,
+            collection,
+            data,
+            indexes=indexes,
+            settings=there,
+            now=NOW,
+            readers=readers,
         )
         search_id = search.id
     with other_database.session() as session:
@@ -300,7 +310,11 @@ def test_search_repeats_in_another_database(
 
 def refuse(hunt, settings, data, collection, error, match):
     counts = [hunt.session.scalar(select(func.count()).select_from(Search))]
-    with pytest.raises(error, match=match), hunt.session.begin_nested():
+    with (
+        Readers(settings) as readers,
+        pytest.raises(error, match=match),
+        hunt.session.begin_nested(),
+    ):
         import_search(
             hunt.session,
             hunt.person,
@@ -309,11 +323,12 @@ def refuse(hunt, settings, data, collection, error, match):
             indexes=hunt.indexes,
             settings=settings,
             now=NOW,
+            readers=readers,
         )
     assert [hunt.session.scalar(select(func.count()).select_from(Search))] == counts
 
 
-def test_tags_and_notes_come_along_and_once(hunt, settings, tmp_path, other_database):
+def test_tags_and_notes_come_along_and_once(hunt, settings, readers, tmp_path, other_database):
     """Those on the search, and on images that it says something of; with author and time."""
     me, pictures = hunt.search.owner, hunt.images
     add_tags(hunt.session, me, hunt.search, "pilot")
@@ -342,7 +357,14 @@ def test_tags_and_notes_come_along_and_once(hunt, settings, tmp_path, other_data
         hide_people(session, collection.id, session.scalars(same).all(), person=person)
         for _ in range(2):
             search = import_search(
-                session, person, collection, data, indexes=indexes, settings=there, now=NOW
+                session,
+                person,
+                collection,
+                data,
+                indexes=indexes,
+                settings=there,
+                now=NOW,
+                readers=readers,
             )
             remarks = read_remarks(session, search)
             assert remarks.tags == ["pilot"]
@@ -355,7 +377,7 @@ def test_tags_and_notes_come_along_and_once(hunt, settings, tmp_path, other_data
 
 
 def test_search_with_a_filter_repeats_and_goes_on_with_it(
-    session, settings, tmp_path, other_database
+    session, settings, readers, tmp_path, other_database
 ):
     hunt = Hunt(session, settings)
     for number, image in enumerate(hunt.images):
@@ -378,7 +400,14 @@ def test_search_with_a_filter_repeats_and_goes_on_with_it(
         def bring():
             with other.begin_nested():
                 return import_search(
-                    other, person, collection, data, indexes=indexes, settings=there, now=NOW
+                    other,
+                    person,
+                    collection,
+                    data,
+                    indexes=indexes,
+                    settings=there,
+                    now=NOW,
+                    readers=readers,
                 )
 
         with pytest.raises(BadInput, match="has a filter that can't be used in this collection"):

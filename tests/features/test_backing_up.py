@@ -22,6 +22,7 @@ from app.reading import THUMBNAIL_SIDES, thumbnail_path, write_whole
 from app.security import get_local_person, issue_sign_in_link
 from app.settings import Settings
 from app.tables import Image, LoginSession, Photo, Round, Search, SignInLink
+from app.workers import Readers
 from tests.factories import make_collection, make_image_file, make_images, make_index
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -94,7 +95,7 @@ def server(own_database, own_database_url, settings, readers, tmp_path):
             image_ids=[images[0].id],
             photo_ids=[],
             indexes=OpenIndexes(settings),
-            embedders=LoadedEmbedders(settings),
+            embedders=LoadedEmbedders(settings, Readers(settings)),
             settings=settings,
         )
     for _ in range(3):

@@ -13,6 +13,7 @@ from app.access import get_photo
 from app.errors import BadInput, NoIndexYet, NotFound, RefusedPhoto
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.tables import Collection, ImagePath, Photo, TrayItem
+from app.workers import Readers
 from tests.factories import (
     make_collection,
     make_images,
@@ -178,7 +179,7 @@ def find_similar(session, settings, collection, like):
         collection.id,
         like,
         indexes=OpenIndexes(settings),
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
     )
 

@@ -34,6 +34,7 @@ from app.tables import (
     Person,
     Search,
 )
+from app.workers import Readers
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 from tests.stand_ins import HashEmbedder, make_tiny_clip, register
 
@@ -208,7 +209,7 @@ def searched(own_database, settings):
                 image_ids=[images[0].id],
                 photo_ids=[],
                 indexes=OpenIndexes(settings),
-                embedders=LoadedEmbedders(settings),
+                embedders=LoadedEmbedders(settings, Readers(settings)),
                 settings=settings,
             )
             for person in (

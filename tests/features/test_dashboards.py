@@ -20,6 +20,7 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid
 from app.sensitive import EXACT
 from app.tables import Action, Detour
+from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
 
 
@@ -49,7 +50,7 @@ class Hunt:
             image_ids=[self.images[0].id],
             photo_ids=[],
             indexes=self.indexes,
-            embedders=LoadedEmbedders(settings),
+            embedders=LoadedEmbedders(settings, Readers(settings)),
             settings=settings,
             round_size=6,
             seed=4,

@@ -26,6 +26,7 @@ from app.metadata import describe_metadata
 from app.removing import count_removed, put_back_images, remove_images
 from app.sensitive import count_people_images, hide_people, show_people
 from app.tables import GivenColumn, Image, Person
+from app.workers import Readers
 from tests.factories import make_collection, make_image_file, make_person, make_picture
 from tests.stand_ins import HashEmbedder, register
 
@@ -253,7 +254,7 @@ def test_index_of_boxes_looks_at_them_and_at_what_changed_alone(
         newer.revision = "hash:1"
         session.flush()
         with pytest.raises(EmbedderMismatch):
-            LoadedEmbedders(settings).get(newer)
+            LoadedEmbedders(settings, Readers(settings)).get(newer)
         session.rollback()
 
 

@@ -9,6 +9,7 @@ from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid
 from app.tables import Detour, Round, RoundImage
+from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
 
 
@@ -32,7 +33,7 @@ class Hunt:
             image_ids=[self.images[0].id],
             photo_ids=[],
             indexes=self.indexes,
-            embedders=LoadedEmbedders(settings),
+            embedders=LoadedEmbedders(settings, Readers(settings)),
             settings=settings,
             round_size=12,
             seed=4,

@@ -37,10 +37,10 @@ def now() -> datetime:
 
 
 @pytest.fixture
-def world(own_database, settings):
+def world(own_database, settings, readers):
     """A search in a database that workers share; `ask()` is one request."""
     with own_database.session() as session:
-        hunt = Hunt(session, settings)
+        hunt = Hunt(session, settings, readers)
         world = SimpleNamespace(
             database=own_database,
             settings=settings,

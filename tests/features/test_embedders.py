@@ -25,6 +25,7 @@ from app.indexing import LoadedEmbedders, OpenIndexes, build_index, check_embedd
 from app.preparing import Original, prepare_files
 from app.settings import Settings
 from app.tables import Collection, Image, ImageIndex, Import
+from app.workers import Readers
 from tests.factories import make_collection, make_image_file
 from tests.stand_ins import make_tiny_clip
 
@@ -76,18 +77,22 @@ def test_exchanged_weights_are_refused_until_the_images_are_prepared_again(
     name = "open_clip:hf-hub:someone/tiny"
     make_tiny_clip(folder, seed=0)
     first = build_index(database, collection.id, settings=settings, embedder=name)
-    assert LoadedEmbedders(settings).get(first).revision == first.revision
+    assert LoadedEmbedders(settings, Readers(settings)).get(first).revision == first.revision
     make_tiny_clip(folder, seed=1)
     with pytest.raises(EmbedderMismatch, match=f"rarefind index build.*--embedder {name}"):
-        LoadedEmbedders(settings).get(first)
+        LoadedEmbedders(settings, Readers(settings)).get(first)
     second = build_index(database, collection.id, settings=settings, embedder=name)
     assert second.id > first.id
-    assert LoadedEmbedders(settings).get(second).revision == second.revision != first.revision
+    assert (
+        LoadedEmbedders(settings, Readers(settings)).get(second).revision
+        == second.revision
+        != first.revision
+    )
     vectors = [np.array(OpenIndexes(settings).get(row).vectors) for row in (first, second)]
     assert np.abs(vectors[0] - vectors[1]).max() > 0.01
     (folder / "open_clip_model.safetensors").unlink()
     with pytest.raises(EmbedderMismatch, match=r"can't be used now.*put it into"):
-        LoadedEmbedders(settings).get(second)
+        LoadedEmbedders(settings, Readers(settings)).get(second)
 
 
 @pytest.mark.parametrize("name", ["clip-b32", "open_clip:local-dir:/nowhere", "timm:nonsense"])

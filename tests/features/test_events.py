@@ -38,6 +38,7 @@ from app.tables import (
     Search,
     Seat,
 )
+from app.workers import Readers
 from tests.contracts.test_bundles import NOW, make_other_collection, write_bundle
 from tests.factories import make_collection, make_images, make_index, make_person, make_vectors
 from tests.features.test_detours import Hunt
@@ -435,7 +436,7 @@ def test_live_rounds_are_those_of_the_replay(session, settings):
         image_ids=[hunt.images[1].id],
         photo_ids=[],
         indexes=hunt.indexes,
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
         round_size=10,
         seed=8,
@@ -590,6 +591,7 @@ def test_exports_name_events_only_where_there_are_any(hunt, session, settings):
             settings=settings,
             now=NOW,
             person=hunt.search.owner,
+            readers=Readers(settings),
         )
         return b"".join(content).decode()
 
@@ -620,7 +622,14 @@ def test_a_search_with_events_repeats_elsewhere(hunt, own_database, tmp_path, se
         collection = make_other_collection(session, elsewhere, hunt, order=order)
         indexes = OpenIndexes(elsewhere)
         search = import_search(
-            session, person, collection, data, indexes=indexes, settings=elsewhere, now=NOW
+            session,
+            person,
+            collection,
+            data,
+            indexes=indexes,
+            settings=elsewhere,
+            now=NOW,
+            readers=Readers(elsewhere),
         )
         repeated = repeat_rounds(session, search, indexes, at_most=99)
         assert repeated.same == repeated.total == len(hunt.rounds())

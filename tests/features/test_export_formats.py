@@ -50,7 +50,8 @@ DETAILS = {
 class Hunt:
     """A search with answers in three folders: A has all, B only no, C was not looked at."""
 
-    def __init__(self, session, settings):
+    def __init__(self, session, settings, readers):
+        self.readers = readers
         self.session, self.settings = session, settings
         self.indexes = OpenIndexes(settings)
         self.person = make_person(session, name="=Ada")
@@ -72,7 +73,7 @@ class Hunt:
             image_ids=[self.images[0].id],
             photo_ids=[],
             indexes=self.indexes,
-            embedders=LoadedEmbedders(settings),
+            embedders=LoadedEmbedders(settings, readers),
             settings=settings,
         )
         self.answer(
@@ -114,6 +115,7 @@ class Hunt:
                 settings=self.settings,
                 now=NOW,
                 person=self.person,
+                readers=self.readers,
             )
         )
         if path is not None:
@@ -122,8 +124,8 @@ class Hunt:
 
 
 @pytest.fixture
-def hunt(session, settings):
-    return Hunt(session, settings)
+def hunt(session, settings, readers):
+    return Hunt(session, settings, readers)
 
 
 def refusals(hunt):

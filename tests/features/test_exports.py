@@ -10,6 +10,7 @@ from app import searching
 from app.exports.rows import write_export
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.sensitive import EXACT
+from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
 
 
@@ -31,7 +32,7 @@ def answered(session, settings):
         image_ids=[images[0].id],
         photo_ids=[],
         indexes=indexes,
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
     )
     shown = searching._list_round_image_ids(session, search.current_round_id)

@@ -36,6 +36,7 @@ from app.tables import (
     RoundImage,
     Search,
 )
+from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
 
 # day, hour, latitude, longitude, folder, depth, bait
@@ -250,7 +251,7 @@ def hunt(session, settings):
         chosen=chosen,
         seed=1,
         indexes=indexes,
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
     )
     return SimpleNamespace(

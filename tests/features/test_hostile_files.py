@@ -35,6 +35,7 @@ from app.sensitive import EXACT
 from app.sources import read_labels, show
 from app.tables import Collection, Image, ImageIndex, ImagePath, Job, RefusedFile
 from app.uploads import clean_path
+from app.workers import Readers
 from tests.conftest import open_web, sign_in
 from tests.factories import make_collection, make_image_file
 from tests.hostile_files import (
@@ -353,7 +354,7 @@ def check_exports(database, settings) -> None:
             image_ids=[session.scalars(first).one()],
             photo_ids=[],
             indexes=indexes,
-            embedders=LoadedEmbedders(settings),
+            embedders=LoadedEmbedders(settings, Readers(settings)),
             settings=settings,
         )
         lines = write_states(session, search, indexes, file_format="csv", sight=EXACT)

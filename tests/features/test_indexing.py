@@ -878,7 +878,7 @@ def test_an_embedder_that_loads_holds_up_only_who_needs_it(
 
     slow = make_loadable(monkeypatch, "slow", load_slowly)
     quick = make_loadable(monkeypatch, "quick", HashEmbedder)
-    embedders = LoadedEmbedders(settings)
+    embedders = LoadedEmbedders(settings, Readers(settings))
     with ThreadPoolExecutor(2) as threads:
         waiting = [threads.submit(embedders.get, slow) for _ in range(2)]
         assert begun.wait(60)
@@ -902,7 +902,7 @@ def test_only_the_embedders_used_last_stay_in_memory(
         return make_loadable(monkeypatch, name, load)
 
     rows = [loadable(f"embedder {number}") for number in range(MOST_LOADED + 1)]
-    embedders = LoadedEmbedders(settings)
+    embedders = LoadedEmbedders(settings, Readers(settings))
     for row in rows[:-1]:
         embedders.get(row)
     embedders.get(rows[0])
@@ -917,7 +917,7 @@ def test_only_the_embedders_used_last_stay_in_memory(
 def test_an_embedder_must_be_the_one_that_made_the_index(
     settings: Settings, embedder: HashEmbedder
 ) -> None:
-    embedders = LoadedEmbedders(settings)
+    embedders = LoadedEmbedders(settings, Readers(settings))
     assert embedders.get(ImageIndex(embedder="hash", revision="hash:1")) is embedder
     with pytest.raises(EmbedderMismatch, match="hash:0"):
         embedders.get(ImageIndex(embedder="hash", revision="hash:0"))

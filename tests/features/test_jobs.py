@@ -158,8 +158,8 @@ def test_failures_say_why_and_can_be_tried_again(own_database, settings):
     sentences = [
         "The folder is gone.",
         "disk of Rarefind's data folder is full",
-        "data folder can't be written to",
-        "data folder can't be written to",
+        "may not read or write all of its data folder",
+        "may not read or write all of its data folder",
         "the log says",
         "the log says",
     ]

@@ -37,8 +37,8 @@ NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def hunt(session, settings):
-    return Hunt(session, settings)
+def hunt(session, settings, readers):
+    return Hunt(session, settings, readers)
 
 
 def export(hunt, name):
@@ -50,6 +50,7 @@ def export(hunt, name):
         settings=hunt.settings,
         now=NOW,
         person=hunt.person,
+        readers=hunt.readers,
     )
     return b"".join(written).decode()
 

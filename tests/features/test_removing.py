@@ -31,6 +31,7 @@ from app.security import get_local_person
 from app.sensitive import EXACT, hide_people
 from app.settings import Settings
 from app.tables import Answer, Image, ImageIndex, ImagePath, Person, Round, RoundImage, Search
+from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
 from tests.stand_ins import HashEmbedder, register
 
@@ -75,7 +76,7 @@ def search(
         photo_ids=[],
         seed=1,
         indexes=indexes,
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
     )
 
@@ -239,7 +240,7 @@ def test_removed_images_are_in_no_list_and_no_count(
         collection_id,
         images[0],
         indexes=indexes,
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
     )
     assert not gone & {image.id for image, _ in similar}

@@ -37,6 +37,7 @@ from app.replay_dashboard import (
 )
 from app.replays import replay_folder
 from app.tables import OracleLabel, Replay
+from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
 
 ROUNDS, SIZE = 6, 6
@@ -104,7 +105,7 @@ def test_it_says_what_the_dashboard_of_the_same_live_search_says(
         image_ids=run.opening,
         photo_ids=[],
         indexes=indexes,
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
         round_size=SIZE,
         seed=run.seed,

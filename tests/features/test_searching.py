@@ -13,6 +13,7 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid, list_history, list_results, list_searches, upcoming_images
 from app.settings import Settings
 from app.tables import Answer, Example, Image, ImageIndex, Person, Round, RoundImage, Search
+from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
 
 
@@ -83,7 +84,7 @@ def hunt(session: Session, settings: Settings) -> Hunt:
         image_ids=[images[0].id],
         photo_ids=[],
         indexes=indexes,
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
     )
     return Hunt(session, indexes, person, images, search)
@@ -363,7 +364,7 @@ def test_form_sent_twice_opens_one_search(hunt, settings):
             image_ids=[hunt.images[0].id],
             photo_ids=[],
             indexes=hunt.indexes,
-            embedders=LoadedEmbedders(settings),
+            embedders=LoadedEmbedders(settings, Readers(settings)),
             settings=settings,
             opening_key="a-form",
         )

@@ -19,6 +19,7 @@ from app.reporting import current_grid, list_history, upcoming_images
 from app.seats import leave, list_here
 from app.settings import Settings
 from app.tables import Action, Answer, ImageIndex, Lease, Person, Round, RoundImage, Search, Seat
+from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
 
 ROUNDS = 20
@@ -93,7 +94,7 @@ def open_pair(session: Session, settings: Settings, indexes: OpenIndexes, count:
         image_ids=[images[0].id],
         photo_ids=[],
         indexes=indexes,
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
         seed=3,
     )

@@ -37,6 +37,7 @@ from app.tables import (
     RoundImage,
     Search,
 )
+from app.workers import Readers
 from tests.factories import (
     make_collection,
     make_image_file,
@@ -144,7 +145,7 @@ def pond(database, session, settings, monkeypatch) -> Pond:
         collection,
         images,
         OpenIndexes(settings),
-        LoadedEmbedders(settings),
+        LoadedEmbedders(settings, Readers(settings)),
     )
 
 
@@ -304,7 +305,7 @@ def test_new_revision_leaves_the_words_behind_until_the_settings_are_saved(pond,
     newer = DirectionEmbedder("reader", {"heron": vectors[0]})
     newer.revision = "reader:2"
     register(monkeypatch, newer)
-    pond.embedders = LoadedEmbedders(pond.settings)
+    pond.embedders = LoadedEmbedders(pond.settings, pond.embedders.readers)
     make_index(
         pond.session,
         pond.settings,
@@ -327,7 +328,7 @@ def test_rounds_made_without_an_examples_vector_are_repeated_without_it(pond, mo
     photo = pond.add_photo()
     search = pond.open(image_ids=[pond.images[0].id], photo_ids=[photo.id], embedder="hash")
     register(monkeypatch, HashEmbedder("hash:2"))
-    pond.embedders = LoadedEmbedders(pond.settings)
+    pond.embedders = LoadedEmbedders(pond.settings, pond.embedders.readers)
     seen = make_vectors(COUNT, dimension=24, seed=2)
     make_index(pond.session, pond.settings, pond.images, seen, embedder="hash", revision="hash:2")
     pond.answer_truly(search)  # of the photo there is no vector by the newer revision
