@@ -1,5 +1,6 @@
 """A whole installation of which anything can be killed: a PostgreSQL, a server, two workers."""
 
+import atexit
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import threading
 import time
 import warnings
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -107,6 +109,30 @@ class Postgres:
             self.process.wait()
 
 
+@cache
+def open_starter() -> subprocess.Popen:
+    """The process that starts others; it is made once, and ends with this one."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    env.pop("DATABASE_URL", None)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", "from tests.chaos.starting import main; main()"],
+        env=env | {"PYTHONPATH": str(PROJECT)},
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(close_starter, starter)
+    return starter
+
+
+def close_starter(starter: subprocess.Popen) -> None:
+    """At the end of its input it kills what is left of what it started, and ends."""
+    starter.stdin.close()
+    starter.stdout.close()
+    starter.wait(timeout=30)
+
+
 class Fleet:
     """The processes of an installation by name, what they share, and a way to ask the server."""
 
@@ -131,16 +157,7 @@ class Fleet:
             "RAREFIND_PORT": str(port),
             "RAREFIND_WORKERS": "1",
         } | environment
-        env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        env.pop("DATABASE_URL", None)
-        self._starter = subprocess.Popen(
-            [sys.executable, "-c", "from tests.chaos.starting import main; main()"],
-            env=env | {"PYTHONPATH": str(PROJECT)},
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._starter = open_starter()
         self._lock = threading.Lock()
         self.pids: dict[str, int] = {}
         self.ended: list[str] = []  # by themselves
@@ -191,9 +208,8 @@ class Fleet:
         deadline = time.monotonic() + 30
         while any(map(is_alive, self.pids.values())) and time.monotonic() < deadline:
             time.sleep(0.05)
-        self._starter.stdin.close()  # it kills what is left
-        self._starter.wait(timeout=30)
-        self._starter.stdout.close()
+        for name in self.pids:
+            self.kill(name)
         self.database.close()
         if self.postgres is not None:
             self.postgres.close()

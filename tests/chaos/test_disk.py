@@ -157,6 +157,7 @@ def test_disk_in_trouble_is_said_and_work_goes_on_when_it_is_back(
     sent = uploader.find_collection("sent")
     for collection_id in (sent, lake, pond):
         uploader.await_work(collection_id)  # it presses “Run again”
+    run_again(uploader, "export")
     searcher.answer_round(hunt)
     numbers = {pond: set(range(30)), lake: set(range(30, 130)), sent: {100, 101}}
     faults = [
@@ -256,6 +257,14 @@ def matches(trouble: str, sentence: str | None) -> bool:
 def first_image(uploader: Uploader, collection_id: int) -> int:
     path = f"/api/v1/collections/{collection_id}/images?limit=1"
     return uploader.expect((200,), "GET", path).json()[0]["image_id"]
+
+
+def run_again(uploader: Uploader, kind: str) -> None:
+    """Press it for what failed."""
+    with uploader.fleet.database.session() as session:
+        failed = session.scalars(select(Job.id).filter_by(kind=kind, state="failed")).all()
+    for job_id in failed:
+        uploader.expect((303,), "POST", f"/work/{job_id}/again")
 
 
 def await_import(fleet: Fleet, collection_id: int) -> None:
