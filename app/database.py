@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import re
-import subprocess
+import subprocess  # nosec B404 # for its errors alone
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
