@@ -7,7 +7,7 @@ from pathlib import Path
 from app.errors import DiskFull, DiskLocked, RarefindError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
+LOCKED = (errno.EACCES, errno.EPERM)
 NO_ROOM_BYTES = 100_000  # with so little left, it is the disk that something failed for
 
 
@@ -22,10 +22,15 @@ def explain_disk(error: Exception, home: Path) -> RarefindError | None:
             "The disk of Rarefind's data folder is full. What was done so far is kept: make room, "
             "then try again."
         )
-    if number == errno.EROFS or (number in LOCKED and _is_in(error, home)):
+    if number == errno.EROFS:
+        return DiskLocked(
+            "The disk of Rarefind's data folder is read-only. What was done so far is kept: make "
+            "it writable again (a disk with faults is set so by the system), then try again."
+        )
+    if number in LOCKED and _is_in(error, home):
         return DiskLocked(
             "Rarefind may not read or write all of its data folder. What was done so far is kept: "
-            "set the folder's rights for whoever runs Rarefind, or mend its disk, then try again."
+            "set the folder's rights for whoever runs Rarefind, then try again."
         )
     return None
 

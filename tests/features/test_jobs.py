@@ -158,7 +158,7 @@ def test_failures_say_why_and_can_be_tried_again(own_database, settings):
     sentences = [
         "The folder is gone.",
         "disk of Rarefind's data folder is full",
-        "may not read or write all of its data folder",
+        "data folder is read-only",
         "may not read or write all of its data folder",
         "the log says",
         "the log says",
