@@ -43,7 +43,7 @@ def working(database, settings, do, *, workers=1):
         yield made
     finally:
         for one in made:
-            one.close()
+            one.close(wait_s=15)
 
 
 def ask(database, embedder="a", *, name="Pond", kind="index"):

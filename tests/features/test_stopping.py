@@ -63,7 +63,7 @@ def test_round_under_way_is_finished_and_nothing_new_is_taken(
         images = make_images(session, make_collection(session), 40)
         make_index(session, settings, images)
         token = add_token(session, person, "p")
-    process, address = serve(own_database_url)
+    process, address = serve(own_database_url, RAREFIND_STOP_S="30")
     with (
         httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}) as client,
         ThreadPoolExecutor(1) as pool,
@@ -80,12 +80,14 @@ def test_round_under_way_is_finished_and_nothing_new_is_taken(
             submitted = pool.submit(client.post, f"{here}/submit", json=body)
             time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
+            until = time.monotonic() + 5
             with pytest.raises(httpx.ConnectError):
-                httpx.get(f"{address}/api/v1/health")
+                while time.monotonic() < until:
+                    httpx.get(f"{address}/api/v1/health")
+                    time.sleep(0.1)
             assert process.poll() is None and not submitted.done()
         assert submitted.result().status_code == 200
-    process.wait(STOP_S)
+    process.wait(30)
     with own_database.session() as session:
         assert session.query(Round).count() == 2
 
