@@ -12,7 +12,7 @@ import re
 import subprocess  # nosec B404 # for its errors alone
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -211,7 +211,12 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
                 # the library would hand it out without counting this process again.
                 PostgresServer._instances.pop(folder, None)
         server = get_server(home / "postgres", cleanup_mode="stop")
-    return server.get_uri(), server.cleanup
+
+    def stop() -> None:
+        with suppress(psutil.NoSuchProcess):  # killed a moment ago
+            server.cleanup()
+
+    return server.get_uri(), stop
 
 
 def connect_to_embedded(

@@ -176,12 +176,12 @@ def test_thumbnail_that_an_import_wants_again_meanwhile_stays(own_database, pond
     assert swept.is_empty and swept.missing == []
 
 
-def test_what_is_missing_is_named_with_what_to_do(own_database, pond, tmp_path):
+def test_what_is_missing_is_named_with_what_to_do(own_database, pond, readers, tmp_path):
     with own_database.session() as session:
         images = session.query(Image).order_by(Image.id).all()
     first, second = images[:2]
-    small = get_thumbnail(first, 320, settings=pond)
-    get_thumbnail(second, 1280, settings=pond).unlink()
+    small = get_thumbnail(first, 320, settings=pond, readers=readers)
+    get_thumbnail(second, 1280, settings=pond, readers=readers).unlink()
     shutil.rmtree(small.parent)
     Path(first.file).unlink()
     originals, thumbnails = sweep(own_database, pond, now=NOW, remove=True).missing
