@@ -48,7 +48,7 @@ def rarefind(monkeypatch, settings, own_database_url):
     monkeypatch.setenv("DATABASE_URL", own_database_url)
     monkeypatch.setenv("RAREFIND_WORKERS", "1")
     # It would end the tests' own process half a minute after a worker that ran in it.
-    monkeypatch.setattr("app.cli.end_within", lambda seconds: None)
+    monkeypatch.setattr("app.cli.end_within", lambda _seconds: None)
     register(monkeypatch, HashEmbedder())
 
     def run(*arguments: object) -> Result:
