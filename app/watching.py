@@ -259,7 +259,7 @@ class Part:
     problem: str | None  # None: it is there
 
 
-Answers = dict[str, str | None]  # of a part: what is wrong with it
+Problems = dict[str, str | None]  # of each part: what is wrong with it
 
 
 class Readiness:
@@ -272,7 +272,7 @@ class Readiness:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._url = database.bind.engine.url.render_as_string(hide_password=False)
-        self._asking: dict[str, tuple[Thread, Answers]] = {}
+        self._asking: dict[str, tuple[Thread, Problems]] = {}
         self._lock = Lock()
 
     def check(self) -> list[Part]:
@@ -285,21 +285,21 @@ class Readiness:
         with self._lock:
             for name, look in looks.items():
                 if name not in self._asking or not self._asking[name][0].is_alive():
-                    answers: Answers = {}
+                    problems: Problems = {}
                     thread = Thread(
-                        target=_answer,
-                        args=(name, look, answers),
+                        target=_look_at,
+                        args=(name, look, problems),
                         name=f"ready {name}",
                         daemon=True,
                     )
                     thread.start()
-                    self._asking[name] = (thread, answers)
+                    self._asking[name] = (thread, problems)
             asked = {name: self._asking[name] for name in looks}
         until = time.monotonic() + CHECK_S
         for thread, _ in asked.values():
             thread.join(max(0.0, until - time.monotonic()))
         late = f"It has not answered for {CHECK_S:.0f} s."
-        return [Part(name, answers.get(name, late)) for name, (_, answers) in asked.items()]
+        return [Part(name, problems.get(name, late)) for name, (_, problems) in asked.items()]
 
     def _check_database(self) -> str | None:
         with self._connect() as connection:
@@ -342,12 +342,12 @@ class Readiness:
         )
 
 
-def _answer(name: str, look: Callable[[], str | None], answers: Answers) -> None:
+def _look_at(name: str, look: Callable[[], str | None], problems: Problems) -> None:
     try:
-        answers[name] = look()
+        problems[name] = look()
     except psycopg.errors.UndefinedTable:
-        answers[name] = "It has no tables of Rarefind's."
+        problems[name] = "It has no tables of Rarefind's."
     except psycopg.Error:
-        answers[name] = "PostgreSQL does not answer."  # its own words name hosts and people
+        problems[name] = "PostgreSQL does not answer."  # its own words name hosts and people
     except OSError as error:
-        answers[name] = f"It can't be written to: {error.strerror}."
+        problems[name] = f"It can't be written to: {error.strerror}."

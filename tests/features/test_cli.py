@@ -47,8 +47,6 @@ def rarefind(monkeypatch, settings, own_database_url):
     monkeypatch.setenv("RAREFIND_HOME", str(settings.home))
     monkeypatch.setenv("DATABASE_URL", own_database_url)
     monkeypatch.setenv("RAREFIND_WORKERS", "1")
-    # It would end the tests' own process half a minute after a worker that ran in it.
-    monkeypatch.setattr("app.cli.end_within", lambda _seconds: None)
     register(monkeypatch, HashEmbedder())
 
     def run(*arguments: object) -> Result:
@@ -578,6 +576,11 @@ def test_worker_imports_what_waits_until_it_is_told_to_stop(rarefind, photos, ow
     stopping.start()
     result = rarefind("worker")
     stopping.join()
+    for (
+        thread
+    ) in threading.enumerate():  # what ends a worker's process in time, here the tests' own
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
     signal.signal(signal.SIGINT, before[0])
     signal.signal(signal.SIGTERM, before[1])
     assert result.exit_code == 0 and "Waiting for work" in result.output
