@@ -84,7 +84,7 @@ class FaissSearcher:
     @property
     def memory_bytes(self) -> int:
         """What of the files comes to be in memory."""
-        narrow = 0 if self._narrow is None else KEPT_DIRECTIONS + 8
+        narrow = 0 if self._narrow is None else int(self._narrow.lists.d) + 8
         return int(self._every.ntotal) * (int(self._every.d) + narrow)
 
     def find_nearest(self, queries: Floats, count: int, rows: Integers | None) -> Integers:
@@ -129,7 +129,10 @@ class FaissSearcher:
             scores = scores + np.float32(bias)
         is_open = ~np.isin(found, closed)
         found, scores = found[is_open], scores[is_open]
-        return found[pick_parts(scores, top=top + SLACK, line=line + LINE_SLACK if line else 0)]
+        picked: Integers = np.sort(
+            found[pick_parts(scores, top=top + SLACK, line=line + LINE_SLACK if line else 0)]
+        )
+        return picked
 
     def score_all(self, weights: Floats) -> Floats:
         """x·w of every row (n,) float32, to the rounding of 8 bits, by one pass."""

@@ -140,8 +140,7 @@ def naive_rarefind(state):
     doubtful = by_doubt[: round(10 * len(yes) / len(yes + no))]
     compared = sorted(scores, key=lambda row: -scores[row])[:310]
     merits = {
-        row: scores[row]
-        + 8 * (nearest(row, yes, scaled) - (nearest(row, no, scaled) if no else 0))
+        row: scores[row] + 8 * (nearest(row, yes, scaled) - (nearest(row, no, scaled) if no else 0))
         for row in compared
         if row not in doubtful
     }
