@@ -49,6 +49,7 @@ from app.errors import (
     BadInput,
     EmbedderMismatch,
     IndexNotUsable,
+    NoIndexYet,
     NotFound,
     NothingToUndo,
     NoWords,
@@ -161,16 +162,22 @@ class Step:
     sentence: str
 
 
-def list_strategies(index: VectorIndex | None = None) -> list[StrategyChoice]:
-    """Every strategy, the recommended one first; of those near the answers the usual one.
+def list_strategies(
+    session: Session, collection_id: int, indexes: OpenIndexes
+) -> list[StrategyChoice]:
+    """The strategies that can choose in a collection, the recommended one first; of those near the
+    answers the usual one.
 
-    Of an `index` too large to score every image, those that do without.
+    Some look at every image, which is too much where an index does not rank them all.
     """
     entries = STRATEGIES | {NEAR_ANSWERS: get_strategy(NEAR_ANSWERS)}
+    ranks_all = True
+    with suppress(NoIndexYet, IndexNotUsable):
+        ranks_all = indexes.get(get_current_index(session, collection_id)).ranks_all
     choices = [
         StrategyChoice(name, entry.title, entry.summary, entry.for_evaluators)
         for name, entry in entries.items()
-        if index is None or index.ranks_all or not entry.needs_all
+        if ranks_all or not entry.needs_all
     ]
     return sorted(choices, key=lambda choice: (choice.name != DEFAULT_STRATEGY,))
 
@@ -959,7 +966,7 @@ def check_strategy(strategy: str) -> str:
 
 def _check_reach(strategy: str, index: VectorIndex) -> None:
     try:
-        check_reach(check_strategy(strategy), index)
+        check_reach(check_strategy(strategy), ranks_all=index.ranks_all)
     except StrategyNeedsAllScores as error:
         raise BadInput(f"{error}, in the search's settings.") from error
 

@@ -389,7 +389,7 @@ def render_replays(
         collection=collection,
         replays=past,
         choices=list_target_choices(session, collection.id),
-        strategies=list_strategies(),
+        strategies=list_strategies(session, collection.id, request.app.state.indexes),
         form=form or {**USUAL, "targets": [], "strategies": [RIVAL, DEFAULT_STRATEGY]},
         **describe_filter(session, person, collection.id, chosen, with_offer=True),
         filters_of={one.id: tell_where(session, one) for one in past},

@@ -668,7 +668,7 @@ def render_settings(
         search=search,
         given=given,
         problem=problem,
-        strategies=list_strategies(),
+        strategies=list_strategies(session, search.collection_id, request.app.state.indexes),
         indexes=list_indexes(session, search.collection_id),
         has_events=find_grouping_id(session, search.collection_id) is not None,
         sizes=ROUND_SIZES,
