@@ -80,7 +80,7 @@ from app.indexing import (
     combine_indexes,
     fetch_embedder,
 )
-from app.jobs import Worker
+from app.jobs import Worker, calling_for_help
 from app.logs import start_logging
 from app.main import create_app
 from app.metadata import add_table
@@ -271,9 +271,14 @@ def collection_add(
             )
         print_summary(summary)
         if summary.imported or summary.known:
-            with progress_of("Preparing") as advance:
+            with progress_of("Preparing") as advance, calling_for_help(database) as call_for_help:
                 update_indexes(
-                    database, collection_id, settings=settings, embedder=embedder, progress=advance
+                    database,
+                    collection_id,
+                    settings=settings,
+                    embedder=embedder,
+                    progress=advance,
+                    call_for_help=call_for_help,
                 )
         if not summary.imported:
             raise typer.Exit(1)
@@ -758,9 +763,14 @@ def index_build(
         collection_id = get_collection_id(database, collection)
         if boxes:
             embedder = name_with_boxes(database, collection_id, embedder)
-        with progress_of("Preparing") as advance:
+        with progress_of("Preparing") as advance, calling_for_help(database) as call_for_help:
             made = build_index(
-                database, collection_id, settings=settings, embedder=embedder, progress=advance
+                database,
+                collection_id,
+                settings=settings,
+                embedder=embedder,
+                progress=advance,
+                call_for_help=call_for_help,
             )
     console.print(f"{made.embedder}: {made.image_count:,} images", highlight=False)
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 
@@ -54,6 +55,16 @@ from app.importing import photo_path
 from app.preparing import GONE, WHOLE_PICTURE, Original, prepare_files
 from app.reading import DAMAGED, Refusal
 from app.settings import Settings
+from app.splitting import (
+    ASK_S,
+    Embed,
+    embed_parts,
+    end_parts,
+    find_start,
+    gather_parts,
+    plan_parts,
+    remove_part_files,
+)
 from app.tables import Collection, Image, ImageIndex, Photo, UnreadableImage
 from app.workers import READ_FILES, Readers, count_processes, work_through
 
@@ -65,6 +76,7 @@ COPY_ROWS = 8_192  # vectors in memory at once while copying
 PLAN = "planned_ids.npy"  # the image of each row of a building folder
 
 ImageIds = NDArray[np.int64]
+CallForHelp = Callable[[ImageIndex], None]
 _Prepared = list[Pixels | Refusal]
 
 
@@ -95,13 +107,15 @@ def build_index(
     settings: Settings,
     embedder: str = DEFAULT_EMBEDDER,
     progress: Callable[[int, int], None] | None = None,
+    call_for_help: CallForHelp | None = None,
 ) -> ImageIndex:
     """Make the collection's newest index hold every image; returns its row.
 
     Goes on with a build that was cut off. Vectors that an earlier index has are copied. An image
     that can't be read is left out and recorded. `progress` hears images done and in all; what it
     raises leaves the build to be gone on with, at the next start of a server unless it is a
-    RarefindError: then somebody stopped it, and only a new call goes on.
+    RarefindError: then somebody stopped it, and only a new call goes on. With `call_for_help`,
+    called now and then, a large build is divided into parts that others may take, by `help_build`.
     """
     tell = progress or (lambda _done, _total: None)
     model = _load(database, collection_id, embedder, settings)
@@ -109,7 +123,8 @@ def build_index(
         for find_work in (_take_up, _plan_next):
             row = find_work(database, collection_id, model, settings)
             if row is not None:
-                with closing(_build(database, row, model, settings)) as done_counts:
+                building = _build(database, row, model, settings, call_for_help)
+                with closing(building) as done_counts:
                     for done in done_counts:
                         try:
                             tell(done, row.image_count)
@@ -118,6 +133,43 @@ def build_index(
                             raise
     with database.session() as session:
         return get_current_index(session, collection_id, embedder=embedder)
+
+
+def help_build(
+    database: Database,
+    index_id: int,
+    *,
+    settings: Settings,
+    go_on: Callable[[], bool],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Embed parts of a build that another process is about, as long as there are any.
+
+    `go_on` is asked before each part; `progress` hears images done by all, and in all.
+    """
+    with database.session() as session:
+        row = session.get(ImageIndex, index_id)
+    if row is None or row.state != "building":
+        return
+    fetch_embedder(row.embedder, settings)
+    model = _load_embedder(row.embedder, settings)
+    if model.revision != row.revision:
+        raise EmbedderMismatch(
+            f"The images are prepared with {row.revision}, and the weights here are "
+            f"{model.revision}: this machine can't help. Give all machines the same weights."
+        )
+    helping = embed_parts(
+        database,
+        row,
+        _make_embed(database, row, model, settings),
+        settings,
+        batch_size=_batch_size(model),
+        is_helper=True,
+        go_on=go_on,
+    )
+    with closing(helping) as done_counts:
+        for done in done_counts:
+            progress(row.copied_count + done, row.image_count)
 
 
 def combine_indexes(
@@ -469,6 +521,7 @@ def _take_up(
                 row.state = "failed"
                 row.problem = "Another version of the embedder is installed now."
                 shutil.rmtree(_building_folder(settings, row.id), ignore_errors=True)
+                remove_part_files(row.id, settings)
         return taken_up
 
 
@@ -614,13 +667,17 @@ def _ready(collection_id: int, model: Embedder) -> Select[ImageIndex]:
 
 
 def _build(
-    database: Database, row: ImageIndex, model: Embedder, settings: Settings
+    database: Database,
+    row: ImageIndex,
+    model: Embedder,
+    settings: Settings,
+    call_for_help: CallForHelp | None,
 ) -> Generator[int]:
     """Build the index of a row, yielding the images done; an error is noted in the row."""
     try:
         folder = _folder(settings, row.id)
         if not folder.exists():
-            yield from _embed_missing(database, row, model, settings)
+            yield from _embed_missing(database, row, model, settings, call_for_help)
             _write_index(database, row, settings)
         (folder / PLAN).unlink(missing_ok=True)
         ahead.path_of(settings, row.collection_id, row.revision).unlink(missing_ok=True)
@@ -642,14 +699,29 @@ def _build(
 
 
 def _embed_missing(
-    database: Database, row: ImageIndex, model: Embedder, settings: Settings
+    database: Database,
+    row: ImageIndex,
+    model: Embedder,
+    settings: Settings,
+    call_for_help: CallForHelp | None,
 ) -> Generator[int]:
     """Fill the building folder's vectors, a recorded chunk at a time."""
     building = _building_folder(settings, row.id)
     image_ids = _read_plan(database, row, building)
+    with database.session() as session:
+        start = find_start(session, row.id)
+    is_divided = start is not None
     if image_ids is None:
         image_ids = _lay_out(database, row, model, settings)
-    done = row.done_count
+        start = None
+    done = row.done_count if start is None else start
+    if (is_divided or call_for_help is not None) and plan_parts(
+        database, row, image_ids, start_row=done, batch_size=_batch_size(model)
+    ):
+        yield from _embed_in_parts(
+            database, row, model, settings, call_for_help, start_row=done, count=len(image_ids)
+        )
+        return
     yield done
     if done == len(image_ids):
         return
@@ -677,6 +749,43 @@ def _embed_missing(
             f"Of {len(image_ids):,} images {done + len(chunk):,} came back from being read. What "
             "was prepared was thrown away; prepare the collection again."
         )
+
+
+def _embed_in_parts(
+    database: Database,
+    row: ImageIndex,
+    model: Embedder,
+    settings: Settings,
+    call_for_help: CallForHelp | None,
+    *,
+    start_row: int,
+    count: int,
+) -> Generator[int]:
+    """Fill the building folder's vectors, of parts that others embed as well."""
+    embed = _make_embed(database, row, model, settings)
+    tasks = embed_parts(
+        database, row, embed, settings, batch_size=_batch_size(model), is_helper=False
+    )
+    if call_for_help is not None:
+        call_for_help(row)
+    called_at = noted_at = time.monotonic()
+    with closing(tasks) as done_counts:
+        for done in done_counts:
+            now_s = time.monotonic()
+            if call_for_help is not None and now_s - called_at > ASK_S:
+                call_for_help(row)
+                called_at = now_s
+            if start_row + done != row.done_count or now_s - noted_at > CHUNK_S:
+                _update_row(database, row, done_count=start_row + done)
+                noted_at = now_s
+            yield start_row + done
+    vectors = _building_folder(settings, row.id) / VECTORS
+    for start, some in gather_parts(database, row.id, settings):
+        _write_rows(vectors, start, some)
+    _update_row(database, row, done_count=count)
+    with database.session() as session:
+        end_parts(session, row.id)
+    remove_part_files(row.id, settings)
 
 
 def _read_plan(database: Database, row: ImageIndex, building: Path) -> ImageIds | None:
@@ -851,8 +960,25 @@ def _embed_all(
         settings=settings,
         processes=count_processes(settings),
         threads=model.streams,
-        size=max(READ_FILES, model.batch_size),
+        size=_batch_size(model),
     )
+
+
+def _make_embed(database: Database, row: ImageIndex, model: Embedder, settings: Settings) -> Embed:
+    """What embeds images by their numbers, as the build of an index does."""
+    in_boxes = looks_at_boxes(row.embedder)
+
+    def embed(images: Iterator[ImageIds]) -> Generator[_Embedded]:
+        originals = (_read_originals(database, some, in_boxes=in_boxes) for some in images)
+        with closing(_embed_all(chain.from_iterable(originals), model, settings)) as tasks:
+            for task in tasks:
+                yield [outcome for _, outcome in task]
+
+    return embed
+
+
+def _batch_size(model: Embedder) -> int:
+    return max(READ_FILES, model.batch_size)
 
 
 def _embed_prepared(model: Embedder, prepared: _Prepared) -> _Embedded:
