@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from threading import Event, Timer
 from typing import Annotated
@@ -400,7 +401,7 @@ def collection_group(
                 likeness="" if near_duplicates is None else str(near_duplicates),
             )
             person = get_local_person(session)
-            indexes = OpenIndexes(settings)
+            indexes = OpenIndexes(settings, patience_s=inf)
             group_images(session, collection.id, rule, person=person, indexes=indexes)
         view = describe_grouping(session, collection.id)
     console.print(view.sentence, highlight=False, soft_wrap=True)
@@ -536,7 +537,7 @@ def search_import(
     """Make a search of a file, in a collection that has the same images, and check its rounds."""
     with opened() as (settings, database):
         data = file.read_bytes()
-        indexes = OpenIndexes(settings)
+        indexes = OpenIndexes(settings, patience_s=inf)
         with Readers(settings) as readers, database.session() as session:
             person = get_local_person(session)
             search = import_search(
@@ -572,7 +573,7 @@ def apply(
     with opened() as (settings, database), database.session() as session:
         file = read_head_file(head.read_bytes())
         collection = get_collection_named(session, name)
-        lines = apply_head(session, collection, file, OpenIndexes(settings))
+        lines = apply_head(session, collection, file, OpenIndexes(settings, patience_s=inf))
         write_out((line.encode() for line in lines), out)
 
 
@@ -589,7 +590,7 @@ def write_export_file(called: str, name: str, out: Path | None) -> None:
             session,
             search,
             name,
-            indexes=OpenIndexes(settings),
+            indexes=OpenIndexes(settings, patience_s=inf),
             settings=settings,
             now=datetime.now(UTC),
             person=person,
@@ -896,6 +897,13 @@ def backup(
         f"copied now: {made.copied_count:,} files, {made.copied_bytes / 1e6:,.1f} MB",
         highlight=False,
     )
+    if made.manifest.store is not None:
+        console.print(
+            f"It holds the database alone. Files are in the store {made.manifest.store}: have it "
+            "keep old versions and copies by its own means.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if made.manifest.outside_count:
         console.print(
             f"{made.manifest.outside_count:,} originals lie outside the data folder and are not in "

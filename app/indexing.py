@@ -50,6 +50,7 @@ from app.errors import (
     RarefindError,
     RefusedPhoto,
     SourceNotUsable,
+    StoreDamaged,
 )
 from app.importing import photo_path
 from app.preparing import GONE, WHOLE_PICTURE, Original, prepare_files
@@ -64,6 +65,18 @@ from app.splitting import (
     gather_parts,
     plan_parts,
     remove_part_files,
+)
+from app.store import (
+    PATIENCE_S,
+    check_folder,
+    delete_folders,
+    fetch_file,
+    fetch_files,
+    fetch_folder,
+    find_original,
+    holds_folder,
+    place_original,
+    put_folder,
 )
 from app.tables import Collection, Image, ImageIndex, Photo, UnreadableImage
 from app.workers import READ_FILES, Readers, count_processes, work_through
@@ -195,6 +208,7 @@ def combine_indexes(
                     building, *vectors, embedder=row.embedder, revision=row.revision
                 )
                 _give_final_name(row, settings)
+            put_folder(settings, folder)
             count = read_manifest(folder).count
             _update_row(
                 database,
@@ -303,29 +317,45 @@ def lay_out_past(
         revision=revision,
     )
     _give_final_name(past, settings)
+    put_folder(settings, _folder(settings, past.id))
     return past
 
 
 def check_index(row: ImageIndex, settings: Settings) -> None:
-    """Read all files of a ready index and compare their checksums, or raise IndexNotUsable."""
+    """Read all files of a ready index and compare their checksums, or raise IndexNotUsable.
+
+    Of one that only the store has, the sizes are compared: reading it would fetch all of it.
+    """
+    folder = _folder(settings, row.id)
+    if not folder.is_dir() and holds_folder(settings, folder):
+        with _explaining_damage():
+            check_folder(settings, folder)
+        return
     _open_ready(row, settings, verify=True)
 
 
 def is_on_disk(index_id: int, settings: Settings) -> bool:
-    """Whether an index is there as a whole; its files are not read."""
-    return (_folder(settings, index_id) / MANIFEST).is_file()
+    """Whether an index is there as a whole, here or in the store; its files are not read."""
+    folder = _folder(settings, index_id)
+    return (folder / MANIFEST).is_file() or holds_folder(settings, folder)
 
 
 def discard_files(row: ImageIndex, settings: Settings) -> None:
     """Delete the files of an index whose row is being taken back."""
     shutil.rmtree(_folder(settings, row.id), ignore_errors=True)
+    delete_folders(settings, [_folder(settings, row.id)])
 
 
 class OpenIndexes:
-    """The indexes held open; they never change, so one serves every request that needs it."""
+    """The indexes held open; they never change, so one serves every request that needs it.
 
-    def __init__(self, settings: Settings) -> None:
+    One that only the store has is fetched: a request waits `patience_s` for it, long work as long
+    as it takes.
+    """
+
+    def __init__(self, settings: Settings, *, patience_s: float = PATIENCE_S) -> None:
         self._settings = settings
+        self._patience_s = patience_s
         self._open: OrderedDict[int, VectorIndex] = OrderedDict()  # least recently used first
         self._lock = Lock()
 
@@ -333,6 +363,10 @@ class OpenIndexes:
         """The index of a ready row, or of a past one, opened if it is not open."""
         if row.state not in ("ready", "past"):
             raise NoIndexYet("The images of this collection are still being prepared.")
+        if row.id not in self._open:  # not under the lock: others go on meanwhile
+            with _explaining_damage():
+                folder = _folder(self._settings, row.id)
+                fetch_folder(self._settings, folder, patience_s=self._patience_s)
         with self._lock:
             if row.id not in self._open:
                 self._open[row.id] = _open_ready(row, self._settings)
@@ -406,7 +440,7 @@ def embed_photo(
 ) -> Floats:
     """The vector (d,) of an example photo."""
     file = photo_path(photo.sha256, settings=settings)
-    if not file.exists():
+    if not fetch_file(settings, file):
         raise RefusedPhoto(f"The photo {photo.name} is gone from the data folder. Add it again.")
     # As a part of a picture, which Pillow resizes: who waits for one photo need not wait for torch.
     original = Original(str(file), file.stat().st_size, area=WHOLE_PICTURE)
@@ -588,7 +622,7 @@ def _is_complete(session: Session, collection_id: int, model: Embedder, settings
         return False
     row, index = previous
     left_out = {
-        image_id: reason == GONE and Path(file).is_file()
+        image_id: reason == GONE and find_original(file, settings).is_file()
         for image_id, reason, file in session.execute(
             select(UnreadableImage.image_id, UnreadableImage.reason, Image.file)
             .join(Image, Image.id == UnreadableImage.image_id)
@@ -628,6 +662,8 @@ def _list_boxed_since(session: Session, row: ImageIndex) -> list[int]:
 
 def _open_ready(row: ImageIndex, settings: Settings, *, verify: bool = False) -> VectorIndex:
     folder = _folder(settings, row.id)
+    with _explaining_damage():
+        fetch_folder(settings, folder)
     try:
         index = open_index(folder, verify=verify)
     except EngineError as error:
@@ -641,6 +677,15 @@ def _open_ready(row: ImageIndex, settings: Settings, *, verify: bool = False) ->
             "database says. Do database and data folder belong together?"
         )
     return index
+
+
+@contextmanager
+def _explaining_damage() -> Iterator[None]:
+    """An index whose files the store gives back otherwise can't be used; it is built anew."""
+    try:
+        yield
+    except StoreDamaged as error:
+        raise IndexNotUsable(str(error)) from error
 
 
 def _list_image_ids(session: Session, collection_id: int) -> ImageIds:
@@ -680,6 +725,7 @@ def _build(
             yield from _embed_missing(database, row, model, settings, call_for_help)
             _write_index(database, row, settings)
         (folder / PLAN).unlink(missing_ok=True)
+        put_folder(settings, folder)
         ahead.path_of(settings, row.collection_id, row.revision).unlink(missing_ok=True)
         count = read_manifest(folder).count
         _update_row(
@@ -725,7 +771,9 @@ def _embed_missing(
     yield done
     if done == len(image_ids):
         return
-    originals = _read_originals(database, image_ids[done:], in_boxes=looks_at_boxes(row.embedder))
+    originals = _read_originals(
+        database, image_ids[done:], in_boxes=looks_at_boxes(row.embedder), settings=settings
+    )
     nothing = np.zeros(row.dimension, np.float32)
     chunk: list[Floats] = []
     refused: dict[int, Refusal] = {}
@@ -862,18 +910,25 @@ def _write_rows(path: Path, start: int, vectors: Floats) -> None:
 
 
 def _read_originals(
-    database: Database, image_ids: ImageIds, *, in_boxes: bool
+    database: Database, image_ids: ImageIds, *, in_boxes: bool, settings: Settings
 ) -> Iterator[Original]:
-    """Where the files of the images are, in order; with what a detector drew a box around."""
+    """Where the files of the images are, in order; with what a detector drew a box around.
+
+    Those of the store are fetched, some at a time.
+    """
     for start in range(0, len(image_ids), 1_000):
         some = image_ids[start : start + 1_000].tolist()
         with database.session() as session:
             query = select(Image.id, Image.file, Image.size_bytes).where(is_among(Image.id, some))
             areas = find_areas(session, some) if in_boxes else {}
             found = {
-                image_id: Original(file, size_bytes, areas.get(image_id))
+                image_id: Original(
+                    str(place_original(file, settings)), size_bytes, areas.get(image_id)
+                )
                 for image_id, file, size_bytes in session.execute(query)
             }
+        if settings.store is not None:
+            fetch_files(settings, [Path(original.file) for original in found.values()])
         yield from (found[image_id] for image_id in some)
 
 
@@ -969,7 +1024,9 @@ def _make_embed(database: Database, row: ImageIndex, model: Embedder, settings: 
     in_boxes = looks_at_boxes(row.embedder)
 
     def embed(images: Iterator[ImageIds]) -> Generator[_Embedded]:
-        originals = (_read_originals(database, some, in_boxes=in_boxes) for some in images)
+        originals = (
+            _read_originals(database, some, in_boxes=in_boxes, settings=settings) for some in images
+        )
         with closing(_embed_all(chain.from_iterable(originals), model, settings)) as tasks:
             for task in tasks:
                 yield [outcome for _, outcome in task]

@@ -13,6 +13,7 @@ import resource
 import signal
 import stat
 import threading
+import uuid
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -443,7 +444,8 @@ def mark_kept(path: Path) -> bool:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    # Of this writer alone: in a shared folder, other machines have the same numbers of processes.
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)

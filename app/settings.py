@@ -28,8 +28,8 @@ class Settings(BaseSettings):
     )
     store: str | None = Field(
         default=None,
-        description="Where what lasts is kept if machines share no folder: s3://bucket/prefix or any "
-        "other address that fsspec opens. The data folder is then this machine's cache.",
+        description="Where what lasts is kept if machines share no folder: s3://bucket/prefix "
+        "or any other address that fsspec opens. The data folder is then this machine's cache.",
     )
     cache_gb: float = Field(
         default=100.0,

@@ -30,8 +30,7 @@ from app.errors import RarefindError
 from app.preparing import GONE
 from app.reading import Refusal, write_whole
 from app.settings import Settings
-from app.store import delete as delete_stored
-from app.store import fetch_file, put_files
+from app.store import delete_folders, fetch_file, put_files
 from app.tables import ImageIndex, IndexPart, UnreadableImage
 
 PART_LOCK = 7_273_009  # beside those of app/database.py
@@ -162,7 +161,7 @@ def remove_part_files(index_id: int, settings: Settings) -> None:
     """Remove the vectors of parts, which the index has now."""
     folder = parts_folder(settings, index_id)
     shutil.rmtree(folder, ignore_errors=True)
-    delete_stored(settings, [folder])
+    delete_folders(settings, [folder])
 
 
 def parts_folder(settings: Settings, index_id: int) -> Path:

@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from math import inf
 from pathlib import Path
 from threading import Thread
@@ -36,6 +37,7 @@ from app.settings import Settings
 LIST = "files.json"  # of a folder that is whole in the store, its files and their checksums
 PARTS = ("indexes", "originals", "thumbnails", "photos", "exports", "replays", "uploads")
 AT_ONCE = 16  # files on the way
+MOST_DELETED = 1_000  # in one request, as S3 has it
 READ_BYTES = 1 << 20
 LOOK_S = 0.2  # between looks whether another process has fetched a folder
 PATIENCE_S = 20.0  # that a request waits for a folder: below what proxies wait for an answer
@@ -111,14 +113,15 @@ def fetch_folder(settings: Settings, folder: Path, *, patience_s: float = inf) -
     One process of a machine fetches it, others wait. After `patience_s` BeingFetched is raised, and
     it comes all the same. StoreDamaged when the store holds other bytes than were put there.
     """
-    if settings.store is None or folder.is_dir():
-        _touch(folder / LIST)
+    if settings.store is None:
         return folder.is_dir()
+    if _touch(folder / LIST):
+        return True
     until = time.monotonic() + patience_s
     with _reaching(settings) as place:
         if not place.holds(folder / LIST):
-            return False
-        while not folder.is_dir():
+            return folder.is_dir()  # from before there was a store
+        while not (folder / LIST).is_file():
             lock = _try_lock(settings, folder)
             if lock is not None:
                 fetching: Future[None] = Future()
@@ -127,9 +130,9 @@ def fetch_folder(settings: Settings, folder: Path, *, patience_s: float = inf) -
                 wait([fetching], None if patience_s == inf else until - time.monotonic())
                 if fetching.done():
                     fetching.result()
-            if time.monotonic() > until and not folder.is_dir():
+            if time.monotonic() > until and not (folder / LIST).is_file():
                 raise BeingFetched(int(PATIENCE_S))
-            time.sleep(0 if folder.is_dir() else LOOK_S)
+            time.sleep(0 if lock is not None else LOOK_S)
     return True
 
 
@@ -139,6 +142,17 @@ def holds_folder(settings: Settings, folder: Path) -> bool:
         return False
     with _reaching(settings) as place:
         return place.holds(folder / LIST)
+
+
+def check_folder(settings: Settings, folder: Path) -> None:
+    """Compare the sizes of a stored folder's files with its list, or raise StoreDamaged."""
+    with _reaching(settings) as place:
+        listed = place.get_list(folder)
+        found = place.list(folder.relative_to(settings.home).as_posix())
+        sizes = {file.name.rpartition(f"{folder.name}/")[2]: file.size_bytes for file in found}
+        damaged = [name for name, (size, _) in listed.items() if sizes.get(name) != size]
+    if damaged:
+        raise StoreDamaged(_say_damaged(folder, damaged[0]))
 
 
 def find_original(file: str, settings: Settings) -> Path:
@@ -162,12 +176,21 @@ def place_original(file: str, settings: Settings) -> Path:
 # --- Deleting and listing ------------------------------------------------------------------------
 
 
-def delete(settings: Settings, paths: Iterable[Path]) -> None:
-    """Remove files and folders, and all beneath, from the store; the data folder's stay."""
+def delete_folders(settings: Settings, folders: Iterable[Path]) -> None:
+    """Remove folders and all beneath from the store; those of the data folder stay."""
+    if settings.store is not None:
+        with _reaching(settings) as place:
+            _each(place.remove_folder, [(folder,) for folder in folders])
+
+
+def delete_files(settings: Settings, paths: Iterable[Path]) -> None:
+    """Remove files from the store; those of the data folder stay."""
     if settings.store is None:
         return
     with _reaching(settings) as place:
-        _each(place.remove, [(path,) for path in paths])
+        names = iter(paths)
+        while some := list(islice(names, MOST_DELETED)):
+            place.remove_files(some)
 
 
 def list_stored(settings: Settings, part: str) -> Iterator[StoredFile]:
@@ -268,7 +291,8 @@ class _Place:
         url = str(settings.store)
         options: dict[str, Any] = {"use_listings_cache": False}  # other machines write there
         protocol = urlsplit(url).scheme
-        if protocol == "s3":
+        self._is_s3 = protocol == "s3"
+        if self._is_s3:
             options |= {"config_kwargs": S3_PATIENCE}
         self._is_folder = protocol in ("file", "local")
         if self._is_folder:
@@ -317,14 +341,19 @@ class _Place:
         with suppress(FileNotFoundError):
             self._files.get_file(self.name(folder / name), str(path))
         if not path.is_file() or _sha256(path) != sha256:
-            raise StoreDamaged(
-                f"{name} of {folder.parent.name}/{folder.name} in the store is not what was put "
-                "there. Bring it back from a version that the store keeps, or build it again."
-            )
+            raise StoreDamaged(_say_damaged(folder, name))
 
-    def remove(self, path: Path) -> None:
+    def remove_folder(self, folder: Path) -> None:
         with suppress(FileNotFoundError):
-            self._files.rm(self.name(path), recursive=True)
+            self._files.rm(self.name(folder), recursive=True)
+
+    def remove_files(self, paths: list[Path]) -> None:
+        if self._is_s3:  # in one request; what is not there is no error
+            self._files.rm([self.name(path) for path in paths])
+            return
+        for path in paths:
+            with suppress(FileNotFoundError):
+                self._files.rm_file(self.name(path))
 
     def list(self, part: str) -> list[StoredFile]:
         found = self._files.find(f"{self._root}/{part}", detail=True)
@@ -364,7 +393,7 @@ def _fetch_locked(
 ) -> None:
     """Fetch a folder in a thread of its own, and say how that ended."""
     try:
-        if not folder.is_dir():
+        if not (folder / LIST).is_file():
             _fetch_folder(place, folder, settings)
         fetching.set_result(None)
     except BaseException as error:
@@ -395,6 +424,8 @@ def _fetch_folder(place: _Place, folder: Path, settings: Settings) -> None:
             place.get_checked(folder, part, name, sha256)
             done_bytes += size_bytes
         (part / LIST).write_text(json.dumps(listed))
+        if folder.exists():  # begun here, and ended on another machine
+            folder.rename(folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.part"))
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -456,6 +487,13 @@ def _explain(error: Exception) -> str:
         return f"can't be opened: {error}. For s3:// install Rarefind with its extra, rarefind[s3]."
     why = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
     return f"does not answer ({why})."
+
+
+def _say_damaged(folder: Path, name: str) -> str:
+    return (
+        f"{name} of {folder.parent.name}/{folder.name} in the store is not what was put there. "
+        "Bring it back from a version that the store keeps, or build it again."
+    )
 
 
 def _says_no_bucket(error: Exception) -> bool:
