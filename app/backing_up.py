@@ -190,7 +190,7 @@ def back_up(settings: Settings, folder: Path, *, now: datetime, progress: Progre
             dump = store.keep(_dump(connection))
             # What is in the store is kept there, by its own means.
             in_store = settings.store is not None
-            named = [] if in_store else sorted(_list_files(session, settings))
+            named = [] if in_store else sorted(list_files(session, settings))
             counts = {
                 name: session.scalar(select(func.count()).select_from(table)) or 0
                 for name, table in COUNTED.items()
@@ -416,7 +416,7 @@ def _name_home(settings: Settings) -> list[str]:
     return sorted(names, key=len, reverse=True)
 
 
-def _list_files(session: Session, settings: Settings) -> Iterator[tuple[str, bool]]:
+def list_files(session: Session, settings: Settings) -> Iterator[tuple[str, bool]]:
     """The files of the data folder that rows name, and whether one that is gone is a loss.
 
     Thumbnails are made again from originals, but the original may lie on a disk that is not there.

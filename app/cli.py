@@ -66,6 +66,7 @@ from app.examining import examine
 from app.exports.bundles import import_search, repeat_rounds
 from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import write_file
+from app.filling import fill_store
 from app.filtering import Filter, read_filter, split_pairs
 from app.importing import (
     ImportSummary,
@@ -93,6 +94,7 @@ from app.replay_report import find_thumbnails, write_report
 from app.security import get_local_person, issue_sign_in_link, list_tokens
 from app.settings import Settings
 from app.sources import check_source
+from app.store import say_store
 from app.sweeping import Swept, sweep
 from app.tables import Collection, Person
 from app.workers import Readers
@@ -917,6 +919,17 @@ def backup(
             f"{len(made.missing):,} files were gone from the data folder, and are not in the "
             f"backup: {some}. “rarefind doctor” says what to do."
         )
+
+
+@app.command("fill-store")
+def fill_the_store() -> None:
+    """Put the files of a data folder that was one machine's into the store of RAREFIND_STORE.
+
+    People and workers may go on, if they have RAREFIND_STORE set already.
+    """
+    with opened() as (settings, database), progress_of("Putting") as advance:
+        count = fill_store(database, settings, progress=advance)
+    console.print(f"{count:,} files are in {say_store(settings)}.", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -301,15 +301,14 @@ def _examine_originals(session: Session, settings: Settings, _now: datetime) -> 
         select(Collection.id, Collection.name).filter_by(deleted_at=None).order_by(Collection.id)
     ).all()
     for collection_id, name in collections:
+        stored = _list_in_store(settings, f"originals/{collection_id}")
         files = session.scalars(
             select(Image.file)
             .filter_by(collection_id=collection_id, removed_at=None)
             .order_by(Image.id)
             .execution_options(yield_per=10_000)
         )
-        own = f"originals/{collection_id}"
-        originals = (place_original(file, settings) for file in files)
-        count, gone = _look_for(originals, settings, own)
+        count, gone = _look_for((place_original(file, settings) for file in files), stored)
         if gone:
             yield Finding(
                 "wrong",
@@ -320,9 +319,10 @@ def _examine_originals(session: Session, settings: Settings, _now: datetime) -> 
             )
         else:
             yield Finding("well", "originals", f"All {count:,} of “{name}” are there.")
+    stored = _list_in_store(settings, "photos")
     photos = session.scalars(select(Photo.sha256).distinct())
     places = (photo_path(sha256, settings=settings) for sha256 in photos)
-    count, gone = _look_for(places, settings, "photos")
+    count, gone = _look_for(places, stored)
     if gone:
         yield Finding(
             "wrong",
@@ -332,9 +332,13 @@ def _examine_originals(session: Session, settings: Settings, _now: datetime) -> 
         )
 
 
-def _look_for(files: Iterable[Path], settings: Settings, part: str) -> tuple[int, list[Path]]:
-    """How many files there should be, and those neither here nor in that part of the store."""
-    stored = {settings.home / file.name for file in list_stored(settings, part)}
+def _list_in_store(settings: Settings, part: str) -> set[Path]:
+    """Where the files of a part of the store would be in the data folder."""
+    return {settings.home / file.name for file in list_stored(settings, part)}
+
+
+def _look_for(files: Iterable[Path], stored: set[Path]) -> tuple[int, list[Path]]:
+    """How many files there should be, and those that are neither here nor in the store."""
     count, gone = 0, []
     for file in files:
         count += 1

@@ -226,22 +226,27 @@ def say_store(settings: Settings) -> str:
 def trim(settings: Settings, *, now_s: float, needed_bytes: int = 0) -> int:
     """Let go of what was used longest ago, until the cache has room; the bytes freed.
 
-    Index folders that the store has as a whole, thumbnails, photos and originals. What was used
-    within the last hour stays.
+    Index folders, thumbnails, photos and originals, each if the store has it: a data folder from
+    before there was a store may hold the only one. What was used within the last hour stays.
     """
     held: list[tuple[float, int, Path]] = []
     for path, used_s, size_bytes in _list_cached(settings.home):
         held.append((used_s, size_bytes, path))
     left_bytes = sum(size for _, size, _ in held) + needed_bytes - round(settings.cache_gb * 1e9)
     freed_bytes = 0
-    for used_s, size_bytes, path in sorted(held, key=lambda one: one[0]):
-        if left_bytes <= freed_bytes or used_s > now_s - IN_USE_S:
-            break
-        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-        with suppress(OSError):  # another process was faster
-            path.rename(aside)  # a folder goes at once, not file by file
-            shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
-            freed_bytes += size_bytes
+    if left_bytes <= 0:
+        return 0
+    with _reaching(settings) as place:
+        for used_s, size_bytes, path in sorted(held, key=lambda one: one[0]):
+            if left_bytes <= freed_bytes or used_s > now_s - IN_USE_S:
+                break
+            if not place.holds(path / LIST if path.is_dir() else path):
+                continue
+            aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+            with suppress(OSError):  # another process was faster
+                path.rename(aside)  # a folder goes at once, not file by file
+                shutil.rmtree(aside) if aside.is_dir() else aside.unlink()
+                freed_bytes += size_bytes
     return freed_bytes
 
 
@@ -265,7 +270,8 @@ def _trim_now_and_then(settings: Settings) -> None:
             return
     looked.parent.mkdir(parents=True, exist_ok=True)
     looked.touch()  # first: the other threads and processes need not look as well
-    trim(settings, now_s=time.time())
+    with suppress(StoreNotUsable):  # what was asked for has been done
+        trim(settings, now_s=time.time())
 
 
 def _touch(path: Path) -> bool:

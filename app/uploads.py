@@ -184,6 +184,8 @@ def get_place(session: Session, upload: Upload, file_id: int, *, settings: Setti
     file = session.get(UploadedFile, file_id)
     if file is None or file.upload_id != upload.id:
         raise NotFound("There is no such file in this upload.")
+    if settings.store is not None:  # other servers see no piece of it, and must not forget it
+        upload.touched_at = datetime.now(UTC)
     return make_place(upload, file, settings)
 
 

@@ -22,8 +22,9 @@ from app.backing_up import back_up
 from app.chores import do_import
 from app.database import Database
 from app.deleting import KEPT_FOR, describe_collection_contents, empty_bin
-from app.errors import BeingFetched, IndexNotUsable, StoreDamaged, StoreNotUsable
+from app.errors import BadInput, BeingFetched, IndexNotUsable, StoreDamaged, StoreNotUsable
 from app.examining import examine
+from app.filling import fill_store
 from app.importing import get_thumbnail, import_images, photo_path, read_photo
 from app.indexing import OpenIndexes, build_index, check_index, help_build, is_on_disk
 from app.settings import Settings
@@ -205,15 +206,19 @@ def test_what_was_used_longest_ago_is_let_go(machine: Machine) -> None:
     put = make_folder(settings, 7, size=1_000)
     store.put_folder(settings, put)
     unput = make_folder(settings, 8, size=1_000)  # nobody but this machine has it
+    only = put_aside(settings.home / "originals" / "1" / "ab" / "only.jpg", b"x" * 1_000)
     young = put_aside(settings.home / "thumbnails" / "ab" / "young.jpg", b"x" * 1_000)
+    store.put_files(settings, [old, young])
     upload = put_aside(settings.home / "uploads" / "1" / "parts" / "1", b"x" * 9_000)
-    for path, hours in ((old, 5), (put / LIST, 4), (unput / "vectors.npy", 9), (upload, 99)):
+    ages = ((old, 5), (put / LIST, 4), (unput / "vectors.npy", 9), (only, 98), (upload, 99))
+    for path, hours in ages:
         os.utime(path, (now - hours * 3_600,) * 2)
     assert store.trim(settings, now_s=now) == 1_000 + sum(
         len(data) for data in (b"x" * 1_000, b"{}", json.dumps(_listed(1_000)).encode())
     )
     assert not old.exists() and not put.exists()
     assert unput.exists() and young.exists() and upload.exists()
+    assert only.exists()  # from before there was a store
     assert store.fetch_folder(settings, put)
     assert store.trim(settings, now_s=now) == 0  # what is left was used just now
 
@@ -516,6 +521,7 @@ def test_the_doctor_knows_the_store(
     with pytest.raises(IndexNotUsable, match=r"vectors\.npy"):
         check_index(row, other)
     store.delete_folders(one, [one.home / "originals"])
+    shutil.rmtree(one.home)
     said = look(other)
     assert said["index"][0] == said["originals"][0] == "wrong"
     wrong = other.model_copy(update={"store": "memory-of-nobody://bucket"})
@@ -544,6 +550,34 @@ def test_a_backup_says_that_files_are_in_the_store(
     assert made.manifest.store == address
     assert (made.manifest.file_count, made.manifest.outside_count) == (0, 0)
     assert made.missing == []
+
+
+def test_a_data_folder_of_one_machine_fills_the_store(
+    own_database: Database,
+    machine: Machine,
+    embedder: HashEmbedder,
+    readers: Readers,
+    tmp_path: Path,
+) -> None:
+    one, other = machine("one"), machine("other")
+    without = one.model_copy(update={"store": None})
+    collection = add_pond(own_database, without, tmp_path)
+    left = put_aside(one.home / "thumbnails" / "ab" / f"{'ab' * 32}-320.jpg")  # of nobody
+    assert list_names(one) == set()
+    with pytest.raises(BadInput, match="RAREFIND_STORE"):
+        fill_store(own_database, without, progress=lambda *_: None)
+    told: list[tuple[int, int]] = []
+    count = fill_store(own_database, one, progress=lambda *pair: told.append(pair))
+    assert told[-1] == (count, count)
+    assert left.relative_to(one.home).as_posix() not in list_names(one)
+    shutil.rmtree(one.home)
+    with own_database.session() as session:
+        [row] = session.scalars(select(ImageIndex))
+        images = session.scalars(select(Image).filter_by(collection_id=collection.id)).all()
+    assert OpenIndexes(other).get(row).count == 6
+    for image in images:
+        assert store.find_original(image.file, other).stat().st_size == image.size_bytes
+        assert get_thumbnail(image, 1280, settings=other, readers=readers).is_file()
 
 
 def test_without_a_store_nothing_is_asked_of_one(settings: Settings) -> None:
