@@ -75,6 +75,7 @@ from app.store import (
     fetch_folder,
     find_original,
     holds_folder,
+    mark_used,
     place_original,
     put_folder,
 )
@@ -363,9 +364,11 @@ class OpenIndexes:
         """The index of a ready row, or of a past one, opened if it is not open."""
         if row.state not in ("ready", "past"):
             raise NoIndexYet("The images of this collection are still being prepared.")
-        if row.id not in self._open:  # not under the lock: others go on meanwhile
+        folder = _folder(self._settings, row.id)
+        if row.id in self._open:
+            mark_used(self._settings, folder)
+        else:  # not under the lock: others go on meanwhile
             with _explaining_damage():
-                folder = _folder(self._settings, row.id)
                 fetch_folder(self._settings, folder, patience_s=self._patience_s)
         with self._lock:
             if row.id not in self._open:

@@ -222,7 +222,7 @@ def read_file(file: SourceFile, reading: Reading) -> ReadImage:
             return read_image(
                 stream, str(file.place), reading.home, reading.max_megapixels, reading.prepare
             )
-        incoming = reading.originals / f"incoming-{os.getpid()}.part"
+        incoming = reading.originals / f"incoming-{uuid.uuid4().hex}.part"
         try:
             _copy(head, stream, incoming)
             with incoming.open("rb") as copied:

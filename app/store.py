@@ -136,6 +136,12 @@ def fetch_folder(settings: Settings, folder: Path, *, patience_s: float = inf) -
     return True
 
 
+def mark_used(settings: Settings, folder: Path) -> None:
+    """Have the cache keep a folder that is in use."""
+    if settings.store is not None:
+        _touch(folder / LIST)
+
+
 def holds_folder(settings: Settings, folder: Path) -> bool:
     """Whether a finished folder is in the store."""
     if settings.store is None:

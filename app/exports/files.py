@@ -121,6 +121,8 @@ def _list_unknown(session: Session, settings: Settings) -> list[Path]:
 
 def _list_unknown_stored(session: Session, settings: Settings) -> set[Path]:
     names = {file.name.split("/")[1] for file in list_stored(settings, "exports")}
+    if not names:
+        return set()
     known = {str(one) for one in session.scalars(select(ExportFile.id))}
     return {settings.home / "exports" / name for name in names - known}
 
