@@ -267,6 +267,10 @@ class StoreNotUsable(RarefindError):
     status = 503
     title = "The store of files can't be used"
 
+    def __init__(self, sentence: str, detail: str = "") -> None:
+        super().__init__(sentence)
+        self.detail = detail  # its address and the library's own words, for admins
+
 
 class StoreDamaged(StoreNotUsable):
     """The store gives back other bytes than were put there."""

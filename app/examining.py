@@ -120,7 +120,7 @@ def _examine_store(settings: Settings) -> Finding:
     try:
         check_store(settings)
     except StoreNotUsable as error:
-        return Finding("wrong", "store", str(error))
+        return Finding("wrong", "store", f"{error} ({error.detail})")
     return Finding("well", "store", f"{say_store(settings)} keeps what is put there.")
 
 

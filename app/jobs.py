@@ -214,7 +214,8 @@ def calling_for_help(database: Database) -> Iterator[Callable[[ImageIndex], None
     try:
         yield call
     finally:
-        with database.session() as session:
+        # If the database is away: who comes finds nothing to do.
+        with suppress(SQLAlchemyError), database.session() as session:
             for collection_id in collection_ids:
                 for job in _list_help(session, collection_id):
                     if job.state == "waiting":

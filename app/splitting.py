@@ -33,7 +33,7 @@ from app.settings import Settings
 from app.store import delete_folders, fetch_file, put_files
 from app.tables import ImageIndex, IndexPart, UnreadableImage
 
-PART_LOCK = 7_273_009  # beside those of app/database.py
+PART_LOCK = 7_273_039  # beside those of app/database.py
 PART_IMAGES = 2_048  # what a kill can lose: some minutes of a slow embedder
 LEAST_PARTS = 4  # a smaller build is over before another worker has loaded its embedder
 NOTE_S = 5.0  # between words on how far a part is
@@ -128,14 +128,16 @@ def gather_parts(
 ) -> Iterator[tuple[int, Floats]]:
     """The first row and the vectors of each part, all of which are done."""
     with database.session() as session:
-        starts = session.scalars(
-            select(IndexPart.start_row).filter_by(index_id=index_id).order_by(IndexPart.start_row)
+        parts = session.execute(
+            select(IndexPart.id, IndexPart.start_row)
+            .filter_by(index_id=index_id)
+            .order_by(IndexPart.start_row)
         ).all()
-    for start in starts:
-        path = _part_file(settings, index_id, start)
+    for part_id, start in parts:
+        path = _part_file(settings, index_id, part_id)
         if not fetch_file(settings, path):
             with database.session() as session:
-                lost = update(IndexPart).filter_by(index_id=index_id, start_row=start)
+                lost = update(IndexPart).filter_by(id=part_id)
                 session.execute(lost.values(done_at=None, done_count=0, refused={}))
             raise RarefindError(
                 f"Vectors that a worker made are gone: {path.name} of {path.parent}. Prepare the "
@@ -307,7 +309,7 @@ def _finish(
             "This machine does not see all originals, so it leaves them to the one that builds "
             "the index. Connect their disk here by the same path."
         )
-    path = _part_file(settings, part.index_id, part.start_row)
+    path = _part_file(settings, part.index_id, part.id)
     with database.session() as session:
         dimension = session.scalar(select(ImageIndex.dimension).filter_by(id=part.index_id))
     nothing = np.zeros(dimension or 0, np.float32)
@@ -326,5 +328,6 @@ def _note(database: Database, part_id: int, **values: object) -> None:
         session.execute(update(IndexPart).filter_by(id=part_id, done_at=None).values(**values))
 
 
-def _part_file(settings: Settings, index_id: int, start_row: int) -> Path:
-    return parts_folder(settings, index_id) / f"{start_row}.npy"
+def _part_file(settings: Settings, index_id: int, part_id: int) -> Path:
+    # Not by its row: who still embeds a part that was planned otherwise since must not write here.
+    return parts_folder(settings, index_id) / f"{part_id}.npy"

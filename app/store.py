@@ -484,21 +484,29 @@ def _reaching(settings: Settings) -> Iterator[_Place]:
     except Exception as error:  # each kind of store has errors of its own
         if isinstance(error, OSError) and error.errno in OWN_DISK:
             raise
+        what, why = _explain(error)
+        detail = f"{say_store(settings)}: {why}"
+        logger.warning("The store can't be used: %s", detail)
         raise StoreNotUsable(
-            f"The store of Rarefind's files, {say_store(settings)}, {_explain(error)} What was "
-            "done so far is kept; “rarefind doctor” tries the store."
+            f"The store of Rarefind's files {what} What was done so far is kept; “rarefind doctor” "
+            "tries the store, and says more.",
+            detail,
         ) from error
 
 
-def _explain(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "is not there: make the bucket or the folder, or mend RAREFIND_STORE."
-    if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
-        return "refuses us: set its keys (for S3 AWS_ACCESS_KEY_ID and so on), or their rights."
-    if isinstance(error, ImportError):
-        return f"can't be opened: {error}. For s3:// install Rarefind with its extra, rarefind[s3]."
+def _explain(error: Exception) -> tuple[str, str]:
+    """What people are told, and what only admins: addresses are their business."""
     why = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-    return f"does not answer ({why})."
+    if isinstance(error, FileNotFoundError):
+        return "is not there: make its bucket or folder, or mend RAREFIND_STORE.", why
+    if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
+        return (
+            "refuses us: set its keys (for S3 AWS_ACCESS_KEY_ID and so on), or their rights.",
+            why,
+        )
+    if isinstance(error, ImportError):
+        return "can't be opened: for s3:// install Rarefind with its extra, rarefind[s3].", why
+    return "does not answer.", why
 
 
 def _say_damaged(folder: Path, name: str) -> str:
