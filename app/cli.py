@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from threading import Event, Timer
 from typing import Annotated
@@ -65,6 +66,7 @@ from app.examining import examine
 from app.exports.bundles import import_search, repeat_rounds
 from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import write_file
+from app.filling import fill_store
 from app.filtering import Filter, read_filter, split_pairs
 from app.importing import (
     ImportSummary,
@@ -80,7 +82,7 @@ from app.indexing import (
     combine_indexes,
     fetch_embedder,
 )
-from app.jobs import Worker
+from app.jobs import Worker, calling_for_help
 from app.logs import start_logging
 from app.main import create_app
 from app.metadata import add_table
@@ -92,6 +94,7 @@ from app.replay_report import find_thumbnails, write_report
 from app.security import get_local_person, issue_sign_in_link, list_tokens
 from app.settings import Settings
 from app.sources import check_source
+from app.store import say_store
 from app.sweeping import Swept, sweep
 from app.tables import Collection, Person
 from app.workers import Readers
@@ -271,9 +274,14 @@ def collection_add(
             )
         print_summary(summary)
         if summary.imported or summary.known:
-            with progress_of("Preparing") as advance:
+            with progress_of("Preparing") as advance, calling_for_help(database) as call_for_help:
                 update_indexes(
-                    database, collection_id, settings=settings, embedder=embedder, progress=advance
+                    database,
+                    collection_id,
+                    settings=settings,
+                    embedder=embedder,
+                    progress=advance,
+                    call_for_help=call_for_help,
                 )
         if not summary.imported:
             raise typer.Exit(1)
@@ -395,7 +403,7 @@ def collection_group(
                 likeness="" if near_duplicates is None else str(near_duplicates),
             )
             person = get_local_person(session)
-            indexes = OpenIndexes(settings)
+            indexes = OpenIndexes(settings, patience_s=inf)
             group_images(session, collection.id, rule, person=person, indexes=indexes)
         view = describe_grouping(session, collection.id)
     console.print(view.sentence, highlight=False, soft_wrap=True)
@@ -531,7 +539,7 @@ def search_import(
     """Make a search of a file, in a collection that has the same images, and check its rounds."""
     with opened() as (settings, database):
         data = file.read_bytes()
-        indexes = OpenIndexes(settings)
+        indexes = OpenIndexes(settings, patience_s=inf)
         with Readers(settings) as readers, database.session() as session:
             person = get_local_person(session)
             search = import_search(
@@ -567,7 +575,7 @@ def apply(
     with opened() as (settings, database), database.session() as session:
         file = read_head_file(head.read_bytes())
         collection = get_collection_named(session, name)
-        lines = apply_head(session, collection, file, OpenIndexes(settings))
+        lines = apply_head(session, collection, file, OpenIndexes(settings, patience_s=inf))
         write_out((line.encode() for line in lines), out)
 
 
@@ -584,7 +592,7 @@ def write_export_file(called: str, name: str, out: Path | None) -> None:
             session,
             search,
             name,
-            indexes=OpenIndexes(settings),
+            indexes=OpenIndexes(settings, patience_s=inf),
             settings=settings,
             now=datetime.now(UTC),
             person=person,
@@ -758,9 +766,14 @@ def index_build(
         collection_id = get_collection_id(database, collection)
         if boxes:
             embedder = name_with_boxes(database, collection_id, embedder)
-        with progress_of("Preparing") as advance:
+        with progress_of("Preparing") as advance, calling_for_help(database) as call_for_help:
             made = build_index(
-                database, collection_id, settings=settings, embedder=embedder, progress=advance
+                database,
+                collection_id,
+                settings=settings,
+                embedder=embedder,
+                progress=advance,
+                call_for_help=call_for_help,
             )
     console.print(f"{made.embedder}: {made.image_count:,} images", highlight=False)
 
@@ -886,6 +899,13 @@ def backup(
         f"copied now: {made.copied_count:,} files, {made.copied_bytes / 1e6:,.1f} MB",
         highlight=False,
     )
+    if made.manifest.store is not None:
+        console.print(
+            f"It holds the database alone. Files are in the store {made.manifest.store}: have it "
+            "keep old versions and copies by its own means.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if made.manifest.outside_count:
         console.print(
             f"{made.manifest.outside_count:,} originals lie outside the data folder and are not in "
@@ -899,6 +919,17 @@ def backup(
             f"{len(made.missing):,} files were gone from the data folder, and are not in the "
             f"backup: {some}. “rarefind doctor” says what to do."
         )
+
+
+@app.command("fill-store")
+def fill_the_store() -> None:
+    """Put the files of a data folder that was one machine's into the store of RAREFIND_STORE.
+
+    People and workers may go on, if they have RAREFIND_STORE set already.
+    """
+    with opened() as (settings, database), progress_of("Putting") as advance:
+        count = fill_store(database, settings, progress=advance)
+    console.print(f"{count:,} files are in {say_store(settings)}.", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -31,6 +31,9 @@ RarefindError
 ├── BackupNotMade                  500  a folder that can't be used or written to
 ├── RestoreRefused                 409  no whole backup, or no empty place for it
 ├── ReadersBusy                    503  as many photos are decoded as can be at a time
+├── StoreNotUsable                 503  the store of files is away, another one, or refuses us
+│   └── StoreDamaged               500  it gives back other bytes than were put there
+├── BeingFetched                   503  the prepared images are still on the way from the store
 └── DatabaseNotUsable              503  not reachable, or newer than this code
 """
 
@@ -254,6 +257,37 @@ class ReadersBusy(RarefindError):
         super().__init__(
             "Rarefind is reading as many photos as it can. Nothing was changed: try again in "
             f"{wait_s} seconds."
+        )
+        self.wait_s = wait_s
+
+
+class StoreNotUsable(RarefindError):
+    """The store of files does not answer, is not there, or lets us not in."""
+
+    status = 503
+    title = "The store of files can't be used"
+
+    def __init__(self, sentence: str, detail: str = "") -> None:
+        super().__init__(sentence)
+        self.detail = detail  # its address and the library's own words, for admins
+
+
+class StoreDamaged(StoreNotUsable):
+    """The store gives back other bytes than were put there."""
+
+    status = 500
+
+
+class BeingFetched(RarefindError):
+    """What a request needs is still on the way from the store; it comes by itself."""
+
+    status = 503
+    title = "The prepared images are on their way"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            "What was prepared for searching is being brought to this server from the store. "
+            f"Nothing was changed: try again in {wait_s} seconds."
         )
         self.wait_s = wait_s
 

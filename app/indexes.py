@@ -23,6 +23,7 @@ from app.errors import BadInput, NoIndexYet, NoWords
 from app.events import group_by_itself
 from app.indexing import (
     DEFAULT_EMBEDDER,
+    CallForHelp,
     LoadedEmbedders,
     build_index,
     combine_indexes,
@@ -201,6 +202,7 @@ def prepare_index(
     embedder: str,
     settings: Settings,
     progress: Callable[[int, int], None] | None = None,
+    call_for_help: CallForHelp | None = None,
 ) -> None:
     """Make the collection's index by an embedder, or a combined one, hold every image."""
     with database.session() as session:
@@ -216,7 +218,12 @@ def prepare_index(
         combine_indexes(database, collection_id, *parts, settings=settings)
     else:
         build_index(
-            database, collection_id, settings=settings, embedder=embedder, progress=progress
+            database,
+            collection_id,
+            settings=settings,
+            embedder=embedder,
+            progress=progress,
+            call_for_help=call_for_help,
         )
 
 
@@ -241,6 +248,7 @@ def update_indexes(
     settings: Settings,
     embedder: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    call_for_help: CallForHelp | None = None,
 ) -> None:
     """Make every index of the collection hold all its images, and make one by `embedder` if given.
 
@@ -251,7 +259,14 @@ def update_indexes(
     with database.session() as session:
         wanted = list_wanted(session, collection_id, embedder=embedder)
     for name in wanted:
-        prepare_index(database, collection_id, embedder=name, settings=settings, progress=progress)
+        prepare_index(
+            database,
+            collection_id,
+            embedder=name,
+            settings=settings,
+            progress=progress,
+            call_for_help=call_for_help,
+        )
     group_by_itself(database, collection_id, settings=settings)
 
 

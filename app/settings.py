@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DATABASE_URL = re.compile(r"postgres(ql)?(\+psycopg)?://", re.IGNORECASE)
+STORE_URL = re.compile(r"[a-z][a-z0-9+.-]*://.", re.IGNORECASE)
 PUBLIC_URL = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", re.IGNORECASE)
 
 
@@ -24,6 +25,17 @@ class Settings(BaseSettings):
         default_factory=lambda: user_data_path("rarefind"),
         description="Data folder: database, thumbnails, indexes, unpacked originals. "
         "The platform's place for a person's data, so that no root is needed.",
+    )
+    store: str | None = Field(
+        default=None,
+        description="Where what lasts is kept if machines share no folder: s3://bucket/prefix "
+        "or any other address that fsspec opens. The data folder is then this machine's cache.",
+    )
+    cache_gb: float = Field(
+        default=100.0,
+        gt=0,
+        description="With a store: what may lie in the data folder of indexes, thumbnails and "
+        "originals, in gigabytes; the least recently used go. A dozen indexes of a million images.",
     )
     database_url: str | None = Field(
         default=None,
@@ -208,6 +220,16 @@ class Settings(BaseSettings):
         if database_url is not None and not DATABASE_URL.match(database_url):
             raise ValueError("only PostgreSQL will do: postgresql://user:password@host/name")
         return database_url
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_store(cls, store: str | None) -> str | None:
+        """An address with a scheme: a bare path would be a folder, which RAREFIND_HOME names."""
+        if not store:
+            return None
+        if not STORE_URL.match(store):
+            raise ValueError("a store is such as s3://bucket/prefix or file:///mnt/rarefind")
+        return store.rstrip("/")
 
     @field_validator("public_url")
     @classmethod

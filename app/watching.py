@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from tempfile import TemporaryFile
 from threading import Lock, Thread
 from typing import Any
@@ -24,9 +25,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.database import Database, find_head
+from app.errors import StoreNotUsable
 from app.indexing import OpenIndexes, is_on_disk
 from app.logs import REQUEST_ID, take_request_id
 from app.settings import Settings
+from app.store import check_store
 from app.tables import JOB_STATES, Answer, Collection, Image, Job, Round
 
 REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -282,6 +285,8 @@ class Readiness:
             "data folder": self._check_folder,
             "indexes": self._check_indexes,
         }
+        if self._settings.store is not None:
+            looks["store"] = partial(check_store, self._settings)
         with self._lock:
             for name, look in looks.items():
                 if name not in self._asking or not self._asking[name][0].is_alive():
@@ -347,6 +352,8 @@ def _look_at(name: str, look: Callable[[], str | None], problems: Problems) -> N
         problems[name] = look()
     except psycopg.errors.UndefinedTable:
         problems[name] = "It has no tables of Rarefind's."
+    except StoreNotUsable:
+        problems[name] = "It does not answer, or refuses us. “rarefind doctor” says more."
     except psycopg.Error:
         problems[name] = "PostgreSQL does not answer."  # its own words name hosts and people
     except OSError as error:

@@ -1,7 +1,7 @@
 """The pictures themselves: two thumbnails and the original of an image, thumbnails of a photo."""
 
 from enum import Enum
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
@@ -18,6 +18,7 @@ from app.pages.rendering import file_name
 from app.security import SignedIn
 from app.sensitive import read_sight
 from app.settings import Settings
+from app.store import find_original
 from app.tables import Image
 from app.workers import Readers
 
@@ -43,7 +44,9 @@ router = APIRouter()
 def original(request: Request, session: DbSession, person: SignedIn, image_id: Id) -> Response:
     """The file as it was imported; without what cameras wrote into it for who sees no places."""
     image = get_image(session, image_id)
-    if not Path(image.file).is_file():
+    settings: Settings = request.app.state.settings
+    file = find_original(image.file, settings)
+    if not file.is_file():
         # Where files lie on the server is an admin's business.
         what_to_do = "Ask an admin to put it back"
         if person.role == "admin":
@@ -53,9 +56,9 @@ def original(request: Request, session: DbSession, person: SignedIn, image_id: I
             "its thumbnails still show."
         )
     if read_sight(session, person, image.collection_id).grid is not None:
-        return send_copy(image, request.app.state.settings, request.app.state.readers)
+        return send_copy(image, settings, request.app.state.readers)
     return FileResponse(
-        image.file,
+        file,
         media_type=f"image/{image.format.lower()}",
         filename=file_name(image.path),
         content_disposition_type="inline",
@@ -67,7 +70,7 @@ def send_copy(image: Image, settings: Settings, readers: Readers) -> Response:
     """The picture of a file alone: the place, too, is among what cameras write into it."""
     try:
         copied = copy_without_metadata(
-            Path(image.file),
+            find_original(image.file, settings),
             orientation=image.orientation,
             max_megapixels=settings.max_megapixels,
             readers=readers,

@@ -246,7 +246,7 @@ async def gather(request: Request) -> AsyncIterator[bytes]:
 def put_away(request: Request, place: Place) -> None:
     """Note that a file has arrived."""
     with request.app.state.database.session() as session:
-        complete(session, place)
+        complete(session, place, settings=request.app.state.settings)
 
 
 def say_offset(offset: int, *, status: int, **headers: str) -> Response:
