@@ -10,9 +10,10 @@ import logging
 import os
 import re
 import subprocess  # nosec B404 # for its errors alone
+import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlalchemy import (
     ARRAY,
@@ -40,8 +42,10 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import DatabaseNotUsable
 from app.settings import Settings, read_secret
@@ -73,6 +77,8 @@ JOB_LOCK = 7_273_005
 NAME_LOCK = 7_273_006
 ADDRESS_LOCK = 7_273_007
 BACKUP_LOCK = 7_273_008
+KEPT = "kept"  # in a session: what it has read
+PING_AFTER_S = 1.0  # idle; a connection that answered a moment ago need not be asked before
 STARTING = Lock()  # the library's own lock is between processes
 RESTORING = "restoring.txt"  # lies in a data folder until all of a backup is in it
 
@@ -87,6 +93,8 @@ class Database:
         self._sessions = sessionmaker(
             bind, expire_on_commit=False, join_transaction_mode="create_savepoint"
         )
+        for moment in ("loaded_as_persistent", "pending_to_persistent"):
+            event.listen(self._sessions, moment, keep_read)
 
     def lend(self, **things: object) -> None:
         """Give every session from now on, in its `info`, what is kept from one to the next."""
@@ -102,10 +110,32 @@ class Database:
         with self._sessions() as session, session.begin():
             yield session
 
+    def begin(self) -> AbstractContextManager[Session]:
+        """One transaction as of `session`, which reads no row twice: for what is short.
+
+        Nothing is asked of the database until the first statement.
+        """
+        opened = self._sessions()
+        opened.info[KEPT] = []
+
+        @contextmanager
+        def transaction() -> Iterator[Session]:
+            with opened as session, session.begin():
+                yield session
+
+        return transaction()
+
     def close(self) -> None:
         """Close the connections, then stop the embedded server if this was its last user."""
         self.bind.engine.dispose()
         self._stop()
+
+
+def keep_read(session: Session, thing: object) -> None:
+    """Hold on to a row until the end of its transaction: else `get` reads it again each time."""
+    kept = session.info.get(KEPT)
+    if kept is not None:
+        kept.append(thing)
 
 
 @dataclass(frozen=True)
@@ -154,13 +184,14 @@ def connect_database(settings: Settings) -> Database:
             url = make_url(url).set(password=password).render_as_string(hide_password=False)
     engine = create_engine(
         psycopg_url(url),
-        pool_pre_ping=True,
         pool_size=10,
         max_overflow=30,
         connect_args=NOTICING,
         hide_parameters=True,  # errors are logged, and would quote names and tokens
     )
     event.listen(engine, "connect", notice_death_soon)
+    event.listen(engine, "checkin", note_time)
+    event.listen(engine, "checkout", partial(ping_idle, engine.dialect))
     if settings.database_url is None:
         event.listen(engine, "do_connect", partial(connect_to_embedded, settings.home))
     return Database(engine, stop)
@@ -188,6 +219,24 @@ def notice_death_soon(connection: psycopg.Connection, _record: object) -> None:
     for setting, value in KEEPALIVES.items():
         connection.execute(f"SET {setting} = {value}".encode())
     connection.autocommit = False
+
+
+def note_time(_connection: object, record: ConnectionPoolEntry) -> None:
+    """Keep since when a connection is idle."""
+    record.info["idle_since"] = time.monotonic()
+
+
+def ping_idle(
+    dialect: Dialect, connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object
+) -> None:
+    """Take new connections where the database was away: one that was idle is asked first."""
+    since = record.info.get("idle_since")
+    if since is None or time.monotonic() - since < PING_AFTER_S:
+        return
+    try:
+        dialect.do_ping(connection)
+    except psycopg.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _stop_nothing() -> None:
@@ -336,11 +385,28 @@ def is_among(column: InstrumentedAttribute[Value], values: list[Value]) -> Colum
     return column == any_(bindparam(None, values, ARRAY(column.type)))
 
 
-def get_session(request: Request) -> Iterator[Session]:
+async def get_session(request: Request) -> AsyncIterator[Session]:
     """The request's one transaction."""
     database: Database = request.app.state.database
-    with database.session() as session:
+    transaction = database.begin()
+    session = transaction.__enter__()
+    try:
         yield session
+    except BaseException as error:
+        await end_apart(transaction, error)
+        raise
+    await end_apart(transaction, None)
+
+
+async def end_apart(
+    transaction: AbstractContextManager[Session], error: BaseException | None
+) -> None:
+    """End a transaction in a thread, whatever all other threads are at."""
+    kind = None if error is None else type(error)
+    trace = None if error is None else error.__traceback__
+    end = partial(transaction.__exit__, kind, error, trace)
+    with CancelScope(shield=True):
+        await to_thread.run_sync(end, limiter=CapacityLimiter(1))
 
 
 # scope="function": the commit happens before the response is sent, so that a failing commit is

@@ -270,7 +270,8 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         .order_by(RoundImage.position)
     ).all()
     answers = read_current_answers(session, search)
-    reasons = read_reasons(session, search, [image.id for _, image in shown])
+    refused = [image.id for _, image in shown if answers.get(image.id) == "no"]
+    reasons = read_reasons(session, search, refused) if refused else {}
     boxes = list_boxes(session, [image.id for _, image in shown])
     shared = is_shared(session, search)
     elsewhere: set[int] = set()

@@ -338,16 +338,26 @@ def record_answers(
     seat = find_seat(session, search, person)
     stale = seat is None or seat.round_id != round_id
     told = list(values)
-    if not _is_repeated(session, search, gesture_key):
+    answers: Values
+    can_undo, can_redo = (
+        True,
+        False,
+    )  # after a new step: what was taken back before it can't be done again
+    if _is_repeated(session, search, gesture_key):
+        answers = {**_read_standing(session, search, image_ids=told, with_removed=True)}
+        is_changed = False
+    else:
         _check_values(session, search, round_id, values)
         kind = "correct" if stale else "answer"
         given = _spread(session, search, person, round_id, values, alone)
         told = list(given)
-        _add_changes(session, search, person, kind, round_id, given, gesture_key)
+        answers, is_changed = _add_changes(
+            session, search, person, kind, round_id, given, gesture_key
+        )
         search.touched_at = func.now()
         session.flush()
-    done, undone = read_steps(session, search, person)
-    answers = _read_standing(session, search, image_ids=told, with_removed=True)
+    if not is_changed:
+        can_undo, can_redo = map(bool, read_steps(session, search, person))
     made = session.get(Round, round_id)
     found_events = None
     if made is not None and made.grouping_id is not None:
@@ -358,8 +368,8 @@ def record_answers(
         answers={image_id: answers.get(image_id) for image_id in told},
         found_events=found_events,
         stale=stale,
-        can_undo=bool(done),
-        can_redo=bool(undone),
+        can_undo=can_undo,
+        can_redo=can_redo,
     )
 
 
@@ -1420,14 +1430,19 @@ def _add_changes(
     round_id: int | None,
     given: Given,
     gesture_key: str | None,
-) -> None:
-    """Add an action for the answers that differ from what stands; none if nothing differs."""
-    changed = _only_changes(given, _read_given(session, search, image_ids=list(given)))
+) -> tuple[Values, bool]:
+    """Add an action for the answers that differ from what stands; none if nothing differs.
+
+    What stands then of the images, and whether anything was changed.
+    """
+    standing = _read_given(session, search, image_ids=list(given)) if given else {}
+    changed = _only_changes(given, standing)
     if changed:
         action = _add_action(
             session, search, person, kind=kind, round_id=round_id, gesture_key=gesture_key
         )
         _add_answers(session, action, changed)
+    return {image_id: value for image_id, (value, _) in (standing | changed).items()}, bool(changed)
 
 
 def _spread(
@@ -1441,7 +1456,8 @@ def _spread(
     """Answers as answers to whole events, as far as nobody else is being asked their images."""
     events = list_events_of(session, session.get_one(Round, round_id), list(values))
     members = list({one for own in events.values() for one in own})
-    given = spread(values, alone, events, _read_given(session, search, image_ids=members))
+    standing = _read_given(session, search, image_ids=members) if members else {}
+    given = spread(values, alone, events, standing)
     if members and is_shared(session, search):
         elsewhere = list_asked_elsewhere(session, search, person, members)
         for image_id in elsewhere.difference(values):

@@ -6,6 +6,7 @@ the time of one. A head gets the same bits whoever is scored with it, and howeve
 it, since each block is one product of its own; a round can be proposed again and gives the same.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,7 @@ def multiply_together(vectors: Floats, heads: Floats, *, threads: int = 1) -> Fl
     products = np.empty((len(heads), len(vectors)), np.float32)
     whole = len(vectors) // BLOCK_ROWS
     bounds = [BLOCK_ROWS * (whole * part // threads) for part in range(threads + 1)]
-    spans = [*zip(bounds[:-1], bounds[1:], strict=True), (bounds[-1], len(vectors))]
+    spans = [*itertools.pairwise(bounds), (bounds[-1], len(vectors))]
 
     def multiply(span: tuple[int, int]) -> None:
         start, stop = span
@@ -111,7 +112,7 @@ class Passes:
             products = self._multiply(vectors, np.stack([one.head for one in together]))
             for one, own in zip(together, products, strict=True):
                 one.products = own.copy()  # else each would keep those of all
-        except BaseException as problem:  # noqa: BLE001 - each who waits is told
+        except BaseException as problem:
             for one in together:
                 one.problem = problem
         finally:

@@ -91,22 +91,22 @@ def send_copy(image: Image, settings: Settings, readers: Readers) -> Response:
 @router.get("/images/{image_id}/{size}")
 def image_thumbnail(
     request: Request, session: DbSession, _person: SignedIn, image_id: Id, size: Size
-) -> FileResponse:
+) -> Response:
     """An image, small (in a grid) or large (on its own)."""
     image = get_image(session, image_id)
     path = get_thumbnail(
         image, SIDES[size], settings=request.app.state.settings, readers=request.app.state.readers
     )
-    return FileResponse(path, headers=FOREVER)
+    return Response(path.read_bytes(), media_type="image/jpeg", headers=FOREVER)
 
 
 @router.get("/photos/{photo_id}/{size}")
 def photo_thumbnail(
     request: Request, session: DbSession, person: SignedIn, photo_id: Id, size: Size
-) -> FileResponse:
+) -> Response:
     """An example photo, for the person who added it."""
     photo = get_photo(session, person, photo_id)
     path = get_thumbnail(
         photo, SIDES[size], settings=request.app.state.settings, readers=request.app.state.readers
     )
-    return FileResponse(path, headers=FOREVER)
+    return Response(path.read_bytes(), media_type="image/jpeg", headers=FOREVER)
