@@ -11,17 +11,25 @@ Exact places and images of people are for trusted people: `is_trusted`.
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import Depends, Request
+from anyio import to_thread
+from fastapi import Depends, Request, Response
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.audit import note
-from app.database import DbSession
+from app.database import Database, DbSession
 from app.errors import BadInput, NotAllowed, NotFound
-from app.security import SAFE_METHODS, MaybeSignedIn, check_signed_in, refuse_viewer
+from app.security import (
+    SAFE_METHODS,
+    MaybeSignedIn,
+    check_signed_in,
+    find_person,
+    refuse_viewer,
+)
 from app.tables import (
     OPEN_TO,
     Collection,
@@ -109,6 +117,23 @@ def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -
             refuse_viewer(person)
     elif "photo_id" in ids:
         get_photo(session, person, ids["photo_id"])
+
+
+async def in_one_thread(request: Request, do: Callable[[Session, Person], Response]) -> Response:
+    """Answer a request in one thread: who asks, whether they may, then `do`, in one transaction.
+
+    For what is asked most: as dependencies of a route each of these would change threads, which
+    takes longer than the work.
+    """
+    database: Database = request.app.state.database
+
+    def answer() -> Response:
+        with database.begin() as session:
+            person = find_person(request, session)
+            refuse_unseen(request, session, person)
+            return do(session, check_signed_in(request, person))
+
+    return await to_thread.run_sync(answer)
 
 
 async def get_named_search(request: Request) -> Search:

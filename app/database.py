@@ -12,7 +12,7 @@ import re
 import subprocess  # nosec B404 # for its errors alone
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -77,6 +77,11 @@ JOB_LOCK = 7_273_005
 NAME_LOCK = 7_273_006
 ADDRESS_LOCK = 7_273_007
 BACKUP_LOCK = 7_273_008
+KEPT_OPEN = 10  # connections for requests; more are opened when they are needed
+# Beside those for requests: of the process that does long work, of its queue, and of any process.
+OTHER_CONNECTIONS = 15
+QUEUE_CONNECTIONS = 7
+FEW_CONNECTIONS = 3
 KEPT = "kept"  # in a session: what it has read
 PING_AFTER_S = 1.0  # idle; a connection that answered a moment ago need not be asked before
 STARTING = Lock()  # the library's own lock is between processes
@@ -86,8 +91,15 @@ RESTORING = "restoring.txt"  # lies in a data folder until all of a backup is in
 class Database:
     """Hands out sessions; closed with the app."""
 
-    def __init__(self, bind: Engine | Connection, stop: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        bind: Engine | Connection,
+        stop: Callable[[], None] = lambda: None,
+        *,
+        hasty: Engine | None = None,
+    ) -> None:
         self.bind = bind
+        self.hasty = hasty or bind  # for requests: bounded in number, and in what each may take
         self._stop = stop
         # create_savepoint: a test binds a connection whose outer transaction it rolls back.
         self._sessions = sessionmaker(
@@ -115,7 +127,7 @@ class Database:
 
         Nothing is asked of the database until the first statement.
         """
-        opened = self._sessions()
+        opened = self._sessions(bind=self.hasty)
         opened.info[KEPT] = []
 
         @contextmanager
@@ -127,6 +139,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connections, then stop the embedded server if this was its last user."""
+        self.hasty.engine.dispose()
         self.bind.engine.dispose()
         self._stop()
 
@@ -182,19 +195,70 @@ def connect_database(settings: Settings) -> Database:
         if settings.database_password_file is not None:
             password = read_secret(settings.database_password_file)
             url = make_url(url).set(password=password).render_as_string(hide_password=False)
+    open_engine = partial(_open_engine, settings, url)
+    places = count_places(settings)
+    return Database(
+        open_engine(pool_size=2, max_overflow=OTHER_CONNECTIONS - 2),
+        stop,
+        # Each request that is worked on finds a connection: there are never more of them.
+        hasty=open_engine(
+            pool_size=min(places, KEPT_OPEN),
+            max_overflow=places - min(places, KEPT_OPEN),
+            statement_s=settings.longest_statement_s,
+            lock_s=settings.longest_lock_s,
+        ),
+    )
+
+
+def _open_engine(
+    settings: Settings,
+    url: str,
+    *,
+    pool_size: int,
+    max_overflow: int,
+    statement_s: float = 0,
+    lock_s: float = 0,
+) -> Engine:
+    limits = {"statement_timeout": statement_s, "lock_timeout": lock_s}  # 0: none
     engine = create_engine(
         psycopg_url(url),
-        pool_size=10,
-        max_overflow=30,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
         connect_args=NOTICING,
         hide_parameters=True,  # errors are logged, and would quote names and tokens
     )
-    event.listen(engine, "connect", notice_death_soon)
+    set_up = KEEPALIVES | {name: round(1_000 * seconds) for name, seconds in limits.items()}
+    event.listen(engine, "connect", partial(set_up_connection, set_up))
     event.listen(engine, "checkin", note_time)
     event.listen(engine, "checkout", partial(ping_idle, engine.dialect))
     if settings.database_url is None:
         event.listen(engine, "do_connect", partial(connect_to_embedded, settings.home))
-    return Database(engine, stop)
+    return engine
+
+
+def count_places(settings: Settings) -> int:
+    """How many requests one process works on at once, each with a connection of its own."""
+    return max(2, settings.connections // settings.processes)
+
+
+def check_connections(database: Database, settings: Settings) -> None:
+    """Refuse to start where PostgreSQL would later refuse connections, in the middle of work."""
+    with database.bind.engine.connect() as connection:
+        allowed = connection.scalar(
+            text(
+                "SELECT current_setting('max_connections')::int"
+                " - current_setting('superuser_reserved_connections')::int"
+            )
+        )
+    jobs = OTHER_CONNECTIONS + QUEUE_CONNECTIONS if settings.run_jobs else 0
+    others = FEW_CONNECTIONS * settings.processes
+    wanted = settings.processes * count_places(settings) + jobs + others
+    if wanted > allowed:
+        raise DatabaseNotUsable(
+            f"This server may need {wanted} connections to PostgreSQL, which takes {allowed}. Set "
+            "RAREFIND_CONNECTIONS or RAREFIND_PROCESSES lower, or PostgreSQL's max_connections "
+            "higher; other servers and workers need connections too."
+        )
 
 
 @contextmanager
@@ -210,13 +274,16 @@ def reaching(database: Database) -> Iterator[None]:
         ) from error
 
 
-def notice_death_soon(connection: psycopg.Connection, _record: object) -> None:
-    """Have the database end the connections, and locks, of a machine that is gone in 25 seconds.
+def set_up_connection(
+    given: Mapping[str, int], connection: psycopg.Connection, _record: object
+) -> None:
+    """Tell the database what holds for a connection, such as when to give it up.
 
-    By itself it waits two hours, and another worker could not take up that machine's work.
+    By itself it waits two hours until it ends the connections, and with them the locks, of a
+    machine that is gone, and another worker could not take up that machine's work.
     """
     connection.autocommit = True  # else the settings would go with the first rollback
-    for setting, value in KEEPALIVES.items():
+    for setting, value in given.items():
         connection.execute(f"SET {setting} = {value}".encode())
     connection.autocommit = False
 

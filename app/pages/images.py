@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
+from sqlalchemy.orm import Session
 
-from app.access import get_photo
+from app.access import get_photo, in_one_thread
 from app.browsing import get_image
 from app.database import DbSession
 from app.errors import NotFound
@@ -18,7 +19,7 @@ from app.pages.rendering import file_name
 from app.security import SignedIn
 from app.sensitive import read_sight
 from app.settings import Settings
-from app.tables import Image
+from app.tables import Image, Person
 from app.workers import Readers
 
 # A thumbnail never changes: another picture has another number.
@@ -37,6 +38,7 @@ class Size(Enum):
 SIDES = {Size.SMALL: 320, Size.LARGE: 1280}  # pixels of the long side
 
 router = APIRouter()
+pictures_router = APIRouter()  # what grids are made of: it checks by itself who may see them
 
 
 @router.get("/images/{image_id}/original")
@@ -88,16 +90,17 @@ def send_copy(image: Image, settings: Settings, readers: Readers) -> Response:
     )
 
 
-@router.get("/images/{image_id}/{size}")
-def image_thumbnail(
-    request: Request, session: DbSession, _person: SignedIn, image_id: Id, size: Size
-) -> Response:
+@pictures_router.get("/images/{image_id}/{size}")
+async def image_thumbnail(request: Request, image_id: Id, size: Size) -> Response:
     """An image, small (in a grid) or large (on its own)."""
-    image = get_image(session, image_id)
-    path = get_thumbnail(
-        image, SIDES[size], settings=request.app.state.settings, readers=request.app.state.readers
-    )
-    return Response(path.read_bytes(), media_type="image/jpeg", headers=FOREVER)
+    state = request.app.state
+
+    def send(session: Session, _person: Person) -> Response:
+        image = get_image(session, image_id)
+        path = get_thumbnail(image, SIDES[size], settings=state.settings, readers=state.readers)
+        return Response(path.read_bytes(), media_type="image/jpeg", headers=FOREVER)
+
+    return await in_one_thread(request, send)
 
 
 @router.get("/photos/{photo_id}/{size}")

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.orm import Session
 
-from app.access import NamedSearch, get_own_search, get_search, may_answer
+from app.access import NamedSearch, get_own_search, get_search, in_one_thread, may_answer
 from app.audit import note
 from app.cards import change_card, find_on_card, list_reasons, put_on_card, read_card
 from app.database import DbSession
@@ -79,6 +79,7 @@ NOTICES = {
 }
 
 router = APIRouter(prefix="/searches/{search_id}")
+answers_router = APIRouter(prefix="/searches/{search_id}")  # checks by itself who may answer
 
 
 @dataclass(frozen=True)
@@ -200,32 +201,36 @@ def go_away(
     return Response(status_code=204)
 
 
-@router.post("/answers")
-def save_answers(
-    search: NamedSearch, session: DbSession, person: SignedIn, posted: Answered
-) -> Response:
+@answers_router.post("/answers")
+async def save_answers(request: Request) -> Response:
     """Save half-given answers as they are given."""
-    saved = record_answers(
-        session,
-        search,
-        person=person,
-        round_id=posted.round_id,
-        values=posted.values,
-        alone=posted.alone,
-        gesture_key=posted.gesture_key,
-    )
-    if posted.is_json:
-        return JSONResponse(
-            {
-                "answers": saved.answers,
-                "found_events": saved.found_events,
-                "stale": saved.stale,
-                "can_undo": saved.can_undo,
-                "can_redo": saved.can_redo,
-            }
+    posted = await read_posted(request)
+
+    def save(session: Session, person: Person) -> Response:
+        search: Search = request.state.search
+        saved = record_answers(
+            session,
+            search,
+            person=person,
+            round_id=posted.round_id,
+            values=posted.values,
+            alone=posted.alone,
+            gesture_key=posted.gesture_key,
         )
-    after = "already" if saved.stale else ""
-    return see(search, after=after, then=posted.fields.get("then"), back=posted.fields)
+        if posted.is_json:
+            return JSONResponse(
+                {
+                    "answers": saved.answers,
+                    "found_events": saved.found_events,
+                    "stale": saved.stale,
+                    "can_undo": saved.can_undo,
+                    "can_redo": saved.can_redo,
+                }
+            )
+        after = "already" if saved.stale else ""
+        return see(search, after=after, then=posted.fields.get("then"), back=posted.fields)
+
+    return await in_one_thread(request, save)
 
 
 @router.post("/submit")
