@@ -21,6 +21,7 @@ from app.errors import ServerBusy
 LONGEST_WAIT_S = 10.0  # pages give up after 15
 RETRY_S = 3  # when it is worth asking again
 SMALL_BYTES = 1_000_000  # of a form or of JSON: read before a place is taken
+CALM = 3  # requests that are worked on at once in a process
 COSTLY_SHARE = 10  # one of so many places is for what takes long
 # Nothing of these asks the database, or each asks it by itself for moments only.
 UNCOUNTED = re.compile(r"/static/|/api/v1/(health|ready)$|/uploads/\d+/files")
@@ -37,9 +38,15 @@ class Lane:
         self._free = places
         self._most_of_one = max(1, places // 2)
         self._most_waiting = most_waiting
+        self._places = places
         self._at_work: dict[str, int] = {}
         self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self.waiting = 0
+
+    @property
+    def busy(self) -> int:
+        """Places that are taken."""
+        return self._places - self._free
 
     async def enter(self, who: str) -> None:
         """Take a place, or wait for one. Raises ServerBusy."""
@@ -125,6 +132,8 @@ class Admitting:
             receive = await read_whole(receive)  # else who sends slowly would hold a place
         who = name_asker(scope, headers)
         await lane.enter(who)
+        # For what is only a head start: with so few others it takes nothing from anybody.
+        scope.setdefault("state", {})["is_calm"] = self._quick.busy <= CALM and not lane.waiting
         is_in = True
 
         def go() -> None:

@@ -283,7 +283,12 @@ def do_again(
 def list_upcoming(
     request: Request, search: NamedSearch, session: DbSession, person: SignedIn
 ) -> Response:
-    """The images that the next grid would most likely show, for the browser to fetch early."""
+    """The images that the next grid would most likely show, for the browser to fetch early.
+
+    None while others wait for grids of their own: to guess takes as long as to choose.
+    """
+    if not request.state.is_calm:
+        return JSONResponse([])
     return JSONResponse(upcoming_images(session, search, person, request.app.state.indexes))
 
 
