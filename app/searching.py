@@ -384,7 +384,7 @@ def record_answers(
             session, search, person, kind, round_id, given, gesture_key
         )
     if not is_changed:
-        can_undo, can_redo = map(bool, read_steps(session, search, person))
+        can_undo, can_redo = may_step(session, search, person)
     found_events = None
     if known.grouping_id is not None:
         made = session.get_one(Round, round_id)
@@ -1627,6 +1627,29 @@ def read_steps(
         elif action.kind == "redo":
             done.append(undone.pop())
     return done, undone
+
+
+def may_step(session: Session, search: Search, person: Person) -> tuple[bool, bool]:
+    """Whether a person has a step to take back, and one to do again: as `read_steps`, counted.
+
+    Each undo takes one of the steps that stand, each redo gives one back; a new step leaves none to
+    do again.
+    """
+    own = Action.search_id == search.id, Action.person_id == person.id
+    is_step = Action.kind.in_(UNDOABLE)
+    newest = select(func.coalesce(func.max(Action.id), 0)).where(*own, is_step).scalar_subquery()
+
+    def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.count().filter(condition)
+
+    since = Action.id > newest
+    done, undone = session.execute(
+        select(
+            count(is_step) - count(Action.kind == "undo") + count(Action.kind == "redo"),
+            count((Action.kind == "undo") & since) - count((Action.kind == "redo") & since),
+        ).where(*own)
+    ).one()
+    return done > 0, undone > 0
 
 
 def list_standing_steps(session: Session, search: Search) -> set[int | None]:
