@@ -36,6 +36,7 @@ class Size(Enum):
 
 
 SIDES = {Size.SMALL: 320, Size.LARGE: 1280}  # pixels of the long side
+SIDES_BY_NAME = {size.value: side for size, side in SIDES.items()}
 
 router = APIRouter()
 pictures_router = APIRouter()  # what grids are made of: it checks by itself who may see them
@@ -91,13 +92,17 @@ def send_copy(image: Image, settings: Settings, readers: Readers) -> Response:
 
 
 @pictures_router.get("/images/{image_id}/{size}")
-async def image_thumbnail(request: Request, image_id: Id, size: Size) -> Response:
+async def image_thumbnail(request: Request, image_id: str, size: str) -> Response:
     """An image, small (in a grid) or large (on its own)."""
     state = request.app.state
 
     def send(session: Session, _person: Person) -> Response:
-        image = get_image(session, image_id)
-        path = get_thumbnail(image, SIDES[size], settings=state.settings, readers=state.readers)
+        # Read only now: what can't be read is told to nobody who is not signed in.
+        if size not in SIDES_BY_NAME:
+            raise NotFound("There is nothing at this address.")
+        image = get_image(session, int(image_id))
+        side = SIDES_BY_NAME[size]
+        path = get_thumbnail(image, side, settings=state.settings, readers=state.readers)
         return Response(path.read_bytes(), media_type="image/jpeg", headers=FOREVER)
 
     return await in_one_thread(request, send)
