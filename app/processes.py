@@ -25,6 +25,7 @@ LOOK_S = 0.2  # between looks whether a process has ended
 # A process that ends again at once is started again less and less often.
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 LONG_ENOUGH_S = 60.0  # then it counts as one that works
+CODE = Path(__file__).parent.parent
 MEASURES = "PROMETHEUS_MULTIPROC_DIR"  # where prometheus_client keeps what all processes count
 
 logger = logging.getLogger(__name__)
@@ -89,15 +90,16 @@ class Processes:
             "RAREFIND_PROCESSES": str(settings.processes),
             "RAREFIND_RUN_JOBS": str(does_jobs),
             MEASURES: self._measures.name,
+            # This very code, whatever lies in the folder where the server was started.
+            "PYTHONPATH": os.pathsep.join([str(CODE), os.environ.get("PYTHONPATH", "")]),
         }
-        words = [sys.executable, "-m", "app", "serve-part", *map(str, given)]
+        words = [sys.executable, "-P", "-m", "app", "serve-part", *map(str, given)]
         # A session of its own: Ctrl-C in a terminal is for the one that watches.
         return subprocess.Popen(  # noqa: S603  # nosec B603 # nothing of it comes from outside
             words,
             pass_fds=given,
             env=environment,
             stdin=subprocess.DEVNULL,
-            cwd=Path(__file__).parent.parent,
             start_new_session=True,
         )
 

@@ -24,7 +24,7 @@ ROUND_S = 6.0
 IDLE_S = 0.7  # grid.js: IDLE_MS
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 15.0  # answers.js
 RETRY_S = 3.0  # grid.js: RETRY_MS
-TIMEOUT_S = 15.0
+TIMEOUT_S = 60.0  # answers.js gives up after 15 and sends again, grid.js waits
 AT_ONCE = 6  # connections of a browser to one server
 AWAY = (0, 502, 503, 504)
 

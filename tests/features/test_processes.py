@@ -37,10 +37,12 @@ def served(settings, tmp_path, own_database, own_database_url):
         first = subprocess.Popen(
             [RAREFIND, "serve", "--port", "0", "--processes", "2"],
             env=os.environ
-            | {"RAREFIND_HOME": str(settings.home), "DATABASE_URL": own_database_url}
+            # A folder as it is named from where the server is started.
+            | {"RAREFIND_HOME": settings.home.name, "DATABASE_URL": own_database_url}
             | {"RAREFIND_STOP_S": str(STOP_S), "OMP_NUM_THREADS": "1"},
             stdout=output,
             stderr=subprocess.STDOUT,
+            cwd=settings.home.parent,
         )
     try:
         until(lambda: "/sign-in?" in log.read_text() or first.poll(), said=log.read_text)
@@ -75,6 +77,7 @@ def test_two_processes_serve_and_stop_as_one(served):
     first, address, token = served
     parts = list_parts(first)
     assert len(parts) == 2
+    assert {one.cwd() for one in parts} == {first.cwd()}
     for _ in range(30):  # each by a connection of its own
         assert httpx.get(f"{address}/api/v1/health", timeout=30).status_code == 200
     # Whichever process is asked.
