@@ -30,6 +30,8 @@ RarefindError
 ├── DiskLocked                     507  not all of the data folder can be read or written
 ├── BackupNotMade                  500  a folder that can't be used or written to
 ├── RestoreRefused                 409  no whole backup, or no empty place for it
+├── ServerBusy                     503  as many requests wait as may
+├── TookTooLong                    503  the database was at one statement for too long
 ├── ReadersBusy                    503  as many photos are decoded as can be at a time
 ├── StoreNotUsable                 503  the store of files is away, another one, or refuses us
 │   └── StoreDamaged               500  it gives back other bytes than were put there
@@ -245,6 +247,29 @@ class NoWords(BadInput):
     """Words for an index whose embedder can't read them."""
 
     title = "Words can't be used here"
+
+
+class ServerBusy(RarefindError):
+    """As many requests wait for their turn as may, or this one has waited too long."""
+
+    status = 503
+    title = "Many people are asking at once"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            "Rarefind has more to do at this moment than it can. This last step was not done, and "
+            f"nothing that was saved is lost: do it again in {wait_s} seconds. Answers in a grid "
+            "are sent again by themselves."
+        )
+        self.wait_s = wait_s
+
+
+class TookTooLong(RarefindError):
+    """The database took too long for a statement, or waited too long for somebody else's."""
+
+    status = 503
+    title = "This took too long"
+    wait_s = 5
 
 
 class ReadersBusy(RarefindError):

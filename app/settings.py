@@ -136,6 +136,37 @@ class Settings(BaseSettings):
         ge=0,
         description="Processes that decode images; 0 means one for each processor core.",
     )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes of the server, on one port. One process of Python uses little more "
+        "than one core: as many as there are cores serve fifty people at once.",
+    )
+    connections: int = Field(
+        default=40,
+        ge=4,
+        description="Most connections to PostgreSQL for requests, over all processes: each request "
+        "that is worked on has one, others wait. Embedding, imports and the queue have their own.",
+    )
+    most_waiting: int = Field(
+        default=400,
+        ge=4,
+        description="Most requests that wait in a process, a quarter of them of one person; more "
+        "are asked to come again. In ten seconds a process answers about so many.",
+    )
+    longest_statement_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest that the database may be at one statement of a request, in seconds: "
+        "then it is stopped and a page says so. No page that works takes a tenth of it.",
+    )
+    longest_lock_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="Longest that a request waits for somebody else's in the database, in seconds: "
+        "two people in one search wait for tenths.",
+    )
     run_jobs: bool = Field(
         default=True,
         description="Whether the server does long work itself: one command is then all it takes. "

@@ -6,6 +6,7 @@ somebody asks.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 import psycopg
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import func, select
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.pool import QueuePool
@@ -28,6 +30,7 @@ from app.database import Database, find_head
 from app.errors import StoreNotUsable
 from app.indexing import OpenIndexes, is_on_disk
 from app.logs import REQUEST_ID, take_request_id
+from app.processes import MEASURES
 from app.settings import Settings
 from app.store import check_store
 from app.tables import JOB_STATES, Answer, Collection, Image, Job, Round
@@ -115,7 +118,11 @@ class Metrics:
         """All that is measured, in Prometheus' text form."""
         standing = CollectorRegistry()
         standing.register(_Standing(session, database, indexes))
-        return generate_latest(self.registry) + generate_latest(standing)
+        counted = self.registry
+        if MEASURES in os.environ:  # what all processes of this server have counted
+            counted = CollectorRegistry()
+            MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+        return generate_latest(counted) + generate_latest(standing)
 
 
 class _Standing:
@@ -170,22 +177,24 @@ def _count_images(session: Session) -> int:
 def _count_indexes(indexes: OpenIndexes) -> list[GaugeMetricFamily]:
     count, size_bytes = indexes.measure()
     return [
-        GaugeMetricFamily("rarefind_open_indexes", "Indexes held open.", value=count),
         GaugeMetricFamily(
-            "rarefind_open_indexes_bytes", "Vectors of the indexes held open.", value=size_bytes
+            "rarefind_open_indexes", "Indexes held open by the process that answers.", value=count
+        ),
+        GaugeMetricFamily(
+            "rarefind_open_indexes_bytes",
+            "Vectors of the indexes held open by the process that answers.",
+            value=size_bytes,
         ),
     ]
 
 
 def _count_connections(database: Database) -> list[GaugeMetricFamily]:
-    pool = database.bind.engine.pool
-    if not isinstance(pool, QueuePool):
-        return []
+    pools = {engine.pool for engine in (database.bind.engine, database.hasty.engine)}
     return [
         GaugeMetricFamily(
             "rarefind_database_connections_in_use",
-            "Connections to PostgreSQL in use by this server.",
-            value=pool.checkedout(),
+            "Connections to PostgreSQL in use by the process that answers this.",
+            value=sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool)),
         )
     ]
 
