@@ -1,0 +1,318 @@
+"""Milvus as what finds candidates, on a real milvus-lite: against a look at every row."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.engine import bounds as engine_bounds
+from app.engine import milvus as engine_milvus
+from app.engine.bounds import KINDS, Bounds, find_within, note_fields
+from app.engine.milvus import (
+    CHUNK_ROWS,
+    Milvus,
+    MilvusSearcher,
+    VectorEngineAway,
+    VectorsNotFilled,
+    fill_collection,
+)
+
+TRIAL = "rarefind_trial_"
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    rows: np.ndarray
+    where: tuple[Bounds, ...] = ()
+
+
+@pytest.fixture(scope="module")
+def milvus(tmp_path_factory) -> Iterator[Milvus]:
+    """milvus-lite, or a cluster that is free to be filled: `RAREFIND_TEST_MILVUS_URL`."""
+    one = Milvus(
+        os.environ.get("RAREFIND_TEST_MILVUS_URL")
+        or str(tmp_path_factory.mktemp("milvus") / "milvus.db")
+    )
+    for name in one.list_collections(TRIAL):
+        one.drop(name)
+    yield one
+    one.close()
+
+
+def unit_rows(n: int, d: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def fill(milvus: Milvus, name: str, vectors: object, fields: np.ndarray | None = None):
+    rows = np.asarray(vectors, dtype=np.float32)
+    fill_collection(milvus, TRIAL + name, vectors=rows, fields=fields)
+    return MilvusSearcher(milvus, TRIAL + name, count=len(rows), fields=fields)
+
+
+def rank(vectors: np.ndarray, weights: np.ndarray, bias: float, k: int, rows=None) -> set[int]:
+    """The same three parts by a look at every row."""
+    rows = np.arange(len(vectors)) if rows is None else rows
+    scores = (vectors @ weights + bias)[rows]
+    down = rows[np.argsort(-scores, kind="stable")]
+    above = int((scores >= 0).sum())
+    return {*down[:k], *down[max(0, above - k) : above], *down[above : above + k]}
+
+
+@pytest.fixture(scope="module")
+def drawn(milvus) -> tuple[np.ndarray, np.ndarray, MilvusSearcher]:
+    """3,000 random rows with a date, an hour and a place each, some of them unknown."""
+    vectors = unit_rows(3_000, 16)
+    rng = np.random.default_rng(1)
+    fields = np.array(
+        [
+            note_fields(
+                None if row % 11 == 0 else datetime(2024, 1 + row % 12, 15, row % 24, 30, 1, 500),
+                None if row % 13 == 0 else float(rng.uniform(-60, 60)),
+                None if row % 13 == 0 else float(rng.uniform(-180, 180)),
+                None if row % 7 == 0 else f"camera {row % 5}",
+            )
+            for row in range(3_000)
+        ],
+        dtype=KINDS,
+    )
+    return vectors, fields, fill(milvus, "drawn", vectors, fields)
+
+
+# The line at every place: nothing above it, little, half of all, all but a few, all.
+BIASES = [-9.0, -0.75, -0.4, -0.1, 0.0, 0.2, 0.6, 9.0]
+
+
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("k", [1, 20, 200])
+def test_ranked_rows_are_those_of_a_look_at_every_row(drawn, bias, k):
+    vectors, _, searcher = drawn
+    weights = 3 * unit_rows(1, 16, seed=5)[0]  # of any length
+    found = searcher.find_ranked(weights, 3 * bias, k, None)
+    assert rank(vectors, weights, 3 * bias, k) <= set(found.tolist())
+    assert (np.diff(found) > 0).all()
+    assert found.dtype == np.int64
+    assert len(found) <= 3 * k + 2 * engine_milvus.SLACK
+
+
+@pytest.mark.parametrize("bias", BIASES)
+def test_ranked_rows_of_a_pool(drawn, bias):
+    vectors, _, searcher = drawn
+    weights = unit_rows(1, 16, seed=6)[0]
+    for rows in (np.arange(0, 3_000, 2), np.arange(100, 160), np.array([7])):
+        found = searcher.find_ranked(weights, bias, 15, Pool(rows))
+        assert rank(vectors, weights, bias, 15, rows) <= set(found.tolist()) <= set(rows.tolist())
+
+
+def test_a_pool_is_named_where_too_few_of_it_come_back(drawn, monkeypatch):
+    """A cluster answers no more than so many rows: a rare pool lies beyond them."""
+    vectors, _, searcher = drawn
+    monkeypatch.setattr(searcher, "_most", 40)
+    monkeypatch.setattr(engine_milvus, "MOST_LISTED", 7)  # in several filters
+    weights = unit_rows(1, 16, seed=7)[0]
+    rows = np.arange(5, 3_000, 100)
+    found = searcher.find_ranked(weights, 0.1, 5, Pool(rows))
+    assert rank(vectors, weights, 0.1, 5, rows) <= set(found.tolist()) <= set(rows.tolist())
+
+
+def test_a_heap_of_equals_at_the_line_comes_with_what_is_around(milvus):
+    vectors = unit_rows(400, 8, seed=3)
+    vectors[50:80] = vectors[50]
+    searcher = fill(milvus, "equals", vectors)
+    weights = unit_rows(1, 8, seed=4)[0]
+    bias = -float(vectors[50] @ weights)
+    scores = vectors @ weights + bias
+    found = searcher.find_ranked(weights, bias, 10, None)
+    assert set(np.argsort(-scores)[:10]) <= set(found.tolist())
+    # Of equals any will do; here there are more of them than are asked for.
+    assert np.isin(found, np.arange(50, 80)).sum() >= 10
+
+
+def test_few_rows_all_come(milvus):
+    searcher = fill(milvus, "few", np.eye(3, 4))
+    assert searcher.find_ranked(np.ones(4), -0.5, 10, None).tolist() == [0, 1, 2]
+    assert searcher.find_ranked(np.zeros(4), 1.0, 2, None).tolist() == [0, 1]
+    assert searcher.find_ranked(np.ones(4), 0, 0, None).tolist() == []
+    assert searcher.find_ranked(np.ones(4), 0, 5, Pool(np.array([], np.int64))).tolist() == []
+    assert searcher.find_ranked(np.zeros(4), 1.0, 1, Pool(np.array([1, 2]))).tolist() == [1]
+    nearest = searcher.find_nearest(np.array([[0.6, 0.8, 0, 0]], np.float32), 5, None)
+    assert nearest.tolist() == [[1, 0, 2, -1, -1]]
+
+
+def test_nearest_rows_of_many_queries(drawn):
+    vectors, _, searcher = drawn
+    queries = unit_rows(70, 16, seed=8)
+    expected = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :30]
+    assert searcher.find_nearest(queries, 30, None).tolist() == expected.tolist()
+    rows = np.arange(1, 3_000, 3)
+    expected = rows[np.argsort(-(queries[:2] @ vectors[rows].T), axis=1, kind="stable")[:, :30]]
+    assert searcher.find_nearest(queries[:2], 30, Pool(rows)).tolist() == expected.tolist()
+
+
+WHERE = {
+    "date": (Bounds("taken", ((1_704_067_200, 1_720_000_000),)),),
+    "night": (Bounds("hour", ((20, 23), (0, 4))),),
+    "winter and box": (
+        Bounds("month", ((12, 12), (1, 1), (2, 2))),
+        Bounds("latitude", ((-12.5, 40.25),)),
+        Bounds("longitude", ((170.0, 180.0), (-180.0, -20.0))),
+    ),
+    "place": (Bounds("place", ((engine_bounds.number_place("camera 3"),) * 2,)),),
+}
+
+
+@pytest.mark.parametrize("named", WHERE)
+def test_bounds_are_left_to_milvus(drawn, named, monkeypatch):
+    vectors, fields, searcher = drawn
+    where = WHERE[named]
+    rows = np.flatnonzero(find_within(fields, where))
+    assert 10 < len(rows) < 2_000
+    asked = []
+    searched = searcher._search
+    monkeypatch.setattr(
+        searcher, "_search", lambda *given: asked.append(given[2]) or searched(*given)
+    )
+    weights = unit_rows(1, 16, seed=9)[0]
+    found = searcher.find_ranked(weights, 0.1, 5, Pool(rows, where))
+    assert rank(vectors, weights, 0.1, 5, rows) <= set(found.tolist()) <= set(rows.tolist())
+    assert all(where[0].field in expression for expression in asked)
+
+
+def test_bounds_are_not_gone_by_where_images_have_been_corrected_since(drawn):
+    """Row 4 was dated anew: the filter keeps it now, Milvus would leave it out."""
+    vectors, fields, searcher = drawn
+    where = WHERE["place"]
+    rows = np.flatnonzero(find_within(fields, where))
+    assert 4 not in rows
+    rows = np.union1d(rows, [4])
+    assert searcher.find_nearest(vectors[4:5], 1, Pool(rows, where)).tolist() == [[4]]
+
+
+def test_a_filter_may_keep_less_than_its_bounds(drawn):
+    vectors, fields, searcher = drawn
+    within = np.flatnonzero(find_within(fields, WHERE["night"]))
+    rows = within[::40]
+    found = searcher.find_ranked(vectors[0], 0.0, 10, Pool(rows, WHERE["night"]))
+    assert rank(vectors, vectors[0], 0.0, 10, rows) <= set(found.tolist()) <= set(rows.tolist())
+
+
+def test_unknown_is_in_no_bounds(drawn):
+    _, fields, _ = drawn
+    for field, low, high in (
+        ("taken", engine_bounds.LEAST_TAKEN, engine_bounds.MOST_TAKEN),
+        ("hour", 0, 23),
+        ("month", 1, 12),
+        ("latitude", -90, 90),
+        ("longitude", -180, 180),
+    ):
+        within = find_within(fields, (Bounds(field, ((low, high),)),))
+        unknown = 11 if field in ("taken", "hour", "month") else 13
+        assert not within[::unknown].any()
+        assert within.sum() == 3_000 - len(range(0, 3_000, unknown))
+
+
+def _fill_and_die(address: str, chunks: int) -> None:
+    def die_at(done: int) -> None:
+        if done >= chunks * CHUNK_ROWS:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    vectors = unit_rows(9_500, 8)
+    fill_collection(Milvus(address), "cut", vectors=vectors, fields=None, progress=die_at)
+
+
+def test_filling_goes_on_after_a_kill(tmp_path):
+    address = str(tmp_path / "milvus.db")
+    killed = multiprocessing.get_context("spawn").Process(target=_fill_and_die, args=(address, 2))
+    killed.start()
+    killed.join(60)
+    assert killed.exitcode == -signal.SIGKILL
+    vectors = unit_rows(9_500, 8)
+    milvus = Milvus(address)
+    searcher = MilvusSearcher(milvus, "cut", count=9_500)
+    with pytest.raises(VectorsNotFilled, match=r"Of 9,500 vectors .* holds [46],000\."):
+        searcher.find_nearest(vectors[:1], 1, None)
+    told: list[int] = []
+    fill_collection(milvus, "cut", vectors=vectors, fields=None, progress=told.append)
+    assert told[0] >= 4_000  # what was there is not sent again
+    assert told[-1] == 9_500
+    assert searcher.find_nearest(vectors[::1_900], 1, None).tolist() == [
+        [row] for row in range(0, 9_500, 1_900)
+    ]
+    milvus.close()
+
+
+def test_a_hole_is_filled(milvus):
+    vectors = unit_rows(8_100, 8)
+    searcher = fill(milvus, "hole", vectors)
+    milvus.ask(lambda client: client.delete(TRIAL + "hole", filter="row in [4100, 8050]"))
+    told: list[int] = []
+    fill_collection(milvus, TRIAL + "hole", vectors=vectors, fields=None, progress=told.append)
+    assert told[0] == 4_000
+    assert searcher.find_nearest(vectors[[4_100, 8_050]], 1, None).tolist() == [[4_100], [8_050]]
+
+
+def test_what_is_not_there_is_not_searched(milvus):
+    searcher = MilvusSearcher(milvus, "never", count=300)
+    with pytest.raises(VectorsNotFilled, match=r"holds 0\..*rarefind index build"):
+        searcher.find_nearest(np.eye(8, dtype=np.float32), 1, None)
+
+
+def test_dropping(milvus):
+    fill(milvus, "gone_1", np.eye(3))
+    fill(milvus, "gone_2", np.eye(3))
+    names = [f"{TRIAL}gone_1", f"{TRIAL}gone_2"]
+    assert milvus.list_collections(f"{TRIAL}gone_") == names
+    milvus.drop(names[0])
+    milvus.drop(names[0])  # as when a kill came between
+    assert milvus.list_collections(f"{TRIAL}gone_") == names[1:]
+
+
+def _hold(address: str, is_open, may_end) -> None:
+    milvus = Milvus(address)
+    milvus.list_collections("")
+    is_open.set()
+    may_end.wait(60)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_processes_share_a_database_and_one_opens_it_again(tmp_path):
+    address = str(tmp_path / "milvus.db")
+    milvus = Milvus(address)
+    fill(milvus, "shared", unit_rows(100, 8))
+    milvus.close()
+    spawn = multiprocessing.get_context("spawn")
+    is_open, may_end = spawn.Event(), spawn.Event()
+    other = spawn.Process(target=_hold, args=(address, is_open, may_end))
+    other.start()
+    assert is_open.wait(60)
+    searcher = MilvusSearcher(milvus, TRIAL + "shared", count=100)
+    assert searcher.find_nearest(unit_rows(100, 8)[3:4], 1, None).tolist() == [[3]]
+    assert milvus._hosted is None  # answered by the other process
+    may_end.set()
+    other.join(60)
+    assert searcher.find_nearest(unit_rows(100, 8)[4:5], 1, None).tolist() == [[4]]
+    assert milvus._hosted is not None
+    milvus.close()
+
+
+def test_a_cluster_that_is_away_is_named_without_its_secret():
+    milvus = Milvus("http://127.0.0.1:9", token="ada:secret")
+    searcher = MilvusSearcher(milvus, "any", count=3)
+    began = time.monotonic()
+    with pytest.raises(VectorEngineAway, match=r"Milvus at http://127\.0\.0\.1:9 .*") as refused:
+        searcher.find_nearest(np.eye(3, dtype=np.float32), 1, None)
+    assert "secret" not in str(refused.value)
+    assert time.monotonic() - began < 25
+
+
+def test_a_database_that_cannot_be_made_is_said(tmp_path):
+    Path(tmp_path / "file").write_text("")
+    with pytest.raises(VectorEngineAway, match="can't be used"):
+        Milvus(str(tmp_path / "file" / "milvus.db")).list_collections("")
