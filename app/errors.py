@@ -31,6 +31,7 @@ RarefindError
 ├── BackupNotMade                  500  a folder that can't be used or written to
 ├── RestoreRefused                 409  no whole backup, or no empty place for it
 ├── ReadersBusy                    503  as many photos are decoded as can be at a time
+├── VectorsAway                    503  the Milvus that searches a collection, or what it held
 └── DatabaseNotUsable              503  not reachable, or newer than this code
 """
 
@@ -242,6 +243,13 @@ class NoWords(BadInput):
     """Words for an index whose embedder can't read them."""
 
     title = "Words can't be used here"
+
+
+class VectorsAway(RarefindError):
+    """The Milvus that searches a collection does not answer, or lacks vectors."""
+
+    status = 503
+    title = "This collection can't be searched now"
 
 
 class ReadersBusy(RarefindError):

@@ -21,6 +21,7 @@ from app.database import Database
 from app.deleting import describe_collection_contents, empty_bin, list_due
 from app.exports.files import list_old_exports, sweep_exports
 from app.reading import THUMBNAIL_SIDES, thumbnail_path
+from app.searchers import list_leftover_vectors, remove_leftover_vectors
 from app.settings import Settings
 from app.tables import Collection, ExportFile, Image, ImageIndex, Photo, Replay, UploadedFile
 from app.uploads import list_forgotten, sweep_uploads, upload_folder
@@ -116,6 +117,13 @@ def sweep(
         ]
         count, size_bytes = (sum(part) for part in zip(*counts, strict=True))
         leftovers.append(Leftover(kind, count, size_bytes))
+    with database.session() as session:
+        in_milvus = (
+            remove_leftover_vectors(session, settings)
+            if remove
+            else len(list_leftover_vectors(session, settings))
+        )
+        leftovers.append(Leftover("indexes in Milvus that nothing needs", in_milvus, 0))
     with database.session() as session:
         missing = [*_list_missing(session, settings)]
     return Swept(

@@ -17,7 +17,7 @@ This is the only importer of pymilvus and milvus_lite.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +48,7 @@ SLACK = 16  # rows beyond k, should rounding put others before them
 ROUNDING = 1e-5  # between a similarity of Milvus and ours
 LEAST = -1.1  # below every similarity of unit vectors
 TIMEOUT_S = 10.0  # of a search
+LITE_TIMEOUT_S = 60.0  # which takes some seconds for each 100,000 rows it has to go past
 SLOW_S = 600.0  # of what writes, loads or counts
 JOINING_S = 15.0  # until another process has opened its database, or closed it
 
@@ -172,8 +173,9 @@ class Milvus:
             time.sleep(0.1)
 
     def _explain(self, error: Exception) -> str:
-        what = getattr(error, "message", None) or str(error)
-        what = " ".join(what.split())[:300]
+        said = getattr(error, "details", None)  # of gRPC, whose str() is a page
+        what = said() if callable(said) else getattr(error, "message", None)
+        what = " ".join((what or str(error)).split())[:300]
         if self._token:
             what = what.replace(self._token, "…")
         look = (
@@ -196,18 +198,17 @@ def fill_collection(
     *,
     vectors: Floats,
     fields: Fields | None,
-    progress: Callable[[int], None] = lambda _done: None,
-) -> None:
+) -> Generator[int]:
     """Make a collection hold these vectors, going on where an earlier call was cut off.
 
     Parameters: `vectors` (n, d) float32 unit rows, the same at each call for this name; `fields`
-    (n,) of them or None. `progress` hears rows done; what it raises ends the call.
+    (n,) of them or None. Yields rows done; closed before its end, it leaves what is there.
     Raises VectorEngineAway, VectorsNotFilled when not all of them are found afterwards.
     """
     count = len(vectors)
     milvus.ask(lambda client: _make(client, name, vectors.shape, milvus.is_lite))
     done = milvus.ask(lambda client: _count_whole(client, name, count))
-    progress(done)
+    yield done
 
     def put(start: int) -> int:
         rows = range(start, min(start + CHUNK_ROWS, count))
@@ -222,8 +223,7 @@ def fill_collection(
 
     pool = ThreadPoolExecutor(1 if milvus.is_lite else FILLING_THREADS, "fill-milvus")
     try:
-        for stop in pool.map(put, range(done, count, CHUNK_ROWS)):
-            progress(stop)
+        yield from pool.map(put, range(done, count, CHUNK_ROWS))
     finally:
         pool.shutdown(cancel_futures=True)
     milvus.ask(lambda client: client.flush(name, timeout=SLOW_S))
@@ -373,7 +373,7 @@ class MilvusSearcher:
                 limit=limit,
                 output_fields=["row"],  # milvus-lite takes none for all, with the vectors
                 search_params={"metric_type": "IP", "params": parameters},
-                timeout=TIMEOUT_S,
+                timeout=LITE_TIMEOUT_S if self._milvus.is_lite else TIMEOUT_S,
             )
 
         return [

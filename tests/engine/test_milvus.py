@@ -53,7 +53,7 @@ def unit_rows(n: int, d: int, seed: int = 0) -> np.ndarray:
 
 def fill(milvus: Milvus, name: str, vectors: object, fields: np.ndarray | None = None):
     rows = np.asarray(vectors, dtype=np.float32)
-    fill_collection(milvus, TRIAL + name, vectors=rows, fields=fields)
+    assert list(fill_collection(milvus, TRIAL + name, vectors=rows, fields=fields))[-1] == len(rows)
     return MilvusSearcher(milvus, TRIAL + name, count=len(rows), fields=fields)
 
 
@@ -219,12 +219,10 @@ def test_unknown_is_in_no_bounds(drawn):
 
 
 def _fill_and_die(address: str, chunks: int) -> None:
-    def die_at(done: int) -> None:
+    vectors = unit_rows(9_500, 8)
+    for done in fill_collection(Milvus(address), "cut", vectors=vectors, fields=None):
         if done >= chunks * CHUNK_ROWS:
             os.kill(os.getpid(), signal.SIGKILL)
-
-    vectors = unit_rows(9_500, 8)
-    fill_collection(Milvus(address), "cut", vectors=vectors, fields=None, progress=die_at)
 
 
 def test_filling_goes_on_after_a_kill(tmp_path):
@@ -238,8 +236,7 @@ def test_filling_goes_on_after_a_kill(tmp_path):
     searcher = MilvusSearcher(milvus, "cut", count=9_500)
     with pytest.raises(VectorsNotFilled, match=r"Of 9,500 vectors .* holds [46],000\."):
         searcher.find_nearest(vectors[:1], 1, None)
-    told: list[int] = []
-    fill_collection(milvus, "cut", vectors=vectors, fields=None, progress=told.append)
+    told = list(fill_collection(milvus, "cut", vectors=vectors, fields=None))
     assert told[0] >= 4_000  # what was there is not sent again
     assert told[-1] == 9_500
     assert searcher.find_nearest(vectors[::1_900], 1, None).tolist() == [
@@ -252,9 +249,8 @@ def test_a_hole_is_filled(milvus):
     vectors = unit_rows(8_100, 8)
     searcher = fill(milvus, "hole", vectors)
     milvus.ask(lambda client: client.delete(TRIAL + "hole", filter="row in [4100, 8050]"))
-    told: list[int] = []
-    fill_collection(milvus, TRIAL + "hole", vectors=vectors, fields=None, progress=told.append)
-    assert told[0] == 4_000
+    told = list(fill_collection(milvus, TRIAL + "hole", vectors=vectors, fields=None))
+    assert told == [4_000, 6_000, 8_000, 8_100]
     assert searcher.find_nearest(vectors[[4_100, 8_050]], 1, None).tolist() == [[4_100], [8_050]]
 
 
