@@ -71,6 +71,15 @@ def choose_vectors(session: Session, collection_id: int, vectors: str, settings:
     session.get_one(Collection, collection_id).vectors = check_vectors(vectors, settings)
 
 
+def list_places(session: Session) -> list[tuple[str, str]]:
+    """Where vectors of collections are searched already, each as it is kept and as people read it.
+
+    From a browser no other is taken: whoever names an address has the token sent there.
+    """
+    used = set(session.scalars(select(Collection.vectors).distinct()))
+    return [(one, describe_vectors(one)) for one in [FAISS, *sorted(used - {FAISS})]]
+
+
 def note_images(session: Session, folder: Path, image_ids: Integers) -> None:
     """Keep beside vectors when and where their images were taken, for filters in Milvus."""
     fields = np.empty(len(image_ids), dtype=KINDS)
