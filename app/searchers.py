@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +23,13 @@ from sqlalchemy.orm import Session, aliased
 
 from app.database import Database, is_among
 from app.engine import EngineError
-from app.engine.bounds import KINDS, note_fields, read_fields, write_fields
+from app.engine.bounds import KINDS, Bounds, note_fields, read_fields, write_fields
 from app.engine.index import read_manifest
 from app.engine.milvus import Milvus, MilvusSearcher, VectorEngineAway, fill_collection
 from app.errors import BadInput, VectorsAway
 from app.filtering import deployment_of
 from app.settings import Settings
 from app.tables import Collection, Image, ImageIndex
-
-if TYPE_CHECKING:
-    from app.engine.index import Pool
 
 FAISS = "faiss"
 LITE = "milvus:lite"
@@ -150,15 +146,38 @@ class ExplainedSearcher:
     def __init__(self, searcher: MilvusSearcher) -> None:
         self._searcher = searcher
 
-    def find_nearest(self, queries: Floats, count: int, allowed: "Pool | None") -> Integers:
+    @property
+    def memory_bytes(self) -> int:
         """As the engine's."""
-        with _explained():
-            return self._searcher.find_nearest(queries, count, allowed)
+        return self._searcher.memory_bytes
 
-    def find_ranked(self, weights: Floats, bias: float, k: int, allowed: "Pool | None") -> Integers:
+    def find_nearest(
+        self,
+        queries: Floats,
+        count: int,
+        rows: Integers | None,
+        where: tuple[Bounds, ...] = (),
+    ) -> Integers:
         """As the engine's."""
         with _explained():
-            return self._searcher.find_ranked(weights, bias, k, allowed)
+            return self._searcher.find_nearest(queries, count, rows, where)
+
+    def find_ranked(
+        self,
+        weights: Floats,
+        bias: float,
+        *,
+        top: int,
+        line: int,
+        closed: Integers,
+        rows: Integers | None,
+        where: tuple[Bounds, ...] = (),
+    ) -> Integers:
+        """As the engine's."""
+        with _explained():
+            return self._searcher.find_ranked(
+                weights, bias, top=top, line=line, closed=closed, rows=rows, where=where
+            )
 
 
 def drop_vectors(session: Session, collection_id: int, settings: Settings) -> None:

@@ -20,18 +20,16 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.engine import EngineError
 from app.engine.bounds import KINDS, NAMES, UNKNOWN, Bounds, Fields, find_within
-
-if TYPE_CHECKING:
-    from app.engine.index import Pool
 
 LITE = ".db"
 VECTOR = "vector"
@@ -42,9 +40,9 @@ LISTS, PROBES = 1_024, 256  # for the nearest; near the boundary all lists are l
 MOST_FOUND = 16_384  # rows that a cluster answers at most
 LITE_SURPLUS = 5  # milvus-lite cuts the range out of so many times the rows that are wanted
 MOST_LISTED = 20_000  # rows named in one filter
-FIRST_TIMES = 4  # times k: what the first search of `find_ranked` asks for
+FIRST_TIMES = 4  # times the rows at the boundary: what the first search asks for at least
 QUERIES = 64  # at once
-SLACK = 16  # rows beyond k, should rounding put others before them
+SLACK = 16  # rows more than asked for, should rounding put others before them
 ROUNDING = 1e-5  # between a similarity of Milvus and ours
 LEAST = -1.1  # below every similarity of unit vectors
 TIMEOUT_S = 10.0  # of a search
@@ -192,6 +190,12 @@ NOT_INSTALLED = (
 )
 
 
+@dataclass(frozen=True, eq=False)
+class _Allowed:
+    rows: Integers  # (r,) ascending
+    where: tuple[Bounds, ...]  # that they are within, as far as that is known
+
+
 def fill_collection(
     milvus: Milvus,
     name: str,
@@ -249,60 +253,88 @@ class MilvusSearcher:
         self._checked: Any = None  # the client by which all was found to be there
         self._most = count if milvus.is_lite else MOST_FOUND
 
-    def find_nearest(self, queries: Floats, count: int, allowed: "Pool | None") -> Integers:
+    @property
+    def memory_bytes(self) -> int:
+        """What of it is in this process's memory."""
+        return 0 if self._fields is None else self._fields.nbytes
+
+    def find_nearest(
+        self,
+        queries: Floats,
+        count: int,
+        rows: Integers | None,
+        where: tuple[Bounds, ...] = (),
+    ) -> Integers:
         """Rows (q, count) that are probably the nearest by inner product, -1 where no more are.
 
-        Parameters: `queries` (q, d); `allowed` rows, None for all. Of a cluster no more than 16,384
-        come back. Raises VectorEngineAway, VectorsNotFilled.
+        Parameters: `queries` (q, d); `rows` (r,) the only rows allowed, ascending, None for all;
+        `where`, bounds that all of these are within, as far as they are known. Of a cluster no more
+        than 16,384 come back. Raises VectorEngineAway, VectorsNotFilled.
         """
+        allowed = None if rows is None else _Allowed(rows, where)
+        step = QUERIES if allowed is None else 1
         found = np.full((len(queries), count), -1, np.int64)
-        for start in range(0, len(queries), QUERIES if allowed is None else 1):
-            some = queries[start : start + (QUERIES if allowed is None else 1)]
+        for start in range(0, len(queries), step):
+            some = queries[start : start + step]
             lists = (
                 self._search(some, min(count, self._most, self._count))
                 if allowed is None
                 else [self._descend(some[0], count, allowed)]
             )
-            for place, (rows, _) in enumerate(lists, start):
-                found[place, : min(count, len(rows))] = rows[:count]
+            for place, (own, _) in enumerate(lists, start):
+                found[place, : min(count, len(own))] = own[:count]
         return found
 
-    def find_ranked(self, weights: Floats, bias: float, k: int, allowed: "Pool | None") -> Integers:
-        """Rows (m,), ascending and unique, that strategies choose from, by score = x·w + b.
+    def find_ranked(
+        self,
+        weights: Floats,
+        bias: float,
+        *,
+        top: int,
+        line: int,
+        closed: Integers,
+        rows: Integers | None,
+        where: tuple[Bounds, ...] = (),
+    ) -> Integers:
+        """Rows (m,), ascending, that probably hold, by score x·w + b and without the `closed` ones,
+        the `top` highest, the `line` lowest at or above 0 and the `line` highest below 0.
 
-        They probably hold the `k` of the highest score, the `k` lowest at or above 0, and the `k`
-        highest below 0; of equal scores any. Parameters: `weights` (d,), of any length; `allowed`
-        rows, None for all. Raises VectorEngineAway, VectorsNotFilled.
+        Of equal scores any. Parameters: `weights` (d,), of any length; `closed` (c,) in any order;
+        `rows` and `where` as in `find_nearest`. Raises VectorEngineAway, VectorsNotFilled.
         """
+        allowed = None if rows is None else _Allowed(rows, where)
         length = float(np.linalg.norm(weights))
-        if k <= 0 or (allowed is not None and len(allowed.rows) == 0):
-            return np.empty(0, np.int64)
         if length == 0:  # all scores are equal
-            return np.arange(min(k, self._count)) if allowed is None else allowed.rows[:k]
+            every = np.arange(self._count) if rows is None else rows
+            return np.setdiff1d(every, closed)[: max(top, line)]
         query = np.asarray(weights / length, dtype=np.float32)
-        line = -bias / length  # the similarity where the score is 0
-        wanted = FIRST_TIMES * k
-        rows, similarities = self._descend(query, wanted, allowed)
-        is_every = len(rows) < wanted
-        above = int(np.count_nonzero(similarities >= line - ROUNDING))
-        parts = [rows[:k]]
-        if is_every or above < len(rows):
-            parts.append(rows[max(0, above - k - SLACK) : above + k + SLACK])
-        if not is_every and above == len(rows):
-            parts.append(self._descend(-query, k + SLACK, allowed, ceiling=-line + ROUNDING)[0])
-        if not is_every and above + k > len(rows):
-            parts.append(self._descend(query, k + SLACK, allowed, ceiling=line + ROUNDING)[0])
-        return np.unique(np.concatenate(parts))
+        boundary = -bias / length  # the similarity where the score is 0
+        top, line = (part + len(closed) + SLACK for part in (top, line))  # all may be closed
+        wanted = max(top, FIRST_TIMES * line)
+        own, similarities = self._descend(query, wanted, allowed)
+        is_every = len(own) < wanted
+        above = int(np.count_nonzero(similarities >= boundary - ROUNDING))
+        parts = [own[:top]]
+        if is_every or above < len(own):
+            parts.append(own[max(0, above - line) : above + line])
+        if not is_every and above == len(own):
+            parts.append(self._descend(-query, line, allowed, ceiling=-boundary + ROUNDING)[0])
+        if not is_every and above + line > len(own):
+            parts.append(self._descend(query, line, allowed, ceiling=boundary + ROUNDING)[0])
+        return np.setdiff1d(np.concatenate(parts), closed)
 
     def _descend(
-        self, query: Floats, k: int, allowed: "Pool | None", *, ceiling: float | None = None
+        self, query: Floats, k: int, allowed: "_Allowed | None", *, ceiling: float | None = None
     ) -> _Found:
         """The `k` most similar allowed rows, none more similar than the ceiling."""
+        nothing = np.empty(0, np.int64), np.empty(0, np.float32)
         if ceiling is not None and ceiling <= LEAST:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
+            return nothing
         if allowed is None:
             found, _ = self._go_on_until(query, k, None, "", k, ceiling)
             return found
+        if len(allowed.rows) == 0:
+            return nothing
         expression, base = "", self._count
         if allowed.where and self._fields is not None:
             is_within = find_within(self._fields, allowed.where)
@@ -310,7 +342,9 @@ class MilvusSearcher:
                 expression, base = _write(allowed.where), int(np.count_nonzero(is_within))
         expected = round(1.5 * k * base / len(allowed.rows))
         if expected <= self._most or len(allowed.rows) == base:
-            found, is_whole = self._go_on_until(query, k, allowed, expression, expected, ceiling)
+            found, is_whole = self._go_on_until(
+                query, k, allowed.rows, expression, expected, ceiling
+            )
             if is_whole:
                 return found
         lists = [
@@ -325,12 +359,12 @@ class MilvusSearcher:
         self,
         query: Floats,
         k: int,
-        allowed: "Pool | None",
+        allowed: Integers | None,
         expression: str,
         limit: int,
         ceiling: float | None,
     ) -> tuple[_Found, bool]:
-        """The `k` most similar of what is kept, asking for more until there are so many.
+        """The `k` most similar of what is allowed, asking for more until there are so many.
 
         Also whether these are all that there can be.
         """
@@ -341,9 +375,9 @@ class MilvusSearcher:
             if ceiling is not None and self._milvus.is_lite:
                 is_end = LITE_SURPLUS * limit >= self._count
             if allowed is not None:
-                places = np.searchsorted(allowed.rows, rows)
-                places[places == len(allowed.rows)] = 0
-                is_kept = allowed.rows[places] == rows
+                places = np.searchsorted(allowed, rows)
+                places[places == len(allowed)] = 0
+                is_kept = allowed[places] == rows
                 rows, similarities = rows[is_kept], similarities[is_kept]
             is_whole = len(rows) >= k or is_end
             if is_whole or limit >= min(self._most, self._count):

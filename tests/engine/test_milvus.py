@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -27,10 +26,7 @@ from app.engine.milvus import (
 TRIAL = "rarefind_trial_"
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
-    rows: np.ndarray
-    where: tuple[Bounds, ...] = ()
+NOTHING = np.empty(0, np.int64)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +53,17 @@ def fill(milvus: Milvus, name: str, vectors: object, fields: np.ndarray | None =
     return MilvusSearcher(milvus, TRIAL + name, count=len(rows), fields=fields)
 
 
-def rank(vectors: np.ndarray, weights: np.ndarray, bias: float, k: int, rows=None) -> set[int]:
-    """The same three parts by a look at every row."""
-    rows = np.arange(len(vectors)) if rows is None else rows
+def rank(vectors, weights, bias, k: int, rows=None, closed=NOTHING) -> set[int]:
+    """The three parts by a look at every row."""
+    rows = np.setdiff1d(np.arange(len(vectors)) if rows is None else rows, closed)
     scores = (vectors @ weights + bias)[rows]
     down = rows[np.argsort(-scores, kind="stable")]
     above = int((scores >= 0).sum())
     return {*down[:k], *down[max(0, above - k) : above], *down[above : above + k]}
+
+
+def ask(searcher, weights, bias, k: int, rows=None, where=(), closed=NOTHING) -> np.ndarray:
+    return searcher.find_ranked(weights, bias, top=k, line=k, closed=closed, rows=rows, where=where)
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +95,23 @@ BIASES = [-9.0, -0.75, -0.4, -0.1, 0.0, 0.2, 0.6, 9.0]
 def test_ranked_rows_are_those_of_a_look_at_every_row(drawn, bias, k):
     vectors, _, searcher = drawn
     weights = 3 * unit_rows(1, 16, seed=5)[0]  # of any length
-    found = searcher.find_ranked(weights, 3 * bias, k, None)
+    found = ask(searcher, weights, 3 * bias, k)
     assert rank(vectors, weights, 3 * bias, k) <= set(found.tolist())
     assert (np.diff(found) > 0).all()
     assert found.dtype == np.int64
-    assert len(found) <= 3 * k + 2 * engine_milvus.SLACK
+    assert len(found) <= 3 * (k + engine_milvus.SLACK)
+
+
+@pytest.mark.parametrize("bias", BIASES)
+def test_answered_rows_do_not_take_the_place_of_open_ones(drawn, bias):
+    vectors, _, searcher = drawn
+    weights = unit_rows(1, 16, seed=5)[0]
+    down = np.argsort(-(vectors @ weights))
+    above = int((vectors @ weights + bias >= 0).sum())
+    closed = np.concatenate([down[:60], down[max(60, above - 9) : above + 25]])[::-1]
+    found = ask(searcher, weights, bias, 8, closed=closed)
+    assert rank(vectors, weights, bias, 8, closed=closed) <= set(found.tolist())
+    assert not np.isin(found, closed).any()
 
 
 @pytest.mark.parametrize("bias", BIASES)
@@ -107,7 +119,7 @@ def test_ranked_rows_of_a_pool(drawn, bias):
     vectors, _, searcher = drawn
     weights = unit_rows(1, 16, seed=6)[0]
     for rows in (np.arange(0, 3_000, 2), np.arange(100, 160), np.array([7])):
-        found = searcher.find_ranked(weights, bias, 15, Pool(rows))
+        found = ask(searcher, weights, bias, 15, rows)
         assert rank(vectors, weights, bias, 15, rows) <= set(found.tolist()) <= set(rows.tolist())
 
 
@@ -118,7 +130,7 @@ def test_a_pool_is_named_where_too_few_of_it_come_back(drawn, monkeypatch):
     monkeypatch.setattr(engine_milvus, "MOST_LISTED", 7)  # in several filters
     weights = unit_rows(1, 16, seed=7)[0]
     rows = np.arange(5, 3_000, 100)
-    found = searcher.find_ranked(weights, 0.1, 5, Pool(rows))
+    found = ask(searcher, weights, 0.1, 5, rows)
     assert rank(vectors, weights, 0.1, 5, rows) <= set(found.tolist()) <= set(rows.tolist())
 
 
@@ -129,7 +141,7 @@ def test_a_heap_of_equals_at_the_line_comes_with_what_is_around(milvus):
     weights = unit_rows(1, 8, seed=4)[0]
     bias = -float(vectors[50] @ weights)
     scores = vectors @ weights + bias
-    found = searcher.find_ranked(weights, bias, 10, None)
+    found = ask(searcher, weights, bias, 10)
     assert set(np.argsort(-scores)[:10]) <= set(found.tolist())
     # Of equals any will do; here there are more of them than are asked for.
     assert np.isin(found, np.arange(50, 80)).sum() >= 10
@@ -137,11 +149,11 @@ def test_a_heap_of_equals_at_the_line_comes_with_what_is_around(milvus):
 
 def test_few_rows_all_come(milvus):
     searcher = fill(milvus, "few", np.eye(3, 4))
-    assert searcher.find_ranked(np.ones(4), -0.5, 10, None).tolist() == [0, 1, 2]
-    assert searcher.find_ranked(np.zeros(4), 1.0, 2, None).tolist() == [0, 1]
-    assert searcher.find_ranked(np.ones(4), 0, 0, None).tolist() == []
-    assert searcher.find_ranked(np.ones(4), 0, 5, Pool(np.array([], np.int64))).tolist() == []
-    assert searcher.find_ranked(np.zeros(4), 1.0, 1, Pool(np.array([1, 2]))).tolist() == [1]
+    assert ask(searcher, np.ones(4), -0.5, 10).tolist() == [0, 1, 2]
+    assert ask(searcher, np.zeros(4), 1.0, 2).tolist() == [0, 1]
+    assert ask(searcher, np.ones(4), 0, 5, NOTHING).tolist() == []
+    assert ask(searcher, np.zeros(4), 1.0, 1, np.array([1, 2])).tolist() == [1]
+    assert ask(searcher, np.ones(4), 0, 5, closed=np.array([2, 0])).tolist() == [1]
     nearest = searcher.find_nearest(np.array([[0.6, 0.8, 0, 0]], np.float32), 5, None)
     assert nearest.tolist() == [[1, 0, 2, -1, -1]]
 
@@ -153,7 +165,7 @@ def test_nearest_rows_of_many_queries(drawn):
     assert searcher.find_nearest(queries, 30, None).tolist() == expected.tolist()
     rows = np.arange(1, 3_000, 3)
     expected = rows[np.argsort(-(queries[:2] @ vectors[rows].T), axis=1, kind="stable")[:, :30]]
-    assert searcher.find_nearest(queries[:2], 30, Pool(rows)).tolist() == expected.tolist()
+    assert searcher.find_nearest(queries[:2], 30, rows).tolist() == expected.tolist()
 
 
 WHERE = {
@@ -180,7 +192,7 @@ def test_bounds_are_left_to_milvus(drawn, named, monkeypatch):
         searcher, "_search", lambda *given: asked.append(given[2]) or searched(*given)
     )
     weights = unit_rows(1, 16, seed=9)[0]
-    found = searcher.find_ranked(weights, 0.1, 5, Pool(rows, where))
+    found = ask(searcher, weights, 0.1, 5, rows, where)
     assert rank(vectors, weights, 0.1, 5, rows) <= set(found.tolist()) <= set(rows.tolist())
     assert all(where[0].field in expression for expression in asked)
 
@@ -192,14 +204,14 @@ def test_bounds_are_not_gone_by_where_images_have_been_corrected_since(drawn):
     rows = np.flatnonzero(find_within(fields, where))
     assert 4 not in rows
     rows = np.union1d(rows, [4])
-    assert searcher.find_nearest(vectors[4:5], 1, Pool(rows, where)).tolist() == [[4]]
+    assert searcher.find_nearest(vectors[4:5], 1, rows, where).tolist() == [[4]]
 
 
 def test_a_filter_may_keep_less_than_its_bounds(drawn):
     vectors, fields, searcher = drawn
     within = np.flatnonzero(find_within(fields, WHERE["night"]))
     rows = within[::40]
-    found = searcher.find_ranked(vectors[0], 0.0, 10, Pool(rows, WHERE["night"]))
+    found = ask(searcher, vectors[0], 0.0, 10, rows, WHERE["night"])
     assert rank(vectors, vectors[0], 0.0, 10, rows) <= set(found.tolist()) <= set(rows.tolist())
 
 
