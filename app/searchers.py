@@ -119,8 +119,8 @@ class Searchers:
         self._milvuses: dict[str, Milvus] = {}
         self._lock = Lock()
 
-    def find(self, row: ImageIndex, folder: Path) -> "ExplainedSearcher | None":
-        """What searches a ready index, None where FAISS does."""
+    def find(self, row: ImageIndex, folder: Path, vectors: Floats) -> "ExplainedSearcher | None":
+        """What searches a ready index of these vectors, None where FAISS does."""
         if row.milvus_name is None:
             return None
         with self._lock:
@@ -128,9 +128,7 @@ class Searchers:
             if milvus is None:
                 milvus = self._milvuses[row.vectors] = _connect(row.vectors, self._settings)
         return ExplainedSearcher(
-            MilvusSearcher(
-                milvus, row.milvus_name, count=row.image_count, fields=read_fields(folder)
-            )
+            MilvusSearcher(milvus, row.milvus_name, vectors=vectors, fields=read_fields(folder))
         )
 
     def close(self) -> None:
@@ -150,6 +148,10 @@ class ExplainedSearcher:
     def memory_bytes(self) -> int:
         """As the engine's."""
         return self._searcher.memory_bytes
+
+    def score_all(self, weights: Floats) -> Floats:
+        """As the engine's."""
+        return self._searcher.score_all(weights)
 
     def find_nearest(
         self,

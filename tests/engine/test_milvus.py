@@ -50,7 +50,7 @@ def unit_rows(n: int, d: int, seed: int = 0) -> np.ndarray:
 def fill(milvus: Milvus, name: str, vectors: object, fields: np.ndarray | None = None):
     rows = np.asarray(vectors, dtype=np.float32)
     assert list(fill_collection(milvus, TRIAL + name, vectors=rows, fields=fields))[-1] == len(rows)
-    return MilvusSearcher(milvus, TRIAL + name, count=len(rows), fields=fields)
+    return MilvusSearcher(milvus, TRIAL + name, vectors=rows, fields=fields)
 
 
 def rank(vectors, weights, bias, k: int, rows=None, closed=NOTHING) -> set[int]:
@@ -245,7 +245,7 @@ def test_filling_goes_on_after_a_kill(tmp_path):
     assert killed.exitcode == -signal.SIGKILL
     vectors = unit_rows(9_500, 8)
     milvus = Milvus(address)
-    searcher = MilvusSearcher(milvus, "cut", count=9_500)
+    searcher = MilvusSearcher(milvus, "cut", vectors=vectors)
     with pytest.raises(VectorsNotFilled, match=r"Of 9,500 vectors .* holds [46],000\."):
         searcher.find_nearest(vectors[:1], 1, None)
     told = list(fill_collection(milvus, "cut", vectors=vectors, fields=None))
@@ -267,7 +267,7 @@ def test_a_hole_is_filled(milvus):
 
 
 def test_what_is_not_there_is_not_searched(milvus):
-    searcher = MilvusSearcher(milvus, "never", count=300)
+    searcher = MilvusSearcher(milvus, "never", vectors=np.eye(8, dtype=np.float32))
     with pytest.raises(VectorsNotFilled, match=r"holds 0\..*rarefind index build"):
         searcher.find_nearest(np.eye(8, dtype=np.float32), 1, None)
 
@@ -300,7 +300,7 @@ def test_processes_share_a_database_and_one_opens_it_again(tmp_path):
     other = spawn.Process(target=_hold, args=(address, is_open, may_end))
     other.start()
     assert is_open.wait(60)
-    searcher = MilvusSearcher(milvus, TRIAL + "shared", count=100)
+    searcher = MilvusSearcher(milvus, TRIAL + "shared", vectors=unit_rows(100, 8))
     assert searcher.find_nearest(unit_rows(100, 8)[3:4], 1, None).tolist() == [[3]]
     assert milvus._hosted is None  # answered by the other process
     may_end.set()
@@ -312,7 +312,7 @@ def test_processes_share_a_database_and_one_opens_it_again(tmp_path):
 
 def test_a_cluster_that_is_away_is_named_without_its_secret():
     milvus = Milvus("http://127.0.0.1:9", token="ada:secret")
-    searcher = MilvusSearcher(milvus, "any", count=3)
+    searcher = MilvusSearcher(milvus, "any", vectors=np.eye(3, dtype=np.float32))
     began = time.monotonic()
     with pytest.raises(VectorEngineAway, match=r"Milvus at http://127\.0\.0\.1:9 .*") as refused:
         searcher.find_nearest(np.eye(3, dtype=np.float32), 1, None)

@@ -82,7 +82,7 @@ def test_a_collection_goes_to_milvus_and_grows_while_it_is_searched(
         first = current(session)
         assert first.vectors == LITE
         index = opened.get(first)
-        searcher = searchers.find(first, settings.home / "indexes" / str(first.id))
+        searcher = searchers.find(first, settings.home / "indexes" / "1", index.vectors)
     expected = np.argsort(-(index.vectors[2] @ index.vectors.T))[:6]
     assert searcher.find_nearest(index.vectors[2:3], 6, None).tolist() == [expected.tolist()]
 
@@ -93,7 +93,8 @@ def test_a_collection_goes_to_milvus_and_grows_while_it_is_searched(
         second = current(session)
         assert second.id != first.id and second.image_count == 7
         larger = opened.get(second)
-        grown = searchers.find(second, settings.home / "indexes" / str(second.id))
+        folder = settings.home / "indexes" / str(second.id)
+        grown = searchers.find(second, folder, larger.vectors)
         assert grown.find_nearest(larger.vectors[6:], 1, None).tolist() == [[6]]
         assert list_leftover_vectors(session, settings) == [(LITE, first.milvus_name)]
 
@@ -105,8 +106,8 @@ def test_what_is_missing_in_milvus_is_said_and_filled_by_the_next_build(
     shutil.rmtree(settings.home / "milvus")
     with own_database.session() as session:
         row = current(session)
-    searcher = searchers.find(row, settings.home / "indexes" / str(row.id))
     vectors = OpenIndexes(settings).get(row).vectors
+    searcher = searchers.find(row, settings.home / "indexes" / str(row.id), vectors)
     with pytest.raises(VectorsAway, match=r"holds 0\. Run `rarefind index build`"):
         searcher.find_nearest(vectors[:1], 1, None)
     assert rarefind("index", "build", "Pond", "--embedder", "hash").exit_code == 0
