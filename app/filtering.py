@@ -14,7 +14,7 @@ The key `grid` says so; it is set here and never taken from outside.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, timedelta
 from math import cos, radians
 from typing import Any
 
@@ -37,7 +37,6 @@ from sqlalchemy.orm import Session
 
 from app.access import get_search, is_in_search
 from app.deploying import folder_of, may_folders_be_labels, may_see_folders
-from app.engine.bounds import LEAST_TAKEN, MOST_TAKEN, Bounds, count_seconds, number_place
 from app.errors import BadInput
 from app.metadata import list_columns
 from app.remarks import has_image_notes, list_image_tags, standing_notes, standing_tags
@@ -391,38 +390,6 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
     parts += _remark_conditions(chosen)
     parts += _column_conditions(chosen)
     return and_(*parts) if parts else literal_column("true")
-
-
-def list_bounds(chosen: Filter) -> tuple[Bounds, ...]:
-    """What a filter asks of dates and places, as an engine that knows them can go by it.
-
-    Its other parts are left out, so more images may be within these bounds than it keeps. So is a
-    box of whole cells, which are not exact places.
-    """
-    bounds = []
-    first, last = chosen.first("from"), chosen.first("to")
-    if first or last:
-        low = count_seconds(_midnight(first)) if first else LEAST_TAKEN
-        high = count_seconds(_midnight(last) + timedelta(1)) - 1 if last else MOST_TAKEN
-        bounds.append(Bounds("taken", ((low, high),)))
-    if chosen.first("hour_from") or chosen.first("hour_to"):
-        begin, end = _read_hours(chosen)
-        hours = ((begin, end),) if begin <= end else ((begin, 23), (0, end))
-        bounds.append(Bounds("hour", hours))
-    if months := sorted({one for value in chosen.all("month") for one in _read_months(value)}):
-        bounds.append(Bounds("month", tuple((one, one) for one in months)))
-    if chosen.first("south") and not chosen.first(GRID):
-        south, west, north, east = (float(chosen.first(side)) for side in SIDES)
-        across = ((west, east),) if west <= east else ((west, 180.0), (-180.0, east))
-        bounds += [Bounds("latitude", ((south, north),)), Bounds("longitude", across)]
-    if names := chosen.all("deployment"):
-        places = sorted(number_place(name) for name in names)
-        bounds.append(Bounds("place", tuple((one, one) for one in places)))
-    return tuple(bounds)
-
-
-def _midnight(day: str) -> datetime:
-    return datetime.combine(date.fromisoformat(day), time())
 
 
 def _is_in_box(chosen: Filter) -> ColumnElement[bool]:

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.database import Database, is_among
 from app.engine import EngineError
-from app.engine.bounds import KINDS, Bounds, note_fields, read_fields, write_fields
+from app.engine.bounds import NAMES, note_fields, read_fields, write_fields
 from app.engine.index import read_manifest
 from app.engine.milvus import Milvus, MilvusSearcher, VectorEngineAway, fill_collection
 from app.errors import BadInput, VectorsAway
@@ -78,7 +78,7 @@ def list_places(session: Session) -> list[tuple[str, str]]:
 
 def note_images(session: Session, folder: Path, image_ids: Integers) -> None:
     """Keep beside vectors when and where their images were taken, for filters in Milvus."""
-    fields = np.empty(len(image_ids), dtype=KINDS)
+    fields = np.empty((len(NAMES), len(image_ids)))
     for start in range(0, len(image_ids), READ_IMAGES):
         some = image_ids[start : start + READ_IMAGES].tolist()
         query = select(
@@ -88,7 +88,7 @@ def note_images(session: Session, folder: Path, image_ids: Integers) -> None:
             image_id: note_fields(taken, latitude, longitude, place)
             for image_id, taken, latitude, longitude, place in session.execute(query)
         }
-        fields[start : start + len(some)] = [known[image_id] for image_id in some]
+        fields[:, start : start + len(some)] = np.array([known[one] for one in some]).T
     write_fields(folder, fields)
 
 
@@ -158,11 +158,10 @@ class ExplainedSearcher:
         queries: Floats,
         count: int,
         rows: Integers | None,
-        where: tuple[Bounds, ...] = (),
     ) -> Integers:
         """As the engine's."""
         with _explained():
-            return self._searcher.find_nearest(queries, count, rows, where)
+            return self._searcher.find_nearest(queries, count, rows)
 
     def find_ranked(
         self,
@@ -173,12 +172,11 @@ class ExplainedSearcher:
         line: int,
         closed: Integers,
         rows: Integers | None,
-        where: tuple[Bounds, ...] = (),
     ) -> Integers:
         """As the engine's."""
         with _explained():
             return self._searcher.find_ranked(
-                weights, bias, top=top, line=line, closed=closed, rows=rows, where=where
+                weights, bias, top=top, line=line, closed=closed, rows=rows
             )
 
 

@@ -17,7 +17,7 @@ This is the only importer of pymilvus and milvus_lite.
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine import EngineError
-from app.engine.bounds import KINDS, NAMES, UNKNOWN, Bounds, Fields, find_within
+from app.engine.bounds import NAMES, UNKNOWN, WHOLE, Bounds, Fields, enclose
 
 LITE = ".db"
 VECTOR = "vector"
@@ -190,10 +190,18 @@ NOT_INSTALLED = (
 )
 
 
+def _name_fields(values: Sequence[float]) -> dict[str, float]:
+    return {
+        name: int(value) if name in WHOLE else value
+        for name, value in zip(NAMES, values, strict=True)
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class _Allowed:
     rows: Integers  # (r,) ascending
-    where: tuple[Bounds, ...]  # that they are within, as far as that is known
+    expression: str  # that holds them all
+    base: int  # rows that it holds
 
 
 def fill_collection(
@@ -206,7 +214,7 @@ def fill_collection(
     """Make a collection hold these vectors, going on where an earlier call was cut off.
 
     Parameters: `vectors` (n, d) float32 unit rows, the same at each call for this name; `fields`
-    (n,) of them or None. Yields rows done; closed before its end, it leaves what is there.
+    (6, n) of them or None. Yields rows done; closed before its end, it leaves what is there.
     Raises VectorEngineAway, VectorsNotFilled when not all of them are found afterwards.
     """
     count = len(vectors)
@@ -217,9 +225,13 @@ def fill_collection(
     def put(start: int) -> int:
         rows = range(start, min(start + CHUNK_ROWS, count))
         chunk = vectors[rows.start : rows.stop]
-        noted = [UNKNOWN] * len(rows) if fields is None else fields[rows.start : rows.stop].tolist()
+        noted = (
+            [UNKNOWN] * len(rows)
+            if fields is None
+            else fields[:, rows.start : rows.stop].T.tolist()
+        )
         entities = [
-            {"row": row, VECTOR: vector, **dict(zip(NAMES, values, strict=True))}
+            {"row": row, VECTOR: vector, **_name_fields(values)}
             for row, vector, values in zip(rows, chunk, noted, strict=True)
         ]
         milvus.ask(lambda client: client.upsert(name, entities, timeout=SLOW_S))
@@ -239,7 +251,7 @@ def fill_collection(
 class MilvusSearcher:
     """Finds candidates among the rows of one index: a `Searcher` of app/engine/index.py.
 
-    Parameters: `name` of the collection; `vectors` (n, d) and `fields` (n,) or None, as it was
+    Parameters: `name` of the collection; `vectors` (n, d) and `fields` (6, n) or None, as it was
     filled with them.
     It looks whether all is there when it is first asked.
     """
@@ -265,15 +277,13 @@ class MilvusSearcher:
         queries: Floats,
         count: int,
         rows: Integers | None,
-        where: tuple[Bounds, ...] = (),
     ) -> Integers:
         """Rows (q, count) that are probably the nearest by inner product, -1 where no more are.
 
-        Parameters: `queries` (q, d); `rows` (r,) the only rows allowed, ascending, None for all;
-        `where`, bounds that all of these are within, as far as they are known. Of a cluster no more
-        than 16,384 come back. Raises VectorEngineAway, VectorsNotFilled.
+        Parameters: `queries` (q, d); `rows` (r,) the only rows allowed, ascending, None for all. Of
+        a cluster no more than 16,384 come back. Raises VectorEngineAway, VectorsNotFilled.
         """
-        allowed = None if rows is None else _Allowed(rows, where)
+        allowed = None if rows is None else self._plan(rows)
         step = QUERIES if allowed is None else 1
         found = np.full((len(queries), count), -1, np.int64)
         for start in range(0, len(queries), step):
@@ -296,15 +306,14 @@ class MilvusSearcher:
         line: int,
         closed: Integers,
         rows: Integers | None,
-        where: tuple[Bounds, ...] = (),
     ) -> Integers:
         """Rows (m,), ascending, that probably hold, by score x·w + b and without the `closed` ones,
         the `top` highest, the `line` lowest at or above 0 and the `line` highest below 0.
 
         Of equal scores any. Parameters: `weights` (d,), of any length; `closed` (c,) in any order;
-        `rows` and `where` as in `find_nearest`. Raises VectorEngineAway, VectorsNotFilled.
+        `rows` as in `find_nearest`. Raises VectorEngineAway, VectorsNotFilled.
         """
-        allowed = None if rows is None else _Allowed(rows, where)
+        allowed = None if rows is None else self._plan(rows)
         length = float(np.linalg.norm(weights))
         if length == 0:  # all scores are equal
             every = np.arange(self._count) if rows is None else rows
@@ -330,6 +339,13 @@ class MilvusSearcher:
         products: Floats = self._vectors @ weights.astype(np.float32)
         return products
 
+    def _plan(self, rows: Integers) -> "_Allowed":
+        """How Milvus is told of allowed rows: by bounds around when and where they were taken."""
+        if self._fields is None or len(rows) == 0:
+            return _Allowed(rows, "", self._count)
+        bounds, base = enclose(self._fields, rows)
+        return _Allowed(rows, _write(bounds), base)
+
     def _descend(
         self, query: Floats, k: int, allowed: "_Allowed | None", *, ceiling: float | None = None
     ) -> _Found:
@@ -342,15 +358,10 @@ class MilvusSearcher:
             return found
         if len(allowed.rows) == 0:
             return nothing
-        expression, base = "", self._count
-        if allowed.where and self._fields is not None:
-            is_within = find_within(self._fields, allowed.where)
-            if is_within[allowed.rows].all():  # else what was noted of them has changed since
-                expression, base = _write(allowed.where), int(np.count_nonzero(is_within))
-        expected = round(1.5 * k * base / len(allowed.rows))
-        if expected <= self._most or len(allowed.rows) == base:
+        expected = round(1.5 * k * allowed.base / len(allowed.rows))
+        if expected <= self._most or len(allowed.rows) == allowed.base:
             found, is_whole = self._go_on_until(
-                query, k, allowed.rows, expression, expected, ceiling
+                query, k, allowed.rows, allowed.expression, expected, ceiling
             )
             if is_whole:
                 return found
@@ -449,8 +460,7 @@ def _make(client: Any, name: str, shape: tuple[int, ...], is_lite: bool) -> None
     schema.add_field("row", DataType.INT64, is_primary=True)
     schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=shape[1])
     for field in NAMES:
-        kind = DataType.DOUBLE if KINDS[field].kind == "f" else DataType.INT64
-        schema.add_field(field, kind)
+        schema.add_field(field, DataType.INT64 if field in WHOLE else DataType.DOUBLE)
     index = client.prepare_index_params()
     if _needs_lists(shape[0], is_lite):
         index.add_index(VECTOR, index_type="IVF_FLAT", metric_type="IP", params={"nlist": LISTS})
@@ -489,15 +499,14 @@ def _count_whole(client: Any, name: str, count: int) -> int:
     return low * CHUNK_ROWS
 
 
-def _write(where: tuple[Bounds, ...]) -> str:
+def _write(bounds: tuple[Bounds, ...]) -> str:
     """Bounds in Milvus's language."""
-    return " and ".join(f"({' or '.join(_write_ranges(one))})" for one in where)
+    return " and ".join(f"({' or '.join(_write_ranges(one))})" for one in bounds)
 
 
 def _write_ranges(one: Bounds) -> Iterator[str]:
-    is_whole = KINDS[one.field].kind == "i"
     for ends in one.ranges:
-        first, last = (int(end) if is_whole else float(end) for end in ends)
+        first, last = (int(end) if one.field in WHOLE else end for end in ends)
         yield f"({one.field} >= {first!r} and {one.field} <= {last!r})"
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.engine import bounds as engine_bounds
 from app.engine import milvus as engine_milvus
-from app.engine.bounds import KINDS, Bounds, find_within, note_fields
+from app.engine.bounds import NAMES, enclose, note_fields
 from app.engine.milvus import (
     CHUNK_ROWS,
     Milvus,
@@ -62,8 +61,8 @@ def rank(vectors, weights, bias, k: int, rows=None, closed=NOTHING) -> set[int]:
     return {*down[:k], *down[max(0, above - k) : above], *down[above : above + k]}
 
 
-def ask(searcher, weights, bias, k: int, rows=None, where=(), closed=NOTHING) -> np.ndarray:
-    return searcher.find_ranked(weights, bias, top=k, line=k, closed=closed, rows=rows, where=where)
+def ask(searcher, weights, bias, k: int, rows=None, closed=NOTHING) -> np.ndarray:
+    return searcher.find_ranked(weights, bias, top=k, line=k, closed=closed, rows=rows)
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +73,16 @@ def drawn(milvus) -> tuple[np.ndarray, np.ndarray, MilvusSearcher]:
     fields = np.array(
         [
             note_fields(
-                None if row % 11 == 0 else datetime(2024, 1 + row % 12, 15, row % 24, 30, 1, 500),
+                None
+                if row % 11 == 0
+                else datetime(2024, 1 + row % 12, 1 + row % 28, row % 24, row % 60, 1),
                 None if row % 13 == 0 else float(rng.uniform(-60, 60)),
                 None if row % 13 == 0 else float(rng.uniform(-180, 180)),
                 None if row % 7 == 0 else f"camera {row % 5}",
             )
             for row in range(3_000)
-        ],
-        dtype=KINDS,
-    )
+        ]
+    ).T
     return vectors, fields, fill(milvus, "drawn", vectors, fields)
 
 
@@ -168,66 +168,59 @@ def test_nearest_rows_of_many_queries(drawn):
     assert searcher.find_nearest(queries[:2], 30, rows).tolist() == expected.tolist()
 
 
-WHERE = {
-    "date": (Bounds("taken", ((1_704_067_200, 1_720_000_000),)),),
-    "night": (Bounds("hour", ((20, 23), (0, 4))),),
-    "winter and box": (
-        Bounds("month", ((12, 12), (1, 1), (2, 2))),
-        Bounds("latitude", ((-12.5, 40.25),)),
-        Bounds("longitude", ((170.0, 180.0), (-180.0, -20.0))),
+TAKEN, HOUR, MONTH, LATITUDE, LONGITUDE, PLACE = range(6)
+KEPT = {  # rows that a filter keeps, and the fields that Milvus is asked about
+    "date": (lambda f: (f[TAKEN] >= 1_704_067_200) & (f[TAKEN] <= 1_712_000_000), {"taken"}),
+    "night": (lambda f: (f[HOUR] >= 20) | ((f[HOUR] >= 0) & (f[HOUR] <= 4)), {"hour"}),
+    "box over the date line": (
+        lambda f: (np.abs(f[LATITUDE]) < 12.5) & (np.abs(f[LONGITUDE]) >= 150),
+        {"latitude", "longitude"},
     ),
-    "place": (Bounds("place", ((engine_bounds.number_place("camera 3"),) * 2,)),),
+    "place": (lambda f: f[PLACE] == f[PLACE, 3], {"place"}),
+    "no date": (lambda f: f[TAKEN] < 0, {"taken"}),
 }
 
 
-@pytest.mark.parametrize("named", WHERE)
-def test_bounds_are_left_to_milvus(drawn, named, monkeypatch):
+@pytest.mark.parametrize("named", KEPT)
+def test_what_a_filter_leaves_out_is_left_out_by_milvus(drawn, named, monkeypatch):
     vectors, fields, searcher = drawn
-    where = WHERE[named]
-    rows = np.flatnonzero(find_within(fields, where))
+    is_kept, asked_about = KEPT[named]
+    rows = np.flatnonzero(is_kept(fields))
     assert 10 < len(rows) < 2_000
+    assert enclose(fields, rows)[1] == len(rows)
     asked = []
     searched = searcher._search
     monkeypatch.setattr(
         searcher, "_search", lambda *given: asked.append(given[2]) or searched(*given)
     )
     weights = unit_rows(1, 16, seed=9)[0]
-    found = ask(searcher, weights, 0.1, 5, rows, where)
+    found = ask(searcher, weights, 0.1, 5, rows)
     assert rank(vectors, weights, 0.1, 5, rows) <= set(found.tolist()) <= set(rows.tolist())
-    assert all(where[0].field in expression for expression in asked)
+    for expression in asked:
+        assert asked_about <= {name for name in NAMES if name in expression}
 
 
-def test_bounds_are_not_gone_by_where_images_have_been_corrected_since(drawn):
-    """Row 4 was dated anew: the filter keeps it now, Milvus would leave it out."""
+def test_bounds_hold_what_was_corrected_since_and_what_else_a_filter_left_out(drawn):
+    """Row 4 was dated anew, so the filter keeps it now; and it keeps one of forty at night."""
     vectors, fields, searcher = drawn
-    where = WHERE["place"]
-    rows = np.flatnonzero(find_within(fields, where))
-    assert 4 not in rows
-    rows = np.union1d(rows, [4])
-    assert searcher.find_nearest(vectors[4:5], 1, rows, where).tolist() == [[4]]
-
-
-def test_a_filter_may_keep_less_than_its_bounds(drawn):
-    vectors, fields, searcher = drawn
-    within = np.flatnonzero(find_within(fields, WHERE["night"]))
-    rows = within[::40]
-    found = ask(searcher, vectors[0], 0.0, 10, rows, WHERE["night"])
+    rows = np.union1d(np.flatnonzero(KEPT["night"][0](fields))[::40], [12])
+    assert fields[HOUR, 12] == 12
+    assert searcher.find_nearest(vectors[12:13], 1, rows).tolist() == [[12]]
+    found = ask(searcher, vectors[0], 0.0, 10, rows)
     assert rank(vectors, vectors[0], 0.0, 10, rows) <= set(found.tolist()) <= set(rows.tolist())
 
 
-def test_unknown_is_in_no_bounds(drawn):
-    _, fields, _ = drawn
-    for field, low, high in (
-        ("taken", engine_bounds.LEAST_TAKEN, engine_bounds.MOST_TAKEN),
-        ("hour", 0, 23),
-        ("month", 1, 12),
-        ("latitude", -90, 90),
-        ("longitude", -180, 180),
-    ):
-        within = find_within(fields, (Bounds(field, ((low, high),)),))
-        unknown = 11 if field in ("taken", "hour", "month") else 13
-        assert not within[::unknown].any()
-        assert within.sum() == 3_000 - len(range(0, 3_000, unknown))
+def test_bounds_tell_unknown_from_known():
+    known = [
+        note_fields(datetime(2024, 5, day % 28 + 1, 9), day / 10, 1.0, "A") for day in range(99)
+    ]
+    unknown = [note_fields(None, None, None, None)] * 5
+    fields = np.array(known + unknown).T
+    for rows in (np.arange(99), np.arange(99, 104)):
+        bounds, count = enclose(fields, rows)
+        assert count == len(rows)
+        assert [one.field for one in bounds] == ["taken"] if len(rows) == 5 else True
+    assert enclose(fields, np.arange(104)) == ((), 104)
 
 
 def _fill_and_die(address: str, chunks: int) -> None:

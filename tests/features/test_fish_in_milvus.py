@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
 RARE = "11_Abudefduf_vaigiensis"  # 42 images
 MOST = 400  # of each of the 23 species
-ROUNDS, SIZE, CANDIDATES = 20, 12, 100
+ROUNDS, SIZE, TOP = 20, 12, 360
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def find_candidates(
         rows = searcher.find_ranked(
             head.weights,
             float(head.bias),
-            top=CANDIDATES,
-            line=CANDIDATES,
+            top=TOP,
+            line=SIZE,
             closed=answers.rows,
             rows=None,
         )
