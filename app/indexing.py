@@ -53,7 +53,7 @@ from app.errors import (
 from app.importing import photo_path
 from app.preparing import GONE, WHOLE_PICTURE, Original, prepare_files
 from app.reading import DAMAGED, Refusal
-from app.searchers import FAISS, fill_index, note_images
+from app.searchers import FAISS, Searchers, fill_index, note_images
 from app.settings import Settings
 from app.tables import Collection, Image, ImageIndex, Photo, UnreadableImage
 from app.workers import READ_FILES, Readers, count_processes, work_through
@@ -281,6 +281,7 @@ class OpenIndexes:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._searchers = Searchers(settings)
         self._open: OrderedDict[int, VectorIndex] = OrderedDict()  # least recently used first
         self._lock = Lock()
 
@@ -290,11 +291,18 @@ class OpenIndexes:
             raise NoIndexYet("The images of this collection are still being prepared.")
         with self._lock:
             if row.id not in self._open:
-                self._open[row.id] = _open_ready(row, self._settings)
+                index = _open_ready(row, self._settings)
+                folder = _folder(self._settings, row.id)
+                searcher = self._searchers.find(row, folder, index.vectors)
+                self._open[row.id] = index if searcher is None else index.searched_by(searcher)
             self._open.move_to_end(row.id)
             while len(self._open) > 1 and self._size_gb() > self._settings.open_indexes_gb:
                 self._open.popitem(last=False)
             return self._open[row.id]
+
+    def close(self) -> None:
+        """Let go of what finds candidates elsewhere."""
+        self._searchers.close()
 
     def measure(self) -> tuple[int, int]:
         """How many are open, and the bytes of their vectors."""

@@ -369,6 +369,15 @@ def upcoming_images(
         planned = choose_planned(session, search, detour, index, answers, made.id, indexes)
     grouped = read_events(session, find_grouping_id(session, search.collection_id))
     events = grouped.rows_in(index) if grouped is not None else None
+    pool_rows, hidden_rows = list_pool(
+        session,
+        index,
+        answers,
+        made.id,
+        search.round_size,
+        pool_ids=read_pool(session, made),
+        events=events,
+    )
     proposal = propose_round(
         index,
         answers,
@@ -377,15 +386,8 @@ def upcoming_images(
         size=search.round_size,
         round_number=made.number + 1,
         rng=round_rng(search.seed, made.number + 1),
-        pool_rows=list_pool(
-            session,
-            index,
-            answers,
-            made.id,
-            search.round_size,
-            pool_ids=read_pool(session, made),
-            events=events,
-        ),
+        pool_rows=pool_rows,
+        hidden_rows=hidden_rows,
         planned=planned,
         events=events,
         teach_all=search.learns_from_events,

@@ -37,7 +37,14 @@ from app.engine.loop import (
     propose_round,
     round_rng,
 )
-from app.engine.strategies import ANCHORAL, STRATEGIES, UnknownStrategy, get_strategy
+from app.engine.strategies import (
+    ANCHORAL,
+    STRATEGIES,
+    StrategyNeedsAllScores,
+    UnknownStrategy,
+    check_reach,
+    get_strategy,
+)
 from app.errors import (
     BadInput,
     EmbedderMismatch,
@@ -154,12 +161,16 @@ class Step:
     sentence: str
 
 
-def list_strategies() -> list[StrategyChoice]:
-    """Every strategy, the recommended one first; of those near the answers the usual one."""
+def list_strategies(index: VectorIndex | None = None) -> list[StrategyChoice]:
+    """Every strategy, the recommended one first; of those near the answers the usual one.
+
+    Of an `index` too large to score every image, those that do without.
+    """
     entries = STRATEGIES | {NEAR_ANSWERS: get_strategy(NEAR_ANSWERS)}
     choices = [
         StrategyChoice(name, entry.title, entry.summary, entry.for_evaluators)
         for name, entry in entries.items()
+        if index is None or index.ranks_all or not entry.needs_all
     ]
     return sorted(choices, key=lambda choice: (choice.name != DEFAULT_STRATEGY,))
 
@@ -209,6 +220,7 @@ def open_search(
         )
     index_row = choose_index(session, collection_id, embedder=embedder, words=words)
     vectors = indexes.get(index_row)
+    _check_reach(strategy, vectors)
     search = Search(
         collection_id=collection_id,
         owner_id=person.id,
@@ -636,6 +648,7 @@ def move_search(
         with suppress(NoWords, RefusedPhoto, EmbedderMismatch):
             _embed_example(session, example, index_row, embedders=embedders, settings=settings)
     index = indexes.get(index_row)
+    _check_reach(search.strategy, index)
     try:
         read_opening(session, search, index, read_engine_answers(session, search, index))
     except IndexNotUsable as error:
@@ -944,6 +957,13 @@ def check_strategy(strategy: str) -> str:
     return strategy
 
 
+def _check_reach(strategy: str, index: VectorIndex) -> None:
+    try:
+        check_reach(check_strategy(strategy), index)
+    except StrategyNeedsAllScores as error:
+        raise BadInput(f"{error}, in the search's settings.") from error
+
+
 def check_round_size(round_size: int) -> int:
     """`round_size`, if it is within the limits."""
     if round_size not in ROUND_SIZES:
@@ -1017,6 +1037,7 @@ def _add_round(
         leased = sorted(list_asked_elsewhere(session, search, person, held))
     through_id = _get_newest_answer_id(session, search)
     index = indexes.get(index_row)
+    _check_reach(search.strategy, index)  # the collection may have grown too large for it
     previous_id = previous.id if previous else None
     removed = list_left_out(session, search.collection_id, index)
     left_out = [*removed, *leased]
@@ -1197,6 +1218,9 @@ def _propose(
         left_out=left_out,
         learns_from_poor=learns_from_poor,
     )
+    pool_rows, hidden_rows = list_pool(
+        session, index, answers, previous_id, size, pool_ids=pool_ids, events=events
+    )
     return propose_round(
         index,
         answers,
@@ -1205,9 +1229,8 @@ def _propose(
         size=size,
         round_number=number,
         rng=round_rng(seed, number),
-        pool_rows=list_pool(
-            session, index, answers, previous_id, size, pool_ids=pool_ids, events=events
-        ),
+        pool_rows=pool_rows,
+        hidden_rows=hidden_rows,
         planned=planned,
         events=events,
         teach_all=learns_from_events,
@@ -1324,11 +1347,11 @@ def list_pool(
     *,
     pool_ids: NDArray[np.int64] | None,
     events: NDArray[np.int64] | None,
-) -> NDArray[np.int64] | None:
-    """The rows that may be shown: of the images in `pool_ids` (None for all) all but those shown
-    before and left open, and their `events`, which are asked again at the end.
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    """The rows of the images in `pool_ids`, ascending, None for all; and those not to be shown yet:
+    shown before and left open, and their `events`. They are asked again at the end.
 
-    Else an image that somebody does not want to answer would come straight back. None means all.
+    Else an image that somebody does not want to answer would come straight back.
     """
     chain = list_chain(previous_id)
     shown = session.scalars(
@@ -1337,18 +1360,26 @@ def list_pool(
     image_ids = np.array(shown, dtype=np.int64)
     rows = index.rows_of(image_ids[index.holds(image_ids)])
     left_open = np.setdiff1d(rows, answers.rows)
-    may_be_shown = np.full(index.count, True)
+    pool_rows = None
     if pool_ids is not None:
-        may_be_shown = np.isin(index.image_ids, pool_ids)
-    may_be_shown[answers.rows] = False
-    is_fresh = may_be_shown.copy()
-    is_fresh[left_open if events is None else rows_with(left_open, events)] = False
-    fresh_count = int(np.count_nonzero(is_fresh))
-    if events is not None and len(left_open):
+        pool_rows = np.sort(index.rows_of(pool_ids[index.holds(pool_ids)]))
+    if not len(left_open):
+        return pool_rows, None
+    if events is not None:
+        left_open = rows_with(left_open, events)
+        is_fresh = np.full(index.count, pool_rows is None)
+        if pool_rows is not None:
+            is_fresh[pool_rows] = True
+        is_fresh[answers.rows] = is_fresh[left_open] = False
         fresh_count = len(np.unique(events[is_fresh]))
-    if len(left_open) and fresh_count >= size:
-        return np.flatnonzero(is_fresh)
-    return None if pool_ids is None else np.flatnonzero(may_be_shown)
+    else:
+        closed = np.union1d(answers.rows, left_open)
+        fresh_count = (
+            index.count - len(closed)
+            if pool_rows is None
+            else len(pool_rows) - int(np.isin(closed, pool_rows).sum())
+        )
+    return pool_rows, left_open if fresh_count >= size else None
 
 
 def list_chain(round_id: int | None):  # type: ignore[no-untyped-def]  # noqa: ANN201

@@ -1,48 +1,50 @@
 """One immutable index: the vectors of a collection, made by one embedder.
 
 A folder holds `vectors.npy` (unit rows, memory-mapped), `image_ids.npy`, `mean.npy`, `metric.npz`
-(app/engine/metric.py), `index.faiss` and, written last, `manifest.json`. Exact scores are one
-matrix-vector product over the map. The FAISS file holds the same rows in 8 bits: a quarter of the
-size, so that both files together are 1.25 times the vectors. It finds candidates for `nearest`;
-their similarities are then computed exactly from the map. Up to 300,000 images every row is looked
-at; beyond, rows are sorted into lists by k-means and only the lists near the query are. How many is
-measured while building.
+(app/engine/metric.py), the files of its searcher and, written last, `manifest.json`. Exact scores
+are one matrix-vector product over the map. The searcher (app/engine/faiss_searcher.py) finds
+candidates by smaller files; their similarities and scores are then computed exactly from the map.
 
-This is the only importer of faiss.
+Where there are too many images to score each in a round (`ranks_all` is false), a round is told a
+shortlist instead: the images that a strategy can choose by score.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
+from mmap import MADV_WILLNEED, PAGESIZE
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import Protocol
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from app.engine import EngineError
+from app.engine.faiss_searcher import (
+    EXHAUSTIVE_ROWS,
+    FAISS,
+    SAMPLE_ROWS,
+    build_searcher,
+    evenly,
+    open_searcher,
+    shape_of,
+)
 from app.engine.metric import Metric, learn_metric, read_metric, write_metric
+from app.engine.parts import pick_parts
 
 VECTORS = "vectors.npy"
 IMAGE_IDS = "image_ids.npy"
 MEAN = "mean.npy"
 METRIC = "metric.npz"
-FAISS = "index.faiss"
 MANIFEST = "manifest.json"
-EXHAUSTIVE_ROWS = 300_000  # a look at every row takes some 20 ms up to here
-POINTS_PER_LIST = 64  # that k-means learns the lists from
-KMEANS_ROUNDS = 6  # at a million images more of them moved recall by less than its noise
-LEAST_RECALL = 0.99
-RECALL_QUERIES, RECALL_NEAREST = 64, 50
+RANKED_ROWS = 1_500_000  # of as many every image is scored in a round: 0.1 s at 512 dimensions
+RANKED_SHARE = 0.5  # of the memory, that the vectors may take for that
 FEW_ROWS = 10_000  # of so few allowed rows each is compared exactly
 CHUNK_ROWS = 65_536  # 128 MiB at 512 dimensions: what is in memory at once while building
 UNIT_TOLERANCE = 1e-3
-MOST_ON_GPU = 2_048  # neighbours that FAISS finds at once on a GPU
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -71,9 +73,8 @@ class Manifest:
     `embedder` and its `revision` made the vectors; `count` of them have `dimension` numbers each;
     `faiss` is the kind of FAISS file; then the checksums (hex) of two files, and `made_by`, the
     version of Rarefind that wrote them. `metric_sha256` is the checksum of the metric's file
-    ("" where an earlier version noted none). `faiss_why` says why that kind; of its lists
-    `faiss_probes` are looked into (0: it has none); `faiss_recall` is the share of the 50 nearest
-    images that were found for 64 of its own (None where an earlier version did not measure it).
+    ("" where an earlier version noted none). What was measured while building is as in
+    `app.engine.faiss_searcher.Tuning` (`faiss_recall` None where an earlier version did not).
     """
 
     embedder: str
@@ -88,6 +89,38 @@ class Manifest:
     faiss_probes: int = 0
     faiss_recall: float | None = None
     metric_sha256: str = ""
+    ranks_all: bool = True
+    agreement: float | None = None
+
+
+class Searcher(Protocol):
+    """What finds candidates; rows are numbers of vectors, and scores are left to the index."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What of it comes to be in memory."""
+
+    def find_nearest(self, queries: Floats, count: int, rows: Integers | None) -> Integers:
+        """Rows (q, count) that are probably the nearest to `queries` (q, d), -1 where none is
+        found; `rows` (r,) are the only ones allowed, None for all.
+        """
+
+    def find_ranked(
+        self,
+        weights: Floats,
+        bias: float,
+        *,
+        top: int,
+        line: int,
+        closed: Integers,
+        rows: Integers | None,
+    ) -> Integers:
+        """Rows (m,), ascending, none of them `closed`, that probably hold the `top` highest scores
+        x·w + b, the `line` lowest at or above 0 and the `line` highest below 0.
+        """
+
+    def score_all(self, weights: Floats) -> Floats:
+        """About x·w of every row (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +131,8 @@ class VectorIndex:
     image_ids: Integers  # (n,) unique, in any order
     mean: Floats  # (d,) mean vector of the collection
     manifest: Manifest
-    _faiss: Any
+    _searcher: Searcher
     _metric: Metric | None  # None in folders of versions before there was one
-    _gpu_lock: Lock = field(default_factory=Lock)
 
     @cached_property
     def metric(self) -> Metric:
@@ -117,16 +149,86 @@ class VectorIndex:
         """Length of a vector."""
         return int(self.vectors.shape[1])
 
-    def scores(self, weights: Floats, bias: float) -> Floats:
-        """Signed score of every image, one exact pass.
+    @property
+    def ranks_all(self) -> bool:
+        """Whether every image is scored in a round; else a round is told a shortlist."""
+        return self.manifest.ranks_all
 
-        Parameters: `weights` (d,) float32 and `bias` of a head. Returns (n,) float32.
+    @property
+    def memory_bytes(self) -> int:
+        """What comes to be in memory when rounds are proposed."""
+        return self.vectors.nbytes if self.ranks_all else self._searcher.memory_bytes
+
+    @cached_property
+    def sample_rows(self) -> Integers:
+        """Evenly spaced rows that stand for all, (s,) int64, ascending."""
+        return evenly(self.count, SAMPLE_ROWS)
+
+    def searched_by(self, searcher: Searcher) -> "VectorIndex":
+        """The same index, whose candidates something else than its FAISS files finds."""
+        manifest = replace(self.manifest, ranks_all=False, agreement=None)
+        return replace(self, manifest=manifest, _searcher=searcher)
+
+    def scores(self, weights: Floats, bias: float) -> Floats:
+        """Signed score of every image, by one pass.
+
+        Parameters: `weights` (d,) float32 and `bias` of a head. Returns (n,) float32: exact where
+        the index ranks all, else to the rounding of 8 bits a number, about 0.002 of the length of
+        `weights`.
         """
+        if not self.ranks_all:
+            return self._searcher.score_all(weights) + np.float32(bias)
         return self.vectors @ weights.astype(np.float32) + np.float32(bias)
 
     def similarities(self, vector: Floats) -> Floats:
-        """Cosine of every image to a unit `vector` (d,). Returns (n,) float32 in -1..1."""
-        return self.vectors @ vector.astype(np.float32)
+        """Cosine of every image to a unit `vector` (d,), as `scores`. Returns (n,) float32."""
+        return self.scores(vector, 0.0)
+
+    def read(self, rows: Integers) -> Floats:
+        """The vectors of `rows` (k,), (k, d) float32.
+
+        Of an index that ranks all they are in memory, of a larger one on the disk: then it is told
+        of all rows first, so that it reads them side by side.
+        """
+        mapped = getattr(self.vectors.base, "_mmap", None)
+        if not self.ranks_all and mapped is not None and len(rows):
+            width = self.vectors.strides[0]
+            offset = self.vectors.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+            for start in (offset + np.unique(rows) * width).tolist():
+                first = start // PAGESIZE * PAGESIZE
+                mapped.madvise(MADV_WILLNEED, first, start + width - first)
+        return self.vectors[rows]
+
+    def shortlist(
+        self,
+        weights: Floats,
+        bias: float,
+        *,
+        top: int,
+        line: int,
+        closed: Integers,
+        rows: Integers | None = None,
+    ) -> tuple[Integers, Floats]:
+        """What strategies choose from by score, without scoring every image.
+
+        The `top` images of the highest score, the `line` lowest at or above 0 and the `line`
+        highest below 0, of those not `closed`, and some more: as far as they are found.
+        Parameters: `weights` (d,) float32 and `bias` of a head; `closed` (c,) rows, in any order;
+        `rows` (r,) the only rows allowed, ascending, or None for all. Returns rows (m,) int64,
+        ascending, and their exact scores (m,) float32. The manifest's `agreement` says how much of
+        it is found.
+        Source: docs/scale.md, "The shortlist".
+        """
+        if self.ranks_all:
+            allowed = np.arange(self.count) if rows is None else rows
+            found = np.setdiff1d(allowed, closed)
+            scores = self.scores(weights, bias)[found]
+            best = pick_parts(scores, top=top, line=line)
+            return found[best], scores[best]
+        found = self._searcher.find_ranked(
+            weights, bias, top=top, line=line, closed=closed, rows=rows
+        )
+        return found, self.read(found) @ weights.astype(np.float32) + np.float32(bias)
 
     def nearest(
         self, vectors: Floats, k: int, *, rows: Integers | None = None
@@ -148,14 +250,15 @@ class VectorIndex:
         if k == 0 or len(queries) == 0:
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         count = min(allowed, 2 * k + 100)
-        if count == allowed or (rows is not None and allowed <= FEW_ROWS):
+        few = FEW_ROWS if self.ranks_all else 0
+        if count == allowed or (rows is not None and allowed <= few):
             every = np.arange(self.count) if rows is None else rows
             own_vectors = self.vectors[every]  # read once for all queries
             found = [_best(own_vectors @ query, every, k) for query in queries]
         else:
-            candidates = self._find_candidates(queries, count, rows)
+            candidates = self._searcher.find_nearest(queries, count, rows)
             found = [
-                _best(self.vectors[own] @ query, own, k)
+                _best(self.read(own[own >= 0]) @ query, own[own >= 0], k)
                 for query, own in zip(queries, candidates, strict=True)
             ]
         return np.stack([best[0] for best in found]), np.stack([best[1] for best in found])
@@ -187,44 +290,27 @@ class VectorIndex:
             raise UnknownImages(f"not in this index: image {shown}{more}")
         return rows
 
-    def _find_candidates(self, queries: Floats, count: int, rows: Integers | None) -> Integers:
-        if rows is None and count <= MOST_ON_GPU:
-            with self._gpu_lock:  # one search at a time uses a GPU's memory
-                found = None if self._on_gpu is None else self._on_gpu.search(queries, count)[1]
-            if found is not None and (found >= 0).all():
-                candidates: Integers = found
-                return candidates
-        return _find_candidates(self._faiss, queries, count, self.manifest.faiss_probes, rows)
-
-    @cached_property
-    def _on_gpu(self) -> Any:
-        """A copy of the lists on the first GPU, or None: made when it is first needed.
-
-        FAISS has no exhaustive index in 8 bits for GPUs, and no search among given rows there.
-        """
-        if not self.manifest.faiss_probes or not faiss.get_num_gpus():
-            return None
-        library: Any = faiss  # the package for the CPU has no GPU in it
-        try:
-            copied = library.index_cpu_to_gpu(library.StandardGpuResources(), 0, self._faiss)
-        except RuntimeError:  # its memory is too small
-            return None
-        copied.nprobe = self.manifest.faiss_probes
-        return copied
-
     @cached_property
     def _rows_by_image_id(self) -> Integers:
         return np.argsort(self.image_ids, kind="stable").astype(np.int64)
 
 
 def build_index(
-    folder: Path, *, vectors: Floats, image_ids: Integers, embedder: str, revision: str
+    folder: Path,
+    *,
+    vectors: Floats,
+    image_ids: Integers,
+    embedder: str,
+    revision: str,
+    memory_bytes: int | None = None,
 ) -> VectorIndex:
     """Write an index into an existing `folder` and open it.
 
     Parameters: `vectors` (n, d) float32 unit rows; when it is a memory map of `folder/vectors.npy`
-    it is used where it is, otherwise written there. `image_ids` (n,) unique. The manifest is
-    written last, so that a folder with one is whole.
+    it is used where it is, otherwise written there. `image_ids` (n,) unique. `memory_bytes` of the
+    machine: of up to 1.5 million images every one is scored in a round, if their vectors take at
+    most half of it; None for enough. The manifest is written last, so that a folder with one is
+    whole.
     Raises VectorsNotUsable when there is none, shapes disagree, a value is not finite, a row is not
     of unit length (to 1e-3) or an image id stands twice.
     """
@@ -242,24 +328,19 @@ def build_index(
     mean: Floats = np.asarray(total / len(mapped), dtype=np.float32)
     np.save(folder / MEAN, mean)
     write_metric(folder / METRIC, learn_metric(mapped, mean))
-    searchable, kind, why = _make_searchable(mapped)
-    probes, recall = _tune(searchable, mapped)
-    library: Any = faiss  # its types do not know all of it
-    with (folder / FAISS).open("wb") as file:  # to a full disk FAISS itself writes half a file
-        library.write_index(searchable, library.PyCallbackIOWriter(file.write))
+    has_room = memory_bytes is None or mapped.nbytes <= RANKED_SHARE * memory_bytes
+    compress = len(mapped) > RANKED_ROWS or (len(mapped) > EXHAUSTIVE_ROWS and not has_room)
+    _, tuning = build_searcher(folder, mapped, mean, compress=compress)
     manifest = Manifest(
         embedder=embedder,
         revision=revision,
         dimension=int(mapped.shape[1]),
         count=len(mapped),
-        faiss=kind,
         vectors_sha256=_sha256(path),
         image_ids_sha256=_sha256(folder / IMAGE_IDS),
         made_by=f"rarefind {version('rarefind')}",
-        faiss_why=why,
-        faiss_probes=probes,
-        faiss_recall=recall,
         metric_sha256=_sha256(folder / METRIC),
+        **asdict(tuning),
     )
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
     return open_index(folder)
@@ -277,7 +358,7 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
         image_ids = np.load(folder / IMAGE_IDS)
         mean = np.load(folder / MEAN)
         metric = read_metric(folder / METRIC, mean) if (folder / METRIC).exists() else None
-        searchable = faiss.read_index(str(folder / FAISS), faiss.IO_FLAG_MMAP_IFC)
+        searcher = open_searcher(folder, probes=manifest.faiss_probes, ranks_all=manifest.ranks_all)
     except (OSError, ValueError, EOFError, RuntimeError) as problem:
         raise IndexDamaged(f"index {folder.name} cannot be read: {problem}") from problem
     shape = (manifest.count, manifest.dimension)
@@ -285,7 +366,7 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
         VECTORS: vectors.shape == shape and vectors.dtype == np.float32,
         IMAGE_IDS: image_ids.shape == shape[:1] and image_ids.dtype == np.int64,
         MEAN: mean.shape == shape[1:] and mean.dtype == np.float32,
-        FAISS: (searchable.ntotal, searchable.d) == shape,
+        FAISS: shape_of(searcher) == shape,
         METRIC: metric is not None or not manifest.metric_sha256,
     }
     if verify:
@@ -298,7 +379,7 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
         raise IndexDamaged(
             f"index {folder.name}: {', '.join(damaged)} differs from its manifest; build it again"
         )
-    return VectorIndex(vectors, image_ids, mean, manifest, searchable, metric)
+    return VectorIndex(vectors, image_ids, mean, manifest, searcher, metric)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -313,27 +394,6 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as problem:
         raise IndexDamaged(f"index {folder.name}: manifest unreadable: {problem}") from problem
-
-
-def _find_candidates(
-    searchable: Any, queries: Floats, count: int, probes: int, rows: Integers | None
-) -> Integers:
-    """Rows (q, count) that are probably the nearest, among `rows` if given."""
-    library: Any = faiss  # its own annotations leave out what its Python layer adds
-    selector = None
-    if rows is not None:
-        is_allowed = np.zeros(searchable.ntotal, dtype=bool)
-        is_allowed[rows] = True
-        selector = library.IDSelectorBitmap(np.packbits(is_allowed, bitorder="little"))
-    if not probes:
-        parameters = library.SearchParameters(sel=selector)
-        found: Integers = searchable.search(queries, count, params=parameters)[1]
-        return found
-    parameters = library.SearchParametersIVF(nprobe=probes, sel=selector)
-    found = searchable.search(queries, count, params=parameters)[1]
-    if (found < 0).any():  # too few allowed rows in these lists: look into all
-        return _find_candidates(searchable, queries, count, searchable.nlist, rows)
-    return found
 
 
 def _best(similarities: Floats, rows: Integers, k: int) -> tuple[Floats, Integers]:
@@ -368,60 +428,6 @@ def _check(vectors: Floats, image_ids: Integers) -> None:
 def _chunks(vectors: Floats) -> Iterator[Floats]:
     for start in range(0, len(vectors), CHUNK_ROWS):
         yield np.asarray(vectors[start : start + CHUNK_ROWS])
-
-
-def _make_searchable(vectors: Floats) -> tuple[Any, str, str]:
-    """The FAISS index of the vectors, its kind, and why that kind, as a sentence."""
-    count, dimension = vectors.shape
-    searchable: Any
-    if count <= EXHAUSTIVE_ROWS:
-        kind = "sq8-ip"
-        why = f"{count:,} images: each can be looked at, in 8 bits a number."
-        searchable = faiss.IndexScalarQuantizer(
-            dimension, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-        )
-        searchable.train(vectors)  # the range of each dimension, read from the map
-    else:
-        lists = round(2 * count**0.5)
-        kind = f"ivf{lists}-sq8-ip"
-        why = (
-            f"{count:,} images: sorted into {lists:,} lists of similar ones, in 8 bits a number, "
-            "to look into the likely lists only."
-        )
-        searchable = faiss.index_factory(dimension, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-        searchable.cp.niter = KMEANS_ROUNDS
-        searchable.cp.max_points_per_centroid = POINTS_PER_LIST
-        if faiss.get_num_gpus():
-            flat = faiss.IndexFlatIP(dimension)
-            searchable.clustering_index = faiss.index_cpu_to_all_gpus(flat)
-        wanted = min(count, POINTS_PER_LIST * lists)
-        searchable.train(np.asarray(vectors[np.arange(wanted) * count // wanted]))
-    for chunk in _chunks(vectors):
-        searchable.add(chunk)
-    return searchable, kind, why
-
-
-def _tune(searchable: Any, vectors: Floats) -> tuple[int, float]:
-    """How many lists to look into (0: there are none), and the recall that this gives."""
-    wanted = min(RECALL_QUERIES, len(vectors))
-    k = min(RECALL_NEAREST, len(vectors))
-    queries = np.asarray(vectors[np.arange(wanted) * len(vectors) // wanted])
-    nearest = np.empty((wanted, 0), np.float32)
-    for chunk in _chunks(vectors):
-        nearest = np.concatenate([nearest, queries @ chunk.T], axis=1)
-        nearest = np.partition(nearest, -min(k, nearest.shape[1]), axis=1)[:, -k:]
-    # Any image as near as the k-th is right: of equal ones it does not matter which is found.
-    kth = nearest.min(axis=1, keepdims=True) - 1e-6
-    lists = getattr(searchable, "nlist", 0)
-    probes = min(8, lists)
-    while True:
-        count = min(2 * k + 100, len(vectors))
-        found = _find_candidates(searchable, queries, count, probes, None)
-        similarities = np.einsum("qcd,qd->qc", vectors[found], queries)
-        recall = float(np.minimum((similarities >= kth).sum(axis=1), k).mean() / k)
-        if recall >= LEAST_RECALL or probes >= lists:
-            return probes, recall
-        probes = min(2 * probes, lists)
 
 
 def _sha256(path: Path) -> str:

@@ -9,6 +9,9 @@ images than the strategy's (`planned`, by app/engine/detours.py); the head is th
 Where images belong to events (app/engine/events.py), a round shows at most one of each: the one of
 the highest score. Strategies see only those, and the answers to one image of an event, so none of
 them knows of events.
+
+Of an index that does not rank all its images only a shortlist is scored: the images that a strategy
+can choose by score (`VectorIndex.shortlist`). Strategies that look at more are refused there.
 """
 
 from collections.abc import Callable
@@ -18,10 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.answers import Answers, Opening, Value, join_openings, make_opening
-from app.engine.events import first_of_each, show_one_each, teach_one_each
+from app.engine.events import first_of_each, rows_with, show_one_each, teach_one_each
+from app.engine.faiss_searcher import evenly
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
-from app.engine.strategies import STRATEGIES, UnknownStrategy, get_strategy
+from app.engine.strategies import (
+    STRATEGIES,
+    StrategyNeedsAllScores,
+    UnknownStrategy,
+    check_reach,
+    get_strategy,
+)
 from app.engine.strategies.fitting import Lesson
 from app.engine.strategies.round_state import (
     EXPLORATION,
@@ -39,6 +49,7 @@ __all__ = [
     "Choice",
     "Opening",
     "Proposal",
+    "StrategyNeedsAllScores",
     "UnknownStrategy",
     "Value",
     "join_openings",
@@ -51,6 +62,11 @@ __all__ = [
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
+
+# More than any strategy takes: `rarefind` compares 300 and a round with the answers, and events
+# take the places of some.
+SHORTLIST = 360
+MOST_LEARNED_FROM = 65_536  # images that pseudo-negatives are drawn from where not all are ranked
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +97,7 @@ def propose_round(
     round_number: int,
     rng: np.random.Generator,
     pool_rows: Integers | None = None,
+    hidden_rows: Integers | None = None,
     planned: Choice | None = None,
     events: Integers | None = None,
     teach_all: bool = False,
@@ -90,12 +107,13 @@ def propose_round(
 
     Parameters: `answers` so far; `strategy`, a name of STRATEGIES; `size` >= 0 images wanted (fewer
     are given when fewer are left); `round_number` from 1; `rng`, best from `round_rng`; `pool_rows`
-    (m,) the only rows that may be shown, None for all; `planned`, unanswered rows to show in place
+    (m,) the only rows that may be shown, ascending, None for all, and `hidden_rows` (h,) of these
+    not to be shown; `planned`, unanswered rows to show in place
     of the strategy's choice, in their order as far as there is room, None for that; `events` (n,)
     as in app/engine/events.py, None where each image stands by itself; `teach_all` fits the head on
     all answers, not on one image of an event; `clock`, seconds, to time the two parts.
     Never gives a row that has an answer, as long as no planned one has, nor two rows of one event.
-    Raises UnknownStrategy.
+    Raises UnknownStrategy, or StrategyNeedsAllScores where the index has none.
     Source: the loop of K. Zaher, O. Buisson, A. Joly, arXiv 2603.24480, 2026, in the reading of
     docs/algorithms.md, "The loop".
     """
@@ -107,16 +125,18 @@ def propose_round(
     order = np.argsort(answers.rows)
     looked_at = None if answers.looked_at is None else answers.looked_at[order]
     answers = Answers(answers.rows[order], answers.values[order], looked_at)
-    unanswered = _unanswered(index, answers, pool_rows)
-    if events is not None and not teach_all:
-        answers = teach_one_each(answers, events)
+    check_reach(strategy, index)
+    closed = answers.rows if hidden_rows is None else np.union1d(answers.rows, hidden_rows)
+    taught = answers if events is None or teach_all else teach_one_each(answers, events)
+    head = None
     if round_number > 1:
-        head, scores = _fit_and_score(index, answers, opening, strategy, rng, unanswered)
-    else:
-        head, scores = None, index.similarities(opening.vector)
+        head = _fit(index, taught, opening, strategy, rng, closed, pool_rows)
+    ranking = _rank(index, head, opening, closed, pool_rows, events, size)
     fitted = now()
+    unanswered, scores = ranking.rows, ranking.scores
     if events is not None:
-        unanswered = show_one_each(unanswered, scores[unanswered], events)
+        unanswered = show_one_each(unanswered, scores, events)
+        scores = scores[np.searchsorted(ranking.rows, unanswered)]
     wanted = size
     size = min(size, len(unanswered))
     if planned is not None:
@@ -126,13 +146,13 @@ def propose_round(
         choice = Choice(np.empty(0, np.int64), ())
     elif head is not None:
         choice = chosen.choose(
-            RoundState(index, answers, opening, unanswered, head, scores, size, rng)
+            RoundState(index, taught, opening, unanswered, head, scores, size, rng)
         )
     elif chosen.opens_at_random:
         choice = Choice.of(rng.permutation(unanswered)[:size], EXPLORATION)
     else:
-        choice = Choice.of(unanswered[smallest(-scores[unanswered], size)], OPENING)
-    shown = scores[choice.rows]
+        choice = Choice.of(unanswered[smallest(-scores, size)], OPENING)
+    shown = ranking.score(choice.rows)
     chances = np.full_like(shown, np.nan) if head is None else probabilities(shown)
     return Proposal(
         choice.rows, shown, chances, choice.reasons, head, fitted - started, now() - fitted
@@ -161,10 +181,9 @@ def rank_likely(
     Source: ranking by probability, S. E. Robertson, "The probability ranking principle in IR",
     Journal of Documentation 33, 1977.
     """
-    unanswered = _unanswered(index, answers, None)
-    scores = index.scores(head.weights, head.bias)
-    rows = unanswered[smallest(-scores[unanswered], k)]
-    return rows, scores[rows], probabilities(scores[rows])
+    rows, scores = index.shortlist(head.weights, head.bias, top=k, line=0, closed=answers.rows)
+    order = smallest(-scores, k)
+    return rows[order], scores[order], probabilities(scores[order])
 
 
 def nearest_among(index: VectorIndex, row: int, rows: Integers, k: int) -> tuple[Integers, Floats]:
@@ -189,27 +208,76 @@ def _cut(planned: Choice, size: int, events: Integers | None) -> Choice:
     return Choice(planned.rows[places], tuple(planned.reasons[place] for place in places.tolist()))
 
 
-def _fit_and_score(
+@dataclass(frozen=True, eq=False)
+class _Ranking:
+    """Rows that may be shown, ascending, their scores, and how any row's score is told."""
+
+    rows: Integers
+    scores: Floats
+    score: Callable[[Integers], Floats]
+
+
+def _fit(
     index: VectorIndex,
     answers: Answers,
     opening: Opening,
     strategy: str,
     rng: np.random.Generator,
-    unanswered: Integers,
-) -> tuple[Head | None, Floats]:
-    """The head and the score of every image (n,); with nothing to learn from, the similarities."""
-    positives = np.concatenate([index.vectors[answers.positives], opening.examples])
-    negatives = index.vectors[answers.negatives]
-    if len(positives) == 0 or len(negatives) + len(unanswered) == 0:
-        return None, index.similarities(opening.vector)
-    head = get_strategy(strategy).fit(Lesson(index, positives, negatives, unanswered, rng))
-    return head, index.scores(head.weights, head.bias)
+    closed: Integers,
+    pool_rows: Integers | None,
+) -> Head | None:
+    """The head, None with nothing to learn from."""
+    positives = np.concatenate([index.read(answers.positives), opening.examples])
+    if len(positives) == 0:
+        return None
+    negatives = index.read(answers.negatives)
+    others = pool_rows
+    if not index.ranks_all:
+        others = index.sample_rows
+        if pool_rows is not None:
+            others = pool_rows[evenly(len(pool_rows), MOST_LEARNED_FROM)]
+    unlabelled = _open_rows(index, closed, others)
+    if len(negatives) + len(unlabelled) == 0:
+        return None
+    return get_strategy(strategy).fit(Lesson(index, positives, negatives, unlabelled, rng))
 
 
-def _unanswered(index: VectorIndex, answers: Answers, pool_rows: Integers | None) -> Integers:
-    """Rows without an answer among `pool_rows` (None for all), ascending."""
-    is_open = np.full(index.count, pool_rows is None)
-    if pool_rows is not None:
-        is_open[pool_rows] = True
-    is_open[answers.rows] = False
+def _rank(
+    index: VectorIndex,
+    head: Head | None,
+    opening: Opening,
+    closed: Integers,
+    pool_rows: Integers | None,
+    events: Integers | None,
+    size: int,
+) -> _Ranking:
+    """Score what may be shown: by the head, or without one by the likeness to the opening."""
+    weights, bias = (opening.vector, 0.0) if head is None else (head.weights, head.bias)
+    if index.ranks_all:
+        scores = index.scores(weights, bias)
+        rows = _open_rows(index, closed, pool_rows)
+        return _Ranking(rows, scores[rows], lambda some: scores[some])
+
+    def score(some: Integers) -> Floats:
+        return index.read(some) @ weights + np.float32(bias)
+
+    rows, scores = index.shortlist(
+        weights, bias, top=SHORTLIST, line=size, closed=closed, rows=pool_rows
+    )
+    if events is not None:  # the likeliest image of an event stands for it, wherever it is
+        rows = _open_rows(index, closed, rows_with(rows, events))
+        if pool_rows is not None:
+            rows = np.intersect1d(rows, pool_rows, assume_unique=True)
+        scores = score(rows)
+    return _Ranking(rows, scores, score)
+
+
+def _open_rows(index: VectorIndex, closed: Integers, allowed: Integers | None) -> Integers:
+    """Rows that are not closed, among the allowed ones (None for all), ascending."""
+    if allowed is not None and len(allowed) < index.count // 8:
+        return np.setdiff1d(allowed, closed)
+    is_open = np.full(index.count, allowed is None)
+    if allowed is not None:
+        is_open[allowed] = True
+    is_open[closed] = False
     return np.flatnonzero(is_open)

@@ -211,16 +211,14 @@ def test_bounds_hold_what_was_corrected_since_and_what_else_a_filter_left_out(dr
 
 
 def test_bounds_tell_unknown_from_known():
-    known = [
-        note_fields(datetime(2024, 5, day % 28 + 1, 9), day / 10, 1.0, "A") for day in range(99)
-    ]
-    unknown = [note_fields(None, None, None, None)] * 5
-    fields = np.array(known + unknown).T
-    for rows in (np.arange(99), np.arange(99, 104)):
+    days = [datetime(2024, 5, day % 28 + 1, 9) for day in range(99)]
+    known = [note_fields(day, number / 10, 1.0, "A") for number, day in enumerate(days)]
+    fields = np.array(known + [note_fields(None, None, None, None)] * 50).T
+    for rows in (np.arange(99), np.arange(99, 149)):
         bounds, count = enclose(fields, rows)
         assert count == len(rows)
-        assert [one.field for one in bounds] == ["taken"] if len(rows) == 5 else True
-    assert enclose(fields, np.arange(104)) == ((), 104)
+        assert [one.field for one in bounds] == ["taken"], "the others leave out nothing more"
+    assert enclose(fields, np.arange(149)) == ((), 149)
 
 
 def _fill_and_die(address: str, chunks: int) -> None:

@@ -44,9 +44,9 @@ def state_of(index, *, yes=(), no=(), size=3, weights=None, bias=0.0, examples=N
             index.vectors[0],
             np.empty((0, index.dimension), np.float32) if examples is None else examples,
         ),
-        unanswered=np.setdiff1d(np.arange(index.count), rows),
+        unanswered=(unanswered := np.setdiff1d(np.arange(index.count), rows)),
         head=head,
-        scores=index.scores(head.weights, head.bias),
+        scores=index.scores(head.weights, head.bias)[unanswered],
         size=size,
         rng=np.random.default_rng(seed),
     )

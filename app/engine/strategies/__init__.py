@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from app.engine import EngineError
 from app.engine.head import Head
+from app.engine.index import VectorIndex
 from app.engine.strategies import decern, diversity, neighbours, ranking, uncertainty
 from app.engine.strategies.fitting import Lesson, fit_on_answers, fit_on_tight_budget, fit_steadied
 from app.engine.strategies.round_state import Chooser
@@ -15,13 +16,18 @@ class UnknownStrategy(EngineError):
     """A name that is not in the register."""
 
 
+class StrategyNeedsAllScores(EngineError):
+    """A strategy that looks at more than a shortlist, on an index that gives no more."""
+
+
 @dataclass(frozen=True)
 class Strategy:
     """One entry of the register.
 
     `title` and `summary` are for people; `fit` makes the head that `choose` works with.
     `for_evaluators`: of use in a comparison rather than in a hunt. `opens_at_random`: round 1 is
-    drawn by lot instead of being nearest to the opening.
+    drawn by lot instead of being nearest to the opening. `needs_all`: it looks at every image and
+    can't choose from a shortlist.
     """
 
     choose: Chooser
@@ -29,6 +35,7 @@ class Strategy:
     summary: str
     fit: Callable[[Lesson], Head] = fit_on_answers
     for_evaluators: bool = True
+    needs_all: bool = True
     opens_at_random: bool = False
 
 
@@ -40,23 +47,27 @@ STRATEGIES: dict[str, Strategy] = {
         "say yes, the more it asks about those it is least sure of.",
         fit=fit_steadied,
         for_evaluators=False,
+        needs_all=False,
     ),
     "pf-ma": Strategy(
         ranking.pf_ma,
         "Likely, least sure first",
         "Shows images that are probably your target, starting with those it is least sure of.",
         for_evaluators=False,
+        needs_all=False,
     ),
     "most-positive": Strategy(
         ranking.most_positive,
         "Most likely first",
         "Shows the images that look most like your target: many finds early, few surprises.",
         for_evaluators=False,
+        needs_all=False,
     ),
     "most-ambiguous": Strategy(
         ranking.most_ambiguous,
         "Least sure first",
         "Shows the images it cannot decide on: it learns fast, but you see many that are not it.",
+        needs_all=False,
     ),
     "adaptive": Strategy(
         ranking.adaptive,
@@ -64,11 +75,13 @@ STRATEGIES: dict[str, Strategy] = {
         "Shows the most likely images while you have said no more often than yes, otherwise those "
         "it cannot decide on.",
         fit=fit_on_tight_budget,
+        needs_all=False,
     ),
     "tropel": Strategy(
         ranking.most_positive,
         "Most likely first, plain",
         "Shows the most likely images and learns from your answers alone.",
+        needs_all=False,
     ),
     "coreset": Strategy(
         diversity.coreset,
@@ -148,4 +161,16 @@ def get_strategy(name: str) -> Strategy:
         title=f"{plain.title}, near the answers",
         summary=f"{plain.summary} Only looks around images you have answered.",
         for_evaluators=True,
+        needs_all=True,
+    )
+
+
+def check_reach(name: str, index: VectorIndex) -> None:
+    """Raise StrategyNeedsAllScores, with the names of others, if it can't choose on this index."""
+    if index.ranks_all or not get_strategy(name).needs_all:
+        return
+    able = ", ".join(key for key, entry in STRATEGIES.items() if not entry.needs_all)
+    raise StrategyNeedsAllScores(
+        f"{name} looks at every image, and this collection has too many for that. Choose one of "
+        f"{able}"
     )

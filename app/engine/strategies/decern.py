@@ -29,7 +29,7 @@ def decern(state: RoundState) -> Choice:
     vectors = state.index.vectors
     anchors = [rows for rows in (state.answers.positives, state.answers.negatives) if len(rows)]
     if len(anchors) < 2:
-        order = smallest(np.abs(state.scores[state.unanswered]), state.size)
+        order = smallest(np.abs(state.scores), state.size)
         return Choice.of(state.unanswered[order], CLOSE_TO_LINE)
     uncertainty = confusion(state)
     spread = uncertainty.std()
@@ -62,7 +62,7 @@ def confusion(state: RoundState) -> Doubles:
     Source: Jin, Yang 2025, as `decern`.
     """
     vectors, head = state.index.vectors, state.head
-    scores = state.scores[state.unanswered].astype(np.float64)
+    scores = state.scores.astype(np.float64)
     p_yes = probabilities(scores.astype(np.float32)).astype(np.float64)
     mask_size = max(1, round(MASKED_SHARE * len(head.weights)))
     masked = np.argsort(-np.abs(head.weights), kind="stable")[:mask_size]
@@ -75,7 +75,8 @@ def confusion(state: RoundState) -> Doubles:
         (state.answers.negatives, 1 - p_yes),
     ):
         mean = vectors[rows].mean(axis=0)
-        anchor_chance = float(probabilities(state.scores[rows]).mean())
+        anchor_scores = vectors[rows] @ head.weights + np.float32(head.bias)
+        anchor_chance = float(probabilities(anchor_scores).mean())
         mixed_score = scores + own_chance * (float(mean @ masked_weights) - masked_scores)
         p_mixed = probabilities(mixed_score.astype(np.float32)).astype(np.float64)
         p_body = (1 - own_chance) * p_yes + own_chance * anchor_chance

@@ -37,16 +37,19 @@ def rarefind(state: RoundState) -> Choice:
     negatives = vectors[state.answers.negatives]
     yes_share = len(positives) / (len(positives) + len(negatives))
     doubtful = pf_ma(replace(state, size=round(yes_share * state.size))).rows
-    order = smallest(-state.scores[state.unanswered], SHORTLIST + state.size)
-    likely = np.setdiff1d(state.unanswered[order], doubtful)
+    order = np.sort(smallest(-state.scores, SHORTLIST + state.size))
+    order = order[~np.isin(state.unanswered[order], doubtful)]
+    likely = state.unanswered[order]
+    of_likely = state.index.read(likely)
     apply = state.index.metric.apply_unit
-    merits = state.scores[likely] + RESEMBLANCE * _resemblances(
-        apply(vectors[likely]), apply(positives), apply(negatives)
+    merits = state.scores[order] + RESEMBLANCE * _resemblances(
+        apply(of_likely), apply(positives), apply(negatives)
     )
-    likely = likely[np.argsort(-merits, kind="stable")]
+    ranking = np.argsort(-merits, kind="stable")
+    likely, of_likely = likely[ranking], of_likely[ranking]
     limit = _common_similarity(positives)
     count = state.size - len(doubtful)
-    likely = likely[_spread(vectors[likely], vectors[doubtful], limit, count)]
+    likely = likely[_spread(of_likely, vectors[doubtful], limit, count)]
     return Choice(
         np.concatenate([doubtful, likely]),
         (CLOSE_TO_LINE,) * len(doubtful) + (LIKELY,) * len(likely),
@@ -61,11 +64,10 @@ def pf_ma(state: RoundState) -> Choice:
     Criterion for Interactive Retrieval of Rare Categories", arXiv 2603.24480, 2026, in the reading
     of docs/algorithms.md, "Strategies".
     """
-    scores = state.scores[state.unanswered]
-    above = np.flatnonzero(scores >= 0)
-    below = np.flatnonzero(scores < 0)
-    from_above = above[smallest(scores[above], state.size)]
-    from_below = below[smallest(-scores[below], state.size - len(from_above))]
+    above = np.flatnonzero(state.scores >= 0)
+    below = np.flatnonzero(state.scores < 0)
+    from_above = above[smallest(state.scores[above], state.size)]
+    from_below = below[smallest(-state.scores[below], state.size - len(from_above))]
     return Choice.of(state.unanswered[np.concatenate([from_above, from_below])], CLOSE_TO_LINE)
 
 
@@ -75,7 +77,7 @@ def most_ambiguous(state: RoundState) -> Choice:
     Source: D. D. Lewis, W. A. Gale, "A sequential algorithm for training text classifiers",
     SIGIR 1994 (uncertainty sampling).
     """
-    order = smallest(np.abs(state.scores[state.unanswered]), state.size)
+    order = smallest(np.abs(state.scores), state.size)
     return Choice.of(state.unanswered[order], CLOSE_TO_LINE)
 
 
@@ -87,7 +89,7 @@ def most_positive(state: RoundState) -> Choice:
     the name `tropel`: G. Patterson et al., "Tropel: Crowdsourcing Detectors with Minimal Training",
     HCOMP 2015, with a classifier on frozen features in place of their detector.
     """
-    order = smallest(-state.scores[state.unanswered], state.size)
+    order = smallest(-state.scores, state.size)
     return Choice.of(state.unanswered[order], LIKELY)
 
 

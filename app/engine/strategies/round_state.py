@@ -37,8 +37,9 @@ REASONS = (
 class RoundState:
     """Everything that may decide which images come next.
 
-    `unanswered` (u,) int64: the rows that may be shown, ascending; never empty. `scores` (n,)
-    float32: the head's score of every row of the index. `size`: images wanted, at most u.
+    `unanswered` (u,) int64: the rows that may be shown, ascending, or where the index does not rank
+    all the shortlist of them; never empty. `scores` (u,) float32: the head's scores of these.
+    `size`: images wanted, at most u.
     """
 
     index: VectorIndex

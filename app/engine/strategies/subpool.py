@@ -39,7 +39,10 @@ def within_anchors(choose: Chooser) -> Chooser:
         each = max(state.size, POOL // len(anchors))
         _, nearest = state.index.nearest(state.index.vectors[anchors], each, rows=state.unanswered)
         pool = np.unique(nearest)
-        choice = choose(replace(state, unanswered=pool, size=min(state.size, len(pool))))
+        scores = state.scores[np.searchsorted(state.unanswered, pool)]
+        choice = choose(
+            replace(state, unanswered=pool, scores=scores, size=min(state.size, len(pool)))
+        )
         return Choice(
             fill_up(choice.rows, state.unanswered, state.size),
             choice.reasons + choice.reasons[-1:] * (state.size - len(choice.rows)),

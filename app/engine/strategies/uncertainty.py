@@ -26,7 +26,7 @@ def badge(state: RoundState) -> Choice:
     Bounds", ICLR 2020. Of a net's last layer the gradient has one block a class; a binary head has
     one, and the features below it stay as they are.
     """
-    chances = probabilities(state.scores[state.unanswered])
+    chances = probabilities(state.scores)
     lengths = chances - (chances >= 0.5)
     rows = state.unanswered
 
@@ -51,7 +51,7 @@ def alfa_mix(state: RoundState) -> Choice:
     rate for each dimension by the gradient; with a linear head one rate for all has a closed form:
     an image of score s flips toward an anchor of score t of the other sign from s / (s - t) on.
     """
-    scores = state.scores[state.unanswered].astype(np.float64)
+    scores = state.scores.astype(np.float64)
     vectors = state.index.vectors
     rate = np.full(len(scores), np.inf)
     for anchor_rows in (state.answers.positives, state.answers.negatives):

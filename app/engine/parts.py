@@ -1,0 +1,31 @@
+"""The three parts of a ranking that strategies choose from."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+def pick_parts(scores: Floats, *, top: int, line: int) -> Integers:
+    """Where the `top` highest scores stand, the `line` lowest >= 0 and the `line` highest < 0.
+
+    Parameters: `scores` (n,) without NaN; `top` and `line` >= 0. Returns positions (m,) int64,
+    ascending, each once; of equal scores at an edge all.
+    Source: selection by C. A. R. Hoare, "Algorithm 65: Find", CACM 4, 1961, as numpy's partition.
+    """
+    is_picked = _is_among_smallest(-scores, top)
+    above = np.where(scores >= 0, scores, np.inf)
+    below = np.where(scores < 0, -scores, np.inf)
+    for keys in (above, below):
+        is_picked |= _is_among_smallest(keys, line) & np.isfinite(keys)
+    return np.flatnonzero(is_picked)
+
+
+def _is_among_smallest(keys: NDArray[np.floating], k: int) -> NDArray[np.bool_]:
+    if k >= len(keys):
+        return np.ones(len(keys), bool)
+    if k == 0:
+        return np.zeros(len(keys), bool)
+    is_small: NDArray[np.bool_] = keys <= np.partition(keys, k - 1)[k - 1]
+    return is_small
