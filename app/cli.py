@@ -92,6 +92,7 @@ from app.processes import Processes, end_with, tell_ready
 from app.removing import describe_removal, find_listed, put_back_images, remove_images
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
 from app.replay_report import find_thumbnails, write_report
+from app.searchers import choose_vectors
 from app.security import get_local_person, issue_sign_in_link, list_tokens
 from app.settings import Settings
 from app.sources import check_source
@@ -107,6 +108,14 @@ app = typer.Typer(
 )
 collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True)
 app.add_typer(collection_app, name="collection")
+Vectors = Annotated[
+    str | None,
+    typer.Option(
+        metavar="faiss|milvus:URL",
+        help="What searches the collection's next index: faiss on this machine, milvus:lite in the "
+        "data folder, or a cluster such as milvus:http://host:19530. Without it, as before.",
+    ),
+]
 search_app = typer.Typer(help="Whole searches as files.", no_args_is_help=True)
 app.add_typer(search_app, name="search")
 index_app = typer.Typer(help="Indexes of vectors.", no_args_is_help=True)
@@ -266,6 +275,7 @@ def collection_add(
         ),
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy originals to the data folder")] = False,
+    vectors: Vectors = None,
 ) -> None:
     """Import images into a collection and prepare it for searching."""
     with opened() as (settings, database):
@@ -278,6 +288,8 @@ def collection_add(
             collection = get_or_add_collection(session, name, source=folder, person=person)
             note(session, person, "import", f"Added images to “{collection.name}” from {folder}")
             collection_id = collection.id
+            if vectors is not None:
+                choose_vectors(session, collection_id, vectors, settings)
             first = list_wanted(session, collection_id, embedder=embedder)[0]
         with progress_of("Importing") as advance:
             summary = import_images(
@@ -777,11 +789,15 @@ def index_build(
             "--boxes", help="Look at what MegaDetector drew a box around, not at whole images."
         ),
     ] = False,
+    vectors: Vectors = None,
 ) -> None:
     """Prepare a collection with one more embedder, beside those it has, or go on with that."""
     with opened() as (settings, database):
         fetch_embedder(embedder, settings)
         collection_id = get_collection_id(database, collection)
+        if vectors is not None:
+            with database.session() as session:
+                choose_vectors(session, collection_id, vectors, settings)
         if boxes:
             embedder = name_with_boxes(database, collection_id, embedder)
         with progress_of("Preparing") as advance, calling_for_help(database) as call_for_help:

@@ -20,6 +20,7 @@ from app.collecting import describe_preparation
 from app.database import Database
 from app.errors import NotAllowed, NotFound, WorkGoesOn
 from app.reading import THUMBNAIL_SIDES, thumbnail_path
+from app.searchers import drop_vectors
 from app.settings import Settings
 from app.store import delete_files, delete_folders, list_stored
 from app.tables import (
@@ -329,6 +330,7 @@ def _refuse_while_working(session: Session, collection: Collection, now: datetim
 
 def _delete_for_good(session: Session, collection: Collection, settings: Settings) -> int:
     image_count = _count_images(session, collection)
+    drop_vectors(session, collection.id, settings)
     size_bytes = sum(_remove(path) for path in _list_thumbnails(session, collection, settings))
     delete_files(settings, _list_thumbnails(session, collection, settings))
     for folders in _list_folders(session, collection, settings).values():

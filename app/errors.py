@@ -36,6 +36,7 @@ RarefindError
 ├── StoreNotUsable                 503  the store of files is away, another one, or refuses us
 │   └── StoreDamaged               500  it gives back other bytes than were put there
 ├── BeingFetched                   503  the prepared images are still on the way from the store
+├── VectorsAway                    503  the Milvus that searches a collection, or what it held
 └── DatabaseNotUsable              503  not reachable, or newer than this code
 """
 
@@ -270,6 +271,13 @@ class TookTooLong(RarefindError):
     status = 503
     title = "This took too long"
     wait_s = 5
+
+
+class VectorsAway(RarefindError):
+    """The Milvus that searches a collection does not answer, or lacks vectors."""
+
+    status = 503
+    title = "This collection can't be searched now"
 
 
 class ReadersBusy(RarefindError):

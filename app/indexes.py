@@ -30,6 +30,7 @@ from app.indexing import (
     embed_photo,
     get_current_index,
 )
+from app.searchers import describe_vectors
 from app.settings import Settings
 from app.tables import Collection, ImageIndex, Person, Photo
 
@@ -49,6 +50,7 @@ class IndexChoice:
     image_count: int
     dimension: int
     ready_at: datetime | None
+    searched_by: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def list_indexes(session: Session, collection_id: int) -> list[IndexChoice]:
             image_count=row.image_count,
             dimension=row.dimension,
             ready_at=row.ready_at,
+            searched_by=describe_vectors(row.vectors),
         )
         for row in rows
     ]

@@ -55,6 +55,7 @@ from app.errors import (
 from app.importing import photo_path
 from app.preparing import GONE, WHOLE_PICTURE, Original, prepare_files
 from app.reading import DAMAGED, Refusal
+from app.searchers import FAISS, Searchers, fill_index, note_images
 from app.settings import Settings
 from app.splitting import (
     ASK_S,
@@ -145,8 +146,11 @@ def build_index(
                         except RarefindError as stopped:
                             _update_row(database, row, state="failed", problem=str(stopped))
                             raise
-    with database.session() as session:
-        return get_current_index(session, collection_id, embedder=embedder)
+        with database.session() as session:
+            current = get_current_index(session, collection_id, embedder=embedder)
+        for done in fill_index(database, current, _folder(settings, current.id), settings):
+            tell(done, current.image_count)
+    return current
 
 
 def help_build(
@@ -205,11 +209,14 @@ def combine_indexes(
                 building = _building_folder(settings, row.id)
                 shutil.rmtree(building, ignore_errors=True)
                 building.mkdir(parents=True)
-                engine_combined.combine_indexes(
+                made = engine_combined.combine_indexes(
                     building, *vectors, embedder=row.embedder, revision=row.revision
                 )
+                _note_images(database, row, building, made.image_ids)
                 _give_final_name(row, settings)
             put_folder(settings, folder)
+            for _ in _fill(database, row, settings):
+                pass
             count = read_manifest(folder).count
             _update_row(
                 database,
@@ -357,6 +364,7 @@ class OpenIndexes:
     def __init__(self, settings: Settings, *, patience_s: float = PATIENCE_S) -> None:
         self._settings = settings
         self._patience_s = patience_s
+        self._searchers = Searchers(settings)
         self._open: OrderedDict[int, VectorIndex] = OrderedDict()  # least recently used first
         self._lock = Lock()
 
@@ -372,11 +380,18 @@ class OpenIndexes:
                 fetch_folder(self._settings, folder, patience_s=self._patience_s)
         with self._lock:
             if row.id not in self._open:
-                self._open[row.id] = _open_ready(row, self._settings)
+                index = _open_ready(row, self._settings)
+                folder = _folder(self._settings, row.id)
+                searcher = self._searchers.find(row, folder, index.vectors)
+                self._open[row.id] = index if searcher is None else index.searched_by(searcher)
             self._open.move_to_end(row.id)
             while len(self._open) > 1 and self._size_gb() > self._settings.open_indexes_gb:
                 self._open.popitem(last=False)
             return self._open[row.id]
+
+    def close(self) -> None:
+        """Let go of what finds candidates elsewhere."""
+        self._searchers.close()
 
     def measure(self) -> tuple[int, int]:
         """How many are open, and the bytes of their vectors."""
@@ -548,15 +563,20 @@ def _take_up(
             )
             .order_by(ImageIndex.id.desc())
         ).all()
+        vectors = session.get_one(Collection, collection_id).vectors
         taken_up = None
         for row in unfinished:
-            if taken_up is None and row.revision == model.revision:
+            is_wanted = (row.revision, row.vectors) == (model.revision, vectors)
+            if taken_up is None and is_wanted:
                 taken_up = row
                 row.state = "building"
                 row.problem = None
             elif row.state == "building":
                 row.state = "failed"
-                row.problem = "Another version of the embedder is installed now."
+                row.problem = (
+                    "Another version of the embedder is installed now, or the collection's "
+                    "vectors are to be searched by something else."
+                )
                 shutil.rmtree(_building_folder(settings, row.id), ignore_errors=True)
                 remove_part_files(row.id, settings)
         return taken_up
@@ -582,6 +602,7 @@ def _plan_next(
             revision=model.revision,
             dimension=model.dimension,
             knows_words=model.embed_text is not None,
+            vectors=session.get_one(Collection, collection_id).vectors,
             state="building",
             image_count=image_count,
             done_count=0,
@@ -598,8 +619,12 @@ def _plan_combined(
     parts = [get_current_index(session, collection_id, embedder=name) for name in (first, second)]
     if first == second or any(part.first_part_id is not None for part in parts):
         raise BadInput("Name two different embedders, each with an index of its own.")
+    vectors = session.get_one(Collection, collection_id).vectors
     own = select(ImageIndex).filter_by(
-        collection_id=collection_id, first_part_id=parts[0].id, second_part_id=parts[1].id
+        collection_id=collection_id,
+        first_part_id=parts[0].id,
+        second_part_id=parts[1].id,
+        vectors=vectors,
     )
     row = session.scalar(own.order_by(ImageIndex.id.desc()).limit(1))
     if row is None or row.state == "failed":
@@ -609,6 +634,7 @@ def _plan_combined(
             revision=f"{parts[0].revision} + {parts[1].revision}",
             dimension=parts[0].dimension + parts[1].dimension,
             knows_words=any(part.knows_words for part in parts),
+            vectors=vectors,
             state="building",
             image_count=min(part.image_count for part in parts),
             first_part_id=parts[0].id,
@@ -624,6 +650,8 @@ def _is_complete(session: Session, collection_id: int, model: Embedder, settings
     if previous is None:
         return False
     row, index = previous
+    if row.vectors != session.get_one(Collection, collection_id).vectors:
+        return False
     left_out = {
         image_id: reason == GONE and find_original(file, settings).is_file()
         for image_id, reason, file in session.execute(
@@ -727,6 +755,7 @@ def _build(
         if not folder.exists():
             yield from _embed_missing(database, row, model, settings, call_for_help)
             _write_index(database, row, settings)
+        yield from _fill(database, row, settings)
         (folder / PLAN).unlink(missing_ok=True)
         put_folder(settings, folder)
         ahead.path_of(settings, row.collection_id, row.revision).unlink(missing_ok=True)
@@ -974,6 +1003,7 @@ def _write_index(database: Database, row: ImageIndex, settings: Settings) -> Non
         _copy_rows(vectors, rows, closed_up)
         closed_up.replace(building / VECTORS)
         vectors = np.load(building / VECTORS, mmap_mode="r")
+    _note_images(database, row, building, image_ids[rows])
     engine_index.build_index(
         building,
         vectors=vectors,
@@ -982,6 +1012,22 @@ def _write_index(database: Database, row: ImageIndex, settings: Settings) -> Non
         revision=row.revision,
     )
     _give_final_name(row, settings)
+
+
+def _note_images(database: Database, row: ImageIndex, building: Path, image_ids: ImageIds) -> None:
+    if row.vectors != FAISS:
+        with database.session() as session:
+            note_images(session, building, image_ids)
+
+
+def _fill(database: Database, row: ImageIndex, settings: Settings) -> Generator[int]:
+    """Fill what searches the index; its row shows that it goes on."""
+    recorded_at = time.monotonic()
+    for done in fill_index(database, row, _folder(settings, row.id), settings):
+        if time.monotonic() - recorded_at > CHUNK_S:
+            _update_row(database, row)
+            recorded_at = time.monotonic()
+        yield done
 
 
 def _give_final_name(row: ImageIndex, settings: Settings) -> None:

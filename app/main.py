@@ -129,6 +129,7 @@ def create_app(settings: Settings) -> FastAPI:
         if worker is not None:
             worker.close(wait_s=settings.stop_s / 2)
         app.state.readers.close()
+        app.state.indexes.close()
         app.state.database.close()
 
     app = FastAPI(

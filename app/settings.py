@@ -228,6 +228,12 @@ class Settings(BaseSettings):
         description="Vectors kept open at once, in gigabytes; the least recently used are closed.",
     )
 
+    milvus_token_file: Path | None = Field(
+        default=None,
+        description="File that holds what a Milvus cluster lets in by, user:password or a key: in "
+        "a URL it would stand in tables and logs.",
+    )
+
     log_format: Literal["lines", "json"] = Field(
         default="lines",
         description="How what happens is logged: lines for people, or JSON for programs.",
@@ -292,13 +298,19 @@ class Settings(BaseSettings):
         file = info.data.get("remote_user_secret_file")
         return given if file is None else SecretStr(read_secret(file))
 
-    @field_validator("database_password_file")
+    @field_validator("database_password_file", "milvus_token_file")
     @classmethod
     def _try_password_file(cls, file: Path | None) -> Path | None:
         """Tell at once that it can't be read."""
         if file is not None:
             read_secret(file)
         return file
+
+    @property
+    def milvus_token(self) -> SecretStr | None:
+        """What a Milvus cluster lets in by."""
+        file = self.milvus_token_file
+        return None if file is None else SecretStr(read_secret(file))
 
     @property
     def weights_folder(self) -> Path:

@@ -21,6 +21,7 @@ from app.database import Database
 from app.deleting import describe_collection_contents, empty_bin, list_due
 from app.exports.files import list_old_exports, sweep_exports
 from app.reading import THUMBNAIL_SIDES, thumbnail_path
+from app.searchers import list_leftover_vectors, remove_leftover_vectors
 from app.settings import Settings
 from app.store import PARTS, StoredFile, list_stored, place_original, remove_stored
 from app.tables import (
@@ -128,6 +129,13 @@ def sweep(
         count, size_bytes = (sum(part) for part in zip(*counts, strict=True))
         leftovers.append(Leftover(kind, count, size_bytes))
     leftovers += _sweep_store(database, settings, now=now, remove=remove)
+    with database.session() as session:
+        in_milvus = (
+            remove_leftover_vectors(session, settings)
+            if remove
+            else len(list_leftover_vectors(session, settings))
+        )
+        leftovers.append(Leftover("indexes in Milvus that nothing needs", in_milvus, 0))
     with database.session() as session:
         missing = [*_list_missing(session, settings)]
     return Swept(

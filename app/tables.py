@@ -169,6 +169,8 @@ class Collection(Table):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     name: Mapped[str]
     source: Mapped[str]  # folder or zip it was first imported from
+    # What searches its next index: faiss, milvus:lite or milvus:URL.
+    vectors: Mapped[str] = mapped_column(server_default="faiss")
     notice: Mapped[str | None]  # shown wherever the collection is: "synthetic"
     made_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
     # Who sees it beside who made it and the admins: `app/access.py`.
@@ -476,6 +478,8 @@ class ImageIndex(Table):
     # Of those done, the ones whose vectors were there: of an earlier index, or made at the import.
     copied_count: Mapped[int] = mapped_column(server_default="0")
     problem: Mapped[str | None]
+    vectors: Mapped[str] = mapped_column(server_default="faiss")  # as the collection said then
+    milvus_name: Mapped[str | None]  # of the collection in Milvus that holds them
     # Of a combined index: the two whose vectors stand side by side in it.
     first_part_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
     second_part_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))

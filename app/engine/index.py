@@ -12,11 +12,12 @@ shortlist instead: the images that a strategy can choose by score.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from mmap import MADV_WILLNEED, PAGESIZE
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,6 @@ from app.engine.faiss_searcher import (
     EXHAUSTIVE_ROWS,
     FAISS,
     SAMPLE_ROWS,
-    FaissSearcher,
     build_searcher,
     evenly,
     open_searcher,
@@ -93,6 +93,36 @@ class Manifest:
     agreement: float | None = None
 
 
+class Searcher(Protocol):
+    """What finds candidates; rows are numbers of vectors, and scores are left to the index."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What of it comes to be in memory."""
+
+    def find_nearest(self, queries: Floats, count: int, rows: Integers | None) -> Integers:
+        """Rows (q, count) that are probably the nearest to `queries` (q, d), -1 where none is
+        found; `rows` (r,) are the only ones allowed, None for all.
+        """
+
+    def find_ranked(
+        self,
+        weights: Floats,
+        bias: float,
+        *,
+        top: int,
+        line: int,
+        closed: Integers,
+        rows: Integers | None,
+    ) -> Integers:
+        """Rows (m,), ascending, none of them `closed`, that probably hold the `top` highest scores
+        x·w + b, the `line` lowest at or above 0 and the `line` highest below 0.
+        """
+
+    def score_all(self, weights: Floats) -> Floats:
+        """About x·w of every row (n,)."""
+
+
 @dataclass(frozen=True, eq=False)
 class VectorIndex:
     """An open index. Row `i` of `vectors` is the image `image_ids[i]`."""
@@ -101,7 +131,7 @@ class VectorIndex:
     image_ids: Integers  # (n,) unique, in any order
     mean: Floats  # (d,) mean vector of the collection
     manifest: Manifest
-    _searcher: FaissSearcher
+    _searcher: Searcher
     _metric: Metric | None  # None in folders of versions before there was one
 
     @cached_property
@@ -133,6 +163,11 @@ class VectorIndex:
     def sample_rows(self) -> Integers:
         """Evenly spaced rows that stand for all, (s,) int64, ascending."""
         return evenly(self.count, SAMPLE_ROWS)
+
+    def searched_by(self, searcher: Searcher) -> "VectorIndex":
+        """The same index, whose candidates something else than its FAISS files finds."""
+        manifest = replace(self.manifest, ranks_all=False, agreement=None)
+        return replace(self, manifest=manifest, _searcher=searcher)
 
     def scores(self, weights: Floats, bias: float) -> Floats:
         """Signed score of every image, by one pass.
@@ -223,7 +258,7 @@ class VectorIndex:
         else:
             candidates = self._searcher.find_nearest(queries, count, rows)
             found = [
-                _best(self.read(own) @ query, own, k)
+                _best(self.read(own[own >= 0]) @ query, own[own >= 0], k)
                 for query, own in zip(queries, candidates, strict=True)
             ]
         return np.stack([best[0] for best in found]), np.stack([best[1] for best in found])

@@ -27,6 +27,7 @@ from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.indexes import describe_indexes
 from app.pages.rendering import render, wants_fragment
 from app.reporting import list_searches
+from app.searchers import FAISS, check_vectors, list_places
 from app.security import Admin, SignedIn
 from app.sensitive import read_sight
 from app.settings import Settings
@@ -45,6 +46,7 @@ NEW = {
     "labels_file": "",
     "embedder": DEFAULT_EMBEDDER,
     "other_embedder": "",
+    "vectors": FAISS,
 }
 
 router = APIRouter(prefix="/collections")
@@ -69,6 +71,7 @@ def add(
     labels_file: Text = "",
     embedder: Text = DEFAULT_EMBEDDER,
     other_embedder: Text = "",
+    vectors: Text = FAISS,
     upload_labels: Text = "",
 ) -> Response:
     """Add a collection and begin to prepare it, or show what is wrong with the form."""
@@ -81,6 +84,7 @@ def add(
         "labels_file": labels_file,
         "embedder": embedder,
         "other_embedder": other_embedder,
+        "vectors": vectors,
     }
     settings = request.app.state.settings
     is_upload = where == "here"
@@ -94,6 +98,13 @@ def add(
         wrong["other_embedder"] = str(error)
     if len(name) > MAX_NAME_LENGTH:
         wrong["name"] = f"The name is longer than {MAX_NAME_LENGTH} characters."
+    try:
+        if vectors != FAISS:
+            if vectors not in dict(list_places(session)):
+                raise BadInput("No collection is searched there yet. Choose one of those listed.")
+            check_vectors(vectors, settings)
+    except BadInput as error:
+        wrong["vectors"] = str(error)
     if not wrong:
         try:
             collection = add_collection(
@@ -102,6 +113,7 @@ def add(
         except (NameTaken, BadInput) as error:
             wrong["name"] = str(error)
         else:
+            collection.vectors = vectors
             if is_upload:
                 upload = start_upload(
                     session,
@@ -217,6 +229,7 @@ def render_new(
         form=form,
         wrong=wrong,
         embedders=list_embedders(session, request.app.state.settings),
+        places=list_places(session),
     )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import delete, select
 from app import searching
 from app.browsing import list_images, sample_images
 from app.dashboards.moments import open_moment
+from app.engine.bounds import enclose, read_fields
 from app.errors import BadInput
 from app.evaluation import ReplaySettings, run_replays
 from app.filtering import (
@@ -24,6 +25,7 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.oracle import read_oracle_of
 from app.reporting import current_grid, list_results, upcoming_images
+from app.searchers import note_images
 from app.sensitive import guard_places
 from app.tables import (
     Collection,
@@ -107,6 +109,29 @@ def test_each_key_keeps_what_it_says(pond, where, kept):
     assert listing.total == len(ids)
     sampled = sample_images(pond.session, pond.id, seed=1, chosen=chosen)
     assert sorted(image.id for image in sampled) == ids
+
+
+@pytest.mark.parametrize(
+    ("where", "within"),
+    [
+        ("from=2024-02-01", [1, 2, 3]),
+        ("to=2024-01-31", [0]),
+        ("hour_from=23 hour_to=0", [0, 1]),
+        ("month=12-2", [0, 1, 3]),
+        ("south=50 north=52 west=4.2 east=5", [1]),
+        ("south=-11 north=-9 west=179 east=-179", [2, 3]),
+        ("deployment=A", [0, 1]),
+        ("given=none", [4]),  # of which nothing is known
+    ],
+)
+def test_bounds_around_what_a_filter_keeps_hold_nothing_else(pond, tmp_path, where, within):
+    image_ids = np.array([image.id for image in pond.images])
+    note_images(pond.session, tmp_path, image_ids)
+    kept = list_image_ids(pond.session, pond.id, read(pond, where))
+    rows = np.flatnonzero(np.isin(image_ids, kept))
+    assert rows.tolist() == within
+    bounds, count = enclose(read_fields(tmp_path), rows)
+    assert bounds and count == len(within)
 
 
 def test_no_box_tells_places_of_one_cell_apart(pond):

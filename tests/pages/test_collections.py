@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from app.importing import CHUNK_FILES
+from app.searchers import LITE
 from app.security import get_local_person
 from app.tables import Collection, Image, ImageIndex, Import, OracleLabel, RefusedFile
 from tests.factories import make_collection, make_image_file, make_images, make_index
@@ -143,6 +144,28 @@ def test_missing_weights_are_told_on_the_collections_page(client, tmp_path, no_h
     address = client.post("/collections", data=form).url.path
     wait_until(lambda: "clip-b32 needs" in client.get(f"{address}/progress").text)
     assert "put it into" in client.get(address).text
+
+
+def test_a_collection_is_searched_where_others_are_and_nowhere_else(client, tmp_path):
+    make_image_file(tmp_path / "photos" / "0.jpg", 0)
+    form = {"name": "Lake", "source": str(tmp_path / "photos")}
+    assert "What searches the images" not in client.get("/collections/new").text
+    away = "milvus:http://127.0.0.1:9"
+    page = client.post("/collections", data=form | {"vectors": away})
+    assert page.status_code == 422
+    assert count_collections(client) == 0
+    with client.app.state.database.session() as session:
+        for name, vectors in (("Pond", away), ("Sea", LITE)):
+            make_collection(session, name=name).vectors = vectors
+    choices = client.get("/collections/new").text
+    assert "FAISS, on this machine" in choices and "Milvus at http://127.0.0.1:9" in choices
+    page = client.post("/collections", data=form | {"vectors": away})
+    assert page.status_code == 422
+    assert "Milvus at http://127.0.0.1:9 can&#39;t be used" in page.text
+    assert count_collections(client) == 2
+    address = client.post("/collections", data=form | {"vectors": LITE}).url.path
+    wait_until(lambda: client.get(f"{address}/progress").text.count("Start a"))
+    assert "Searched by milvus-lite, in the data folder." in client.get(address).text
 
 
 def test_only_admins_add_collections(client, tmp_path):
