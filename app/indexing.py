@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
+import psutil
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from sqlalchemy import Cast, Integer, Select, cast, delete, func, select
@@ -399,7 +400,7 @@ class OpenIndexes:
             return len(self._open), round(self._size_gb() * 1e9)
 
     def _size_gb(self) -> float:
-        return sum(index.vectors.nbytes for index in self._open.values()) / 1e9
+        return sum(index.memory_bytes for index in self._open.values()) / 1e9
 
 
 class LoadedEmbedders:
@@ -1010,6 +1011,7 @@ def _write_index(database: Database, row: ImageIndex, settings: Settings) -> Non
         image_ids=image_ids[rows],
         embedder=row.embedder,
         revision=row.revision,
+        memory_bytes=psutil.virtual_memory().total,
     )
     _give_final_name(row, settings)
 

@@ -29,7 +29,9 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_index_parts")),
-        sa.UniqueConstraint("index_id", "start_row", name=op.f("uq_index_parts_index_id")),
+        sa.UniqueConstraint(
+            "index_id", "start_row", name=op.f("uq_index_parts_index_id_start_row")
+        ),
     )
     say_kinds(f"{KINDS}, 'help'")
 
