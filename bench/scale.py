@@ -150,7 +150,7 @@ def fill(database: Any, settings: Any, count: int, fish: np.ndarray, species: np
     from app.tables import ImageIndex
 
     folder = settings.home / "indexes" / "1"
-    took = settings.home / "took.npy"
+    took = folder / "took.npy"
     if not took.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -165,7 +165,10 @@ def fill(database: Any, settings: Any, count: int, fish: np.ndarray, species: np
             revision="drawn",
             memory_bytes=psutil.virtual_memory().total,
         )
-        spent = [drawn - started, time.perf_counter() - drawn]
+        np.save(took, np.array([drawn - started, time.perf_counter() - drawn]))
+    with database.session() as session:
+        is_filled = session.scalar(select(ImageIndex.id)) is not None
+    if not is_filled:
         with database.session() as session:
             person = get_local_person(session)
             collection = add_collection(session, "Drawn", source=settings.home, person=person)
@@ -176,7 +179,7 @@ def fill(database: Any, settings: Any, count: int, fish: np.ndarray, species: np
                     "n || '.jpg', '/' || n || '.jpg', 1, 'JPEG', 1, 1 "
                     "FROM generate_series(1, :count) AS n"
                 ),
-                {"collection_id": collection.id, "count": len(vectors)},
+                {"collection_id": collection.id, "count": count + len(fish)},
             )
             session.execute(
                 insert(ImageIndex).values(
@@ -185,14 +188,13 @@ def fill(database: Any, settings: Any, count: int, fish: np.ndarray, species: np
                     revision="drawn",
                     dimension=DIMENSION,
                     state="ready",
-                    image_count=len(vectors),
-                    done_count=len(vectors),
+                    image_count=count + len(fish),
+                    done_count=count + len(fish),
                 )
             )
         with database.bind.engine.connect() as connection:
             plain = connection.execution_options(isolation_level="AUTOCOMMIT")
             plain.execute(text("VACUUM ANALYZE images"))  # as it does by itself after a while
-        np.save(took, np.array(spent))
     draw_s, build_s = np.load(took).tolist()
     size = sum(path.stat().st_size for path in folder.iterdir())
     return Built(folder, draw_s, build_s, size)
