@@ -79,7 +79,7 @@ def list_indexes(session: Session, collection_id: int) -> list[IndexChoice]:
             image_count=row.image_count,
             dimension=row.dimension,
             ready_at=row.ready_at,
-            searched_by=describe_vectors(row.vectors),
+            searched_by=_describe_search(row),
         )
         for row in rows
     ]
@@ -299,6 +299,16 @@ def _summarise(row: ImageIndex) -> str:
     if looks_at_boxes(row.embedder):
         summary = f"{LOOKS_AT_BOXES} {summary}".strip()
     return summary
+
+
+def _describe_search(row: ImageIndex) -> str:
+    by = describe_vectors(row.vectors)
+    if row.milvus_name is not None or row.agreement is None:
+        return f"{by}."
+    return (
+        f"{by}. A round looks at likely images only: {row.agreement:.1%} of those that it would "
+        "choose from if every image were scored."
+    )
 
 
 def _say_no_words(embedder: str, choices: list[IndexChoice]) -> str:

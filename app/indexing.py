@@ -218,14 +218,15 @@ def combine_indexes(
             put_folder(settings, folder)
             for _ in _fill(database, row, settings):
                 pass
-            count = read_manifest(folder).count
+            manifest = read_manifest(folder)
             _update_row(
                 database,
                 row,
                 state="ready",
                 ready_at=func.clock_timestamp(),
-                image_count=count,
-                done_count=count,
+                image_count=manifest.count,
+                done_count=manifest.count,
+                agreement=manifest.agreement,
             )
         except Exception as error:
             problem = explain_disk(error, settings.home) or error
@@ -760,14 +761,15 @@ def _build(
         (folder / PLAN).unlink(missing_ok=True)
         put_folder(settings, folder)
         ahead.path_of(settings, row.collection_id, row.revision).unlink(missing_ok=True)
-        count = read_manifest(folder).count
+        manifest = read_manifest(folder)
         _update_row(
             database,
             row,
             state="ready",
             ready_at=func.clock_timestamp(),
-            image_count=count,
-            done_count=count,
+            image_count=manifest.count,
+            done_count=manifest.count,
+            agreement=manifest.agreement,
         )
     except Exception as error:
         known = error if isinstance(error, RarefindError) else explain_disk(error, settings.home)

@@ -480,6 +480,8 @@ class ImageIndex(Table):
     problem: Mapped[str | None]
     vectors: Mapped[str] = mapped_column(server_default="faiss")  # as the collection said then
     milvus_name: Mapped[str | None]  # of the collection in Milvus that holds them
+    # Of what an exact ranking offers, the share that FAISS finds where not every image is ranked.
+    agreement: Mapped[float | None]
     # Of a combined index: the two whose vectors stand side by side in it.
     first_part_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
     second_part_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
