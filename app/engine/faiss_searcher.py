@@ -14,6 +14,7 @@ How many lists are looked into is measured while building, against exact scores.
 This is the only importer of faiss.
 """
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.head import fit_head
+from app.engine.mapped import let_go
 from app.engine.parts import pick_parts
 
 FAISS = "index.faiss"
@@ -269,6 +271,7 @@ def build_searcher(
         _write(every, folder / FAISS)
         return FaissSearcher(every, None, probes), Tuning(kind, why, probes, recall, True, None)
     count, dimension = vectors.shape
+    let_go(vectors, 0, count)
     sample = np.asarray(vectors[evenly(count, SAMPLE_ROWS)])
     np.save(folder / SAMPLE, sample)
     covariance = np.cov((sample - mean).T.astype(np.float64))
@@ -278,7 +281,7 @@ def build_searcher(
     every = _make_flat(dimension)
     every.train(sample)
     lists = _make_narrow(vectors, directions)
-    for start, chunk in _chunks(vectors):
+    for start, chunk in _pass_by(vectors):
         every.add(chunk)
         along = chunk @ directions
         lists.add_with_ids(along, np.arange(start, start + len(chunk)))
@@ -301,12 +304,21 @@ def open_searcher(folder: Path, *, probes: int, ranks_all: bool) -> FaissSearche
     every = faiss.read_index(str(folder / FAISS), faiss.IO_FLAG_MMAP_IFC)
     if ranks_all:
         return FaissSearcher(every, None, probes)
+    for name in (FAISS, NARROW):  # page by page, in the order of rounds, it would take minutes
+        _have_read(folder / name)
     lists = faiss.read_index(str(folder / NARROW), faiss.IO_FLAG_MMAP_IFC)
     directions = np.load(folder / DIRECTIONS)
     sample = np.asarray(np.load(folder / SAMPLE, mmap_mode="r"))
     if directions.shape != (every.d, lists.d) or lists.ntotal != every.ntotal:
         raise ValueError(f"{NARROW} or {DIRECTIONS} is of another shape than {FAISS}")
     return FaissSearcher(every, _ready(lists, directions, sample, probes), 0)
+
+
+def _have_read(path: Path) -> None:
+    """Have the system begin to read a file; nobody waits for it."""
+    if hasattr(os, "posix_fadvise"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def shape_of(searcher: FaissSearcher) -> tuple[int, int]:
@@ -359,6 +371,13 @@ def _find_in_lists(
 def _chunks(vectors: Floats) -> Iterator[tuple[int, Floats]]:
     for start in range(0, len(vectors), CHUNK_ROWS):
         yield start, np.asarray(vectors[start : start + CHUNK_ROWS])
+
+
+def _pass_by(vectors: Floats) -> Iterator[tuple[int, Floats]]:
+    """As `_chunks`, of vectors that are more than the memory should hold."""
+    for start, chunk in _chunks(vectors):
+        yield start, chunk
+        let_go(vectors, start, start + len(chunk))
 
 
 def _make_flat(dimension: int) -> Any:
@@ -417,7 +436,7 @@ def _tune(searchable: Any, vectors: Floats) -> tuple[int, float]:
     """How many lists to look into (0: there are none), and the recall that this gives."""
     queries = np.asarray(vectors[evenly(len(vectors), RECALL_QUERIES)])
     k = min(RECALL_NEAREST, len(vectors))
-    kth = _tell_kth(queries, vectors, k)
+    kth = _tell_kth(queries, _chunks(vectors), k)
     lists = getattr(searchable, "nlist", 0)
     probes = min(8, lists)
     while True:
@@ -429,10 +448,10 @@ def _tune(searchable: Any, vectors: Floats) -> tuple[int, float]:
         probes = min(2 * probes, lists)
 
 
-def _tell_kth(queries: Floats, vectors: Floats, k: int) -> Floats:
+def _tell_kth(queries: Floats, chunks: Iterator[tuple[int, Floats]], k: int) -> Floats:
     """The similarity of the k-th nearest to each query, (q, 1)."""
     nearest = np.empty((len(queries), 0), np.float32)
-    for _, chunk in _chunks(vectors):
+    for _, chunk in chunks:
         nearest = np.concatenate([nearest, queries @ chunk.T], axis=1)
         nearest = np.partition(nearest, -min(k, nearest.shape[1]), axis=1)[:, -k:]
     # Any image as near as the k-th is right: of equal ones it does not matter which is found.
@@ -469,7 +488,8 @@ def _tune_narrow(
     queries = np.asarray(vectors[evenly(len(vectors), RECALL_QUERIES)])
     k = min(RECALL_NEAREST, len(vectors))
     found = searcher.find_nearest(queries, min(2 * k + 100, len(vectors)), None)
-    recall = _tell_recall(found, queries, vectors, _tell_kth(queries, vectors, k), k)
+    kth = _tell_kth(queries, _pass_by(vectors), k)
+    recall = _tell_recall(found, queries, vectors, kth, k)
     return searcher, Tuning(kind, why, probes, recall, False, agreement)
 
 
@@ -506,7 +526,7 @@ def _rank_exactly(heads: list[tuple[Floats, float]], vectors: Floats, line: int)
     weights = np.stack([head[0] for head in heads])
     biases = np.array([head[1] for head in heads], np.float32)[:, np.newaxis]
     kept = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in heads]
-    for start, chunk in _chunks(vectors):
+    for start, chunk in _pass_by(vectors):
         scores = weights @ chunk.T + biases
         rows = np.arange(start, start + len(chunk))
         for place, so_far in enumerate(kept):

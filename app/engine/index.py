@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from mmap import MADV_WILLNEED, PAGESIZE
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +31,7 @@ from app.engine.faiss_searcher import (
     open_searcher,
     shape_of,
 )
+from app.engine.mapped import read_ahead
 from app.engine.metric import Metric, learn_metric, read_metric, write_metric
 from app.engine.parts import pick_parts
 
@@ -190,13 +190,8 @@ class VectorIndex:
         Of an index that ranks all they are in memory, of a larger one on the disk: then it is told
         of all rows first, so that it reads them side by side.
         """
-        mapped = getattr(self.vectors.base, "_mmap", None)
-        if not self.ranks_all and mapped is not None and len(rows):
-            width = self.vectors.strides[0]
-            offset = self.vectors.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
-            for start in (offset + np.unique(rows) * width).tolist():
-                first = start // PAGESIZE * PAGESIZE
-                mapped.madvise(MADV_WILLNEED, first, start + width - first)
+        if not self.ranks_all:
+            read_ahead(self.vectors, rows)
         return self.vectors[rows]
 
     def shortlist(

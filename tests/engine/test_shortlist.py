@@ -10,6 +10,7 @@ from app.engine.answers import Answers, Opening
 from app.engine.faiss_searcher import DIRECTIONS, LEAST_AGREEMENT, NARROW
 from app.engine.index import IndexDamaged, VectorIndex, build_index, open_index
 from app.engine.loop import StrategyNeedsAllScores, propose_round, rank_likely, round_rng
+from app.engine.mapped import _find_map, let_go, read_ahead
 from app.engine.parts import pick_parts
 from app.engine.strategies import STRATEGIES
 
@@ -308,3 +309,15 @@ def test_too_few_lists_to_agree_are_noticed(indexes, monkeypatch):
     exact = faiss_searcher._rank_exactly(heads, told.vectors, 12)
     assert faiss_searcher._agree(short, heads, exact, 12) < 0.9
     assert faiss_searcher._agree(searcher, heads, exact, 12) >= LEAST_AGREEMENT
+
+
+def test_rows_of_a_file_are_the_same_before_and_after_they_were_let_go(tmp_path, vectors):
+    np.save(tmp_path / "vectors.npy", vectors)
+    mapped = np.asarray(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
+    for some in (mapped, mapped[100:], vectors):
+        expected = np.array(some[::50])
+        let_go(some, 0, len(some))
+        read_ahead(some, np.arange(0, len(some), 50))
+        np.testing.assert_array_equal(some[::50], expected)
+    assert _find_map(mapped[100:])[1] - _find_map(mapped)[1] == 100 * vectors.strides[0]
+    assert _find_map(vectors) is None

@@ -1,0 +1,56 @@
+"""Vectors in a file that is larger than the memory: read ahead of time, and let go of."""
+
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+def read_ahead(vectors: Floats, rows: Integers) -> None:
+    """Have the system read rows side by side instead of one after the other.
+
+    Parameters: `vectors` (n, d), a map of a file or nothing is done; `rows` (k,).
+    """
+    found = _find_map(vectors)
+    if found is None or not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    mapped, offset, _ = found
+    width = vectors.strides[0]
+    for start in (offset + np.unique(rows) * width).tolist():
+        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_WILLNEED, first, start + width - first)
+
+
+def let_go(vectors: Floats, start: int, stop: int) -> None:
+    """Tell the system that rows that were read will not be needed soon.
+
+    A pass over all of a large file would else push out of the memory what every round needs.
+    Parameters: `vectors` (n, d) as in `read_ahead`; rows from `start` to before `stop`.
+    """
+    found = _find_map(vectors)
+    if found is None or not hasattr(os, "posix_fadvise"):
+        return
+    mapped, offset, filename = found
+    width = vectors.strides[0]
+    first = (offset + start * width) // mmap.PAGESIZE * mmap.PAGESIZE
+    length = offset + stop * width - first
+    mapped.madvise(mmap.MADV_DONTNEED, first, length)
+    with Path(filename).open("rb") as file:
+        os.posix_fadvise(file.fileno(), first, length, os.POSIX_FADV_DONTNEED)
+
+
+def _find_map(vectors: Floats) -> tuple[mmap.mmap, int, str] | None:
+    """The map that all rows lie in, where in it the first one begins, and its file."""
+    holder: object = vectors
+    while isinstance(holder, np.ndarray):
+        mapped = getattr(holder, "_mmap", None)
+        if isinstance(mapped, mmap.mmap):
+            start = np.frombuffer(mapped, np.uint8).ctypes.data
+            return mapped, vectors.ctypes.data - start, str(getattr(holder, "filename", ""))
+        holder = holder.base
+    return None
