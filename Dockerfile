@@ -27,7 +27,7 @@ COPY constraints.txt pyproject.toml ./
 RUN if [ "$VARIANT" = cpu ] && [ -n "$CPU_TORCH_INDEX" ]; then \
         pip install --no-cache-dir --index-url "$CPU_TORCH_INDEX" --constraint constraints.txt torch torchvision; \
     fi \
-    && python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+    && python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['s3'], sep='\n')" \
         > /tmp/needed.txt \
     && pip install --no-cache-dir --constraint constraints.txt --requirement /tmp/needed.txt \
     && if [ "$VARIANT" = gpu ]; then \

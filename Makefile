@@ -71,3 +71,8 @@ fix: install ## mend what the checks can mend
 .PHONY: bench
 bench: install ## measure speed against floors and rivals, to bench/out/results.json
 	$(BIN)/python -m bench
+
+.PHONY: load
+load: install ## 50 people for 10 minutes on a million images (PEOPLE=10 MINUTES=1 PROCESSES=2 FOLDER=kept)
+	$(BIN)/python -m bench.load --people $(or $(PEOPLE),50) --minutes $(or $(MINUTES),10) \
+	  --processes $(or $(PROCESSES),2) $(if $(FOLDER),--folder "$(FOLDER)")

@@ -11,16 +11,25 @@ Exact places and images of people are for trusted people: `is_trusted`.
 """
 
 import re
+from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import Request
+from anyio import to_thread
+from fastapi import Depends, Request, Response
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.audit import note
-from app.database import DbSession
+from app.database import Database, DbSession
 from app.errors import BadInput, NotAllowed, NotFound
-from app.security import SAFE_METHODS, MaybeSignedIn, get_person, refuse_viewer
+from app.security import (
+    SAFE_METHODS,
+    MaybeSignedIn,
+    check_signed_in,
+    find_person,
+    refuse_viewer,
+)
 from app.tables import (
     OPEN_TO,
     Collection,
@@ -83,15 +92,18 @@ def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -
     named = {name: value for name, value in request.path_params.items() if name.endswith("_id")}
     if not named:
         return
-    person = get_person(request, person)
+    person = check_signed_in(request, person)
     if not all(ID.fullmatch(value) for value in named.values()):
         raise NotFound("There is nothing at this address.")
     ids = {name: int(value) for name, value in named.items()}
     changes = request.method not in SAFE_METHODS
+    if ids.keys() == {"image_id"}:
+        check_sees_image(session, person, ids["image_id"])
     if "image_id" in ids:
         check_sees_people(session, person, ids["image_id"])
     if "search_id" in ids:
         search = get_search(session, person, ids["search_id"])
+        request.state.search = search
         request.state.looks_only = not may_answer(session, person, search)  # pages offer less
         if changes:
             check_may_answer(session, person, search)
@@ -103,10 +115,34 @@ def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -
         get_collection(session, person, ids["collection_id"])
         if changes:
             refuse_viewer(person)
-    elif "image_id" in ids:
-        check_sees_image(session, person, ids["image_id"])
     elif "photo_id" in ids:
         get_photo(session, person, ids["photo_id"])
+
+
+async def in_one_thread(request: Request, do: Callable[[Session, Person], Response]) -> Response:
+    """Answer a request in one thread: who asks, whether they may, then `do`, in one transaction.
+
+    For what is asked most: as dependencies of a route each of these would change threads, which
+    takes longer than the work.
+    """
+    database: Database = request.app.state.database
+
+    def answer() -> Response:
+        with database.begin() as session:
+            person = find_person(request, session)
+            refuse_unseen(request, session, person)
+            return do(session, check_signed_in(request, person))
+
+    return await to_thread.run_sync(answer)
+
+
+async def get_named_search(request: Request) -> Search:
+    """The search that the address names, as `refuse_unseen` found it a moment ago."""
+    search: Search = request.state.search
+    return search
+
+
+NamedSearch = Annotated[Search, Depends(get_named_search)]
 
 
 def get_collection(session: Session, person: Person, collection_id: int) -> Collection:

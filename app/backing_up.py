@@ -44,6 +44,7 @@ from app.importing import photo_path
 from app.reading import THUMBNAIL_SIDES, thumbnail_path
 from app.replays import replay_folder
 from app.settings import Settings
+from app.store import say_store
 from app.tables import (
     Answer,
     Collection,
@@ -123,6 +124,7 @@ class Manifest(BaseModel):
     files: Kept  # the list of files, a line of JSON each
     file_count: int
     size_bytes: int
+    store: str | None = None  # where the files are instead, and are not in it
 
 
 @dataclass(frozen=True)
@@ -186,12 +188,15 @@ def back_up(settings: Settings, folder: Path, *, now: datetime, progress: Progre
             (folder / README).write_text(ABOUT)
             store = _Store(folder, last)
             dump = store.keep(_dump(connection))
-            named = sorted(_list_files(session, settings))
+            # What is in the store is kept there, by its own means.
+            in_store = settings.store is not None
+            named = [] if in_store else sorted(list_files(session, settings))
             counts = {
                 name: session.scalar(select(func.count()).select_from(table)) or 0
                 for name, table in COUNTED.items()
             }
-            outside_count = counts["images"] - _count_inside(session, settings)
+            inside_count = 0 if in_store else _count_inside(session, settings)
+            outside_count = 0 if in_store else counts["images"] - inside_count
         files, missing = [], []
         for done, (path, is_needed) in enumerate(named):
             progress(done, len(named))
@@ -215,6 +220,7 @@ def back_up(settings: Settings, folder: Path, *, now: datetime, progress: Progre
             files=store.keep(json.dumps(asdict(file)).encode() + b"\n" for file in files),
             file_count=len(files),
             size_bytes=dump.size_bytes + sum(file.size_bytes for file in files),
+            store=say_store(settings) if in_store else None,
         )
         store.finish(manifest, {file.sha256 for file in files})
     return BackedUp(manifest, store.copied_bytes, store.copied_count, missing)
@@ -410,7 +416,7 @@ def _name_home(settings: Settings) -> list[str]:
     return sorted(names, key=len, reverse=True)
 
 
-def _list_files(session: Session, settings: Settings) -> Iterator[tuple[str, bool]]:
+def list_files(session: Session, settings: Settings) -> Iterator[tuple[str, bool]]:
     """The files of the data folder that rows name, and whether one that is gone is a loss.
 
     Thumbnails are made again from originals, but the original may lie on a disk that is not there.

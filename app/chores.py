@@ -1,4 +1,4 @@
-"""What a worker does for each kind of job: import, index, update, combine, replay, export."""
+"""What a worker does for each kind of job: import, index, update, combine, replay, export, help."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -9,8 +9,8 @@ from app.errors import NoIndexYet, RarefindError, SourceNotUsable
 from app.exports.files import make_file, sweep_exports
 from app.importing import ImportProgress, import_images
 from app.indexes import list_wanted, prepare_index, update_indexes
-from app.indexing import combine_indexes
-from app.jobs import Do, StoppedByPerson, Tell
+from app.indexing import combine_indexes, help_build
+from app.jobs import Do, StoppedByPerson, Tell, calling_for_help, does_nothing_else_wait
 from app.replays import play_replay
 from app.settings import Settings
 from app.tables import Job, Replay
@@ -64,11 +64,30 @@ def do_update(database: Database, settings: Settings, job: Job, tell: Tell) -> N
 def do_index(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
     """Make an index of a collection by an embedder, or bring the one there is up to date."""
     tell("loading", 0, 0)
-    prepare_index(
+    with calling_for_help(database) as call_for_help:
+        prepare_index(
+            database,
+            job.collection_id,
+            settings=settings,
+            embedder=job.arguments["embedder"],
+            progress=lambda done, total: tell("indexing", done, total),
+            call_for_help=call_for_help,
+        )
+
+
+def do_help(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
+    """Take parts of a build that another worker is about, while nothing else waits."""
+
+    def go_on() -> bool:
+        with database.session() as session:
+            return does_nothing_else_wait(session)
+
+    tell("loading", 0, 0)
+    help_build(
         database,
-        job.collection_id,
+        job.arguments["index_id"],
         settings=settings,
-        embedder=job.arguments["embedder"],
+        go_on=go_on,
         progress=lambda done, total: tell("indexing", done, total),
     )
 
@@ -118,13 +137,15 @@ def do_export(database: Database, settings: Settings, job: Job, tell: Tell) -> N
 
 def _update(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
     tell("loading", 0, 0)
-    update_indexes(
-        database,
-        job.collection_id,
-        settings=settings,
-        embedder=job.arguments.get("embedder"),
-        progress=lambda done, total: tell("indexing", done, total),
-    )
+    with calling_for_help(database) as call_for_help:
+        update_indexes(
+            database,
+            job.collection_id,
+            settings=settings,
+            embedder=job.arguments.get("embedder"),
+            progress=lambda done, total: tell("indexing", done, total),
+            call_for_help=call_for_help,
+        )
 
 
 CHORES: dict[str, Do] = {
@@ -134,4 +155,5 @@ CHORES: dict[str, Do] = {
     "combine": do_combine,
     "replay": do_replay,
     "export": do_export,
+    "help": do_help,
 }

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from threading import Event, Timer
 from typing import Annotated
@@ -48,7 +49,7 @@ from app.audit import note
 from app.backing_up import Manifest, back_up, restore_backup
 from app.chores import CHORES
 from app.collecting import list_collections
-from app.database import Database, open_database
+from app.database import Database, check_connections, open_database
 from app.demo.showing import prepare_demo, replay_demo
 from app.detecting import USUAL_THRESHOLD, add_detections, is_detections
 from app.embedders import EmbedderChoice, list_embedders
@@ -65,6 +66,7 @@ from app.examining import examine
 from app.exports.bundles import import_search, repeat_rounds
 from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import write_file
+from app.filling import fill_store
 from app.filtering import Filter, read_filter, split_pairs
 from app.importing import (
     ImportSummary,
@@ -80,12 +82,13 @@ from app.indexing import (
     combine_indexes,
     fetch_embedder,
 )
-from app.jobs import Worker
+from app.jobs import Worker, calling_for_help
 from app.logs import start_logging
 from app.main import create_app
 from app.metadata import add_table
 from app.open_sets import bring_set, find_set
 from app.oracle import Oracle, index_vectors, read_oracle, read_oracle_of
+from app.processes import Processes, end_with, tell_ready
 from app.removing import describe_removal, find_listed, put_back_images, remove_images
 from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
 from app.replay_report import find_thumbnails, write_report
@@ -93,6 +96,7 @@ from app.searchers import choose_vectors
 from app.security import get_local_person, issue_sign_in_link, list_tokens
 from app.settings import Settings
 from app.sources import check_source
+from app.store import say_store
 from app.sweeping import Swept, sweep
 from app.tables import Collection, Person
 from app.workers import Readers
@@ -161,6 +165,9 @@ class SettingsNotUsable(RarefindError):
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes on that port: as many as there are cores.")
+    ] = None,
     no_worker: Annotated[
         bool, typer.Option("--no-worker", help="Leave long work to “rarefind worker”.")
     ] = False,
@@ -168,7 +175,21 @@ def serve(
     """Open the server and print a link that signs you in."""
     with explained():
         run_jobs = False if no_worker else None
-        run_server(read_settings(host=host, port=port, run_jobs=run_jobs))
+        settings = read_settings(host=host, port=port, processes=processes, run_jobs=run_jobs)
+        run_server(settings)
+
+
+@app.command(hidden=True)
+def serve_part(
+    listening: int, lifeline: int, tell: Annotated[int | None, typer.Argument()] = None
+) -> None:
+    """One process of a server of several: “serve” starts it."""
+    with explained():
+        settings = read_settings()
+        start_logging(settings)
+        end_with(lifeline)
+        taken = socket.socket(fileno=listening)
+        serve_on(taken, settings, announce=lambda _: tell_ready(tell), say_stopping=False)
 
 
 @app.command()
@@ -283,9 +304,14 @@ def collection_add(
             )
         print_summary(summary)
         if summary.imported or summary.known:
-            with progress_of("Preparing") as advance:
+            with progress_of("Preparing") as advance, calling_for_help(database) as call_for_help:
                 update_indexes(
-                    database, collection_id, settings=settings, embedder=embedder, progress=advance
+                    database,
+                    collection_id,
+                    settings=settings,
+                    embedder=embedder,
+                    progress=advance,
+                    call_for_help=call_for_help,
                 )
         if not summary.imported:
             raise typer.Exit(1)
@@ -407,7 +433,7 @@ def collection_group(
                 likeness="" if near_duplicates is None else str(near_duplicates),
             )
             person = get_local_person(session)
-            indexes = OpenIndexes(settings)
+            indexes = OpenIndexes(settings, patience_s=inf)
             group_images(session, collection.id, rule, person=person, indexes=indexes)
         view = describe_grouping(session, collection.id)
     console.print(view.sentence, highlight=False, soft_wrap=True)
@@ -543,7 +569,7 @@ def search_import(
     """Make a search of a file, in a collection that has the same images, and check its rounds."""
     with opened() as (settings, database):
         data = file.read_bytes()
-        indexes = OpenIndexes(settings)
+        indexes = OpenIndexes(settings, patience_s=inf)
         with Readers(settings) as readers, database.session() as session:
             person = get_local_person(session)
             search = import_search(
@@ -579,7 +605,7 @@ def apply(
     with opened() as (settings, database), database.session() as session:
         file = read_head_file(head.read_bytes())
         collection = get_collection_named(session, name)
-        lines = apply_head(session, collection, file, OpenIndexes(settings))
+        lines = apply_head(session, collection, file, OpenIndexes(settings, patience_s=inf))
         write_out((line.encode() for line in lines), out)
 
 
@@ -596,7 +622,7 @@ def write_export_file(called: str, name: str, out: Path | None) -> None:
             session,
             search,
             name,
-            indexes=OpenIndexes(settings),
+            indexes=OpenIndexes(settings, patience_s=inf),
             settings=settings,
             now=datetime.now(UTC),
             person=person,
@@ -774,9 +800,14 @@ def index_build(
                 choose_vectors(session, collection_id, vectors, settings)
         if boxes:
             embedder = name_with_boxes(database, collection_id, embedder)
-        with progress_of("Preparing") as advance:
+        with progress_of("Preparing") as advance, calling_for_help(database) as call_for_help:
             made = build_index(
-                database, collection_id, settings=settings, embedder=embedder, progress=advance
+                database,
+                collection_id,
+                settings=settings,
+                embedder=embedder,
+                progress=advance,
+                call_for_help=call_for_help,
             )
     console.print(f"{made.embedder}: {made.image_count:,} images", highlight=False)
 
@@ -902,6 +933,13 @@ def backup(
         f"copied now: {made.copied_count:,} files, {made.copied_bytes / 1e6:,.1f} MB",
         highlight=False,
     )
+    if made.manifest.store is not None:
+        console.print(
+            f"It holds the database alone. Files are in the store {made.manifest.store}: have it "
+            "keep old versions and copies by its own means.",
+            highlight=False,
+            soft_wrap=True,
+        )
     if made.manifest.outside_count:
         console.print(
             f"{made.manifest.outside_count:,} originals lie outside the data folder and are not in "
@@ -915,6 +953,17 @@ def backup(
             f"{len(made.missing):,} files were gone from the data folder, and are not in the "
             f"backup: {some}. “rarefind doctor” says what to do."
         )
+
+
+@app.command("fill-store")
+def fill_the_store() -> None:
+    """Put the files of a data folder that was one machine's into the store of RAREFIND_STORE.
+
+    People and workers may go on, if they have RAREFIND_STORE set already.
+    """
+    with opened() as (settings, database), progress_of("Putting") as advance:
+        count = fill_store(database, settings, progress=advance)
+    console.print(f"{count:,} files are in {say_store(settings)}.", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -1019,41 +1068,87 @@ def run_server(settings: Settings) -> None:
     start_logging(settings)
     listening = listen(settings)
     settings = settings.model_copy(update={"port": listening.getsockname()[1]})
+    if settings.processes == 1:
+        serve_on(listening, settings, announce=partial(announce, settings=settings))
+    else:
+        run_processes(listening, settings)
+
+
+def run_processes(listening: socket.socket, settings: Settings) -> None:
+    """Serve with several processes until Ctrl-C."""
+    stopping = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    database = open_database(settings)  # an embedded one starts here, and ends last
+    try:
+        check_connections(database, settings)
+        processes = Processes(settings, listening)
+        if processes.start():
+            announce(database, settings=settings)
+            processes.watch(stopping)
+            tell_stopping(settings)
+            processes.stop(settings.stop_s)
+        else:
+            processes.stop(settings.stop_s)
+            raise typer.Exit(1)  # what was wrong was said by the one that ended
+    finally:
+        listening.close()
+        database.close()
+
+
+def announce(database: Database, *, settings: Settings) -> None:
+    """Say that the server is ready, and by which address."""
+    (settings.home / ADDRESS_FILE).write_text(base_url(settings))
+    with database.session() as session:
+        person = get_local_person(session)
+        # A standing way in for an admin must not lie in the logs of a shared server.
+        by_link = settings.auth == "accounts" and person.password_hash is None
+        url = settings.public_url or base_url(settings)
+        if by_link:
+            url = issue_sign_in_link(session, person, base_url=url, settings=settings)
+    how = "Open this link; it signs you in once" if by_link else "Open"
+    console.print(f"\nRarefind is ready. {how}:\n")
+    console.print(f"    {url}\n", soft_wrap=True, highlight=False)
+    if not settings.public_url and (addresses := list_addresses(settings)):
+        console.print(
+            f"From other machines: {', '.join(addresses)} (without encryption: "
+            "docs/operations.md, “Behind a reverse proxy”).\n",
+            soft_wrap=True,
+            highlight=False,
+        )
+    end = "" if settings.auth == "local" else " A new sign-in link: rarefind link"
+    console.print(f"Stop with Ctrl-C.{end}", highlight=False)
+
+
+def tell_stopping(settings: Settings) -> None:
+    """Say that the server stops, and what becomes of what it is at."""
+    console.print(
+        f"\nStopping, within {settings.stop_s:.0f} s; every answer is kept, and long work "
+        "goes on at the next start.",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def serve_on(
+    listening: socket.socket,
+    settings: Settings,
+    *,
+    announce: Callable[[Database], None],
+    say_stopping: bool = True,
+) -> None:
+    """Serve on a socket until a signal; `announce` is called when it is ready."""
     web = create_app(settings)
 
     class Announcing(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                (settings.home / ADDRESS_FILE).write_text(base_url(settings))
-                with web.state.database.session() as session:
-                    person = get_local_person(session)
-                    # A standing way in for an admin must not lie in the logs of a shared server.
-                    has_password = person.password_hash is not None
-                    by_link = settings.auth == "accounts" and not has_password
-                    url = settings.public_url or base_url(settings)
-                    if by_link:
-                        url = issue_sign_in_link(session, person, base_url=url, settings=settings)
-                how = "Open this link; it signs you in once" if by_link else "Open"
-                console.print(f"\nRarefind is ready. {how}:\n")
-                console.print(f"    {url}\n", soft_wrap=True, highlight=False)
-                if not settings.public_url and (addresses := list_addresses(settings)):
-                    console.print(
-                        f"From other machines: {', '.join(addresses)} (without encryption: "
-                        "docs/operations.md, “Behind a reverse proxy”).\n",
-                        soft_wrap=True,
-                        highlight=False,
-                    )
-                end = "" if settings.auth == "local" else " A new sign-in link: rarefind link"
-                console.print(f"Stop with Ctrl-C.{end}", highlight=False)
+                announce(web.state.database)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            console.print(
-                f"\nStopping, within {settings.stop_s:.0f} s; every answer is kept, and long work "
-                "goes on at the next start.",
-                soft_wrap=True,
-                highlight=False,
-            )
+            if say_stopping:
+                tell_stopping(settings)
             end_within(settings.stop_s)
             await super().shutdown(sockets)
 

@@ -10,9 +10,10 @@ import logging
 import os
 import re
 import subprocess  # nosec B404 # for its errors alone
+import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlalchemy import (
     ARRAY,
@@ -40,8 +42,10 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import DatabaseNotUsable
 from app.settings import Settings, read_secret
@@ -73,6 +77,13 @@ JOB_LOCK = 7_273_005
 NAME_LOCK = 7_273_006
 ADDRESS_LOCK = 7_273_007
 BACKUP_LOCK = 7_273_008
+KEPT_OPEN = 10  # connections for requests; more are opened when they are needed
+# Beside those for requests: of the process that does long work, of its queue, and of any process.
+OTHER_CONNECTIONS = 15
+QUEUE_CONNECTIONS = 7
+FEW_CONNECTIONS = 3
+KEPT = "kept"  # in a session: what it has read
+PING_AFTER_S = 1.0  # idle; a connection that answered a moment ago need not be asked before
 STARTING = Lock()  # the library's own lock is between processes
 RESTORING = "restoring.txt"  # lies in a data folder until all of a backup is in it
 
@@ -80,13 +91,22 @@ RESTORING = "restoring.txt"  # lies in a data folder until all of a backup is in
 class Database:
     """Hands out sessions; closed with the app."""
 
-    def __init__(self, bind: Engine | Connection, stop: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        bind: Engine | Connection,
+        stop: Callable[[], None] = lambda: None,
+        *,
+        hasty: Engine | None = None,
+    ) -> None:
         self.bind = bind
+        self.hasty = hasty or bind  # for requests: bounded in number, and in what each may take
         self._stop = stop
         # create_savepoint: a test binds a connection whose outer transaction it rolls back.
         self._sessions = sessionmaker(
             bind, expire_on_commit=False, join_transaction_mode="create_savepoint"
         )
+        for moment in ("loaded_as_persistent", "pending_to_persistent"):
+            event.listen(self._sessions, moment, keep_read)
 
     def lend(self, **things: object) -> None:
         """Give every session from now on, in its `info`, what is kept from one to the next."""
@@ -102,10 +122,33 @@ class Database:
         with self._sessions() as session, session.begin():
             yield session
 
+    def begin(self) -> AbstractContextManager[Session]:
+        """One transaction as of `session`, which reads no row twice: for what is short.
+
+        Nothing is asked of the database until the first statement.
+        """
+        opened = self._sessions(bind=self.hasty)
+        opened.info[KEPT] = []
+
+        @contextmanager
+        def transaction() -> Iterator[Session]:
+            with opened as session, session.begin():
+                yield session
+
+        return transaction()
+
     def close(self) -> None:
         """Close the connections, then stop the embedded server if this was its last user."""
+        self.hasty.engine.dispose()
         self.bind.engine.dispose()
         self._stop()
+
+
+def keep_read(session: Session, thing: object) -> None:
+    """Hold on to a row until the end of its transaction: else `get` reads it again each time."""
+    kept = session.info.get(KEPT)
+    if kept is not None:
+        kept.append(thing)
 
 
 @dataclass(frozen=True)
@@ -152,18 +195,70 @@ def connect_database(settings: Settings) -> Database:
         if settings.database_password_file is not None:
             password = read_secret(settings.database_password_file)
             url = make_url(url).set(password=password).render_as_string(hide_password=False)
+    open_engine = partial(_open_engine, settings, url)
+    places = count_places(settings)
+    return Database(
+        open_engine(pool_size=2, max_overflow=OTHER_CONNECTIONS - 2),
+        stop,
+        # Each request that is worked on finds a connection: there are never more of them.
+        hasty=open_engine(
+            pool_size=min(places, KEPT_OPEN),
+            max_overflow=places - min(places, KEPT_OPEN),
+            statement_s=settings.longest_statement_s,
+            lock_s=settings.longest_lock_s,
+        ),
+    )
+
+
+def _open_engine(
+    settings: Settings,
+    url: str,
+    *,
+    pool_size: int,
+    max_overflow: int,
+    statement_s: float = 0,
+    lock_s: float = 0,
+) -> Engine:
+    limits = {"statement_timeout": statement_s, "lock_timeout": lock_s}  # 0: none
     engine = create_engine(
         psycopg_url(url),
-        pool_pre_ping=True,
-        pool_size=10,
-        max_overflow=30,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
         connect_args=NOTICING,
         hide_parameters=True,  # errors are logged, and would quote names and tokens
     )
-    event.listen(engine, "connect", notice_death_soon)
+    set_up = KEEPALIVES | {name: round(1_000 * seconds) for name, seconds in limits.items()}
+    event.listen(engine, "connect", partial(set_up_connection, set_up))
+    event.listen(engine, "checkin", note_time)
+    event.listen(engine, "checkout", partial(ping_idle, engine.dialect))
     if settings.database_url is None:
         event.listen(engine, "do_connect", partial(connect_to_embedded, settings.home))
-    return Database(engine, stop)
+    return engine
+
+
+def count_places(settings: Settings) -> int:
+    """How many requests one process works on at once, each with a connection of its own."""
+    return max(2, settings.connections // settings.processes)
+
+
+def check_connections(database: Database, settings: Settings) -> None:
+    """Refuse to start where PostgreSQL would later refuse connections, in the middle of work."""
+    with database.bind.engine.connect() as connection:
+        allowed = connection.scalar(
+            text(
+                "SELECT current_setting('max_connections')::int"
+                " - current_setting('superuser_reserved_connections')::int"
+            )
+        )
+    jobs = OTHER_CONNECTIONS + QUEUE_CONNECTIONS if settings.run_jobs else 0
+    others = FEW_CONNECTIONS * settings.processes
+    wanted = settings.processes * count_places(settings) + jobs + others
+    if wanted > allowed:
+        raise DatabaseNotUsable(
+            f"This server may need {wanted} connections to PostgreSQL, which takes {allowed}. Set "
+            "RAREFIND_CONNECTIONS or RAREFIND_PROCESSES lower, or PostgreSQL's max_connections "
+            "higher; other servers and workers need connections too."
+        )
 
 
 @contextmanager
@@ -179,15 +274,36 @@ def reaching(database: Database) -> Iterator[None]:
         ) from error
 
 
-def notice_death_soon(connection: psycopg.Connection, _record: object) -> None:
-    """Have the database end the connections, and locks, of a machine that is gone in 25 seconds.
+def set_up_connection(
+    given: Mapping[str, int], connection: psycopg.Connection, _record: object
+) -> None:
+    """Tell the database what holds for a connection, such as when to give it up.
 
-    By itself it waits two hours, and another worker could not take up that machine's work.
+    By itself it waits two hours until it ends the connections, and with them the locks, of a
+    machine that is gone, and another worker could not take up that machine's work.
     """
     connection.autocommit = True  # else the settings would go with the first rollback
-    for setting, value in KEEPALIVES.items():
+    for setting, value in given.items():
         connection.execute(f"SET {setting} = {value}".encode())
     connection.autocommit = False
+
+
+def note_time(_connection: object, record: ConnectionPoolEntry) -> None:
+    """Keep since when a connection is idle."""
+    record.info["idle_since"] = time.monotonic()
+
+
+def ping_idle(
+    dialect: Dialect, connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object
+) -> None:
+    """Take new connections where the database was away: one that was idle is asked first."""
+    since = record.info.get("idle_since")
+    if since is None or time.monotonic() - since < PING_AFTER_S:
+        return
+    try:
+        dialect.do_ping(connection)
+    except psycopg.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _stop_nothing() -> None:
@@ -336,11 +452,28 @@ def is_among(column: InstrumentedAttribute[Value], values: list[Value]) -> Colum
     return column == any_(bindparam(None, values, ARRAY(column.type)))
 
 
-def get_session(request: Request) -> Iterator[Session]:
+async def get_session(request: Request) -> AsyncIterator[Session]:
     """The request's one transaction."""
     database: Database = request.app.state.database
-    with database.session() as session:
+    transaction = database.begin()
+    session = transaction.__enter__()
+    try:
         yield session
+    except BaseException as error:
+        await end_apart(transaction, error)
+        raise
+    await end_apart(transaction, None)
+
+
+async def end_apart(
+    transaction: AbstractContextManager[Session], error: BaseException | None
+) -> None:
+    """End a transaction in a thread, whatever all other threads are at."""
+    kind = None if error is None else type(error)
+    trace = None if error is None else error.__traceback__
+    end = partial(transaction.__exit__, kind, error, trace)
+    with CancelScope(shield=True):
+        await to_thread.run_sync(end, limiter=CapacityLimiter(1))
 
 
 # scope="function": the commit happens before the response is sent, so that a failing commit is

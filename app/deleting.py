@@ -22,6 +22,7 @@ from app.errors import NotAllowed, NotFound, WorkGoesOn
 from app.reading import THUMBNAIL_SIDES, thumbnail_path
 from app.searchers import drop_vectors
 from app.settings import Settings
+from app.store import delete_files, delete_folders, list_stored
 from app.tables import (
     Action,
     Answer,
@@ -129,7 +130,7 @@ def describe_collection_contents(
     answers = select(func.count()).select_from(Answer)
     own = select(Search.id).filter_by(collection_id=collection.id).scalar_subquery()
     sizes = {
-        kind: sum(_folder_bytes(folder) for folder in folders)
+        kind: sum(_folder_bytes(folder, settings) for folder in folders)
         for kind, folders in _list_folders(session, collection, settings).items()
     }
     return CollectionContents(
@@ -331,10 +332,12 @@ def _delete_for_good(session: Session, collection: Collection, settings: Setting
     image_count = _count_images(session, collection)
     drop_vectors(session, collection.id, settings)
     size_bytes = sum(_remove(path) for path in _list_thumbnails(session, collection, settings))
+    delete_files(settings, _list_thumbnails(session, collection, settings))
     for folders in _list_folders(session, collection, settings).values():
         for folder in folders:
-            size_bytes += _folder_bytes(folder)
+            size_bytes += _folder_bytes(folder, settings)
             folder.unlink() if folder.is_file() else shutil.rmtree(folder, ignore_errors=True)
+        delete_folders(settings, folders)
     # Searches first: what they say of images would be looked for at each image else.
     session.execute(delete(Search).filter_by(collection_id=collection.id))
     session.execute(delete(Collection).filter_by(id=collection.id))
@@ -357,7 +360,7 @@ def _list_folders(
     )
     folders = settings.home / "indexes"
     ahead = folders.glob(f"ahead-{collection.id}-*")  # vectors that no index has taken over
-    built = [folders / f"{one}{end}" for one in indexes for end in ("", ".building")]
+    built = [folders / f"{one}{end}" for one in indexes for end in ("", ".building", ".parts")]
     return {
         "originals": [settings.home / "originals" / str(collection.id)],
         "indexes": [*built, *ahead],
@@ -393,8 +396,12 @@ def _guess_thumbnail_bytes(session: Session, collection: Collection, settings: S
         for row in sample
         for side in THUMBNAIL_SIDES
     }
-    size_bytes = sum(path.stat().st_size for path in paths if path.exists())
-    return round(size_bytes * image_count / len(sample)) if sample else 0
+    sizes = [path.stat().st_size for path in paths if path.exists()]
+    if not sizes:
+        return 0
+    # With a store, those that are here stand for all.
+    share = 1.0 if settings.store is None else len(sizes) / len(paths)
+    return round(sum(sizes) / share * image_count / len(sample))
 
 
 def _count_images(session: Session, collection: Collection) -> int:
@@ -402,7 +409,11 @@ def _count_images(session: Session, collection: Collection) -> int:
     return session.scalar(query) or 0
 
 
-def _folder_bytes(folder: Path) -> int:
+def _folder_bytes(folder: Path, settings: Settings) -> int:
+    """What a folder, or file, takes in the data folder or, with a store, there."""
+    if settings.store is not None:
+        stored = list_stored(settings, folder.relative_to(settings.home).as_posix())
+        return sum(file.size_bytes for file in stored)
     files = (path for path in (folder, *folder.rglob("*")) if path.is_file())
     return sum(path.stat().st_size for path in files)
 

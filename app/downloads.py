@@ -14,6 +14,7 @@ from app.exports.files import export_path, gone_at
 from app.exports.offers import check_offered
 from app.jobs import UNFINISHED, add_job
 from app.settings import Settings
+from app.store import fetch_file
 from app.tables import ExportFile, Job, Person, Search
 from app.work import Work, describe_work
 
@@ -95,7 +96,7 @@ def get_file(made: MadeExport, settings: Settings) -> Path:
     path = export_path(settings, made.export)
     if made.export.ready_at is None:
         raise NotFound("That file is not made yet. Its page says how far it is.")
-    if not path.is_file():
+    if not fetch_file(settings, path):
         raise NotFound("That file is not in its place any more. Have it made again.")
     return path
 

@@ -30,7 +30,12 @@ RarefindError
 ├── DiskLocked                     507  not all of the data folder can be read or written
 ├── BackupNotMade                  500  a folder that can't be used or written to
 ├── RestoreRefused                 409  no whole backup, or no empty place for it
+├── ServerBusy                     503  as many requests wait as may
+├── TookTooLong                    503  the database was at one statement for too long
 ├── ReadersBusy                    503  as many photos are decoded as can be at a time
+├── StoreNotUsable                 503  the store of files is away, another one, or refuses us
+│   └── StoreDamaged               500  it gives back other bytes than were put there
+├── BeingFetched                   503  the prepared images are still on the way from the store
 ├── VectorsAway                    503  the Milvus that searches a collection, or what it held
 └── DatabaseNotUsable              503  not reachable, or newer than this code
 """
@@ -245,6 +250,29 @@ class NoWords(BadInput):
     title = "Words can't be used here"
 
 
+class ServerBusy(RarefindError):
+    """As many requests wait for their turn as may, or this one has waited too long."""
+
+    status = 503
+    title = "Many people are asking at once"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            "Rarefind has more to do at this moment than it can. This last step was not done, and "
+            f"nothing that was saved is lost: do it again in {wait_s} seconds. Answers in a grid "
+            "are sent again by themselves."
+        )
+        self.wait_s = wait_s
+
+
+class TookTooLong(RarefindError):
+    """The database took too long for a statement, or waited too long for somebody else's."""
+
+    status = 503
+    title = "This took too long"
+    wait_s = 5
+
+
 class VectorsAway(RarefindError):
     """The Milvus that searches a collection does not answer, or lacks vectors."""
 
@@ -262,6 +290,37 @@ class ReadersBusy(RarefindError):
         super().__init__(
             "Rarefind is reading as many photos as it can. Nothing was changed: try again in "
             f"{wait_s} seconds."
+        )
+        self.wait_s = wait_s
+
+
+class StoreNotUsable(RarefindError):
+    """The store of files does not answer, is not there, or lets us not in."""
+
+    status = 503
+    title = "The store of files can't be used"
+
+    def __init__(self, sentence: str, detail: str = "") -> None:
+        super().__init__(sentence)
+        self.detail = detail  # its address and the library's own words, for admins
+
+
+class StoreDamaged(StoreNotUsable):
+    """The store gives back other bytes than were put there."""
+
+    status = 500
+
+
+class BeingFetched(RarefindError):
+    """What a request needs is still on the way from the store; it comes by itself."""
+
+    status = 503
+    title = "The prepared images are on their way"
+
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(
+            "What was prepared for searching is being brought to this server from the store. "
+            f"Nothing was changed: try again in {wait_s} seconds."
         )
         self.wait_s = wait_s
 

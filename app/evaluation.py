@@ -32,7 +32,7 @@ from app.engine.metrics import average_precision, f1, recall
 from app.engine.replay import ReplayRound, ask_oracle, hold_out, replay
 from app.engine.stop_replay import replay_stops
 from app.engine.stopping import STOP_RULES, Goal, UnknownStopRule, get_stop_rule
-from app.engine.strategies import get_strategy
+from app.engine.strategies import StrategyNeedsAllScores, check_reach, get_strategy
 from app.errors import BadInput, NotFound, RarefindError
 from app.oracle import Oracle, count_of, name_some
 from app.reading import start_worker
@@ -337,7 +337,13 @@ def run_replays(
     thread, from its own seed.
     """
     check_replay(oracle, settings)
-    index = asdict(read_manifest(index_folder))
+    manifest = read_manifest(index_folder)
+    for strategy in settings.strategies:
+        try:
+            check_reach(strategy, ranks_all=manifest.ranks_all)
+        except StrategyNeedsAllScores as error:
+            raise BadInput(f"{error}.") from error
+    index = asdict(manifest)
     open_folder(out, describe_replay(oracle, settings, index=index, server=None))
     runs = [
         Run(

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from math import inf
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -350,7 +351,7 @@ def group_by_itself(database: Database, collection_id: int, *, settings: Setting
         chosen = None
         if collection.grouping_id is not None:
             chosen = session.get_one(Grouping, collection.grouping_id)
-        indexes = OpenIndexes(settings)
+        indexes = OpenIndexes(settings, patience_s=inf)
         # The column may have been taken away, or the vectors be away: what was grouped stays.
         with suppress(BadInput, NoIndexYet, IndexNotUsable):
             if chosen is not None and not chosen.is_automatic:

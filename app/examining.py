@@ -7,7 +7,7 @@ import shutil
 import subprocess  # nosec B404 # only its errors are named
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,13 +20,14 @@ from app.database import RESTORING, Database, connect_database, reaching, read_v
 from app.deleting import KEPT_FOR
 from app.engine import EngineError
 from app.engine.embedders import BOXES, gather_files, looks_at_boxes
-from app.errors import DatabaseNotUsable, IndexNotUsable
+from app.errors import DatabaseNotUsable, IndexNotUsable, StoreNotUsable
 from app.exports.files import list_old_exports
 from app.importing import photo_path
-from app.indexing import check_index
+from app.indexing import check_index, is_on_disk
 from app.jobs import UNFINISHED, has_worker
 from app.overview import LEAST_FREE_BYTES
 from app.settings import Settings
+from app.store import check_store, list_stored, place_original, say_store
 from app.sweeping import list_leftovers, measure_files
 from app.tables import (
     Action,
@@ -65,6 +66,8 @@ def examine(settings: Settings, *, now: datetime) -> Iterator[Finding]:
         )
     else:
         yield from _examine_folder(settings)
+    if settings.store is not None:
+        yield _examine_store(settings)
     yield _examine_device(settings)
     if settings.database_url is not None or (settings.home / "postgres").is_dir():
         yield from _examine_database(settings, now)
@@ -111,6 +114,14 @@ def _examine_folder(settings: Settings) -> Iterator[Finding]:
         yield Finding("remark", "disk", f"{room}. Make room before it runs out.")
     else:
         yield Finding("well", "disk", f"{room}.")
+
+
+def _examine_store(settings: Settings) -> Finding:
+    try:
+        check_store(settings)
+    except StoreNotUsable as error:
+        return Finding("wrong", "store", f"{error} ({error.detail})")
+    return Finding("well", "store", f"{say_store(settings)} keeps what is put there.")
 
 
 def _examine_device(settings: Settings) -> Finding:
@@ -174,7 +185,8 @@ def _examine_rows(database: Database, settings: Settings, now: datetime) -> Iter
         _examine_originals,
         _examine_left_over,
     ):
-        with database.session() as session:
+        # A store that can't be reached was said before.
+        with database.session() as session, suppress(StoreNotUsable):
             yield from look(session, settings, now)
 
 
@@ -239,7 +251,7 @@ def _examine_indexes(session: Session, settings: Settings, _now: datetime) -> It
             check_index(row, settings)
         except IndexNotUsable as error:
             damaged_count += 1
-            is_gone = not (settings.home / "indexes" / str(row.id)).exists()
+            is_gone = not is_on_disk(row.id, settings)
             why = "its folder is gone" if is_gone else str(error.__cause__ or error)
             advice = "Bring its folder back from a backup."
             if row.state == "ready" and row.first_part_id is None:
@@ -289,13 +301,14 @@ def _examine_originals(session: Session, settings: Settings, _now: datetime) -> 
         select(Collection.id, Collection.name).filter_by(deleted_at=None).order_by(Collection.id)
     ).all()
     for collection_id, name in collections:
+        stored = _list_in_store(settings, f"originals/{collection_id}")
         files = session.scalars(
             select(Image.file)
             .filter_by(collection_id=collection_id, removed_at=None)
             .order_by(Image.id)
             .execution_options(yield_per=10_000)
         )
-        count, gone = _look_for(Path(file) for file in files)
+        count, gone = _look_for((place_original(file, settings) for file in files), stored)
         if gone:
             yield Finding(
                 "wrong",
@@ -306,8 +319,10 @@ def _examine_originals(session: Session, settings: Settings, _now: datetime) -> 
             )
         else:
             yield Finding("well", "originals", f"All {count:,} of “{name}” are there.")
+    stored = _list_in_store(settings, "photos")
     photos = session.scalars(select(Photo.sha256).distinct())
-    count, gone = _look_for(photo_path(sha256, settings=settings) for sha256 in photos)
+    places = (photo_path(sha256, settings=settings) for sha256 in photos)
+    count, gone = _look_for(places, stored)
     if gone:
         yield Finding(
             "wrong",
@@ -317,12 +332,17 @@ def _examine_originals(session: Session, settings: Settings, _now: datetime) -> 
         )
 
 
-def _look_for(files: Iterable[Path]) -> tuple[int, list[Path]]:
-    """How many files there should be, and those that are not there."""
+def _list_in_store(settings: Settings, part: str) -> set[Path]:
+    """Where the files of a part of the store would be in the data folder."""
+    return {settings.home / file.name for file in list_stored(settings, part)}
+
+
+def _look_for(files: Iterable[Path], stored: set[Path]) -> tuple[int, list[Path]]:
+    """How many files there should be, and those that are neither here nor in the store."""
     count, gone = 0, []
     for file in files:
         count += 1
-        if not file.is_file():
+        if file not in stored and not file.is_file():
             gone.append(file)
     return count, gone
 

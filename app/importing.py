@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -37,6 +37,7 @@ from app.reading import (
     EMPTY,
     NOT_AN_IMAGE,
     NOT_SUPPORTED,
+    THUMBNAIL_SIDES,
     ReadImage,
     Reading,
     Refusal,
@@ -60,6 +61,7 @@ from app.sources import (
     shorten,
     show,
 )
+from app.store import fetch_file, find_original, list_stored, place_original, put_files
 from app.tables import (
     Collection,
     Image,
@@ -145,6 +147,7 @@ class _Tally:
 
 
 _Outcome = tuple[SourceFile, WithVector]
+_IsThere = Callable[[str], bool]
 Thing = TypeVar("Thing")
 
 
@@ -205,6 +208,9 @@ def import_images(
     """
     started = time.monotonic()
     source = source.expanduser().absolute()
+    # With a store the data folder is this machine's alone, and what lies there may be let go.
+    is_here = source.is_relative_to(settings.home.expanduser().absolute())
+    copy = copy or (settings.store is not None and is_here)
     with _claim(database, collection_id):
         import_id = _start(database, collection_id, source, labels, copy, embedder)
         tally = _Tally(import_id, collection_id)
@@ -290,6 +296,7 @@ def read_photo(data: bytes, *, settings: Settings, readers: Readers) -> ReadImag
     path = photo_path(photo.sha256, settings=settings)
     if not mark_kept(path):
         write_whole(path, data)
+    put_files(settings, [path, *_list_thumbnails(photo, settings)])
     return photo
 
 
@@ -301,12 +308,12 @@ def photo_path(sha256: str, *, settings: Settings) -> Path:
 def get_thumbnail(image: Image | Photo, side: int, *, settings: Settings, readers: Readers) -> Path:
     """The thumbnail's file (`side` 320 or 1280), made anew from the original if it is gone."""
     path = thumbnail_path(settings.home, image.sha256, image.width, image.height, side)
-    if not path.exists():
-        original = (
-            Path(image.file)
-            if isinstance(image, Image)
-            else photo_path(image.sha256, settings=settings)
-        )
+    if not fetch_file(settings, path):
+        if isinstance(image, Image):
+            original = find_original(image.file, settings)
+        else:
+            original = photo_path(image.sha256, settings=settings)
+            fetch_file(settings, original)
         try:
             read = readers.run(
                 partial(read_original, str(original), settings.home, settings.max_megapixels)
@@ -318,7 +325,15 @@ def get_thumbnail(image: Image | Photo, side: int, *, settings: Settings, reader
             ) from error
         if read.sha256 != image.sha256:
             raise NotFound(f"The original {original.name} was changed. Import its folder again.")
+        put_files(settings, _list_thumbnails(image, settings))
     return path
+
+
+def _list_thumbnails(image: Image | Photo | ReadImage, settings: Settings) -> set[Path]:
+    return {
+        thumbnail_path(settings.home, image.sha256, image.width, image.height, side)
+        for side in THUMBNAIL_SIDES
+    }
 
 
 # --- Reading and recording ----------------------------------------------------------------------
@@ -345,7 +360,8 @@ def _read_and_record(
         copy=copy,
         zip_file=source if source.is_file() else None,
     )
-    fresh = _leave_out_known(database, listing.files, tally)
+    is_there = _make_look(tally.collection_id, settings)
+    fresh = _leave_out_known(database, listing.files, tally, is_there)
     embedding = None
     if fresh:
         embedding = begin_embedding(database, tally.collection_id, embedder, settings)
@@ -356,10 +372,11 @@ def _read_and_record(
         if embedding is not None:
             # Before its rows: of an image that is known, the vector is not made on the way again.
             embedding.keep([outcome for _, outcome in chunk])
+        _put_read([read for _, (read, _) in chunk if isinstance(read, ReadImage)], settings)
         with database.session() as session:
             # A cut that loses the newest chunks makes the next run read their files again.
             session.execute(text("SET LOCAL synchronous_commit TO off"))
-            _record(session, chunk, tally)
+            _record(session, chunk, tally, is_there)
         if progress is not None:
             progress(tally.progress())
 
@@ -394,7 +411,7 @@ def _read_and_record(
 
 
 def _leave_out_known(
-    database: Database, files: list[SourceFile], tally: _Tally
+    database: Database, files: list[SourceFile], tally: _Tally, is_there: _IsThere
 ) -> list[SourceFile]:
     """The files to read: those that are new, were changed, or whose original is gone."""
     with database.session() as session:
@@ -426,7 +443,7 @@ def _leave_out_known(
             if refusal.reason in FINAL_REASONS:
                 tally.refuse(file.path, refusal.reason, refusal.detail)
                 continue
-        elif image is not None and stamp == image[:2] and _is_there(image[2]):
+        elif image is not None and stamp == image[:2] and is_there(image[2]):
             tally.known += 1
             tally.removed += image[3] is not None
             continue
@@ -435,18 +452,41 @@ def _leave_out_known(
     return fresh
 
 
-def _is_there(file: str) -> bool:
-    try:
-        return Path(file).exists()
-    except OSError:  # its folder can't be entered any more
-        return False
+def _make_look(collection_id: int, settings: Settings) -> _IsThere:
+    """What tells whether an original is there, on this machine or in the store, listed once."""
+
+    @cache
+    def list_kept() -> set[str]:
+        return {file.name for file in list_stored(settings, f"originals/{collection_id}")}
+
+    def is_there(file: str) -> bool:
+        path = place_original(file, settings)
+        try:
+            if path.exists():
+                return True
+        except OSError:  # its folder can't be entered any more
+            return False
+        is_ours = settings.store is not None and path.is_relative_to(settings.home)
+        return is_ours and path.relative_to(settings.home).as_posix() in list_kept()
+
+    return is_there
 
 
-def _record(session: Session, chunk: list[_Outcome], tally: _Tally) -> None:
+def _put_read(images: list[ReadImage], settings: Settings) -> None:
+    """Have in the store what was written of images, before their rows say that it is there."""
+    if settings.store is None:
+        return
+    paths = {path for image in images for path in _list_thumbnails(image, settings)}
+    originals = {Path(image.file) for image in images}
+    paths |= {path for path in originals if path.is_relative_to(settings.home)}
+    put_files(settings, sorted(paths))
+
+
+def _record(session: Session, chunk: list[_Outcome], tally: _Tally, is_there: _IsThere) -> None:
     """Write one chunk's rows and the import's counts."""
     images = [(file, read) for file, (read, _) in chunk if isinstance(read, ReadImage)]
     refused = [(file, read) for file, (read, _) in chunk if isinstance(read, Refusal)]
-    image_ids = _add_images(session, images, tally)
+    image_ids = _add_images(session, images, tally, is_there)
     if images:
         _insert_or_replace(
             session,
@@ -503,7 +543,10 @@ def _record(session: Session, chunk: list[_Outcome], tally: _Tally) -> None:
 
 
 def _add_images(
-    session: Session, images: list[tuple[SourceFile, ReadImage]], tally: _Tally
+    session: Session,
+    images: list[tuple[SourceFile, ReadImage]],
+    tally: _Tally,
+    is_there: _IsThere,
 ) -> dict[str, int]:
     """Insert what the collection does not have yet; image ids by SHA-256."""
     stored = {
@@ -527,7 +570,7 @@ def _add_images(
             tally.duplicates += 1
         else:
             tally.known += 1  # touched or moved, not changed
-        if known is not None and not _is_there(known.file):
+        if known is not None and not is_there(known.file):
             moved[known.id] = (
                 read.file if known.path == file.path else moved.get(known.id, read.file)
             )

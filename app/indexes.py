@@ -23,6 +23,7 @@ from app.errors import BadInput, NoIndexYet, NoWords
 from app.events import group_by_itself
 from app.indexing import (
     DEFAULT_EMBEDDER,
+    CallForHelp,
     LoadedEmbedders,
     build_index,
     combine_indexes,
@@ -78,7 +79,7 @@ def list_indexes(session: Session, collection_id: int) -> list[IndexChoice]:
             image_count=row.image_count,
             dimension=row.dimension,
             ready_at=row.ready_at,
-            searched_by=describe_vectors(row.vectors),
+            searched_by=_describe_search(row),
         )
         for row in rows
     ]
@@ -204,6 +205,7 @@ def prepare_index(
     embedder: str,
     settings: Settings,
     progress: Callable[[int, int], None] | None = None,
+    call_for_help: CallForHelp | None = None,
 ) -> None:
     """Make the collection's index by an embedder, or a combined one, hold every image."""
     with database.session() as session:
@@ -219,7 +221,12 @@ def prepare_index(
         combine_indexes(database, collection_id, *parts, settings=settings)
     else:
         build_index(
-            database, collection_id, settings=settings, embedder=embedder, progress=progress
+            database,
+            collection_id,
+            settings=settings,
+            embedder=embedder,
+            progress=progress,
+            call_for_help=call_for_help,
         )
 
 
@@ -244,6 +251,7 @@ def update_indexes(
     settings: Settings,
     embedder: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    call_for_help: CallForHelp | None = None,
 ) -> None:
     """Make every index of the collection hold all its images, and make one by `embedder` if given.
 
@@ -254,7 +262,14 @@ def update_indexes(
     with database.session() as session:
         wanted = list_wanted(session, collection_id, embedder=embedder)
     for name in wanted:
-        prepare_index(database, collection_id, embedder=name, settings=settings, progress=progress)
+        prepare_index(
+            database,
+            collection_id,
+            embedder=name,
+            settings=settings,
+            progress=progress,
+            call_for_help=call_for_help,
+        )
     group_by_itself(database, collection_id, settings=settings)
 
 
@@ -284,6 +299,16 @@ def _summarise(row: ImageIndex) -> str:
     if looks_at_boxes(row.embedder):
         summary = f"{LOOKS_AT_BOXES} {summary}".strip()
     return summary
+
+
+def _describe_search(row: ImageIndex) -> str:
+    by = describe_vectors(row.vectors)
+    if row.milvus_name is not None or row.agreement is None:
+        return f"{by}."
+    return (
+        f"{by}. A round looks at likely images only: {row.agreement:.1%} of those that it would "
+        "choose from if every image were scored."
+    )
 
 
 def _say_no_words(embedder: str, choices: list[IndexChoice]) -> str:

@@ -13,10 +13,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
+import psutil
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from sqlalchemy import Cast, Integer, Select, cast, delete, func, select
@@ -49,12 +51,36 @@ from app.errors import (
     RarefindError,
     RefusedPhoto,
     SourceNotUsable,
+    StoreDamaged,
 )
 from app.importing import photo_path
 from app.preparing import GONE, WHOLE_PICTURE, Original, prepare_files
 from app.reading import DAMAGED, Refusal
 from app.searchers import FAISS, Searchers, fill_index, note_images
 from app.settings import Settings
+from app.splitting import (
+    ASK_S,
+    Embed,
+    embed_parts,
+    end_parts,
+    find_start,
+    gather_parts,
+    plan_parts,
+    remove_part_files,
+)
+from app.store import (
+    PATIENCE_S,
+    check_folder,
+    delete_folders,
+    fetch_file,
+    fetch_files,
+    fetch_folder,
+    find_original,
+    holds_folder,
+    mark_used,
+    place_original,
+    put_folder,
+)
 from app.tables import Collection, Image, ImageIndex, Photo, UnreadableImage
 from app.workers import READ_FILES, Readers, count_processes, work_through
 
@@ -66,6 +92,7 @@ COPY_ROWS = 8_192  # vectors in memory at once while copying
 PLAN = "planned_ids.npy"  # the image of each row of a building folder
 
 ImageIds = NDArray[np.int64]
+CallForHelp = Callable[[ImageIndex], None]
 _Prepared = list[Pixels | Refusal]
 
 
@@ -96,13 +123,15 @@ def build_index(
     settings: Settings,
     embedder: str = DEFAULT_EMBEDDER,
     progress: Callable[[int, int], None] | None = None,
+    call_for_help: CallForHelp | None = None,
 ) -> ImageIndex:
     """Make the collection's newest index hold every image; returns its row.
 
     Goes on with a build that was cut off. Vectors that an earlier index has are copied. An image
     that can't be read is left out and recorded. `progress` hears images done and in all; what it
     raises leaves the build to be gone on with, at the next start of a server unless it is a
-    RarefindError: then somebody stopped it, and only a new call goes on.
+    RarefindError: then somebody stopped it, and only a new call goes on. With `call_for_help`,
+    called now and then, a large build is divided into parts that others may take, by `help_build`.
     """
     tell = progress or (lambda _done, _total: None)
     model = _load(database, collection_id, embedder, settings)
@@ -110,7 +139,8 @@ def build_index(
         for find_work in (_take_up, _plan_next):
             row = find_work(database, collection_id, model, settings)
             if row is not None:
-                with closing(_build(database, row, model, settings)) as done_counts:
+                building = _build(database, row, model, settings, call_for_help)
+                with closing(building) as done_counts:
                     for done in done_counts:
                         try:
                             tell(done, row.image_count)
@@ -122,6 +152,43 @@ def build_index(
         for done in fill_index(database, current, _folder(settings, current.id), settings):
             tell(done, current.image_count)
     return current
+
+
+def help_build(
+    database: Database,
+    index_id: int,
+    *,
+    settings: Settings,
+    go_on: Callable[[], bool],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Embed parts of a build that another process is about, as long as there are any.
+
+    `go_on` is asked before each part; `progress` hears images done by all, and in all.
+    """
+    with database.session() as session:
+        row = session.get(ImageIndex, index_id)
+    if row is None or row.state != "building":
+        return
+    fetch_embedder(row.embedder, settings)
+    model = _load_embedder(row.embedder, settings)
+    if model.revision != row.revision:
+        raise EmbedderMismatch(
+            f"The images are prepared with {row.revision}, and the weights here are "
+            f"{model.revision}: this machine can't help. Give all machines the same weights."
+        )
+    helping = embed_parts(
+        database,
+        row,
+        _make_embed(database, row, model, settings),
+        settings,
+        batch_size=_batch_size(model),
+        is_helper=True,
+        go_on=go_on,
+    )
+    with closing(helping) as done_counts:
+        for done in done_counts:
+            progress(row.copied_count + done, row.image_count)
 
 
 def combine_indexes(
@@ -148,16 +215,18 @@ def combine_indexes(
                 )
                 _note_images(database, row, building, made.image_ids)
                 _give_final_name(row, settings)
+            put_folder(settings, folder)
             for _ in _fill(database, row, settings):
                 pass
-            count = read_manifest(folder).count
+            manifest = read_manifest(folder)
             _update_row(
                 database,
                 row,
                 state="ready",
                 ready_at=func.clock_timestamp(),
-                image_count=count,
-                done_count=count,
+                image_count=manifest.count,
+                done_count=manifest.count,
+                agreement=manifest.agreement,
             )
         except Exception as error:
             problem = explain_disk(error, settings.home) or error
@@ -258,29 +327,45 @@ def lay_out_past(
         revision=revision,
     )
     _give_final_name(past, settings)
+    put_folder(settings, _folder(settings, past.id))
     return past
 
 
 def check_index(row: ImageIndex, settings: Settings) -> None:
-    """Read all files of a ready index and compare their checksums, or raise IndexNotUsable."""
+    """Read all files of a ready index and compare their checksums, or raise IndexNotUsable.
+
+    Of one that only the store has, the sizes are compared: reading it would fetch all of it.
+    """
+    folder = _folder(settings, row.id)
+    if not folder.is_dir() and holds_folder(settings, folder):
+        with _explaining_damage():
+            check_folder(settings, folder)
+        return
     _open_ready(row, settings, verify=True)
 
 
 def is_on_disk(index_id: int, settings: Settings) -> bool:
-    """Whether an index is there as a whole; its files are not read."""
-    return (_folder(settings, index_id) / MANIFEST).is_file()
+    """Whether an index is there as a whole, here or in the store; its files are not read."""
+    folder = _folder(settings, index_id)
+    return (folder / MANIFEST).is_file() or holds_folder(settings, folder)
 
 
 def discard_files(row: ImageIndex, settings: Settings) -> None:
     """Delete the files of an index whose row is being taken back."""
     shutil.rmtree(_folder(settings, row.id), ignore_errors=True)
+    delete_folders(settings, [_folder(settings, row.id)])
 
 
 class OpenIndexes:
-    """The indexes held open; they never change, so one serves every request that needs it."""
+    """The indexes held open; they never change, so one serves every request that needs it.
 
-    def __init__(self, settings: Settings) -> None:
+    One that only the store has is fetched: a request waits `patience_s` for it, long work as long
+    as it takes.
+    """
+
+    def __init__(self, settings: Settings, *, patience_s: float = PATIENCE_S) -> None:
         self._settings = settings
+        self._patience_s = patience_s
         self._searchers = Searchers(settings)
         self._open: OrderedDict[int, VectorIndex] = OrderedDict()  # least recently used first
         self._lock = Lock()
@@ -289,6 +374,12 @@ class OpenIndexes:
         """The index of a ready row, or of a past one, opened if it is not open."""
         if row.state not in ("ready", "past"):
             raise NoIndexYet("The images of this collection are still being prepared.")
+        folder = _folder(self._settings, row.id)
+        if row.id in self._open:
+            mark_used(self._settings, folder)
+        else:  # not under the lock: others go on meanwhile
+            with _explaining_damage():
+                fetch_folder(self._settings, folder, patience_s=self._patience_s)
         with self._lock:
             if row.id not in self._open:
                 index = _open_ready(row, self._settings)
@@ -310,7 +401,7 @@ class OpenIndexes:
             return len(self._open), round(self._size_gb() * 1e9)
 
     def _size_gb(self) -> float:
-        return sum(index.vectors.nbytes for index in self._open.values()) / 1e9
+        return sum(index.memory_bytes for index in self._open.values()) / 1e9
 
 
 class LoadedEmbedders:
@@ -369,7 +460,7 @@ def embed_photo(
 ) -> Floats:
     """The vector (d,) of an example photo."""
     file = photo_path(photo.sha256, settings=settings)
-    if not file.exists():
+    if not fetch_file(settings, file):
         raise RefusedPhoto(f"The photo {photo.name} is gone from the data folder. Add it again.")
     # As a part of a picture, which Pillow resizes: who waits for one photo need not wait for torch.
     original = Original(str(file), file.stat().st_size, area=WHOLE_PICTURE)
@@ -489,6 +580,7 @@ def _take_up(
                     "vectors are to be searched by something else."
                 )
                 shutil.rmtree(_building_folder(settings, row.id), ignore_errors=True)
+                remove_part_files(row.id, settings)
         return taken_up
 
 
@@ -563,7 +655,7 @@ def _is_complete(session: Session, collection_id: int, model: Embedder, settings
     if row.vectors != session.get_one(Collection, collection_id).vectors:
         return False
     left_out = {
-        image_id: reason == GONE and Path(file).is_file()
+        image_id: reason == GONE and find_original(file, settings).is_file()
         for image_id, reason, file in session.execute(
             select(UnreadableImage.image_id, UnreadableImage.reason, Image.file)
             .join(Image, Image.id == UnreadableImage.image_id)
@@ -603,6 +695,8 @@ def _list_boxed_since(session: Session, row: ImageIndex) -> list[int]:
 
 def _open_ready(row: ImageIndex, settings: Settings, *, verify: bool = False) -> VectorIndex:
     folder = _folder(settings, row.id)
+    with _explaining_damage():
+        fetch_folder(settings, folder)
     try:
         index = open_index(folder, verify=verify)
     except EngineError as error:
@@ -616,6 +710,15 @@ def _open_ready(row: ImageIndex, settings: Settings, *, verify: bool = False) ->
             "database says. Do database and data folder belong together?"
         )
     return index
+
+
+@contextmanager
+def _explaining_damage() -> Iterator[None]:
+    """An index whose files the store gives back otherwise can't be used; it is built anew."""
+    try:
+        yield
+    except StoreDamaged as error:
+        raise IndexNotUsable(str(error)) from error
 
 
 def _list_image_ids(session: Session, collection_id: int) -> ImageIds:
@@ -642,25 +745,31 @@ def _ready(collection_id: int, model: Embedder) -> Select[ImageIndex]:
 
 
 def _build(
-    database: Database, row: ImageIndex, model: Embedder, settings: Settings
+    database: Database,
+    row: ImageIndex,
+    model: Embedder,
+    settings: Settings,
+    call_for_help: CallForHelp | None,
 ) -> Generator[int]:
     """Build the index of a row, yielding the images done; an error is noted in the row."""
     try:
         folder = _folder(settings, row.id)
         if not folder.exists():
-            yield from _embed_missing(database, row, model, settings)
+            yield from _embed_missing(database, row, model, settings, call_for_help)
             _write_index(database, row, settings)
         yield from _fill(database, row, settings)
         (folder / PLAN).unlink(missing_ok=True)
+        put_folder(settings, folder)
         ahead.path_of(settings, row.collection_id, row.revision).unlink(missing_ok=True)
-        count = read_manifest(folder).count
+        manifest = read_manifest(folder)
         _update_row(
             database,
             row,
             state="ready",
             ready_at=func.clock_timestamp(),
-            image_count=count,
-            done_count=count,
+            image_count=manifest.count,
+            done_count=manifest.count,
+            agreement=manifest.agreement,
         )
     except Exception as error:
         known = error if isinstance(error, RarefindError) else explain_disk(error, settings.home)
@@ -671,18 +780,35 @@ def _build(
 
 
 def _embed_missing(
-    database: Database, row: ImageIndex, model: Embedder, settings: Settings
+    database: Database,
+    row: ImageIndex,
+    model: Embedder,
+    settings: Settings,
+    call_for_help: CallForHelp | None,
 ) -> Generator[int]:
     """Fill the building folder's vectors, a recorded chunk at a time."""
     building = _building_folder(settings, row.id)
     image_ids = _read_plan(database, row, building)
+    with database.session() as session:
+        start = find_start(session, row.id)
+    is_divided = start is not None
     if image_ids is None:
         image_ids = _lay_out(database, row, model, settings)
-    done = row.done_count
+        start = None
+    done = row.done_count if start is None else start
+    if (is_divided or call_for_help is not None) and plan_parts(
+        database, row, image_ids, start_row=done, batch_size=_batch_size(model)
+    ):
+        yield from _embed_in_parts(
+            database, row, model, settings, call_for_help, start_row=done, count=len(image_ids)
+        )
+        return
     yield done
     if done == len(image_ids):
         return
-    originals = _read_originals(database, image_ids[done:], in_boxes=looks_at_boxes(row.embedder))
+    originals = _read_originals(
+        database, image_ids[done:], in_boxes=looks_at_boxes(row.embedder), settings=settings
+    )
     nothing = np.zeros(row.dimension, np.float32)
     chunk: list[Floats] = []
     refused: dict[int, Refusal] = {}
@@ -706,6 +832,43 @@ def _embed_missing(
             f"Of {len(image_ids):,} images {done + len(chunk):,} came back from being read. What "
             "was prepared was thrown away; prepare the collection again."
         )
+
+
+def _embed_in_parts(
+    database: Database,
+    row: ImageIndex,
+    model: Embedder,
+    settings: Settings,
+    call_for_help: CallForHelp | None,
+    *,
+    start_row: int,
+    count: int,
+) -> Generator[int]:
+    """Fill the building folder's vectors, of parts that others embed as well."""
+    embed = _make_embed(database, row, model, settings)
+    tasks = embed_parts(
+        database, row, embed, settings, batch_size=_batch_size(model), is_helper=False
+    )
+    if call_for_help is not None:
+        call_for_help(row)
+    called_at = noted_at = time.monotonic()
+    with closing(tasks) as done_counts:
+        for done in done_counts:
+            now_s = time.monotonic()
+            if call_for_help is not None and now_s - called_at > ASK_S:
+                call_for_help(row)
+                called_at = now_s
+            if start_row + done != row.done_count or now_s - noted_at > CHUNK_S:
+                _update_row(database, row, done_count=start_row + done)
+                noted_at = now_s
+            yield start_row + done
+    vectors = _building_folder(settings, row.id) / VECTORS
+    for start, some in gather_parts(database, row.id, settings):
+        _write_rows(vectors, start, some)
+    _update_row(database, row, done_count=count)
+    with database.session() as session:
+        end_parts(session, row.id)
+    remove_part_files(row.id, settings)
 
 
 def _read_plan(database: Database, row: ImageIndex, building: Path) -> ImageIds | None:
@@ -782,18 +945,25 @@ def _write_rows(path: Path, start: int, vectors: Floats) -> None:
 
 
 def _read_originals(
-    database: Database, image_ids: ImageIds, *, in_boxes: bool
+    database: Database, image_ids: ImageIds, *, in_boxes: bool, settings: Settings
 ) -> Iterator[Original]:
-    """Where the files of the images are, in order; with what a detector drew a box around."""
+    """Where the files of the images are, in order; with what a detector drew a box around.
+
+    Those of the store are fetched, some at a time.
+    """
     for start in range(0, len(image_ids), 1_000):
         some = image_ids[start : start + 1_000].tolist()
         with database.session() as session:
             query = select(Image.id, Image.file, Image.size_bytes).where(is_among(Image.id, some))
             areas = find_areas(session, some) if in_boxes else {}
             found = {
-                image_id: Original(file, size_bytes, areas.get(image_id))
+                image_id: Original(
+                    str(place_original(file, settings)), size_bytes, areas.get(image_id)
+                )
                 for image_id, file, size_bytes in session.execute(query)
             }
+        if settings.store is not None:
+            fetch_files(settings, [Path(original.file) for original in found.values()])
         yield from (found[image_id] for image_id in some)
 
 
@@ -843,6 +1013,7 @@ def _write_index(database: Database, row: ImageIndex, settings: Settings) -> Non
         image_ids=image_ids[rows],
         embedder=row.embedder,
         revision=row.revision,
+        memory_bytes=psutil.virtual_memory().total,
     )
     _give_final_name(row, settings)
 
@@ -897,8 +1068,27 @@ def _embed_all(
         settings=settings,
         processes=count_processes(settings),
         threads=model.streams,
-        size=max(READ_FILES, model.batch_size),
+        size=_batch_size(model),
     )
+
+
+def _make_embed(database: Database, row: ImageIndex, model: Embedder, settings: Settings) -> Embed:
+    """What embeds images by their numbers, as the build of an index does."""
+    in_boxes = looks_at_boxes(row.embedder)
+
+    def embed(images: Iterator[ImageIds]) -> Generator[_Embedded]:
+        originals = (
+            _read_originals(database, some, in_boxes=in_boxes, settings=settings) for some in images
+        )
+        with closing(_embed_all(chain.from_iterable(originals), model, settings)) as tasks:
+            for task in tasks:
+                yield [outcome for _, outcome in task]
+
+    return embed
+
+
+def _batch_size(model: Embedder) -> int:
+    return max(READ_FILES, model.batch_size)
 
 
 def _embed_prepared(model: Embedder, prepared: _Prepared) -> _Embedded:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import Any
 
@@ -18,9 +18,9 @@ import procrastinate
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job as QueuedJob
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
-from sqlalchemy import BigInteger, Cast, Connection, Integer, cast, func, select, text
+from sqlalchemy import BigInteger, Cast, Connection, Integer, cast, exists, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.access import get_collection
 from app.database import JOB_LOCK, Database
@@ -34,7 +34,7 @@ from app.indexing import list_unfinished_builds
 from app.logs import JOB_ID, REQUEST_ID
 from app.replays import list_unfinished_replays, resume_replay, stop_replay
 from app.settings import Settings
-from app.tables import Job, Person, Replay
+from app.tables import ImageIndex, Job, Person, Replay
 from app.work import may_run
 
 UNFINISHED = ("waiting", "running")
@@ -42,6 +42,8 @@ UNFINISHED = ("waiting", "running")
 QUEUES = ("default", "exports")
 # Kinds that only read a collection: they run beside what prepares it.
 READING = ("replay", "export")
+HELP_PRIORITY = -1  # below all else: who helps gives way to what waits
+FAILED_S = 300  # after somebody could not help, until help is called for again
 TASK = "run_job"
 NOT_IN_QUEUE = "NOT EXISTS (SELECT FROM procrastinate_jobs AS q WHERE q.id = jobs.queue_id)"
 # Places that a worker took and that nobody holds the job of.
@@ -182,16 +184,70 @@ def play(session: Session, replay: Replay, person: Person) -> Job:
 
 
 def stop_preparing(session: Session, collection_id: int) -> None:
-    """Stop what prepares a collection, what waits of it included."""
-    for job in list_preparing(session, collection_id):
+    """Stop what prepares a collection, what waits of it and who helps included."""
+    for job in (*list_preparing(session, collection_id), *_list_help(session, collection_id)):
         stop_job(session, job)
+
+
+@contextmanager
+def calling_for_help(database: Database) -> Iterator[Callable[[ImageIndex], None]]:
+    """What calls for help with a build; at the end nobody needs to come any more."""
+    collection_ids: set[int] = set()
+
+    def call(row: ImageIndex) -> None:
+        """Have the next worker that has nothing else to do help with the build of an index."""
+        collection_ids.add(row.collection_id)
+        since = datetime.now(UTC) - timedelta(seconds=FAILED_S)
+        with database.session() as session:
+            failed = select(Job.id).filter_by(kind="help", collection_id=row.collection_id)
+            failed = failed.where(Job.state.in_(("failed", "stopped")), Job.ended_at > since)
+            if session.scalar(failed.limit(1)) is None:
+                add_job(
+                    session,
+                    "help",
+                    collection_id=row.collection_id,
+                    person=None,
+                    index_id=row.id,
+                    embedder=row.embedder,
+                )
+
+    try:
+        yield call
+    finally:
+        # If the database is away: who comes finds nothing to do.
+        with suppress(SQLAlchemyError), database.session() as session:
+            for collection_id in collection_ids:
+                for job in _list_help(session, collection_id):
+                    if job.state == "waiting":
+                        stop_job(session, job)
+                        job.state = "done"
+
+
+def does_nothing_else_wait(session: Session) -> bool:
+    """Whether no other work waits for a worker; what waits for its collection's line does not."""
+    Before = aliased(Job)
+    aside = (*READING, "help")
+    has_turn = Job.kind.in_(READING) | ~exists().where(
+        Before.collection_id == Job.collection_id,
+        Before.state == "running",
+        Before.kind.not_in(aside),
+    )
+    waiting = select(Job.id).where(
+        Job.state == "waiting", Job.kind.not_in(("help", "export")), has_turn
+    )
+    return session.scalar(waiting.limit(1)) is None
+
+
+def _list_help(session: Session, collection_id: int) -> list[Job]:
+    query = select(Job).filter_by(kind="help", collection_id=collection_id)
+    return list(session.scalars(query.where(Job.state.in_(UNFINISHED)).order_by(Job.id)))
 
 
 def list_preparing(session: Session, collection_id: int) -> list[Job]:
     """The unfinished jobs that prepare a collection, the oldest first."""
     query = select(Job).where(
         Job.collection_id == collection_id,
-        Job.kind.not_in(READING),
+        Job.kind.not_in((*READING, "help")),
         Job.state.in_(UNFINISHED),
     )
     return list(session.scalars(query.order_by(Job.id)))
@@ -252,15 +308,21 @@ def _wait_again(session: Session, job: Job) -> None:
 def _enqueue(session: Session, job: Job) -> None:
     """A place in the queue, in the session's own transaction.
 
-    Jobs of one collection run one after the other; replays and exports only read it.
+    Jobs of one collection run one after the other; replays and exports only read it, and any number
+    of workers help with a build.
     """
     app = _make_queue(procrastinate.SyncPsycopgConnector(), lambda _: None)
     lock = f"collection {job.collection_id}"
     if job.kind in READING:
         lock = f"{job.kind} {job.arguments[f'{job.kind}_id']}"
+    elif job.kind == "help":
+        lock = f"help {job.id}"
     queue = "exports" if job.kind == "export" else "default"
     connection = session.connection().connection.driver_connection
-    task = app.configure_task(TASK, lock=lock, queue=queue, connection=connection)
+    priority = HELP_PRIORITY if job.kind == "help" else 0
+    task = app.configure_task(
+        TASK, lock=lock, queue=queue, priority=priority, connection=connection
+    )
     job.queue_id = task.defer(job_id=job.id)
     session.flush()
 

@@ -3,7 +3,9 @@
 Far above what hands can do: a person who answers twelve images in six seconds sends some 150
 requests a minute. It stops a program that has run wild, or somebody who means harm, before others
 notice. Wrong passwords have limits of their own (app/accounts.py). Counts stand in memory: each
-server process counts what it is asked.
+process of a server counts what it is asked, up to its share of the limits. So all of them together
+never let more through; and who is always served by one process has that share, which is why the
+limits are wide.
 """
 
 import math
@@ -56,10 +58,11 @@ class Limits:
 
     def __init__(self, settings: Settings) -> None:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
-        self._changes = _a_minute(settings.changes_a_minute)
-        self._costly = _a_minute(settings.costly_a_minute)
-        self._pieces = _a_minute(PIECES_A_MINUTE)
-        self._wrong_tokens = _a_minute(WRONG_TOKENS_A_MINUTE)
+        among = settings.processes
+        self._changes = _a_minute(settings.changes_a_minute, among)
+        self._costly = _a_minute(settings.costly_a_minute, among)
+        self._pieces = _a_minute(PIECES_A_MINUTE, among)
+        self._wrong_tokens = _a_minute(WRONG_TOKENS_A_MINUTE, among)
 
     def count(self, request: Request, person_id: int) -> None:
         """Count a person's request; refuse it when it is too many."""
@@ -83,5 +86,5 @@ class Limits:
         raise TooManyRequests(max(1, math.ceil(free_at - time.time())))
 
 
-def _a_minute(most: int) -> RateLimitItem | None:
-    return RateLimitItemPerMinute(most) if most else None
+def _a_minute(most: int, among: int) -> RateLimitItem | None:
+    return RateLimitItemPerMinute(max(1, most // among)) if most else None

@@ -2,24 +2,29 @@
 
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import psycopg
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import refuse_unseen
+from app.admitting import RETRY_S, Admitting
 from app.api import health
 from app.api import searches as api_searches
 from app.chores import CHORES
-from app.database import PROJECT, open_database
+from app.database import PROJECT, check_connections, count_places, open_database
 from app.disk import explain_disk
 from app.errors import (
     BadInput,
@@ -29,6 +34,8 @@ from app.errors import (
     NotFound,
     RarefindError,
     RequestTooLarge,
+    ServerBusy,
+    TookTooLong,
 )
 from app.events import OpenEvents
 from app.hosts import refuse_unknown_host
@@ -97,9 +104,12 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             app.state.database = open_database(settings)
+            check_connections(app.state.database, settings)
         except (RarefindError, OSError) as problem:
             app.state.problem = problem
             raise
+        # A thread for each request that is worked on, and some for what ends.
+        to_thread.current_default_thread_limiter().total_tokens = count_places(settings) + 8
         app.state.indexes = OpenIndexes(settings)
         app.state.events = OpenEvents()
         app.state.database.lend(open_events=app.state.events)
@@ -147,42 +157,79 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(room.router, include_in_schema=False, dependencies=seen)
     # Uploads check by themselves: no database connection is held while bytes arrive.
     app.include_router(uploads.router, include_in_schema=False)
+    # So does what is asked most.
+    app.include_router(images.pictures_router, include_in_schema=False)
+    app.include_router(searches.answers_router, include_in_schema=False)
     app.include_router(health.router)  # no database is asked for it
     app.include_router(health.metrics_router, include_in_schema=False)
     app.include_router(api_searches.router, dependencies=seen)
-    app.middleware("http")(guard)
+    app.add_middleware(Admitting, places=count_places(settings), most_waiting=settings.most_waiting)
+    app.add_middleware(Guarding)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Watching, metrics=app.state.metrics)
     add_error_pages(app)
     return app
 
 
-async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Refuse what other sites send and what has no end; put the headers on every answer."""
-    try:
-        refuse_unknown_host(request)
-        refuse_cross_site(request)
-        refuse_too_large(request)
-        response = await call_next(request)
-    except RarefindError as error:
-        response = answer_error(request, error)
-    except Exception as error:  # here and not as a handler, whose answers would have no headers
-        logger.exception("Unforeseen error", exc_info=error)
-        sentence = (
-            "This is a fault in Rarefind, not something you did. Answers given so far are safe. "
-            "Go back and try again; if it happens again, the server's log says more."
-        )
-        disk = explain_disk(error, request.app.state.settings.home)
-        response = answer_error(request, disk or RarefindError(sentence))
+class Guarding:
+    """Refuses what other sites send and what has no end; puts the headers on every answer.
+
+    It also answers what nobody foresaw: a handler's answer would have no headers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        has_begun = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                add_headers(request, MutableHeaders(scope=message))
+            await send(message)
+
+        try:
+            refuse_unknown_host(request)
+            refuse_cross_site(request)
+            refuse_too_large(request)
+            await self._app(scope, receive, send_on)
+        except Exception as error:
+            if has_begun:
+                raise
+            answer = explain_error(request, error)
+            await answer(scope, receive, send_on)
+
+
+def explain_error(request: Request, error: Exception) -> Response:
+    """The answer to an error that no route and no handler took."""
+    if isinstance(error, RarefindError):
+        return answer_error(request, error)
+    logger.exception("Unforeseen error", exc_info=error)
+    sentence = (
+        "This is a fault in Rarefind, not something you did. Answers given so far are safe. "
+        "Go back and try again; if it happens again, the server's log says more."
+    )
+    disk = explain_disk(error, request.app.state.settings.home)
+    return answer_error(request, disk or RarefindError(sentence))
+
+
+def add_headers(request: Request, headers: MutableHeaders) -> None:
+    """What every answer says of how it may be used."""
     for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
+        headers.setdefault(name, value)
     if request.url.scheme == "https":
-        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+        headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     if request.url.path.startswith("/static/") and request.url.query:  # the address of one content
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    if "cache-control" not in response.headers:
-        response.headers["Cache-Control"] = "no-store"  # back button: ask again, never a stale grid
-    return response
+        headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    if "cache-control" not in headers:
+        headers["Cache-Control"] = "no-store"  # back button: ask again, never a stale grid
 
 
 def refuse_too_large(request: Request) -> None:
@@ -232,6 +279,14 @@ def add_error_pages(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     def database_away(request: Request, error: OperationalError) -> Response:
+        if isinstance(error.orig, psycopg.errors.QueryCanceled | psycopg.errors.LockNotAvailable):
+            logger.warning("The database was stopped at a statement: %s", error.orig)
+            slow = (
+                "The database was busy with this for too long, so it was stopped. Nothing was "
+                "changed, and answers given so far are safe. Try again soon; if it happens "
+                "again, ask for less at once."
+            )
+            return answer_error(request, TookTooLong(slow))
         logger.error("The database does not answer: %s", error.orig)
         if isinstance(error.orig, psycopg.errors.DiskFull):
             full = (
@@ -241,6 +296,10 @@ def add_error_pages(app: FastAPI) -> None:
             return answer_error(request, DiskFull(full))
         sentence = "The database does not answer. Answers given so far are safe; try again soon."
         return answer_error(request, DatabaseNotUsable(sentence))
+
+    @app.exception_handler(PoolTimeout)
+    def no_connection(request: Request, _error: PoolTimeout) -> Response:
+        return answer_error(request, ServerBusy(RETRY_S))
 
 
 def answer_error(request: Request, error: RarefindError) -> Response:

@@ -26,6 +26,7 @@ from app.indexing import get_current_index
 from app.metadata import list_columns
 from app.settings import Settings
 from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_labels
+from app.store import fetch_folder
 from app.tables import Collection, Image, ImagePath, OracleLabel
 
 IMAGES = "images.csv"  # beside an index made from vectors: image_id, file
@@ -90,6 +91,7 @@ def read_oracle_of(
     """
     index_row = get_current_index(session, collection.id)
     folder = settings.home / "indexes" / str(index_row.id)
+    fetch_folder(settings, folder)
     image_ids = _open(folder).image_ids
     own = select(Image.id, Image.path).where(Image.collection_id == collection.id)
     named = {image.id: image.path for image in session.execute(own)}

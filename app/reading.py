@@ -13,6 +13,7 @@ import resource
 import signal
 import stat
 import threading
+import uuid
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -221,7 +222,7 @@ def read_file(file: SourceFile, reading: Reading) -> ReadImage:
             return read_image(
                 stream, str(file.place), reading.home, reading.max_megapixels, reading.prepare
             )
-        incoming = reading.originals / f"incoming-{os.getpid()}.part"
+        incoming = reading.originals / f"incoming-{uuid.uuid4().hex}.part"
         try:
             _copy(head, stream, incoming)
             with incoming.open("rb") as copied:
@@ -443,7 +444,8 @@ def mark_kept(path: Path) -> bool:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    # Of this writer alone: in a shared folder, other machines have the same numbers of processes.
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)

@@ -60,7 +60,7 @@ from app.evaluation import (
 from app.filtering import take_filter
 from app.indexing import OpenIndexes
 from app.oracle import list_kept_rows
-from app.replays import replay_folder
+from app.replays import find_replay_folder
 from app.reporting import plural
 from app.settings import Settings
 from app.tables import ImageIndex, OracleLabel, Replay
@@ -250,7 +250,7 @@ def find_kept_run(
     """A run of a replay that has ended; what is not named is the first."""
     if replay.state != "done":
         raise NotFound("This replay has not ended, so there is no run to look into yet.")
-    folder = replay_folder(settings, replay.id)
+    folder = find_replay_folder(settings, replay.id)
     manifest = read_json(folder / MANIFEST)
     plan = ReplaySettings(**manifest["settings"])
     key = (

@@ -34,6 +34,7 @@ from app.filtering import take_filter
 from app.oracle import read_oracle_of
 from app.replay_report import find_thumbnails, write_report
 from app.settings import Settings
+from app.store import PATIENCE_S, fetch_folder, put_folder
 from app.tables import Collection, Image, OracleLabel, Person, Replay
 
 MOST_RUNS = 5_000  # hours of one worker; the command line plays on many processes
@@ -168,11 +169,18 @@ def replay_folder(settings: Settings, replay_id: int) -> Path:
     return settings.home / "replays" / str(replay_id)
 
 
+def find_replay_folder(settings: Settings, replay_id: int) -> Path:
+    """Where the files of a replay that is done are, fetched if the store has them."""
+    folder = replay_folder(settings, replay_id)
+    fetch_folder(settings, folder, patience_s=PATIENCE_S)
+    return folder
+
+
 def read_played(settings: Settings, replay: Replay) -> tuple[dict[str, Any], list[PlayedRun]]:
     """Manifest and runs of a replay that is done."""
     if replay.state != "done":
         raise NotFound("This replay has not ended, so there is no report yet.")
-    return read_replay(replay_folder(settings, replay.id))
+    return read_replay(find_replay_folder(settings, replay.id))
 
 
 def name_images(session: Session, image_ids: set[int]) -> dict[int, str]:
@@ -245,6 +253,7 @@ def _play(
                 names=oracle.name_of,
                 find_pictures=partial(find_thumbnails, session, settings=settings),
             )
+        put_folder(settings, out)
         _end(database, replay_id, "done", None)
     except ReplayStopped:
         logger.info("Replay %s was stopped.", replay_id)

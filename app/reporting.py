@@ -41,12 +41,12 @@ from app.searching import (
     list_left_out,
     list_pool,
     list_standing_steps,
+    may_step,
     read_current_answers,
     read_engine_answers,
     read_head,
     read_opening,
     read_reasons,
-    read_steps,
 )
 from app.seats import find_seat, is_shared, list_held, list_here, list_standing, list_tips
 from app.sensitive import find_people_images
@@ -270,7 +270,8 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         .order_by(RoundImage.position)
     ).all()
     answers = read_current_answers(session, search)
-    reasons = read_reasons(session, search, [image.id for _, image in shown])
+    refused = [image.id for _, image in shown if answers.get(image.id) == "no"]
+    reasons = read_reasons(session, search, refused) if refused else {}
     boxes = list_boxes(session, [image.id for _, image in shown])
     shared = is_shared(session, search)
     elsewhere: set[int] = set()
@@ -283,7 +284,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
     strip = _tally_rounds(session, search, answers)
     recent = strip[-RECENT_ROUNDS:]
     recent_answered = sum(one.yes + one.no + one.unsure for one in recent)
-    done, undone = read_steps(session, search, person)
+    can_undo, can_redo = may_step(session, search, person)
     return Grid(
         search=search,
         round_id=made.id,
@@ -322,8 +323,8 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         recent_yes_share=(
             sum(one.yes for one in recent) / recent_answered if recent_answered else None
         ),
-        can_undo=bool(done),
-        can_redo=bool(undone),
+        can_undo=can_undo,
+        can_redo=can_redo,
         has_head=made.head_bias is not None,
         strategy_title=get_strategy(made.strategy).title,
         detour=_tell_detour(session, made, len(shown)),

@@ -16,7 +16,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Row, delete, func, insert, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Row,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -49,6 +60,7 @@ from app.errors import (
     BadInput,
     EmbedderMismatch,
     IndexNotUsable,
+    NoIndexYet,
     NotFound,
     NothingToUndo,
     NoWords,
@@ -161,16 +173,22 @@ class Step:
     sentence: str
 
 
-def list_strategies(index: VectorIndex | None = None) -> list[StrategyChoice]:
-    """Every strategy, the recommended one first; of those near the answers the usual one.
+def list_strategies(
+    session: Session, collection_id: int, indexes: OpenIndexes
+) -> list[StrategyChoice]:
+    """The strategies that can choose in a collection, the recommended one first; of those near the
+    answers the usual one.
 
-    Of an `index` too large to score every image, those that do without.
+    Some look at every image, which is too much where an index does not rank them all.
     """
     entries = STRATEGIES | {NEAR_ANSWERS: get_strategy(NEAR_ANSWERS)}
+    ranks_all = True
+    with suppress(NoIndexYet, IndexNotUsable):
+        ranks_all = indexes.get(get_current_index(session, collection_id)).ranks_all
     choices = [
         StrategyChoice(name, entry.title, entry.summary, entry.for_evaluators)
         for name, entry in entries.items()
-        if index is None or index.ranks_all or not entry.needs_all
+        if ranks_all or not entry.needs_all
     ]
     return sorted(choices, key=lambda choice: (choice.name != DEFAULT_STRATEGY,))
 
@@ -256,7 +274,7 @@ def open_search(
     for example in examples:
         _embed_example(session, example, index_row, embedders=embedders, settings=settings)
     action = _add_action(session, search, person, kind="example", round_id=None, gesture_key=None)
-    _add_answers(session, action, dict.fromkeys(image_ids, ("yes", None)))
+    _add_answers(session, search, action.id, dict.fromkeys(image_ids, ("yes", None)))
     session.flush()
     seat = Seat(search_id=search.id, person_id=person.id)
     session.add(seat)
@@ -347,22 +365,48 @@ def record_answers(
     Answers from a tab that still shows an earlier round are kept as corrections.
     """
     _lock(session, search)
-    seat = find_seat(session, search, person)
-    stale = seat is None or seat.round_id != round_id
+    # Asked for at each key that is pressed: in one statement all that must be known before.
+    known = session.execute(
+        select(
+            select(Seat.round_id).filter_by(search_id=search.id, person_id=person.id).label("seat"),
+            exists()
+            .where(Action.search_id == search.id, Action.gesture_key == (gesture_key or ""))
+            .label("is_repeated"),
+            select(Round.grouping_id)
+            .filter_by(id=round_id, search_id=search.id)
+            .label("grouping_id"),
+            func.array(
+                select(RoundImage.image_id)
+                .join(Round, Round.id == RoundImage.round_id)
+                .where(Round.id == round_id, Round.search_id == search.id)
+                .scalar_subquery(),
+                type_=ARRAY(BigInteger),
+            ).label("shown"),
+        )
+    ).one()
+    stale = known.seat != round_id
     told = list(values)
-    if not _is_repeated(session, search, gesture_key):
-        _check_values(session, search, round_id, values)
+    answers: Values
+    can_undo, can_redo = True, False  # after a new step: what was taken back before it is past
+    if known.is_repeated:
+        answers = {**_read_standing(session, search, image_ids=told, with_removed=True)}
+        is_changed = False
+    else:
+        is_alone = known.grouping_id is None and known.shown
+        _check_values(session, search, round_id, values, known.shown if is_alone else None)
         kind = "correct" if stale else "answer"
-        given = _spread(session, search, person, round_id, values, alone)
+        given: Given = {image_id: (value, None) for image_id, value in values.items()}
+        if not is_alone:
+            given = _spread(session, search, person, round_id, values, alone)
         told = list(given)
-        _add_changes(session, search, person, kind, round_id, given, gesture_key)
-        search.touched_at = func.now()
-        session.flush()
-    done, undone = read_steps(session, search, person)
-    answers = _read_standing(session, search, image_ids=told, with_removed=True)
-    made = session.get(Round, round_id)
+        answers, is_changed = _add_changes(
+            session, search, person, kind, round_id, given, gesture_key
+        )
+    if not is_changed:
+        can_undo, can_redo = may_step(session, search, person)
     found_events = None
-    if made is not None and made.grouping_id is not None:
+    if known.grouping_id is not None:
+        made = session.get_one(Round, round_id)
         current = read_current_answers(session, search)
         found = [image_id for image_id, value in current.items() if value == "yes"]
         found_events = count_events(session, made, found)
@@ -370,8 +414,8 @@ def record_answers(
         answers={image_id: answers.get(image_id) for image_id in told},
         found_events=found_events,
         stale=stale,
-        can_undo=bool(done),
-        can_redo=bool(undone),
+        can_undo=can_undo,
+        can_redo=can_redo,
     )
 
 
@@ -420,7 +464,9 @@ def submit_answers(
             )
             shown = [image_id for image_id in shown if image_id in own]
         rest = dict.fromkeys((one for one in shown if one not in answered), "no")
-        _add_answers(session, action, _spread(session, search, person, round_id, rest, alone))
+        _add_answers(
+            session, search, action.id, _spread(session, search, person, round_id, rest, alone)
+        )
     search.rest_are_no = rest_are_no
     search.touched_at = func.now()
     previous = session.get_one(Round, round_id)
@@ -959,7 +1005,7 @@ def check_strategy(strategy: str) -> str:
 
 def _check_reach(strategy: str, index: VectorIndex) -> None:
     try:
-        check_reach(check_strategy(strategy), index)
+        check_reach(check_strategy(strategy), ranks_all=index.ranks_all)
     except StrategyNeedsAllScores as error:
         raise BadInput(f"{error}, in the search's settings.") from error
 
@@ -1162,7 +1208,10 @@ def _restore_answers(
         if action_id in standing:
             given[image_id] = (None if value == "cleared" else value, along)
     _add_answers(
-        session, action, _only_changes(given, _read_given(session, search, image_ids=image_ids))
+        session,
+        search,
+        action.id,
+        _only_changes(given, _read_given(session, search, image_ids=image_ids)),
     )
 
 
@@ -1402,13 +1451,21 @@ def _is_repeated(session: Session, search: Search, gesture_key: str | None) -> b
     return session.scalar(known) is not None
 
 
-def _check_values(session: Session, search: Search, round_id: int, values: Values) -> None:
-    made = session.get(Round, round_id)
-    if made is None or made.search_id != search.id:
-        raise NotFound("There is no such round in this search.")
-    shown = set(list_asked(session, round_id))
+def _check_values(
+    session: Session,
+    search: Search,
+    round_id: int,
+    values: Values,
+    asked: Sequence[int] | None = None,
+) -> None:
+    """Refuse answers to what a round does not ask; `asked` where that is known."""
+    if asked is None:
+        made = session.get(Round, round_id)
+        if made is None or made.search_id != search.id:
+            raise NotFound("There is no such round in this search.")
+        asked = list_asked(session, round_id)
     _check_answer_values(search, values)
-    if not shown.issuperset(values):
+    if not set(asked).issuperset(values):
         raise BadInput("An answer names an image that is not in this grid. Reload the page.")
 
 
@@ -1451,14 +1508,30 @@ def _add_changes(
     round_id: int | None,
     given: Given,
     gesture_key: str | None,
-) -> None:
-    """Add an action for the answers that differ from what stands; none if nothing differs."""
-    changed = _only_changes(given, _read_given(session, search, image_ids=list(given)))
+) -> tuple[Values, bool]:
+    """Add an action for the answers that differ from what stands; none if nothing differs.
+
+    What stands then of the images, and whether anything was changed.
+    """
+    standing = _read_given(session, search, image_ids=list(given)) if given else {}
+    changed = _only_changes(given, standing)
     if changed:
-        action = _add_action(
-            session, search, person, kind=kind, round_id=round_id, gesture_key=gesture_key
+        touched = update(Search).where(Search.id == search.id).values(touched_at=func.now())
+        action_id = session.scalar(
+            insert(Action)
+            .values(
+                search_id=search.id,
+                round_id=round_id,
+                person_id=person.id,
+                kind=kind,
+                gesture_key=gesture_key,
+            )
+            .returning(Action.id)
+            .add_cte(touched.cte("touched"))
         )
-        _add_answers(session, action, changed)
+        session.expire(search, ["touched_at"])
+        _add_answers(session, search, action_id, changed)
+    return {image_id: value for image_id, (value, _) in (standing | changed).items()}, bool(changed)
 
 
 def _spread(
@@ -1472,7 +1545,8 @@ def _spread(
     """Answers as answers to whole events, as far as nobody else is being asked their images."""
     events = list_events_of(session, session.get_one(Round, round_id), list(values))
     members = list({one for own in events.values() for one in own})
-    given = spread(values, alone, events, _read_given(session, search, image_ids=members))
+    standing = _read_given(session, search, image_ids=members) if members else {}
+    given = spread(values, alone, events, standing)
     if members and is_shared(session, search):
         elsewhere = list_asked_elsewhere(session, search, person, members)
         for image_id in elsewhere.difference(values):
@@ -1539,14 +1613,14 @@ def _add_action(
     return action
 
 
-def _add_answers(session: Session, action: Action, given: Given) -> None:
+def _add_answers(session: Session, search: Search, action_id: int | None, given: Given) -> None:
     if given:
         session.execute(
             insert(Answer),
             [
                 {
-                    "search_id": action.search_id,
-                    "action_id": action.id,
+                    "search_id": search.id,
+                    "action_id": action_id,
                     "image_id": image_id,
                     "value": value or "cleared",
                     "reason": reason,
@@ -1591,6 +1665,29 @@ def read_steps(
         elif action.kind == "redo":
             done.append(undone.pop())
     return done, undone
+
+
+def may_step(session: Session, search: Search, person: Person) -> tuple[bool, bool]:
+    """Whether a person has a step to take back, and one to do again: as `read_steps`, counted.
+
+    Each undo takes one of the steps that stand, each redo gives one back; a new step leaves none to
+    do again.
+    """
+    own = Action.search_id == search.id, Action.person_id == person.id
+    is_step = Action.kind.in_(UNDOABLE)
+    newest = select(func.coalesce(func.max(Action.id), 0)).where(*own, is_step).scalar_subquery()
+
+    def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.count().filter(condition)
+
+    since = Action.id > newest
+    done, undone = session.execute(
+        select(
+            count(is_step) - count(Action.kind == "undo") + count(Action.kind == "redo"),
+            count((Action.kind == "undo") & since) - count((Action.kind == "redo") & since),
+        ).where(*own)
+    ).one()
+    return done > 0, undone > 0
 
 
 def list_standing_steps(session: Session, search: Search) -> set[int | None]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request, Response
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from app.database import DbSession
 from app.errors import (
@@ -194,7 +194,8 @@ def find_person(request: Request, session: DbSession) -> Person | None:
         person = get_remote_person(session, named, settings)
         request.state.named_by_site = True
     elif token_hash := read_login_hash(request):
-        login = session.get(LoginSession, token_hash)
+        with_person = [joinedload(LoginSession.person)]
+        login = session.get(LoginSession, token_hash, options=with_person)
         if login and login.revoked_at is None and login.expires_at > datetime.now(UTC):
             note_seen(session, login)
             person = login.person
@@ -207,7 +208,7 @@ def find_person(request: Request, session: DbSession) -> Person | None:
     return person
 
 
-def get_person(request: Request, person: Annotated[Person | None, Depends(find_person)]) -> Person:
+def check_signed_in(request: Request, person: Person | None) -> Person:
     """Who is asking; an error page says how to sign in otherwise."""
     if person is None and request.url.path.startswith("/api/"):
         raise NotSignedIn(
@@ -224,21 +225,7 @@ def get_person(request: Request, person: Annotated[Person | None, Depends(find_p
     return person
 
 
-def get_searcher(request: Request, person: Annotated[Person, Depends(get_person)]) -> Person:
-    """The person asking, if they may search and not only look."""
-    need_scope(request, "search")
-    refuse_viewer(person)
-    return person
-
-
-def get_evaluator(person: Annotated[Person, Depends(get_person)]) -> Person:
-    """The person asking, if they may see known labels."""
-    if person.role not in ("admin", "evaluator"):
-        raise NotAllowed("Only an evaluator can replay searches on known labels.")
-    return person
-
-
-def get_admin(request: Request, person: Annotated[Person, Depends(get_person)]) -> Person:
+def check_admin(request: Request, person: Person) -> Person:
     """The person asking, if an admin."""
     need_scope(request, "admin")
     if person.role != "admin":
@@ -247,7 +234,36 @@ def get_admin(request: Request, person: Annotated[Person, Depends(get_person)]) 
     return person
 
 
-def get_present(request: Request, person: Annotated[Person, Depends(get_person)]) -> Person:
+# These only look at what is known already: as coroutines they need no thread of their own.
+
+
+async def get_person(
+    request: Request, person: Annotated[Person | None, Depends(find_person)]
+) -> Person:
+    """Who is asking; an error page says how to sign in otherwise."""
+    return check_signed_in(request, person)
+
+
+async def get_searcher(request: Request, person: Annotated[Person, Depends(get_person)]) -> Person:
+    """The person asking, if they may search and not only look."""
+    need_scope(request, "search")
+    refuse_viewer(person)
+    return person
+
+
+async def get_evaluator(person: Annotated[Person, Depends(get_person)]) -> Person:
+    """The person asking, if they may see known labels."""
+    if person.role not in ("admin", "evaluator"):
+        raise NotAllowed("Only an evaluator can replay searches on known labels.")
+    return person
+
+
+async def get_admin(request: Request, person: Annotated[Person, Depends(get_person)]) -> Person:
+    """The person asking, if an admin."""
+    return check_admin(request, person)
+
+
+async def get_present(request: Request, person: Annotated[Person, Depends(get_person)]) -> Person:
     """The person themselves, in a browser: no program may make tokens or change passwords."""
     if read_bearer_token(request) is not None:
         raise NotAllowed("A token can't be used here. Sign in with a browser.")

@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationInfo, field_valid
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DATABASE_URL = re.compile(r"postgres(ql)?(\+psycopg)?://", re.IGNORECASE)
+STORE_URL = re.compile(r"[a-z][a-z0-9+.-]*://.", re.IGNORECASE)
 PUBLIC_URL = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", re.IGNORECASE)
 
 
@@ -24,6 +25,17 @@ class Settings(BaseSettings):
         default_factory=lambda: user_data_path("rarefind"),
         description="Data folder: database, thumbnails, indexes, unpacked originals. "
         "The platform's place for a person's data, so that no root is needed.",
+    )
+    store: str | None = Field(
+        default=None,
+        description="Where what lasts is kept if machines share no folder: s3://bucket/prefix "
+        "or any other address that fsspec opens. The data folder is then this machine's cache.",
+    )
+    cache_gb: float = Field(
+        default=100.0,
+        gt=0,
+        description="With a store: what may lie in the data folder of indexes, thumbnails and "
+        "originals, in gigabytes; the least recently used go. A dozen indexes of a million images.",
     )
     database_url: str | None = Field(
         default=None,
@@ -124,6 +136,37 @@ class Settings(BaseSettings):
         ge=0,
         description="Processes that decode images; 0 means one for each processor core.",
     )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes of the server, on one port. One process of Python uses little more "
+        "than one core: as many as there are cores serve fifty people at once.",
+    )
+    connections: int = Field(
+        default=40,
+        ge=4,
+        description="Most connections to PostgreSQL for requests, over all processes: each request "
+        "that is worked on has one, others wait. Embedding, imports and the queue have their own.",
+    )
+    most_waiting: int = Field(
+        default=400,
+        ge=4,
+        description="Most requests that wait in a process, a quarter of them of one person; more "
+        "are asked to come again. In ten seconds a process answers about so many.",
+    )
+    longest_statement_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest that the database may be at one statement of a request, in seconds: "
+        "then it is stopped and a page says so. No page that works takes a tenth of it.",
+    )
+    longest_lock_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="Longest that a request waits for somebody else's in the database, in seconds: "
+        "two people in one search wait for tenths.",
+    )
     run_jobs: bool = Field(
         default=True,
         description="Whether the server does long work itself: one command is then all it takes. "
@@ -214,6 +257,16 @@ class Settings(BaseSettings):
         if database_url is not None and not DATABASE_URL.match(database_url):
             raise ValueError("only PostgreSQL will do: postgresql://user:password@host/name")
         return database_url
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_store(cls, store: str | None) -> str | None:
+        """An address with a scheme: a bare path would be a folder, which RAREFIND_HOME names."""
+        if not store:
+            return None
+        if not STORE_URL.match(store):
+            raise ValueError("a store is such as s3://bucket/prefix or file:///mnt/rarefind")
+        return store.rstrip("/")
 
     @field_validator("public_url")
     @classmethod

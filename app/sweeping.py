@@ -23,13 +23,24 @@ from app.exports.files import list_old_exports, sweep_exports
 from app.reading import THUMBNAIL_SIDES, thumbnail_path
 from app.searchers import list_leftover_vectors, remove_leftover_vectors
 from app.settings import Settings
-from app.tables import Collection, ExportFile, Image, ImageIndex, Photo, Replay, UploadedFile
+from app.store import PARTS, StoredFile, list_stored, place_original, remove_stored
+from app.tables import (
+    Collection,
+    ExportFile,
+    Image,
+    ImageIndex,
+    Photo,
+    Replay,
+    Upload,
+    UploadedFile,
+)
 from app.uploads import list_forgotten, sweep_uploads, upload_folder
 
 SETTLED = timedelta(days=1)  # an import writes files before their rows; it never takes so long
 MOST_NAMED = 3
 SHA256_LENGTH = 64
 ASIDE = ".gone.part"
+UNFINISHED_ENDS = (".building", ".parts")  # of an index's number
 
 Owner = type[Collection] | type[ExportFile] | type[ImageIndex] | type[Replay]
 
@@ -117,6 +128,7 @@ def sweep(
         ]
         count, size_bytes = (sum(part) for part in zip(*counts, strict=True))
         leftovers.append(Leftover(kind, count, size_bytes))
+    leftovers += _sweep_store(database, settings, now=now, remove=remove)
     with database.session() as session:
         in_milvus = (
             remove_leftover_vectors(session, settings)
@@ -167,13 +179,14 @@ def _list_unknown(session: Session, settings: Settings) -> Iterator[tuple[str, P
     }
     collections = _list_ids(session, Collection)
     kept, unfinished = _list_indexes(session)
+    building = {f"{one}{end}" for one in unfinished for end in UNFINISHED_ENDS}
     for path in folders["indexes"]:
         first, _, rest = path.name.partition("-")
         if first == "ahead":
             if rest.partition("-")[0] not in collections:
                 yield "vectors of no collection", path
-        elif path.name.endswith(".building"):
-            if path.name.removesuffix(".building") not in unfinished:
+        elif path.name.endswith(UNFINISHED_ENDS):
+            if path.name not in building:
                 yield "builds that nobody goes on with", path
         elif path.name not in kept:
             yield "indexes of no collection", path
@@ -232,7 +245,7 @@ def _list_unknown_pieces(session: Session, settings: Settings) -> Iterator[tuple
     yield from (("parts of files", path) for path in exports)
 
 
-def _list_ids(session: Session, table: Owner | type[UploadedFile]) -> set[str]:
+def _list_ids(session: Session, table: Owner | type[Upload] | type[UploadedFile]) -> set[str]:
     return {str(one) for one in session.scalars(select(table.id))}
 
 
@@ -307,6 +320,59 @@ def _sweep_exports(
     return folders, Leftover("exports kept long enough", count, size_bytes)
 
 
+# --- In the store ---------------------------------------------------------------------------------
+
+
+def list_stored_leftovers(
+    session: Session, settings: Settings, *, now: datetime
+) -> Iterator[tuple[str, StoredFile]]:
+    """Files of the store that no row knows, each with its kind, but those that may be on the way.
+
+    Folders are judged by their number, originals, thumbnails and photos by their content.
+    """
+    if settings.store is None:
+        return
+    # Listed before the rows are read, as those of the data folder.
+    stored = [file for part in PARTS for file in list_stored(settings, part)]
+    kept, unfinished = _list_indexes(session)
+    collections = _list_ids(session, Collection)
+    numbers = {
+        "indexes": kept | {f"{one}{UNFINISHED_ENDS[1]}" for one in unfinished},
+        "originals": collections,
+        "exports": _list_ids(session, ExportFile),
+        "replays": _list_ids(session, Replay),
+        "uploads": _list_ids(session, Upload),
+    }
+    photos = set(session.scalars(select(Photo.sha256)))
+    images = set(session.scalars(select(Image.sha256).execution_options(yield_per=10_000)))
+    contents = {"originals": images, "photos": photos, "thumbnails": images | photos}
+    for file in stored:
+        part, _, rest = file.name.partition("/")
+        name = file.name.rpartition("/")[2]
+        is_known = part not in numbers or rest.partition("/")[0] in numbers[part]
+        is_known &= part not in contents or name[:SHA256_LENGTH] in contents[part]
+        if (not is_known or name.endswith(".part")) and file.modified_at < now - SETTLED:
+            yield f"{part} of nothing, in the store", file
+
+
+def _sweep_store(
+    database: Database, settings: Settings, *, now: datetime, remove: bool
+) -> list[Leftover]:
+    found: dict[str, list[StoredFile]] = {}
+    with database.session() as session:
+        for kind, file in list_stored_leftovers(session, settings, now=now):
+            found.setdefault(kind, []).append(file)
+    if remove:
+        found = {
+            kind: [file for file in files if remove_stored(settings, file)]
+            for kind, files in found.items()
+        }
+    return [
+        Leftover(kind, len(files), sum(file.size_bytes for file in files))
+        for kind, files in found.items()
+    ]
+
+
 # --- What is missing ----------------------------------------------------------------------------
 
 
@@ -314,7 +380,10 @@ def _list_missing(session: Session, settings: Settings) -> Iterator[Missing]:
     collections = session.execute(
         select(Collection.id, Collection.name).filter_by(deleted_at=None).order_by(Collection.id)
     ).all()
+    small = {file.name for file in list_stored(settings, "thumbnails")}
     for collection_id, name in collections:
+        own = list_stored(settings, f"originals/{collection_id}")
+        kept = small.union(file.name for file in own)
         rows = session.execute(
             select(Image.file, Image.sha256, Image.width, Image.height)
             .filter_by(collection_id=collection_id, removed_at=None)
@@ -326,14 +395,16 @@ def _list_missing(session: Session, settings: Settings) -> Iterator[Missing]:
         total = inside_count = hopeless_count = 0
         for file, sha256, width, height in rows:
             total += 1
-            inside = find_inside(file, settings)
+            original = place_original(file, settings)
+            inside = find_inside(str(original), settings)
             inside_count += inside is not None
-            is_there = Path(file).is_file()
+            is_there = inside in kept or original.is_file()
             if inside is not None and not is_there:
-                originals.append(Path(file))
+                originals.append(original)
             for side in THUMBNAIL_SIDES:
                 path = thumbnail_path(settings.home, sha256, width, height, side)
-                if not path.is_file():
+                stored = path.relative_to(settings.home).as_posix()
+                if stored not in kept and not path.is_file():
                     thumbnails.append(path)
                     hopeless_count += not is_there
                     break

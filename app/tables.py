@@ -29,7 +29,7 @@ IMPORT_STATES = ("running", "done", "interrupted", "failed")
 INDEX_STATES = ("building", "ready", "failed", "past")
 ANSWER_VALUES = ("yes", "no", "unsure", "cleared")
 UPLOAD_STATES = ("receiving", "importing", "done")
-JOB_KINDS = ("import", "index", "update", "combine", "replay", "export")
+JOB_KINDS = ("import", "index", "update", "combine", "replay", "export", "help")
 JOB_STATES = ("waiting", "running", "done", "stopped", "failed")
 REVIEW_KINDS = ("sample", "positives", "advised")
 NO_REASONS = ("other-species", "too-poor", "empty")
@@ -480,12 +480,30 @@ class ImageIndex(Table):
     problem: Mapped[str | None]
     vectors: Mapped[str] = mapped_column(server_default="faiss")  # as the collection said then
     milvus_name: Mapped[str | None]  # of the collection in Milvus that holds them
+    # Of what an exact ranking offers, the share that FAISS finds where not every image is ranked.
+    agreement: Mapped[float | None]
     # Of a combined index: the two whose vectors stand side by side in it.
     first_part_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
     second_part_id: Mapped[int | None] = mapped_column(ForeignKey("indexes.id"))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ready_at: Mapped[datetime | None]
+
+
+class IndexPart(Table):
+    """Some images of an index that is being built by several workers: one takes them at a time."""
+
+    __tablename__ = "index_parts"
+    __table_args__ = (UniqueConstraint("index_id", "start_row"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    index_id: Mapped[int] = mapped_column(ForeignKey("indexes.id", ondelete="CASCADE"))
+    start_row: Mapped[int]  # of the index's vectors
+    image_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))  # in the order of the rows
+    done_count: Mapped[int] = mapped_column(server_default="0")  # so far, for who looks on
+    done_at: Mapped[datetime | None]  # its vectors are kept, all of them
+    # Images that can't be read, by number, and why not.
+    refused: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
 
 class UnreadableImage(Table):

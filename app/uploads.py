@@ -27,6 +27,7 @@ from app.errors import (
     NotFound,
     RequestTooLarge,
     SourceNotUsable,
+    StoreNotUsable,
     UploadBusy,
     UploadMovedOn,
 )
@@ -34,6 +35,7 @@ from app.jobs import UNFINISHED, add_job
 from app.reading import DAMAGED
 from app.settings import Settings
 from app.sources import show
+from app.store import delete_folders, fetch_file, put_files
 from app.tables import Collection, Job, Person, RefusedFile, Upload, UploadedFile
 
 LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
@@ -59,7 +61,7 @@ class Place:
         """Bytes that are here."""
         for file in (self.part, self.whole):
             with suppress(OSError):
-                size_bytes = file.stat().st_size
+                size_bytes = _measure(file)
                 # A whole file of another size is the one that this one is to replace.
                 if file == self.part or size_bytes == self.size_bytes:
                     return size_bytes
@@ -69,7 +71,7 @@ class Place:
     def is_whole(self) -> bool:
         """Whether all of it is where it belongs."""
         with suppress(OSError):
-            return self.whole.stat().st_size == self.size_bytes
+            return _measure(self.whole) == self.size_bytes
         return False
 
 
@@ -182,6 +184,8 @@ def get_place(session: Session, upload: Upload, file_id: int, *, settings: Setti
     file = session.get(UploadedFile, file_id)
     if file is None or file.upload_id != upload.id:
         raise NotFound("There is no such file in this upload.")
+    if settings.store is not None:  # other servers see no piece of it, and must not forget it
+        upload.touched_at = datetime.now(UTC)
     return make_place(upload, file, settings)
 
 
@@ -240,7 +244,7 @@ def append_to(place: Place, offset: int) -> Iterator[Appending]:
         os.close(descriptor)  # and with it the lock
 
 
-def complete(session: Session, place: Place) -> None:
+def complete(session: Session, place: Place, *, settings: Settings) -> None:
     """Put a whole file where it belongs. Killed in between, the next request does the rest."""
     upload = _lock(session, place.upload_id)
     file = session.get(UploadedFile, place.file_id)
@@ -250,9 +254,7 @@ def complete(session: Session, place: Place) -> None:
         place.part.parent.mkdir(parents=True, exist_ok=True)
         place.part.touch()
     if place.part.exists():
-        if place.modified_ms is not None:
-            seconds = min(max(place.modified_ms / 1000, 0), 253_402_300_799)
-            os.utime(place.part, (seconds, seconds))
+        _date(place.part, place.modified_ms)
         try:
             place.whole.parent.mkdir(parents=True, exist_ok=True)
             place.part.replace(place.whole)
@@ -262,6 +264,7 @@ def complete(session: Session, place: Place) -> None:
             ) from error
     if not place.is_whole:
         raise NotFound("There is no such file in this upload.")
+    put_files(settings, [place.whole])  # for the worker that imports it, on whatever machine
     file.has_arrived = True
     upload.touched_at = datetime.now(UTC)
 
@@ -315,6 +318,8 @@ def list_sources(session: Session, upload_id: int, *, settings: Settings) -> lis
         for file in list_files(session, upload)
         if file.has_arrived
     ]
+    for place in arrived:
+        _bring(place, settings)
     lost = [place.path for place in arrived if not place.is_whole]
     if lost:
         more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
@@ -415,6 +420,8 @@ def list_forgotten(session: Session, settings: Settings) -> list[int]:
 def remove_files(settings: Settings, upload_id: int) -> None:
     """Remove what arrived of an upload."""
     shutil.rmtree(upload_folder(settings, upload_id), ignore_errors=True)
+    with suppress(StoreNotUsable):  # then `rarefind gc` does it
+        delete_folders(settings, [upload_folder(settings, upload_id)])
 
 
 def upload_folder(settings: Settings, upload_id: int) -> Path:
@@ -436,6 +443,27 @@ def clean_path(path: str) -> str:
     if longest > LONGEST_NAME or len(cleaned.encode()) > LONGEST_PATH:
         raise BadInput(f"{cleaned[:80]}… can't be sent: its name is too long. Shorten it.")
     return cleaned
+
+
+def _bring(place: Place, settings: Settings) -> None:
+    """Have a file that arrived at another server, with the time that the person's disk said."""
+    if not place.whole.exists() and fetch_file(settings, place.whole):
+        _date(place.whole, place.modified_ms)
+
+
+def _date(file: Path, modified_ms: int | None) -> None:
+    if modified_ms is not None:
+        seconds = min(max(modified_ms / 1000, 0), 253_402_300_799)
+        os.utime(file, (seconds, seconds))
+
+
+def _measure(file: Path) -> int:
+    """The size of a file, opened: on a shared folder what is known without may be of before."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def _check_receiving(upload: Upload | None) -> Upload:

@@ -6,10 +6,12 @@ somebody asks.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from tempfile import TemporaryFile
 from threading import Lock, Thread
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import psycopg
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import func, select
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.pool import QueuePool
@@ -24,9 +27,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.database import Database, find_head
+from app.errors import StoreNotUsable
 from app.indexing import OpenIndexes, is_on_disk
 from app.logs import REQUEST_ID, take_request_id
+from app.processes import MEASURES
 from app.settings import Settings
+from app.store import check_store
 from app.tables import JOB_STATES, Answer, Collection, Image, Job, Round
 
 REQUEST_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -112,7 +118,11 @@ class Metrics:
         """All that is measured, in Prometheus' text form."""
         standing = CollectorRegistry()
         standing.register(_Standing(session, database, indexes))
-        return generate_latest(self.registry) + generate_latest(standing)
+        counted = self.registry
+        if MEASURES in os.environ:  # what all processes of this server have counted
+            counted = CollectorRegistry()
+            MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+        return generate_latest(counted) + generate_latest(standing)
 
 
 class _Standing:
@@ -167,22 +177,24 @@ def _count_images(session: Session) -> int:
 def _count_indexes(indexes: OpenIndexes) -> list[GaugeMetricFamily]:
     count, size_bytes = indexes.measure()
     return [
-        GaugeMetricFamily("rarefind_open_indexes", "Indexes held open.", value=count),
         GaugeMetricFamily(
-            "rarefind_open_indexes_bytes", "Vectors of the indexes held open.", value=size_bytes
+            "rarefind_open_indexes", "Indexes held open by the process that answers.", value=count
+        ),
+        GaugeMetricFamily(
+            "rarefind_open_indexes_bytes",
+            "Vectors of the indexes held open by the process that answers.",
+            value=size_bytes,
         ),
     ]
 
 
 def _count_connections(database: Database) -> list[GaugeMetricFamily]:
-    pool = database.bind.engine.pool
-    if not isinstance(pool, QueuePool):
-        return []
+    pools = {engine.pool for engine in (database.bind.engine, database.hasty.engine)}
     return [
         GaugeMetricFamily(
             "rarefind_database_connections_in_use",
-            "Connections to PostgreSQL in use by this server.",
-            value=pool.checkedout(),
+            "Connections to PostgreSQL in use by the process that answers this.",
+            value=sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool)),
         )
     ]
 
@@ -282,6 +294,8 @@ class Readiness:
             "data folder": self._check_folder,
             "indexes": self._check_indexes,
         }
+        if self._settings.store is not None:
+            looks["store"] = partial(check_store, self._settings)
         with self._lock:
             for name, look in looks.items():
                 if name not in self._asking or not self._asking[name][0].is_alive():
@@ -347,6 +361,8 @@ def _look_at(name: str, look: Callable[[], str | None], problems: Problems) -> N
         problems[name] = look()
     except psycopg.errors.UndefinedTable:
         problems[name] = "It has no tables of Rarefind's."
+    except StoreNotUsable:
+        problems[name] = "It does not answer, or refuses us. “rarefind doctor” says more."
     except psycopg.Error:
         problems[name] = "PostgreSQL does not answer."  # its own words name hosts and people
     except OSError as error:

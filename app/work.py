@@ -113,8 +113,9 @@ def _say_what(job: Job, person: Person) -> str:
     match job.kind:
         case "import":
             return "Add images"
-        case "index":
-            return f"Prepare with {job.arguments['embedder']}"
+        case "index" | "help":
+            what = "Prepare" if job.kind == "index" else "Help to prepare"
+            return f"{what} with {job.arguments['embedder']}"
         case "update":
             return "Prepare without removed images, and with those put back"
         case "combine":

@@ -84,7 +84,7 @@ class FaissSearcher:
     @property
     def memory_bytes(self) -> int:
         """What of the files comes to be in memory."""
-        narrow = 0 if self._narrow is None else KEPT_DIRECTIONS + 8
+        narrow = 0 if self._narrow is None else int(self._narrow.lists.d) + 8
         return int(self._every.ntotal) * (int(self._every.d) + narrow)
 
     def find_nearest(self, queries: Floats, count: int, rows: Integers | None) -> Integers:
@@ -129,7 +129,10 @@ class FaissSearcher:
             scores = scores + np.float32(bias)
         is_open = ~np.isin(found, closed)
         found, scores = found[is_open], scores[is_open]
-        return found[pick_parts(scores, top=top + SLACK, line=line + LINE_SLACK if line else 0)]
+        picked: Integers = np.sort(
+            found[pick_parts(scores, top=top + SLACK, line=line + LINE_SLACK if line else 0)]
+        )
+        return picked
 
     def score_all(self, weights: Floats) -> Floats:
         """x·w of every row (n,) float32, to the rounding of 8 bits, by one pass."""
@@ -454,28 +457,32 @@ def _tune_narrow(
 ) -> tuple[FaissSearcher, Tuning]:
     """Look into as many lists as the agreement needs, at most all, and measure on the way."""
     heads = _make_heads(sample, mean)
-    exact = _rank_exactly(heads, vectors)
-    queries = np.asarray(vectors[evenly(len(vectors), RECALL_QUERIES)])
-    k = min(RECALL_NEAREST, len(vectors))
-    kth = _tell_kth(queries, vectors, k)
+    exact = {line: _rank_exactly(heads, vectors, line) for line in (0, LINE)}
     probes = max(1, lists.nlist // 16)
-    nothing = np.empty(0, np.int64)
     while True:
         searcher = FaissSearcher(every, _ready(lists, directions, sample, probes), 0)
-        shares = [
-            np.isin(
-                rows,
-                searcher.find_ranked(weights, bias, top=TOP, line=LINE, closed=nothing, rows=None),
-            ).mean()
-            for (weights, bias), rows in zip(heads, exact, strict=True)
-        ]
-        agreement = float(np.mean(shares))
-        if agreement >= LEAST_AGREEMENT or probes >= lists.nlist:
-            count = min(2 * k + 100, len(vectors))
-            found = searcher.find_nearest(queries, count, None)
-            recall = _tell_recall(found, queries, vectors, kth, k)
-            return searcher, Tuning(kind, why, probes, recall, False, agreement)
+        # What lies around the boundary deep among the images is found without the lists.
+        if _agree(searcher, heads, exact[0], 0) >= LEAST_AGREEMENT or probes >= lists.nlist:
+            break
         probes = min(round(1.5 * probes) + 1, lists.nlist)
+    agreement = _agree(searcher, heads, exact[LINE], LINE)
+    queries = np.asarray(vectors[evenly(len(vectors), RECALL_QUERIES)])
+    k = min(RECALL_NEAREST, len(vectors))
+    found = searcher.find_nearest(queries, min(2 * k + 100, len(vectors)), None)
+    recall = _tell_recall(found, queries, vectors, _tell_kth(queries, vectors, k), k)
+    return searcher, Tuning(kind, why, probes, recall, False, agreement)
+
+
+def _agree(
+    searcher: FaissSearcher, heads: list[tuple[Floats, float]], exact: list[Integers], line: int
+) -> float:
+    """The share of the exact rows that are found, over all heads."""
+    nothing = np.empty(0, np.int64)
+    shares = []
+    for (weights, bias), rows in zip(heads, exact, strict=True):
+        found = searcher.find_ranked(weights, bias, top=TOP, line=line, closed=nothing, rows=None)
+        shares.append(np.isin(rows, found).mean())
+    return float(np.mean(shares))
 
 
 def _make_heads(sample: Floats, mean: Floats) -> list[tuple[Floats, float]]:
@@ -494,7 +501,7 @@ def _make_heads(sample: Floats, mean: Floats) -> list[tuple[Floats, float]]:
     return heads
 
 
-def _rank_exactly(heads: list[tuple[Floats, float]], vectors: Floats) -> list[Integers]:
+def _rank_exactly(heads: list[tuple[Floats, float]], vectors: Floats, line: int) -> list[Integers]:
     """The rows that an exact ranking offers for each head."""
     weights = np.stack([head[0] for head in heads])
     biases = np.array([head[1] for head in heads], np.float32)[:, np.newaxis]
@@ -505,6 +512,6 @@ def _rank_exactly(heads: list[tuple[Floats, float]], vectors: Floats) -> list[In
         for place, so_far in enumerate(kept):
             own_rows = np.concatenate([so_far[0], rows])
             own_scores = np.concatenate([so_far[1], scores[place]])
-            best = pick_parts(own_scores, top=TOP, line=LINE)
+            best = pick_parts(own_scores, top=TOP, line=line)
             kept[place] = own_rows[best], own_scores[best]
     return [rows for rows, _ in kept]

@@ -4,7 +4,6 @@ This is the only importer of sklearn.linear_model.
 """
 
 from dataclasses import dataclass
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,21 @@ from threadpoolctl import ThreadpoolController
 
 Floats = NDArray[np.float32]
 
-# Fits are many small steps: on a busy machine BLAS threads that wait for each other make a fit of
-# 7 ms last 300 ms. The limit is the process's, not the thread's, hence the lock.
-BLAS = ThreadpoolController()
-ONE_FIT = Lock()
+
+def use_one_thread() -> None:
+    """Have the products of numpy and scipy be done by the thread that asks for them.
+
+    Fits and strategies are many small products: threads that wait for each other make a fit of 7 ms
+    last 300 ms on a busy machine, and a round takes three times the processor. The setting is the
+    process's, so it is made once and not for each fit, which would have to wait for all others.
+    Long passes have threads of their own (app/engine/together.py), and so has FAISS.
+    """
+    for library in ThreadpoolController().lib_controllers:
+        if library.user_api == "blas" and "faiss" not in library.filepath:
+            library.set_num_threads(1)
+
+
+use_one_thread()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +63,7 @@ def fit_head(
     is_positive = np.arange(len(vectors)) < len(positives)
     # In double precision: a head must not depend on the order of its training rows.
     model = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
-    with ONE_FIT, BLAS.limit(limits=1, user_api="blas"):
-        model.fit(vectors, is_positive)
+    model.fit(vectors, is_positive)
     weights = model.coef_[0]
     return Head(weights.astype(np.float32), float(model.intercept_[0] - weights @ centre))
 

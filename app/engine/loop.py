@@ -125,7 +125,7 @@ def propose_round(
     order = np.argsort(answers.rows)
     looked_at = None if answers.looked_at is None else answers.looked_at[order]
     answers = Answers(answers.rows[order], answers.values[order], looked_at)
-    check_reach(strategy, index)
+    check_reach(strategy, ranks_all=index.ranks_all)
     closed = answers.rows if hidden_rows is None else np.union1d(answers.rows, hidden_rows)
     taught = answers if events is None or teach_all else teach_one_each(answers, events)
     head = None

@@ -18,7 +18,6 @@ from scipy.optimize import minimize
 from scipy.special import betaincinv, expit, gammaln, ndtri
 
 from app.engine.answers import Answers, Value
-from app.engine.head import BLAS, ONE_FIT
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
@@ -228,8 +227,7 @@ def calibrate(
         slope = design @ (weights * (expit(logits) - is_yes)) + PRIOR_WEIGHT * (line - own)
         return float(cost), slope
 
-    with ONE_FIT, BLAS.limit(limits=1, user_api="blas"):  # two numbers: threads only get in the way
-        line = minimize(loss, own, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
+    line = minimize(loss, own, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
     chances = expit(line @ design)
     curvature = (design * (weights * chances * (1 - chances))) @ design.T
     covariance = np.linalg.inv(curvature + PRIOR_WEIGHT * np.eye(2))

@@ -71,6 +71,7 @@ from app.seats import list_seats
 from app.security import same_name
 from app.sensitive import Sight, find_people_images
 from app.settings import Settings
+from app.store import fetch_file
 from app.tables import (
     Action,
     Answer,
@@ -128,6 +129,7 @@ def bundle_parts(
     yield SEARCH_FILE, [kept.model_dump_json()]
     for number, photo in photos.items():
         path = photo_path(photo.sha256, settings=settings)
+        fetch_file(settings, path)
         try:
             copied = copy_without_metadata(
                 path, max_megapixels=settings.max_megapixels, readers=readers

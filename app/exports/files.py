@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
 
 from sqlalchemy import BigInteger, Select, cast, event, exists, func, select
@@ -22,6 +23,7 @@ from app.errors import DiskFull
 from app.exports.offers import Told, write_file
 from app.indexing import OpenIndexes
 from app.settings import Settings
+from app.store import delete_folders, list_stored, put_files
 from app.tables import ExportFile, Job
 from app.workers import Readers
 
@@ -59,14 +61,16 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
             session,
             search,
             export.name,
-            indexes=OpenIndexes(settings),
+            indexes=OpenIndexes(settings, patience_s=inf),
             settings=settings,
             now=datetime.now(UTC),
             person=export.person,
             readers=readers,
             told=progress.told,
         )
-        size_bytes = _write_whole(content, export_path(settings, export), progress)
+        path = export_path(settings, export)
+        size_bytes = _write_whole(content, path, progress)
+        put_files(settings, [path])
     gone: list[Path] = []
     with database.session() as session:
         export = session.get(ExportFile, export_id)
@@ -82,6 +86,7 @@ def make_file(database: Database, settings: Settings, export_id: int, *, tell: T
                 session.delete(earlier)
     for folder in gone:
         shutil.rmtree(folder, ignore_errors=True)
+    delete_folders(settings, gone)
 
 
 def sweep_exports(database: Database, settings: Settings, *, now: datetime) -> int:
@@ -92,10 +97,12 @@ def sweep_exports(database: Database, settings: Settings, *, now: datetime) -> i
     # Rows first: a folder without a row is swept at the next time, a row without its file misleads.
     with database.session() as session:
         folders = _list_unknown(session, settings)
+        stored = _list_unknown_stored(session, settings)
     size_bytes = 0
     for folder in folders:
         size_bytes += sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
         shutil.rmtree(folder, ignore_errors=True)
+    delete_folders(settings, stored)
     return size_bytes
 
 
@@ -110,6 +117,14 @@ def _list_unknown(session: Session, settings: Settings) -> list[Path]:
     folders = list((settings.home / "exports").glob("*"))
     known = {str(one) for one in session.scalars(select(ExportFile.id))}
     return [folder for folder in folders if folder.name not in known]
+
+
+def _list_unknown_stored(session: Session, settings: Settings) -> set[Path]:
+    names = {file.name.split("/")[1] for file in list_stored(settings, "exports")}
+    if not names:
+        return set()
+    known = {str(one) for one in session.scalars(select(ExportFile.id))}
+    return {settings.home / "exports" / name for name in names - known}
 
 
 def _old(settings: Settings, now: datetime) -> Select[ExportFile]:
@@ -164,7 +179,8 @@ def _write_whole(content: Iterable[bytes], path: Path, progress: _Progress) -> i
     """Write a file that is there as a whole or not at all; its size."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in path.parent.iterdir():  # by a worker that was killed
-        left.unlink()
+        with suppress(OSError):  # on a shared folder, one that is still open somewhere
+            left.unlink()
     part = path.parent / f"{uuid.uuid4().hex}.part"  # a worker that lost the job may still write
     try:
         with part.open("wb") as file:

@@ -17,6 +17,7 @@ from app.exports.stripping import NotCopied, copy_without_metadata
 from app.searching import read_current_answers
 from app.sensitive import Sight
 from app.settings import Settings
+from app.store import find_original
 from app.tables import Search
 from app.workers import AGAIN_S, Readers
 
@@ -108,7 +109,7 @@ def _copy_patiently(picture: Picture, settings: Settings, readers: Readers) -> b
     """A zip under way can't be refused: its pictures wait for those of others, up to a point."""
     copy = partial(
         copy_without_metadata,
-        picture.original,
+        find_original(str(picture.original), settings),
         orientation=picture.orientation,
         max_megapixels=settings.max_megapixels,
         readers=readers,

@@ -429,7 +429,7 @@ def render_new_search(
     status: int = 200,
 ) -> Response:
     """The form as it was filled in, with what is wrong beside each field."""
-    strategies = list_strategies()
+    strategies = list_strategies(session, collection.id, request.app.state.indexes)
     others = [choice for choice in strategies if choice.name != DEFAULT_STRATEGY]
     known = describe_indexes(session, collection, request.app.state.settings)
     able = [choice for choice in known["indexes"] if choice.knows_words]

@@ -1,13 +1,14 @@
 """The pictures themselves: two thumbnails and the original of an image, thumbnails of a photo."""
 
 from enum import Enum
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
+from sqlalchemy.orm import Session
 
-from app.access import get_photo
+from app.access import get_photo, in_one_thread
 from app.browsing import get_image
 from app.database import DbSession
 from app.errors import NotFound
@@ -18,7 +19,8 @@ from app.pages.rendering import file_name
 from app.security import SignedIn
 from app.sensitive import read_sight
 from app.settings import Settings
-from app.tables import Image
+from app.store import find_original
+from app.tables import Image, Person
 from app.workers import Readers
 
 # A thumbnail never changes: another picture has another number.
@@ -35,15 +37,19 @@ class Size(Enum):
 
 
 SIDES = {Size.SMALL: 320, Size.LARGE: 1280}  # pixels of the long side
+SIDES_BY_NAME = {size.value: side for size, side in SIDES.items()}
 
 router = APIRouter()
+pictures_router = APIRouter()  # what grids are made of: it checks by itself who may see them
 
 
 @router.get("/images/{image_id}/original")
 def original(request: Request, session: DbSession, person: SignedIn, image_id: Id) -> Response:
     """The file as it was imported; without what cameras wrote into it for who sees no places."""
     image = get_image(session, image_id)
-    if not Path(image.file).is_file():
+    settings: Settings = request.app.state.settings
+    file = find_original(image.file, settings)
+    if not file.is_file():
         # Where files lie on the server is an admin's business.
         what_to_do = "Ask an admin to put it back"
         if person.role == "admin":
@@ -53,9 +59,9 @@ def original(request: Request, session: DbSession, person: SignedIn, image_id: I
             "its thumbnails still show."
         )
     if read_sight(session, person, image.collection_id).grid is not None:
-        return send_copy(image, request.app.state.settings, request.app.state.readers)
+        return send_copy(image, settings, request.app.state.readers)
     return FileResponse(
-        image.file,
+        file,
         media_type=f"image/{image.format.lower()}",
         filename=file_name(image.path),
         content_disposition_type="inline",
@@ -67,7 +73,7 @@ def send_copy(image: Image, settings: Settings, readers: Readers) -> Response:
     """The picture of a file alone: the place, too, is among what cameras write into it."""
     try:
         copied = copy_without_metadata(
-            Path(image.file),
+            find_original(image.file, settings),
             orientation=image.orientation,
             max_megapixels=settings.max_megapixels,
             readers=readers,
@@ -88,25 +94,30 @@ def send_copy(image: Image, settings: Settings, readers: Readers) -> Response:
     )
 
 
-@router.get("/images/{image_id}/{size}")
-def image_thumbnail(
-    request: Request, session: DbSession, _person: SignedIn, image_id: Id, size: Size
-) -> FileResponse:
+@pictures_router.get("/images/{image_id}/{size}")
+async def image_thumbnail(request: Request, image_id: str, size: str) -> Response:
     """An image, small (in a grid) or large (on its own)."""
-    image = get_image(session, image_id)
-    path = get_thumbnail(
-        image, SIDES[size], settings=request.app.state.settings, readers=request.app.state.readers
-    )
-    return FileResponse(path, headers=FOREVER)
+    state = request.app.state
+
+    def send(session: Session, _person: Person) -> Response:
+        # Read only now: what can't be read is told to nobody who is not signed in.
+        if size not in SIDES_BY_NAME:
+            raise NotFound("There is nothing at this address.")
+        image = get_image(session, int(image_id))
+        side = SIDES_BY_NAME[size]
+        path = get_thumbnail(image, side, settings=state.settings, readers=state.readers)
+        return Response(path.read_bytes(), media_type="image/jpeg", headers=FOREVER)
+
+    return await in_one_thread(request, send)
 
 
 @router.get("/photos/{photo_id}/{size}")
 def photo_thumbnail(
     request: Request, session: DbSession, person: SignedIn, photo_id: Id, size: Size
-) -> FileResponse:
+) -> Response:
     """An example photo, for the person who added it."""
     photo = get_photo(session, person, photo_id)
     path = get_thumbnail(
         photo, SIDES[size], settings=request.app.state.settings, readers=request.app.state.readers
     )
-    return FileResponse(path, headers=FOREVER)
+    return Response(path.read_bytes(), media_type="image/jpeg", headers=FOREVER)

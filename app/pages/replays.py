@@ -32,12 +32,12 @@ from app.replay_dashboard import (
 )
 from app.replay_report import compare_replays, describe_report, find_film
 from app.replays import (
+    find_replay_folder,
     get_replay,
     list_replays,
     list_target_choices,
     name_images,
     read_played,
-    replay_folder,
     resume_replay,
     start_replay,
     stop_replay,
@@ -295,8 +295,10 @@ def download(
 ) -> Response:
     """One of a replay's files, to keep."""
     replay = get_replay(session, collection_id, replay_id)
-    file = replay_folder(request.app.state.settings, replay.id) / name
-    if replay.state != "done" or not file.exists():
+    if replay.state != "done":
+        raise NotFound("This replay has not ended, so there is no such file yet.")
+    file = find_replay_folder(request.app.state.settings, replay.id) / name
+    if not file.exists():
         raise NotFound("This replay has not ended, so there is no such file yet.")
     return FileResponse(file, filename=f"replay-{replay.id}-{name}")
 
@@ -389,7 +391,7 @@ def render_replays(
         collection=collection,
         replays=past,
         choices=list_target_choices(session, collection.id),
-        strategies=list_strategies(),
+        strategies=list_strategies(session, collection.id, request.app.state.indexes),
         form=form or {**USUAL, "targets": [], "strategies": [RIVAL, DEFAULT_STRATEGY]},
         **describe_filter(session, person, collection.id, chosen, with_offer=True),
         filters_of={one.id: tell_where(session, one) for one in past},

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.orm import Session
 
-from app.access import get_own_search, get_search, may_answer
+from app.access import NamedSearch, get_own_search, get_search, in_one_thread, may_answer
 from app.audit import note
 from app.cards import change_card, find_on_card, list_reasons, put_on_card, read_card
 from app.database import DbSession
@@ -79,6 +79,7 @@ NOTICES = {
 }
 
 router = APIRouter(prefix="/searches/{search_id}")
+answers_router = APIRouter(prefix="/searches/{search_id}")  # checks by itself who may answer
 
 
 @dataclass(frozen=True)
@@ -162,13 +163,13 @@ Answered = Annotated[Posted, Depends(read_posted)]
 def show_grid(
     request: Request,
     search_id: Id,
+    search: NamedSearch,
     session: DbSession,
     person: SignedIn,
     after: str = "",
     hidden: OptionalId = None,
 ) -> Response:
     """The grid to answer now; who may only look sees the results instead."""
-    search = get_search(session, person, search_id)
     if not may_answer(session, person, search):
         return see_other(f"/searches/{search_id}/results")
     visit = None if wants_fragment(request) else new_gesture_key()
@@ -180,12 +181,11 @@ def show_grid(
 
 
 @router.post("/here")
-def stay(search_id: Id, session: DbSession, person: SignedIn) -> Response:
+def stay(search: NamedSearch, session: DbSession, person: SignedIn) -> Response:
     """A sign that the grid is still open; who else is there, and which images are still one's own.
 
     A grid that shows others is out of date.
     """
-    search = get_search(session, person, search_id)
     own = stay_here(session, search, person=person)
     return JSONResponse(
         {"people": [one.name for one in list_here(session, search)], "images": sorted(own)}
@@ -201,39 +201,43 @@ def go_away(
     return Response(status_code=204)
 
 
-@router.post("/answers")
-def save_answers(search_id: Id, session: DbSession, person: SignedIn, posted: Answered) -> Response:
+@answers_router.post("/answers")
+async def save_answers(request: Request) -> Response:
     """Save half-given answers as they are given."""
-    search = get_search(session, person, search_id)
-    saved = record_answers(
-        session,
-        search,
-        person=person,
-        round_id=posted.round_id,
-        values=posted.values,
-        alone=posted.alone,
-        gesture_key=posted.gesture_key,
-    )
-    if posted.is_json:
-        return JSONResponse(
-            {
-                "answers": saved.answers,
-                "found_events": saved.found_events,
-                "stale": saved.stale,
-                "can_undo": saved.can_undo,
-                "can_redo": saved.can_redo,
-            }
+    posted = await read_posted(request)
+
+    def save(session: Session, person: Person) -> Response:
+        search: Search = request.state.search
+        saved = record_answers(
+            session,
+            search,
+            person=person,
+            round_id=posted.round_id,
+            values=posted.values,
+            alone=posted.alone,
+            gesture_key=posted.gesture_key,
         )
-    after = "already" if saved.stale else ""
-    return see(search, after=after, then=posted.fields.get("then"), back=posted.fields)
+        if posted.is_json:
+            return JSONResponse(
+                {
+                    "answers": saved.answers,
+                    "found_events": saved.found_events,
+                    "stale": saved.stale,
+                    "can_undo": saved.can_undo,
+                    "can_redo": saved.can_redo,
+                }
+            )
+        after = "already" if saved.stale else ""
+        return see(search, after=after, then=posted.fields.get("then"), back=posted.fields)
+
+    return await in_one_thread(request, save)
 
 
 @router.post("/submit")
 def submit(
-    request: Request, search_id: Id, session: DbSession, person: SignedIn, posted: Answered
+    request: Request, search: NamedSearch, session: DbSession, person: SignedIn, posted: Answered
 ) -> Response:
     """Submit the grid; the answer is the next one."""
-    search = get_search(session, person, search_id)
     # The two buttons that ask about images without an answer say more than the check box.
     rest = posted.fields.get("rest") or ("no" if "rest_are_no" in posted.fields else "later")
     submitted = submit_answers(
@@ -255,10 +259,9 @@ def submit(
 
 @router.post("/undo")
 def take_back(
-    request: Request, search_id: Id, session: DbSession, person: SignedIn, posted: Answered
+    request: Request, search: NamedSearch, session: DbSession, person: SignedIn, posted: Answered
 ) -> Response:
     """Take back the newest step that stands."""
-    search = get_search(session, person, search_id)
     step = undo(session, search, person=person, gesture_key=posted.gesture_key)
     if wants_fragment(request):
         return render_grid(request, session, search, person, notice=step.sentence if step else None)
@@ -267,10 +270,9 @@ def take_back(
 
 @router.post("/redo")
 def do_again(
-    request: Request, search_id: Id, session: DbSession, person: SignedIn, posted: Answered
+    request: Request, search: NamedSearch, session: DbSession, person: SignedIn, posted: Answered
 ) -> Response:
     """Do again the step taken back last."""
-    search = get_search(session, person, search_id)
     step = redo(session, search, person=person, gesture_key=posted.gesture_key)
     if wants_fragment(request):
         return render_grid(request, session, search, person, notice=step.sentence if step else None)
@@ -279,10 +281,14 @@ def do_again(
 
 @router.get("/upcoming")
 def list_upcoming(
-    request: Request, search_id: Id, session: DbSession, person: SignedIn
+    request: Request, search: NamedSearch, session: DbSession, person: SignedIn
 ) -> Response:
-    """The images that the next grid would most likely show, for the browser to fetch early."""
-    search = get_search(session, person, search_id)
+    """The images that the next grid would most likely show, for the browser to fetch early.
+
+    None while others wait for grids of their own: to guess takes as long as to choose.
+    """
+    if not request.state.is_calm:
+        return JSONResponse([])
     return JSONResponse(upcoming_images(session, search, person, request.app.state.indexes))
 
 
@@ -668,7 +674,7 @@ def render_settings(
         search=search,
         given=given,
         problem=problem,
-        strategies=list_strategies(),
+        strategies=list_strategies(session, search.collection_id, request.app.state.indexes),
         indexes=list_indexes(session, search.collection_id),
         has_events=find_grouping_id(session, search.collection_id) is not None,
         sizes=ROUND_SIZES,

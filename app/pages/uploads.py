@@ -22,7 +22,7 @@ from app.database import DbSession
 from app.errors import BadInput, RarefindError, UploadMovedOn
 from app.pages.addresses import LARGEST_ID, Id, see_other
 from app.pages.rendering import render
-from app.security import Admin, find_person, get_admin, get_person
+from app.security import Admin, check_admin, check_signed_in, find_person
 from app.tables import Person, Upload
 from app.uploads import (
     Place,
@@ -130,7 +130,7 @@ def new_place(request: Request, upload_id: Id) -> Place:
     """A place for the file that the headers announce, in a transaction of its own."""
     state = request.app.state
     with state.database.session() as session:
-        person = get_admin(request, get_person(request, find_person(request, session)))
+        person = check_admin(request, check_signed_in(request, find_person(request, session)))
         check_version(request)
         length = read_number(request.headers.get("upload-length", ""))
         if length is None:
@@ -150,7 +150,7 @@ def known_place(request: Request, upload_id: Id, file_id: Id) -> Place:
     """The place of a file that was announced before, in a transaction of its own."""
     state = request.app.state
     with state.database.session() as session:
-        person = get_admin(request, get_person(request, find_person(request, session)))
+        person = check_admin(request, check_signed_in(request, find_person(request, session)))
         check_version(request)
         upload = get_upload(session, person, upload_id)
         return get_place(session, upload, file_id, settings=state.settings)
@@ -246,7 +246,7 @@ async def gather(request: Request) -> AsyncIterator[bytes]:
 def put_away(request: Request, place: Place) -> None:
     """Note that a file has arrived."""
     with request.app.state.database.session() as session:
-        complete(session, place)
+        complete(session, place, settings=request.app.state.settings)
 
 
 def say_offset(offset: int, *, status: int, **headers: str) -> Response:
@@ -278,7 +278,7 @@ def read_number(text: str) -> int | None:
 def find_own_upload(request: Request, upload_id: Id) -> tuple[int, int]:
     """The upload and its person, before a byte of the form is read."""
     with request.app.state.database.session() as session:
-        person = get_admin(request, get_person(request, find_person(request, session)))
+        person = check_admin(request, check_signed_in(request, find_person(request, session)))
         return get_upload(session, person, upload_id).id, person.id
 
 

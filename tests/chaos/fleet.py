@@ -1,4 +1,4 @@
-"""A whole installation of which anything can be killed: a PostgreSQL, a server, two workers."""
+"""A whole installation of which anything can be killed: a PostgreSQL, servers, two workers."""
 
 import atexit
 import json
@@ -24,6 +24,7 @@ from app.settings import Settings
 PATIENCE_S = 120
 COMMANDS = {
     "server": ["serve", "--no-worker"],
+    "server 2": ["serve", "--no-worker"],
     "worker 1": ["worker"],
     "worker 2": ["worker"],
 }
@@ -145,16 +146,13 @@ class Fleet:
         if self.postgres is not None:
             self.postgres.start()
             environment["DATABASE_URL"] = self.postgres.url
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
+        # Each server has a port of its own, as on machines of their own.
+        self._ports = {name: find_port() for name in COMMANDS if name.startswith("server")}
         url = environment.get("DATABASE_URL")
-        self.settings = Settings(home=home, database_url=url, port=port)
+        self.settings = Settings(home=home, database_url=url, port=self._ports["server"])
         self.database: Database = open_database(self.settings)
         self._environment = {
             "RAREFIND_HOME": str(home),
-            "RAREFIND_PORT": str(port),
             "RAREFIND_WORKERS": "1",
         } | environment
         self._starter = open_starter()
@@ -162,11 +160,24 @@ class Fleet:
         self.pids: dict[str, int] = {}
         self.ended: list[str] = []  # by themselves
 
+    @property
+    def addresses(self) -> list[str]:
+        """Of the servers that were started and are not lost."""
+        return [
+            f"http://127.0.0.1:{self._ports[name]}" for name in self.pids if name in self._ports
+        ]
+
+    @property
+    def address(self) -> str:
+        """Of the first of them."""
+        return self.addresses[0]
+
     def start(self, name: str) -> None:
         """Start a process."""
+        port = self._ports.get(name, self._ports["server"])
         asked = {
             "arguments": COMMANDS[name],
-            "environment": self._environment,
+            "environment": self._environment | {"RAREFIND_PORT": str(port)},
             "log": str(self.folder / f"{name}.log"),
         }
         with self._lock:
@@ -181,6 +192,12 @@ class Fleet:
         while is_alive(self.pids[name]):
             time.sleep(0.005)
 
+    def lose(self, name: str) -> None:
+        """Kill a process that nobody starts again: its machine is gone."""
+        self.kill(name)
+        with self._lock:
+            del self.pids[name]
+
     def start_again_what_ended(self) -> None:
         """As a supervisor does: a start ends where the database can't be reached."""
         for name, pid in list(self.pids.items()):
@@ -189,12 +206,13 @@ class Fleet:
                 self.start(name)
 
     def await_server(self) -> None:
-        """Until the server and its database answer."""
+        """Until every server answers."""
         deadline = time.monotonic() + PATIENCE_S
-        with httpx.Client(base_url=self.address, timeout=30) as client:
+        with httpx.Client(timeout=30) as client:
             while True:
                 with suppress(httpx.TransportError):
-                    if client.get("/api/v1/health").status_code == 200:
+                    asked = [client.get(f"{one}/api/v1/health") for one in self.addresses]
+                    if all(one.status_code == 200 for one in asked):
                         return
                 assert time.monotonic() < deadline, "The server does not answer"
                 time.sleep(0.1)
@@ -213,6 +231,14 @@ class Fleet:
         self.database.close()
         if self.postgres is not None:
             self.postgres.close()
+
+
+def find_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def is_alive(pid: int) -> bool:

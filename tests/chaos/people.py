@@ -101,6 +101,7 @@ class Ledger:
         self.invited: dict[str, list[Hunt]] = {}
         self.exports = 0
         self.requests = 0
+        self.served: Counter[str] = Counter()  # requests that a server answered, by its address
         self.repeated = 0  # requests of which no answer came, or that the database was away
         self.told: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -141,7 +142,8 @@ class Client(threading.Thread):
         self.key = 0
         self.seed = seed
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
-        self.http = httpx.Client(base_url=fleet.address, headers=headers, timeout=60)
+        self.http = httpx.Client(headers=headers, timeout=60)
+        self.address = self.rng.choice(fleet.addresses)
 
     def run(self) -> None:
         try:
@@ -164,7 +166,8 @@ class Client(threading.Thread):
         while True:
             self.ledger.requests += 1
             try:
-                response = self.http.request(method, path, **more)
+                response = self.http.request(method, self.address + path, **more)
+                self.ledger.served[self.address] += 1
                 if response.status_code not in (*AWAY, 500):
                     return Answer(response, is_doubtful)
                 why = f"{response.status_code} {response.text[:300]}"
@@ -172,10 +175,16 @@ class Client(threading.Thread):
                     self.ledger.find(f"{self.name}: {method} {path}: {why}")
             except httpx.TransportError as error:
                 why = repr(error)
+                self.go_over()
             self.ledger.repeated += 1
             is_doubtful = True
             assert time.monotonic() < deadline, f"{method} {path}: {why}"
             time.sleep(0.1)
+
+    def go_over(self) -> None:
+        """Ask another server from now on, if there is one."""
+        others = [one for one in self.fleet.addresses if one != self.address]
+        self.address = self.rng.choice(others or [self.address])
 
     def expect(self, statuses: tuple[int, ...], method: str, path: str, **more) -> Answer:
         """A request whose answer is one of these."""
@@ -417,9 +426,10 @@ class Searcher(Client):
         while True:
             self.ledger.requests += 1
             try:
-                response = self.http.post(path, json=body)
+                response = self.http.post(self.address + path, json=body)
             except httpx.TransportError:
                 response = None
+                self.go_over()
             if response is not None and response.status_code in (404, 409, 422):
                 return None
             if response is not None and response.status_code == 201:

@@ -23,7 +23,15 @@ from app.security import get_local_person
 from app.tables import Image, ImageIndex
 from tests.chaos import checks
 from tests.chaos.fleet import Fleet
-from tests.chaos.people import Importer, Ledger, Searcher, Uploader, draw_image, name_image
+from tests.chaos.people import (
+    Client,
+    Importer,
+    Ledger,
+    Searcher,
+    Uploader,
+    draw_image,
+    name_image,
+)
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(4 * 3_600)]
 
@@ -128,10 +136,25 @@ class Campaign:
 
     def play(self, seed: str, rng: random.Random, plan: list) -> None:
         """Kill by the plan while people work, then check."""
+        ledger, people = self.gather(seed)
+        for person in people:
+            person.start()
+        for is_patient, wait_s, victims in plan:
+            if is_patient:
+                self.fleet.await_server()
+            self.wait(wait_s, ledger)
+            if ledger.ending.is_set():
+                break
+            self.under_way.update({person.doing for person in people} - {"waiting"})
+            self.kill(victims, rng)
+        self.end(ledger, people)
+
+    def gather(self, seed: str) -> tuple[Ledger, list[Client]]:
+        """People to work, who have not begun."""
         ledger = Ledger()
         ledger.offered.append(self.undisturbed)
         given = self.fleet, ledger, seed
-        people = [
+        return ledger, [
             Importer(
                 "Ines",
                 self.tokens["Ines"],
@@ -151,16 +174,9 @@ class Campaign:
                 for view, name in enumerate(SEARCHERS)
             ),
         ]
-        for person in people:
-            person.start()
-        for is_patient, wait_s, victims in plan:
-            if is_patient:
-                self.fleet.await_server()
-            self.wait(wait_s, ledger)
-            if ledger.ending.is_set():
-                break
-            self.under_way.update({person.doing for person in people} - {"waiting"})
-            self.kill(victims, rng)
+
+    def end(self, ledger: Ledger, people: list[Client]) -> None:
+        """Let everybody end what they are at, then check."""
         ledger.ending.set()
         self.fleet.await_server()
         for person in people:

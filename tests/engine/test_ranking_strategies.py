@@ -131,18 +131,16 @@ def naive_rarefind(state):
     scaled = (vectors - vectors.mean(axis=0)) @ scale
     scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
     yes, no = state.answers.positives.tolist(), state.answers.negatives.tolist()
+    scores = dict(zip(state.unanswered.tolist(), state.scores.tolist(), strict=True))
 
     def nearest(row, others, vectors=vectors):
         return max(vectors[row] @ vectors[other] for other in others)
 
-    by_doubt = sorted(
-        state.unanswered, key=lambda row: (state.scores[row] < 0, abs(state.scores[row]))
-    )
+    by_doubt = sorted(scores, key=lambda row: (scores[row] < 0, abs(scores[row])))
     doubtful = by_doubt[: round(10 * len(yes) / len(yes + no))]
-    compared = sorted(state.unanswered, key=lambda row: -state.scores[row])[:310]
+    compared = sorted(scores, key=lambda row: -scores[row])[:310]
     merits = {
-        row: state.scores[row]
-        + 8 * (nearest(row, yes, scaled) - (nearest(row, no, scaled) if no else 0))
+        row: scores[row] + 8 * (nearest(row, yes, scaled) - (nearest(row, no, scaled) if no else 0))
         for row in compared
         if row not in doubtful
     }

@@ -41,6 +41,7 @@ from app.errors import (
     SourceNotUsable,
 )
 from app.importing import photo_path, read_photo
+from app.indexes import list_indexes
 from app.indexing import (
     INDEX_LOCK,
     MOST_LOADED,
@@ -1035,3 +1036,23 @@ def test_real_photos_get_the_vectors_that_timm_gives_them(shared_data: Path) -> 
     cosines = (embedder.embed_images(by_us) * embedder.embed_images(np.stack(in_full))).sum(axis=1)
     assert cosines[: len(photos)].min() > 1 - 1e-5
     assert 0.997 < cosines[len(photos) :].min() < 0.9999  # decoded at half their size
+
+
+def test_admins_are_told_how_far_an_index_that_does_not_rank_all_agrees(
+    build, database, collection, settings, tmp_path, monkeypatch
+):
+    add_images(database, collection, tmp_path, range(70))
+    row = build()
+    assert row.agreement is None
+    with database.session() as session:
+        (choice,) = list_indexes(session, collection.id)
+    assert choice.searched_by == "FAISS, on this machine."
+
+    monkeypatch.setattr("app.engine.index.RANKED_ROWS", 50)
+    add_images(database, collection, tmp_path, range(70, 80))
+    row = build()
+    with database.session() as session:
+        (choice,) = list_indexes(session, collection.id)
+    manifest = read_manifest(settings.home / "indexes" / str(row.id))
+    assert row.agreement == manifest.agreement > 0.9
+    assert f"{row.agreement:.1%} of those that it would choose from" in choice.searched_by

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -374,3 +375,23 @@ def test_form_sent_twice_opens_one_search(hunt, settings):
     other = open_again("Bittern")  # the same page, filled in again after going back
     assert other.id != first.id
     assert hunt.session.scalar(select(func.count(Search.id))) == 3
+
+
+def test_what_can_be_taken_back_is_counted_as_it_is_walked(hunt):
+    rng = np.random.default_rng(0)
+    seen = set()
+    for number in range(60):
+        done, undone = searching.read_steps(hunt.session, hunt.search, hunt.person)
+        counted = searching.may_step(hunt.session, hunt.search, hunt.person)
+        assert counted == (bool(done), bool(undone)), number
+        seen.add(counted)
+        luck = rng.random()
+        if luck < 0.4 and done:
+            hunt.undo()
+        elif luck < 0.65 and undone:
+            hunt.redo()
+        elif luck < 0.9:
+            hunt.answer({hunt.shown()[0]: str(rng.choice(["yes", "no", "unsure"]))})
+        else:
+            hunt.submit()
+    assert seen == {(False, False), (True, False), (True, True), (False, True)}

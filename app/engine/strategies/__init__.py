@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from app.engine import EngineError
 from app.engine.head import Head
-from app.engine.index import VectorIndex
 from app.engine.strategies import decern, diversity, neighbours, ranking, uncertainty
 from app.engine.strategies.fitting import Lesson, fit_on_answers, fit_on_tight_budget, fit_steadied
 from app.engine.strategies.round_state import Chooser
@@ -165,9 +164,11 @@ def get_strategy(name: str) -> Strategy:
     )
 
 
-def check_reach(name: str, index: VectorIndex) -> None:
-    """Raise StrategyNeedsAllScores, with the names of others, if it can't choose on this index."""
-    if index.ranks_all or not get_strategy(name).needs_all:
+def check_reach(name: str, *, ranks_all: bool) -> None:
+    """Raise StrategyNeedsAllScores, with the names of others, where not all images are ranked and
+    the strategy of that name can't do without.
+    """
+    if ranks_all or not get_strategy(name).needs_all:
         return
     able = ", ".join(key for key, entry in STRATEGIES.items() if not entry.needs_all)
     raise StrategyNeedsAllScores(

@@ -1,0 +1,310 @@
+"""An index too large to score every image in a round: its shortlist against the exact ranking."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from app.engine import faiss_searcher
+from app.engine.answers import Answers, Opening
+from app.engine.faiss_searcher import DIRECTIONS, LEAST_AGREEMENT, NARROW
+from app.engine.index import IndexDamaged, VectorIndex, build_index, open_index
+from app.engine.loop import StrategyNeedsAllScores, propose_round, rank_likely, round_rng
+from app.engine.parts import pick_parts
+from app.engine.strategies import STRATEGIES
+
+COUNT, DIMENSION = 20_000, 24
+NOTHING = np.empty(0, np.int64)
+WITHOUT_ALL = [name for name, entry in STRATEGIES.items() if not entry.needs_all]
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    rng = np.random.default_rng(2)
+    drawn = rng.standard_normal((60, DIMENSION))[rng.integers(0, 60, COUNT)]
+    drawn += 0.5 * rng.standard_normal((COUNT, DIMENSION))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory, vectors) -> tuple[VectorIndex, VectorIndex]:
+    """The same vectors, ranked all and told by shortlists."""
+    built = []
+    for most in (COUNT, COUNT - 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("app.engine.index.RANKED_ROWS", most)
+            folder = tmp_path_factory.mktemp("index")
+            ids = np.arange(COUNT) + 7
+            built.append(
+                build_index(folder, vectors=vectors, image_ids=ids, embedder="drawn", revision="1")
+            )
+    return built[0], built[1]
+
+
+def naive_parts(scores: np.ndarray, closed: np.ndarray, top: int, line: int) -> set[int]:
+    rows = [row for row in range(len(scores)) if row not in set(closed.tolist())]
+    best = sorted(rows, key=lambda row: -scores[row])[:top]
+    above = sorted((row for row in rows if scores[row] >= 0), key=lambda row: scores[row])[:line]
+    below = sorted((row for row in rows if scores[row] < 0), key=lambda row: -scores[row])[:line]
+    return {*best, *above, *below}
+
+
+def test_parts_of_a_ranking_by_hand():
+    scores = np.array([0.5, -0.1, 0.0, 3.0, -2.0, 0.2, -0.3], np.float32)
+    assert pick_parts(scores, top=1, line=1).tolist() == [1, 2, 3]
+    assert pick_parts(scores, top=0, line=2).tolist() == [1, 2, 5, 6]
+    assert pick_parts(scores, top=9, line=0).tolist() == list(range(7))
+    assert pick_parts(scores[:0], top=3, line=3).tolist() == []
+    assert pick_parts(-np.abs(scores[:2]), top=0, line=5).tolist() == [0, 1]
+
+
+def test_the_manifest_says_what_was_built_and_how_well_it_agrees(indexes):
+    ranked, told = indexes
+    assert (ranked.ranks_all, ranked.manifest.agreement) == (True, None)
+    manifest = told.manifest
+    assert not told.ranks_all
+    assert manifest.faiss == "pca24-ivf283-sq8-ip"
+    assert "20,000 images" in manifest.faiss_why
+    assert LEAST_AGREEMENT <= manifest.agreement <= 1
+    assert 0.99 <= manifest.faiss_recall <= 1
+    assert told.memory_bytes < ranked.memory_bytes
+
+
+# Boundaries at the 10th, 200th, 5,000th, last and past the best score: shallow, and deep in.
+@pytest.mark.parametrize("above", [10, 200, 5_000, COUNT, 0])
+def test_a_shortlist_holds_what_the_exact_ranking_offers(indexes, above):
+    _, told = indexes
+    rng = np.random.default_rng(above)
+    shares = []
+    for _ in range(5):
+        weights = 8 * rng.standard_normal(DIMENSION).astype(np.float32)
+        products = np.sort(told.vectors @ weights)[::-1]
+        bias = -float(products[0] + 1 if not above else products[above - 1] - 1e-4)
+        scores = told.vectors @ weights + np.float32(bias)
+        closed = np.argsort(-scores)[:30:2]
+
+        rows, given = told.shortlist(weights, bias, top=100, line=10, closed=closed)
+
+        assert (np.diff(rows) > 0).all()
+        assert not np.isin(rows, closed).any()
+        np.testing.assert_allclose(given, scores[rows], atol=1e-4)
+        expected = naive_parts(scores, closed, 100, 10)
+        shares.append(np.isin(list(expected), rows).mean())
+        assert len(rows) < 1_000
+    assert np.mean(shares) >= LEAST_AGREEMENT
+
+
+def test_a_boundary_deep_among_the_images_is_looked_for_in_all_of_them(indexes):
+    """Nothing less finds it: those nearest to the line are anywhere."""
+    _, told = indexes
+    weights = np.ones(DIMENSION, np.float32)
+    bias = -float(np.median(told.vectors @ weights))
+    scores = told.vectors @ weights + np.float32(bias)
+
+    rows, _ = told.shortlist(weights, bias, top=5, line=12, closed=NOTHING)
+
+    assert naive_parts(scores, NOTHING, 5, 12) <= set(rows.tolist())
+
+
+@pytest.mark.parametrize("size", [50, 12_000])
+def test_a_shortlist_stays_within_a_pool(indexes, size):
+    _, told = indexes
+    rng = np.random.default_rng(size)
+    pool = np.sort(rng.choice(COUNT, size, replace=False))
+    weights = rng.standard_normal(DIMENSION).astype(np.float32)
+    scores = told.vectors[pool] @ weights - np.float32(0.2)
+
+    rows, _ = told.shortlist(weights, -0.2, top=40, line=5, closed=pool[:3], rows=pool)
+
+    assert np.isin(rows, pool[3:]).all()
+    expected = pool[list(naive_parts(scores, np.arange(3), 40, 5))]
+    assert np.isin(expected, rows).mean() >= LEAST_AGREEMENT
+
+
+def test_an_index_that_ranks_all_gives_the_exact_shortlist(indexes):
+    ranked, _ = indexes
+    weights = np.ones(DIMENSION, np.float32)
+    scores = ranked.vectors @ weights - np.float32(0.5)
+    closed = np.array([4, 3, 1000])
+    rows, given = ranked.shortlist(weights, -0.5, top=20, line=4, closed=closed)
+    assert set(rows.tolist()) == naive_parts(scores, closed, 20, 4)
+    np.testing.assert_allclose(given, scores[rows], atol=1e-6)
+
+
+def test_scores_of_all_are_right_to_eight_bits(indexes):
+    ranked, told = indexes
+    weights = np.random.default_rng(1).standard_normal(DIMENSION).astype(np.float32)
+    exact = ranked.scores(weights, 0.25)
+    off = np.abs(told.scores(weights, 0.25) - exact)
+    assert off.max() < 0.02 * np.linalg.norm(weights)
+    assert off.mean() < 0.003 * np.linalg.norm(weights)
+
+
+def test_neighbours_are_those_of_the_exact_index(indexes):
+    ranked, told = indexes
+    queries = told.vectors[::2_500]
+    expected, rows = ranked.nearest(queries, 30)
+    similarities, found = told.nearest(queries, 30)
+    assert np.mean([np.isin(*pair).mean() for pair in zip(rows, found, strict=True)]) > 0.98
+    np.testing.assert_allclose(similarities[:, 0], 1, atol=1e-5)
+    pool = np.arange(0, COUNT, 3)
+    _, some = told.nearest(queries, 30, rows=pool)
+    assert np.isin(some, pool).all()
+    assert similarities.shape == expected.shape
+
+
+@pytest.mark.parametrize("strategy", WITHOUT_ALL)
+def test_rounds_are_those_of_the_exact_index(indexes, vectors, strategy):
+    same = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        kind = np.argsort(-(vectors @ vectors[rng.integers(COUNT)]))
+        answers = Answers(np.array([kind[0]]), np.array([1], np.int8))
+        opening = Opening(vectors[kind[0]], vectors[:0])
+        for number in range(1, 6):
+            chosen = [
+                propose_round(
+                    index,
+                    answers,
+                    opening=opening,
+                    strategy=strategy,
+                    size=12,
+                    round_number=number,
+                    rng=round_rng(seed, number),
+                ).rows
+                for index in indexes
+            ]
+            same.append(np.isin(chosen[0], chosen[1]).mean())
+            values = np.where(np.isin(chosen[0], kind[:150]), 1, -1).astype(np.int8)
+            answers = Answers(
+                np.concatenate([answers.rows, chosen[0]]), np.concatenate([answers.values, values])
+            )
+    assert np.mean(same) >= 0.94
+
+
+def test_hidden_rows_and_answers_are_not_shown(indexes, vectors):
+    _, told = indexes
+    arguments = {
+        "opening": Opening(vectors[0], vectors[:0]),
+        "strategy": "rarefind",
+        "size": 12,
+        "round_number": 1,
+        "rng": round_rng(1, 1),
+    }
+    first = propose_round(told, Answers.empty(), **arguments).rows
+    answers = Answers(first[:6], np.full(6, -1, np.int8))
+    second = propose_round(told, answers, hidden_rows=first[6:], **arguments).rows
+    assert not np.isin(second, first).any()
+    assert len(second) == 12
+
+
+def test_of_an_event_the_likeliest_image_is_shown_though_it_is_not_on_the_shortlist(
+    indexes, vectors
+):
+    """Its likeliest image stands far above the line, another one close to it."""
+    _, told = indexes
+    weights = vectors[0]
+    order = np.argsort(-(vectors @ weights))
+    far, near = order[5_000], order[0]
+    events = np.arange(COUNT)
+    events[[far, near]] = min(far, near)
+    proposal = propose_round(
+        told,
+        Answers.empty(),
+        opening=Opening(weights, vectors[:0]),
+        strategy="most-positive",
+        size=12,
+        round_number=1,
+        rng=round_rng(1, 1),
+        events=events,
+        pool_rows=np.setdiff1d(np.arange(COUNT), order[1:4_990]),
+    )
+    assert near in proposal.rows
+    assert far not in proposal.rows
+
+
+def test_strategies_that_need_all_scores_are_refused_by_name(indexes, vectors):
+    _, told = indexes
+    for name in [*set(STRATEGIES) - set(WITHOUT_ALL), "anchoral:pf-ma"]:
+        with pytest.raises(StrategyNeedsAllScores, match=f"{name} looks at every image.*rarefind"):
+            propose_round(
+                told,
+                Answers.empty(),
+                opening=Opening(vectors[0], vectors[:0]),
+                strategy=name,
+                size=12,
+                round_number=2,
+                rng=round_rng(1, 2),
+            )
+
+
+def test_the_most_likely_are_ranked_by_a_stored_head(indexes, vectors):
+    ranked, told = indexes
+    answers = Answers(np.arange(40), np.array([1, -1] * 20, np.int8))
+    head = propose_round(
+        ranked,
+        answers,
+        opening=Opening(vectors[0], vectors[:0]),
+        strategy="rarefind",
+        size=12,
+        round_number=2,
+        rng=round_rng(1, 2),
+    ).head
+    expected, scores, _ = rank_likely(ranked, answers, head, 50)
+    rows, given, chances = rank_likely(told, answers, head, 50)
+    assert np.isin(expected, rows).mean() >= 0.98
+    assert (np.diff(given) <= 0).all()
+    assert ((chances >= 0) & (chances <= 1)).all()
+    np.testing.assert_allclose(given[0], scores[0], atol=1e-4)
+
+
+def test_a_smaller_machine_gets_shortlists_sooner(tmp_path, monkeypatch, vectors):
+    monkeypatch.setattr("app.engine.index.EXHAUSTIVE_ROWS", 1_000)
+    some = vectors[:2_000]
+    for name, memory_bytes, ranks_all in (
+        ("large", 2 * some.nbytes, True),
+        ("small", 2 * some.nbytes - 1, False),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        index = build_index(
+            folder,
+            vectors=some,
+            image_ids=np.arange(2_000),
+            embedder="drawn",
+            revision="1",
+            memory_bytes=memory_bytes,
+        )
+        assert index.ranks_all is ranks_all
+
+
+def test_a_few_images_can_be_told_by_shortlists(tmp_path, monkeypatch, vectors):
+    monkeypatch.setattr("app.engine.index.RANKED_ROWS", 0)
+    index = build_index(
+        tmp_path, vectors=vectors[:3], image_ids=np.arange(3), embedder="drawn", revision="1"
+    )
+    rows, _ = index.shortlist(vectors[0], 0.0, top=9, line=9, closed=np.array([1]))
+    assert rows.tolist() == [0, 2]
+    assert index.nearest(vectors[:1], 5)[1].tolist()[0][0] == 0
+
+
+@pytest.mark.parametrize("name", [NARROW, DIRECTIONS, "sample.npy"])
+def test_a_missing_file_is_damage(tmp_path, monkeypatch, vectors, name):
+    monkeypatch.setattr("app.engine.index.RANKED_ROWS", 10)
+    build_index(
+        tmp_path, vectors=vectors[:200], image_ids=np.arange(200), embedder="drawn", revision="1"
+    )
+    (tmp_path / name).unlink()
+    with pytest.raises(IndexDamaged, match="cannot be read"):
+        open_index(tmp_path)
+
+
+def test_too_few_lists_to_agree_are_noticed(indexes, monkeypatch):
+    """The measure itself can fail: with one list looked into it is low."""
+    _, told = indexes
+    searcher = told._searcher
+    short = replace(searcher, _narrow=replace(searcher._narrow, probes=1))
+    heads = faiss_searcher._make_heads(searcher._narrow.sample, told.mean)
+    exact = faiss_searcher._rank_exactly(heads, told.vectors, 12)
+    assert faiss_searcher._agree(short, heads, exact, 12) < 0.9
+    assert faiss_searcher._agree(searcher, heads, exact, 12) >= LEAST_AGREEMENT
