@@ -12,7 +12,7 @@ shortlist instead: the images that a strategy can choose by score.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ from app.engine.faiss_searcher import (
 from app.engine.mapped import read_ahead
 from app.engine.metric import Metric, learn_metric, read_metric, write_metric
 from app.engine.parts import pick_parts
+from app.engine.together import Passes
 
 VECTORS = "vectors.npy"
 IMAGE_IDS = "image_ids.npy"
@@ -133,6 +134,7 @@ class VectorIndex:
     manifest: Manifest
     _searcher: Searcher
     _metric: Metric | None  # None in folders of versions before there was one
+    _passes: Passes = field(default_factory=Passes)
 
     @cached_property
     def metric(self) -> Metric:
@@ -178,7 +180,8 @@ class VectorIndex:
         """
         if not self.ranks_all:
             return self._searcher.score_all(weights) + np.float32(bias)
-        return self.vectors @ weights.astype(np.float32) + np.float32(bias)
+        products = self._passes.multiply(self.vectors, weights.astype(np.float32))
+        return products + np.float32(bias)
 
     def similarities(self, vector: Floats) -> Floats:
         """Cosine of every image to a unit `vector` (d,), as `scores`. Returns (n,) float32."""
