@@ -111,9 +111,11 @@ def draw(path: Path) -> np.memmap[Any, Any]:
 def measure(database: Any, settings: Any, build_s: float) -> list[dict[str, Any]]:
     """Open, look for neighbours, and let a hunt for one image's neighbourhood go on."""
     from app.engine.index import read_manifest
+    from app.engine.together import multiply_together
     from app.indexing import LoadedEmbedders, OpenIndexes
     from app.security import get_local_person
     from app.tables import Collection, ImageIndex, Round, RoundImage
+    from app.workers import Readers
 
     process = psutil.Process()
     with database.session() as session:
@@ -125,7 +127,8 @@ def measure(database: Any, settings: Any, build_s: float) -> list[dict[str, Any]
     index = indexes.get(row)
     open_s = time.perf_counter() - started
     weights = np.array(index.vectors[0])
-    pass_ms = median_ms(lambda: index.scores(weights, 0.0))
+    heads = weights[np.newaxis]
+    pass_ms = median_ms(lambda: multiply_together(index.vectors, heads, threads=2))
     nearest_ms = median_ms(lambda: index.nearest(weights[np.newaxis], 100))
     alike = index.similarities(weights)
     positives = set(index.image_ids[np.argsort(-alike)[:2_000]].tolist())
@@ -142,7 +145,7 @@ def measure(database: Any, settings: Any, build_s: float) -> list[dict[str, Any]
             image_ids=[int(index.image_ids[0])],
             photo_ids=[],
             indexes=indexes,
-            embedders=LoadedEmbedders(settings),
+            embedders=LoadedEmbedders(settings, Readers(settings)),
             settings=settings,
             seed=1,
         )
