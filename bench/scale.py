@@ -116,14 +116,18 @@ def measure(
     try:
         built = fill(database, settings, count, fish, species)
         index = open_index(built.folder)
-        pass_ms = time_pass(index)
         targets = list_targets(index, species)
+        rounds = live_rounds(database, settings, index, targets)
+        pass_ms = time_pass(index)
         results = [
             result(f"{count:,}: drawing", built.draw_s, "s", built.draw_s),
             result(f"{count:,}: building the index", built.build_s, "s", built.draw_s),
             result(f"{count:,}: disk of vectors and index", built.size_bytes / 1e9, "GB", 1.0),
             result(f"{count:,}: one pass over all vectors", pass_ms, "ms", pass_ms),
-            *live_rounds(database, settings, index, targets, count, pass_ms),
+            *(
+                result(f"{count:,}: {what}", value, unit, pass_ms if unit == "ms" else 1.0)
+                for what, value, unit in rounds
+            ),
         ]
         for strategy in () if index.ranks_all else STRATEGIES:
             results += compare(index, targets, strategy, count)
@@ -354,13 +358,8 @@ def answer(answers: Any, chosen: np.ndarray, rows: np.ndarray) -> Any:
 
 
 def live_rounds(
-    database: Any,
-    settings: Any,
-    index: Any,
-    targets: dict[str, np.ndarray],
-    count: int,
-    pass_ms: float,
-) -> list[dict[str, Any]]:
+    database: Any, settings: Any, index: Any, targets: dict[str, np.ndarray]
+) -> list[tuple[str, float, str]]:
     """Rounds as a server makes them, for each target, and what the process then holds."""
     from app.indexing import LoadedEmbedders, OpenIndexes
     from app.searching import open_search, submit_answers
@@ -407,14 +406,15 @@ def live_rounds(
                     )
                 spent.append(1_000 * (time.perf_counter() - started))
     resident = psutil.Process().memory_info().rss / 2**30
-    what = f"{count:,}: live round, database included"
+    what = "live round, database included"
     return [
-        result(f"{what}, median", median(spent), "ms", pass_ms),
-        result(f"{what}, 95th percentile", float(np.percentile(spent, 95)), "ms", pass_ms),
-        result(f"{count:,}: resident after them", resident, "GiB", 1.0),
+        (f"{what}, median", median(spent), "ms"),
+        (f"{what}, 95th percentile", float(np.percentile(spent, 95)), "ms"),
+        ("resident after them", resident, "GiB"),
     ]
 
 
 def result(name: str, value: float, unit: str, floor: float) -> dict[str, Any]:
-    """One line of the table that `make bench` prints."""
+    """One line of the table that `make bench` prints; told at once, as the next may take long."""
+    print(f"{name}: {value:.4g} {unit} ({value / floor:.3g})", file=sys.stderr)
     return {"name": name, "value": value, "unit": unit, "floor": floor, "ratio": value / floor}

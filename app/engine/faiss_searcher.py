@@ -14,13 +14,13 @@ How many lists are looked into is measured while building, against exact scores.
 This is the only importer of faiss.
 """
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 import faiss
@@ -51,6 +51,7 @@ HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that the lists are tuned o
 TOP, LINE = 300, 12  # rows of each part that these are asked for
 LEAST_AGREEMENT = 0.98
 EVERYTHING = -3e38
+READ_BYTES = 8_388_608
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -315,10 +316,14 @@ def open_searcher(folder: Path, *, probes: int, ranks_all: bool) -> FaissSearche
 
 
 def _have_read(path: Path) -> None:
-    """Have the system begin to read a file; nobody waits for it."""
-    if hasattr(os, "posix_fadvise"):
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+    """Read a file through in the background, so that it is in the system's memory."""
+
+    def read() -> None:
+        with suppress(OSError), path.open("rb", buffering=0) as file:
+            while file.read(READ_BYTES):
+                pass
+
+    Thread(target=read, daemon=True).start()
 
 
 def shape_of(searcher: FaissSearcher) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from app.engine.faiss_searcher import (
     open_searcher,
     shape_of,
 )
-from app.engine.mapped import read_ahead
+from app.engine.mapped import read_ahead, read_singly
 from app.engine.metric import Metric, learn_metric, read_metric, write_metric
 from app.engine.parts import pick_parts
 from app.engine.together import Passes
@@ -377,6 +377,8 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
         raise IndexDamaged(
             f"index {folder.name}: {', '.join(damaged)} differs from its manifest; build it again"
         )
+    if not manifest.ranks_all:
+        read_singly(vectors)
     return VectorIndex(vectors, image_ids, mean, manifest, searcher, metric)
 
 

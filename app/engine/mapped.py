@@ -11,6 +11,16 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 
+def read_singly(vectors: Floats) -> None:
+    """Tell the system that rows are read here and there: else it reads megabytes around each.
+
+    Parameters: `vectors` (n, d), a map of a file or nothing is done.
+    """
+    found = _find_map(vectors)
+    if found is not None and hasattr(mmap, "MADV_RANDOM"):
+        found[0].madvise(mmap.MADV_RANDOM)
+
+
 def read_ahead(vectors: Floats, rows: Integers) -> None:
     """Have the system read rows side by side instead of one after the other.
 

@@ -78,7 +78,7 @@ def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> H
     return fit_head(
         lesson.positives,
         lesson.negatives,
-        pseudo_negatives=lesson.index.vectors[draw_unlike(lesson, wanted)],
+        pseudo_negatives=lesson.index.read(draw_unlike(lesson, wanted)),
         centre=lesson.index.mean,
         C=C,
     )
@@ -99,5 +99,5 @@ def draw_unlike(lesson: Lesson, wanted: int) -> Integers:
         return lesson.unanswered[:0]
     most = min(2 * wanted, len(lesson.unanswered))
     rows = np.sort(lesson.rng.choice(lesson.unanswered, most, replace=False))
-    similarities = lesson.index.vectors[rows] @ lesson.positives.mean(axis=0)
+    similarities = lesson.index.read(rows) @ lesson.positives.mean(axis=0)
     return rows[smallest(similarities, (len(rows) + 1) // 2)]

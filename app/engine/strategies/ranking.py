@@ -32,9 +32,9 @@ def rarefind(state: RoundState) -> Choice:
     each other, while there are others.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
-    vectors = state.index.vectors
-    positives = np.concatenate([vectors[state.answers.positives], state.opening.examples])
-    negatives = vectors[state.answers.negatives]
+    read = state.index.read
+    positives = np.concatenate([read(state.answers.positives), state.opening.examples])
+    negatives = read(state.answers.negatives)
     yes_share = len(positives) / (len(positives) + len(negatives))
     doubtful = pf_ma(replace(state, size=round(yes_share * state.size))).rows
     order = np.sort(smallest(-state.scores, SHORTLIST + state.size))
@@ -49,7 +49,7 @@ def rarefind(state: RoundState) -> Choice:
     likely, of_likely = likely[ranking], of_likely[ranking]
     limit = _common_similarity(positives)
     count = state.size - len(doubtful)
-    likely = likely[_spread(of_likely, vectors[doubtful], limit, count)]
+    likely = likely[_spread(of_likely, read(doubtful), limit, count)]
     return Choice(
         np.concatenate([doubtful, likely]),
         (CLOSE_TO_LINE,) * len(doubtful) + (LIKELY,) * len(likely),
