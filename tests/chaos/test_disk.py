@@ -210,7 +210,8 @@ def answer_once(searcher: Searcher, hunt: Hunt, made: dict):
     values = {image_id: None if image_id in hunt.standing() else "no"}
     gesture = searcher.begin(hunt, "answer", values, [])
     body = {"round_id": made["round_id"], "answers": values, "gesture_key": gesture.key}
-    answer = searcher.http.post(f"/api/v1/searches/{hunt.search_id}/answers", json=body)
+    path = f"/api/v1/searches/{hunt.search_id}/answers"
+    answer = searcher.http.post(searcher.address + path, json=body)
     if answer.status_code != 200:
         return gesture, "answers", body, answer
     gesture.is_told = True
