@@ -245,12 +245,13 @@ def sign_in_with_password(
 ) -> SignedInWith:
     """Sign in, or say why not. What was tried is kept, so the caller must not raise.
 
-    An unknown name takes as long as a known one, and tries come one after the other: by hundreds
-    at once nobody gets more of them.
+    An unknown name takes as long as a known one. Whether tries were right is told one after the
+    other, and not to who is locked out by then: by hundreds at once nobody gets more of them. The
+    slow part, comparing the password, comes before, so that a station behind one address does
+    not wait for each other.
     """
     typed = " ".join(name.split()).lower().replace("\x00", "")[:200]
     address = client_address(request)
-    _take_turns(session, typed, address)
     if (locked := _find_lock(session, typed, address)) is not None:
         return locked
     person = session.scalar(select(Person).where(same_name(typed), Person.closed_at.is_(None)))
@@ -258,6 +259,9 @@ def sign_in_with_password(
     nobodys = _no_ones_hash()  # for everybody, as it takes time when it is made first
     password = password[: PASSWORD_LENGTHS[-1]]
     right, renewed = _hasher().verify_and_update(password, known or nobodys)
+    _take_turns(session, typed, address)
+    if (locked := _find_lock(session, typed, address)) is not None:
+        return locked
     if person is None or known is None or not right:
         _add_failure(session, typed, address)
         return SignedInWith(

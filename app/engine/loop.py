@@ -261,8 +261,9 @@ def _rank(
     def score(some: Integers) -> Floats:
         return index.read(some) @ weights + np.float32(bias)
 
+    line = 0 if head is None else size  # likeness to the opening has no boundary
     rows, scores = index.shortlist(
-        weights, bias, top=SHORTLIST, line=size, closed=closed, rows=pool_rows
+        weights, bias, top=SHORTLIST, line=line, closed=closed, rows=pool_rows
     )
     if events is not None:  # the likeliest image of an event stands for it, wherever it is
         rows = _open_rows(index, closed, rows_with(rows, events))
