@@ -50,6 +50,7 @@ def fill(session: Any, settings: Any) -> tuple[Any, Any]:
     from app.searching import open_search, submit_answers
     from app.security import get_local_person
     from app.tables import Image, ImageIndex, Round
+    from app.workers import Readers
 
     person = get_local_person(session)
     collection = add_collection(session, "Drawn", source=settings.home, person=person)
@@ -97,7 +98,7 @@ def fill(session: Any, settings: Any) -> tuple[Any, Any]:
         photo_ids=[],
         round_size=ROUND_SIZE,
         indexes=indexes,
-        embedders=LoadedEmbedders(settings),
+        embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
         seed=0,
     )
