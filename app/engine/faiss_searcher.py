@@ -151,7 +151,10 @@ class FaissSearcher:
 
     def _find_by_steps(self, query: Floats, count: int, rows: Integers | None) -> Integers:
         most = self._every.ntotal if rows is None else len(rows)
-        found = self._get_narrow().find(query, min(most, max(CANDIDATES, 2 * count)), rows)
+        wanted = min(most, max(CANDIDATES, 2 * count))
+        found = self._get_narrow().find(query, wanted, rows)
+        if len(found) < count:  # too few in these lists: look into all
+            found = self._get_narrow().find(query, wanted, np.arange(most))
         products = self._score(found, query)
         best: Integers = found[np.argpartition(-products, count - 1)[:count]]
         return best

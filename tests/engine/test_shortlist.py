@@ -321,3 +321,13 @@ def test_rows_of_a_file_are_the_same_before_and_after_they_were_let_go(tmp_path,
         np.testing.assert_array_equal(some[::50], expected)
     assert _find_map(mapped[100:])[1] - _find_map(mapped)[1] == 100 * vectors.strides[0]
     assert _find_map(vectors) is None
+
+
+def test_more_neighbours_than_the_likely_lists_hold_are_found_in_the_others(indexes, vectors):
+    _, told = indexes
+    searcher = told._searcher
+    short = replace(searcher, _narrow=replace(searcher._narrow, probes=1))
+    similarities, rows = replace(told, _searcher=short).nearest(vectors[:2], 3_000)
+    assert rows.shape == (2, 3_000)
+    expected = np.sort(vectors[:2] @ vectors.T, axis=1)[:, ::-1][:, :3_000]
+    assert (similarities >= expected[:, -1:] - 1e-6).mean() > 0.98
