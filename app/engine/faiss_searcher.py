@@ -14,13 +14,15 @@ How many lists are looked into is measured while building, against exact scores.
 This is the only importer of faiss.
 """
 
+import itertools
+import math
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 import faiss
@@ -28,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.head import fit_head
-from app.engine.mapped import let_go
+from app.engine.mapped import have_read, let_go
 from app.engine.parts import pick_parts
 
 FAISS = "index.faiss"
@@ -45,13 +47,17 @@ MOST_ON_GPU = 2_048  # neighbours that FAISS finds at once on a GPU
 KEPT_DIRECTIONS = 128
 SAMPLE_ROWS = 65_536  # evenly spaced, in a file of their own: 134 MB at 512 dimensions
 CANDIDATES = 8_192
+SCATTERED_SHARE = 20  # more than one of so many rows are not read one by one
+GATHERED_ROWS = 2_048  # that are read one by one before they are looked at: 1 MiB at 512 dimensions
+REST_ROWS = 16_384  # of the sample, that tell what the directions leave out
+REST_SPREADS = 2.5  # standard deviations of that, by which a row near the boundary may be off
+MOST_THREADS = 8  # memory gives no more of them work
 SLACK = 32  # rows more than asked for: 8 bits may order them otherwise
 LINE_SLACK = 200  # the same around the boundary, where they often lie closer together
 HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that the lists are tuned on
 TOP, LINE = 300, 12  # rows of each part that these are asked for
 LEAST_AGREEMENT = 0.98
 EVERYTHING = -3e38
-READ_BYTES = 8_388_608
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -120,17 +126,11 @@ class FaissSearcher:
 
         Among `rows` if given. Only where not every image is ranked.
         """
-        narrow = self._get_narrow()
-        if rows is not None and len(rows) <= CANDIDATES:
-            found, is_whole = rows, True
-        else:
-            count = min(CANDIDATES + len(closed), self._every.ntotal if rows is None else len(rows))
-            found, is_whole = narrow.find(weights, count, rows), False
-        scores = self._score(found, weights) + np.float32(bias)
-        if line and not is_whole and np.count_nonzero(scores >= 0) > CANDIDATES // 4:
-            found, scores = self._pass_over(weights, self._tell_edge(weights, bias, line), rows)
-            scores = scores + np.float32(bias)
-        is_open = ~np.isin(found, closed)
+        edge = -bias if line else None
+        found, products = self._find_candidates(weights, CANDIDATES + len(closed), edge, rows)
+        scores = products + np.float32(bias)
+        places = np.searchsorted(closed := np.sort(closed), found)
+        is_open = np.append(closed, -1)[places] != found
         found, scores = found[is_open], scores[is_open]
         picked: Integers = np.sort(
             found[pick_parts(scores, top=top + SLACK, line=line + LINE_SLACK if line else 0)]
@@ -139,61 +139,106 @@ class FaissSearcher:
 
     def score_all(self, weights: Floats) -> Floats:
         """x·w of every row (n,) float32, to the rounding of 8 bits, by one pass."""
-        rows, products = self._pass_over(weights, EVERYTHING, None)
-        scores = np.empty(self._every.ntotal, np.float32)
-        scores[rows] = products
-        return scores
+        return self._pass_over(weights, EVERYTHING)[1]
+
+    def _find_by_steps(self, query: Floats, count: int, rows: Integers | None) -> Integers:
+        found, products = self._find_candidates(query, max(CANDIDATES, 2 * count), None, rows)
+        best: Integers = found[np.argpartition(-products, count - 1)[:count]]
+        return best
+
+    def _find_candidates(
+        self, weights: Floats, count: int, edge: float | None, rows: Integers | None
+    ) -> tuple[Integers, Floats]:
+        """About `count` rows of the highest x·w, at least half of that where there are as many,
+        and, if an `edge` is given, those around it; and their x·w to the rounding of 8 bits.
+        """
+        narrow = self._get_narrow()
+        most = self._every.ntotal // SCATTERED_SHARE
+        if rows is not None and len(rows) <= max(count, most):
+            return rows, self._score(rows, weights)
+        is_allowed = None
+        if rows is not None:
+            is_allowed = np.zeros(self._every.ntotal, dtype=bool)
+            is_allowed[rows] = True
+        above, expected = narrow.tell_least(weights, count, edge, is_allowed)
+        if edge is not None and expected > most:
+            # Rows far from each other take longer to read than all of them in order.
+            found, products = self._pass_over(weights, self._tell_under(weights, edge))
+            if is_allowed is not None:
+                kept = is_allowed[found]
+                found, products = found[kept], products[kept]
+            return found, products
+        least = min(count // 2, self._every.ntotal if rows is None else len(rows))
+        found = narrow.find(weights, above, least, is_allowed)
+        return found, self._score(found, weights)
 
     def _get_narrow(self) -> "_Narrow":
         if self._narrow is None:
             raise ValueError("this index ranks every image")
         return self._narrow
 
-    def _find_by_steps(self, query: Floats, count: int, rows: Integers | None) -> Integers:
-        most = self._every.ntotal if rows is None else len(rows)
-        wanted = min(most, max(CANDIDATES, 2 * count))
-        found = self._get_narrow().find(query, wanted, rows)
-        if len(found) < count:  # too few in these lists: look into all
-            found = self._get_narrow().find(query, wanted, np.arange(most))
-        products = self._score(found, query)
-        best: Integers = found[np.argpartition(-products, count - 1)[:count]]
-        return best
-
     def _score(self, rows: Integers, weights: Floats) -> Floats:
         """x·w of some rows (k,), to the rounding of 8 bits."""
-        scores: Floats = self._every.sa_decode(self._codes[rows]) @ weights.astype(np.float32)
+        scores = np.empty(len(rows), np.float32)
+        held = np.empty((min(len(rows), GATHERED_ROWS), self._codes.shape[1]), np.uint8)
+        for start in range(0, len(rows), GATHERED_ROWS):
+            some = rows[start : start + GATHERED_ROWS]
+            codes = np.take(self._codes, some, axis=0, out=held[: len(some)], mode="clip")
+            scores[start : start + len(some)] = self._scan(codes, weights, EVERYTHING)[1]
         return scores
 
-    def _pass_over(
-        self, weights: Floats, above: float, rows: Integers | None
+    def _pass_over(self, weights: Floats, above: float) -> tuple[Integers, Floats]:
+        """Rows with x·w > `above`, ascending, and their x·w: each thread some of the rows."""
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        bounds = [len(self._codes) * part // threads for part in range(threads + 1)]
+
+        def look(span: tuple[int, int]) -> tuple[Integers, Floats]:
+            found, products = self._scan(self._codes[slice(*span)], weights, above)
+            return found + span[0], products
+
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(look, itertools.pairwise(bounds)))
+        found = np.concatenate([part[0] for part in parts])
+        return found, np.concatenate([part[1] for part in parts])
+
+    def _scan(
+        self, codes: NDArray[np.uint8], weights: Floats, above: float
     ) -> tuple[Integers, Floats]:
-        """Rows with x·w > `above`, ascending, and their x·w: two threads, half of the rows each."""
+        """Places of `codes` (k, d), contiguous, with x·w > `above`, ascending, and their x·w.
+
+        FAISS's own range search over such an index takes twelve times as long as this part of it.
+        """
         library: Any = faiss
-        count = self._every.ntotal
-        query = np.ascontiguousarray(weights[np.newaxis], np.float32)
-        allowed = None if rows is None else _select(count, rows)
+        query = np.ascontiguousarray(weights, np.float32)
+        try:
+            scanner = self._scanners.pop()
+        except IndexError:
+            scanner = self._every.sq.select_InvertedListScanner(
+                faiss.METRIC_INNER_PRODUCT, None, True, None, False
+            )
+            scanner.set_list(0, 0.0)
+        found = library.RangeSearchResult(1)
+        part = library.RangeSearchPartialResult(found)
+        scanner.set_query(faiss.swig_ptr(query))
+        scanner.scan_codes_range(
+            len(codes), faiss.swig_ptr(codes), None, float(above), part.new_result(0)
+        )
+        part.finalize()
+        self._scanners.append(scanner)
+        return _read_found(found)
 
-        def look(part: tuple[int, int]) -> tuple[Floats, Integers]:
-            chosen = library.IDSelectorRange(*part)
-            if allowed is not None:
-                chosen = library.IDSelectorAnd(chosen, allowed)
-            parameters = library.SearchParameters(sel=chosen)
-            _, products, found = self._every.range_search(query, above, params=parameters)
-            return products, found
-
-        parts = [(0, count // 2), (count // 2, count)]
-        with ThreadPoolExecutor(len(parts)) as threads:
-            halves = list(threads.map(look, parts))
-        found = np.concatenate([half[1] for half in halves])
-        return found, np.concatenate([half[0] for half in halves])
-
-    def _tell_edge(self, weights: Floats, bias: float, line: int) -> float:
-        """A product that some `line` rows under the boundary are above, told by the sample."""
+    def _tell_under(self, weights: Floats, edge: float) -> float:
+        """A product that enough rows between it and `edge` are above, told by the sample."""
         sample = self._get_narrow().sample
-        scores = sample @ weights.astype(np.float32) + np.float32(bias)
-        under = np.sort(scores[scores < 0])[::-1]
-        place = max(16, 4 * (line + LINE_SLACK) * len(sample) // self._every.ntotal)
-        return float(under[place]) - bias if place < len(under) else EVERYTHING
+        products = sample @ weights.astype(np.float32)
+        under = np.sort(products[products < edge])[::-1]
+        place = max(16, 8 * LINE_SLACK * len(sample) // self._every.ntotal)
+        return float(under[place]) if place < len(under) else EVERYTHING
+
+    @cached_property
+    def _scanners(self) -> list[Any]:
+        """Those that nobody uses now: from Python none can be deleted, so they are used again."""
+        return []
 
     @cached_property
     def _codes(self) -> NDArray[np.uint8]:
@@ -234,32 +279,93 @@ class _Narrow:
         centroids: Floats = self.lists.quantizer.reconstruct_n(0, self.lists.nlist)
         return centroids
 
-    def find(self, weights: Floats, count: int, rows: Integers | None) -> Integers:
-        """Up to `count` rows of the highest product with `weights`, in no order."""
-        library: Any = faiss
+    @cached_property
+    def _along(self) -> Floats:
+        """The sample along the directions, (s, e)."""
+        along: Floats = self.sample @ self.directions
+        return along
+
+    @cached_property
+    def _rest(self) -> tuple[Floats, Floats]:
+        """What the directions leave out of the vectors: its mean (d,) and covariance (d, d)."""
+        some = self.sample[evenly(len(self.sample), REST_ROWS)]
+        rest = some - (some @ self.directions) @ self.directions.T
+        covariance: Floats = np.atleast_2d(np.cov(rest.T)).astype(np.float32)
+        return rest.mean(axis=0), covariance
+
+    def tell_least(
+        self,
+        weights: Floats,
+        count: int,
+        edge: float | None,
+        is_allowed: NDArray[np.bool_] | None,
+    ) -> tuple[float, int]:
+        """A product along the directions that some `count` of the allowed rows are above, and those
+        that may be around the `edge` by all directions; and how many rows are above it, both as the
+        sample tells.
+        """
+        weights = weights.astype(np.float32)
+        products = self._along @ (weights @ self.directions)
+        if is_allowed is not None:
+            products = products[is_allowed[evenly(self.lists.ntotal, SAMPLE_ROWS)]]
+        per_row = self.lists.ntotal / len(self.sample)
+        place = min(round(count / per_row), len(products) - 1)
+        above = float(np.partition(products, -1 - place)[-1 - place])
+        if edge is not None:
+            mean, covariance = self._rest
+            spread = math.sqrt(max(0.0, float(weights @ covariance @ weights)))
+            above = min(above, edge - float(mean @ weights) - REST_SPREADS * spread)
+        return above, round(per_row * np.count_nonzero(products > above))
+
+    def find(
+        self, weights: Floats, above: float, least: int, is_allowed: NDArray[np.bool_] | None
+    ) -> Integers:
+        """Allowed rows of a product along the directions `above` that, ascending; where they are
+        fewer than `least`, in more lists and then of lower ones, too."""
         query = np.ascontiguousarray(weights.astype(np.float32) @ self.directions)[np.newaxis]
         products = self.centroids @ query[0]
         # Rows that are not allowed are passed over quickly: then every list can be looked into.
-        probes = self.probes if rows is None else len(products)
+        probes = self.probes if is_allowed is None else len(products)
+        while True:
+            found = self._look(query, products, probes, above, is_allowed)
+            if len(found) >= least:
+                return np.sort(found)
+            if above > EVERYTHING and probes < len(products):
+                probes = min(4 * probes, len(products))
+            else:
+                above = EVERYTHING
+
+    def _look(
+        self,
+        query: Floats,
+        products: Floats,
+        probes: int,
+        above: float,
+        is_allowed: NDArray[np.bool_] | None,
+    ) -> Integers:
+        library: Any = faiss
         likely = np.argpartition(-products, probes - 1)[:probes].astype(np.int64)
-        chosen = None if rows is None else _select(self.lists.ntotal, rows)
-        parameters = library.SearchParametersIVF(nprobe=probes, sel=chosen)
-        distances = np.empty((1, count), np.float32)
-        found = np.empty((1, count), np.int64)
         nearest = np.ascontiguousarray(products[likely])
-        self.lists.search_preassigned_c(
+        chosen = None if is_allowed is None else _select(is_allowed)
+        found = library.RangeSearchResult(1)
+        self.lists.range_search_preassigned_c(
             1,
             faiss.swig_ptr(query),
-            count,
+            above,
             faiss.swig_ptr(likely),
             faiss.swig_ptr(nearest),
-            faiss.swig_ptr(distances),
-            faiss.swig_ptr(found),
+            found,
             False,
-            parameters,
+            library.SearchParametersIVF(nprobe=probes, sel=chosen),
         )
-        held: Integers = found[0][found[0] >= 0]
-        return held
+        return _read_found(found)[0]
+
+
+def _read_found(found: Any) -> tuple[Integers, Floats]:
+    """Rows and products that FAISS has found for one query, as copies."""
+    count = int(faiss.rev_swig_ptr(found.lims, 2)[1])
+    rows: Integers = faiss.rev_swig_ptr(found.labels, count).copy()
+    return rows, faiss.rev_swig_ptr(found.distances, count).copy()
 
 
 def build_searcher(
@@ -308,25 +414,14 @@ def open_searcher(folder: Path, *, probes: int, ranks_all: bool) -> FaissSearche
     every = faiss.read_index(str(folder / FAISS), faiss.IO_FLAG_MMAP_IFC)
     if ranks_all:
         return FaissSearcher(every, None, probes)
-    for name in (FAISS, NARROW):  # page by page, in the order of rounds, it would take minutes
-        _have_read(folder / name)
+    for name in (FAISS, NARROW):
+        have_read(folder / name)
     lists = faiss.read_index(str(folder / NARROW), faiss.IO_FLAG_MMAP_IFC)
     directions = np.load(folder / DIRECTIONS)
     sample = np.asarray(np.load(folder / SAMPLE, mmap_mode="r"))
     if directions.shape != (every.d, lists.d) or lists.ntotal != every.ntotal:
         raise ValueError(f"{NARROW} or {DIRECTIONS} is of another shape than {FAISS}")
-    return FaissSearcher(every, _ready(lists, directions, sample, probes), 0)
-
-
-def _have_read(path: Path) -> None:
-    """Read a file through in the background, so that it is in the system's memory."""
-
-    def read() -> None:
-        with suppress(OSError), path.open("rb", buffering=0) as file:
-            while file.read(READ_BYTES):
-                pass
-
-    Thread(target=read, daemon=True).start()
+    return FaissSearcher(every, _Narrow(lists, directions, sample, probes), 0)
 
 
 def shape_of(searcher: FaissSearcher) -> tuple[int, int]:
@@ -340,22 +435,15 @@ def evenly(count: int, most: int) -> Integers:
     return np.arange(wanted) * count // wanted
 
 
-def _ready(lists: Any, directions: Floats, sample: Floats, probes: int) -> _Narrow:
-    lists.parallel_mode = 1  # the lists of one query are shared out over the cores
-    return _Narrow(lists, directions, sample, probes)
-
-
 def _write(index: Any, path: Path) -> None:
     library: Any = faiss  # its types do not know all of it
     with path.open("wb") as file:  # to a full disk FAISS itself writes half a file
         library.write_index(index, library.PyCallbackIOWriter(file.write))
 
 
-def _select(count: int, rows: Integers) -> Any:
+def _select(is_allowed: NDArray[np.bool_]) -> Any:
     """What lets FAISS see these rows only."""
     library: Any = faiss
-    is_allowed = np.zeros(count, dtype=bool)
-    is_allowed[rows] = True
     return library.IDSelectorBitmap(np.packbits(is_allowed, bitorder="little"))
 
 
@@ -364,7 +452,11 @@ def _find_in_lists(
 ) -> Integers:
     """Rows (q, count) that are probably the nearest, among `rows` if given."""
     library: Any = faiss  # its own annotations leave out what its Python layer adds
-    selector = None if rows is None else _select(searchable.ntotal, rows)
+    selector = None
+    if rows is not None:
+        is_allowed = np.zeros(searchable.ntotal, dtype=bool)
+        is_allowed[rows] = True
+        selector = _select(is_allowed)
     if not probes:
         parameters = library.SearchParameters(sel=selector)
         found: Integers = searchable.search(queries, count, params=parameters)[1]
@@ -487,7 +579,7 @@ def _tune_narrow(
     exact = {line: _rank_exactly(heads, vectors, line) for line in (0, LINE)}
     probes = max(1, lists.nlist // 16)
     while True:
-        searcher = FaissSearcher(every, _ready(lists, directions, sample, probes), 0)
+        searcher = FaissSearcher(every, _Narrow(lists, directions, sample, probes), 0)
         # What lies around the boundary deep among the images is found without the lists.
         if _agree(searcher, heads, exact[0], 0) >= LEAST_AGREEMENT or probes >= lists.nlist:
             break

@@ -31,7 +31,7 @@ from app.engine.faiss_searcher import (
     open_searcher,
     shape_of,
 )
-from app.engine.mapped import read_ahead, read_singly
+from app.engine.mapped import fit_in_memory, have_read, read_ahead, read_singly
 from app.engine.metric import Metric, learn_metric, read_metric, write_metric
 from app.engine.parts import pick_parts
 from app.engine.together import Passes
@@ -190,10 +190,10 @@ class VectorIndex:
     def read(self, rows: Integers) -> Floats:
         """The vectors of `rows` (k,), (k, d) float32.
 
-        Of an index that ranks all they are in memory, of a larger one on the disk: then it is told
-        of all rows first, so that it reads them side by side.
+        Where they don't fit in memory the disk is told of all rows first, so that it reads them
+        side by side.
         """
-        if not self.ranks_all:
+        if self._is_on_disk:
             read_ahead(self.vectors, rows)
         return self.vectors[rows]
 
@@ -289,6 +289,10 @@ class VectorIndex:
         return rows
 
     @cached_property
+    def _is_on_disk(self) -> bool:
+        return not (self.ranks_all or fit_in_memory(self.vectors))
+
+    @cached_property
     def _rows_by_image_id(self) -> Integers:
         return np.argsort(self.image_ids, kind="stable").astype(np.int64)
 
@@ -378,7 +382,10 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
             f"index {folder.name}: {', '.join(damaged)} differs from its manifest; build it again"
         )
     if not manifest.ranks_all:
-        read_singly(vectors)
+        if fit_in_memory(vectors):
+            have_read(folder / VECTORS)
+        else:
+            read_singly(vectors)
     return VectorIndex(vectors, image_ids, mean, manifest, searcher, metric)
 
 
