@@ -12,11 +12,25 @@ Exact places and images of people are for trusted people: `is_trusted`.
 
 import re
 from collections.abc import Callable
-from typing import Annotated
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, ClassVar
 
 from anyio import to_thread
 from fastapi import Depends, Request, Response
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -51,7 +65,18 @@ ID = re.compile(
 )  # other ways to write a number, like +5, must not go round the guard
 
 
-def sees_collection(person: Person) -> ColumnElement[bool]:
+@dataclass(frozen=True)
+class Anybody:
+    """Stands for a person in a statement that is written once: the parameter `person_id`.
+
+    To write a statement takes three times as long as to have it done.
+    """
+
+    role: str
+    id: ClassVar[BindParameter[int]] = bindparam("person_id", type_=BigInteger)
+
+
+def sees_collection(person: Person | Anybody) -> ColumnElement[bool]:
     """The condition that a person sees a collection."""
     there = Collection.deleted_at.is_(None)
     if person.role == "admin":
@@ -66,7 +91,7 @@ def sees_collection(person: Person) -> ColumnElement[bool]:
     )
 
 
-def sees_search(person: Person) -> ColumnElement[bool]:
+def sees_search(person: Person | Anybody) -> ColumnElement[bool]:
     """The condition that a person sees a search."""
     seen = select(Collection.id).where(sees_collection(person)).scalar_subquery()
     return (
@@ -76,7 +101,7 @@ def sees_search(person: Person) -> ColumnElement[bool]:
     )
 
 
-def is_in_search(person: Person) -> ColumnElement[bool]:
+def is_in_search(person: Person | Anybody) -> ColumnElement[bool]:
     """The condition that a search is a person's own, or that they are a member of it."""
     member = exists().where(
         SearchMember.search_id == Search.id, SearchMember.person_id == person.id
@@ -156,10 +181,16 @@ def get_collection(session: Session, person: Person, collection_id: int) -> Coll
 
 def get_search(session: Session, person: Person, search_id: int) -> Search:
     """The search, if the person sees it."""
-    search = session.scalar(select(Search).where(Search.id == search_id, sees_search(person)))
+    named = {"search_id": search_id, "person_id": person.id}
+    search = session.scalar(_ask_search(person.role), named)
     if search is None:
         raise NotFound("There is no such search, or it belongs to somebody else.")
     return search
+
+
+@cache
+def _ask_search(role: str) -> Select[Search]:
+    return select(Search).where(Search.id == bindparam("search_id"), sees_search(Anybody(role)))
 
 
 def get_search_called(session: Session, person: Person, called: str) -> Search:
@@ -217,9 +248,15 @@ def get_asked_review(session: Session, person: Person, review_id: int) -> Review
 
 def check_sees_image(session: Session, person: Person, image_id: int) -> None:
     """Refuse an image of a collection the person does not see."""
-    query = select(Image).join(Collection, Collection.id == Image.collection_id)
-    if session.scalar(query.where(Image.id == image_id, sees_collection(person))) is None:
+    named = {"image_id": image_id, "person_id": person.id}
+    if session.scalar(_ask_image(person.role), named) is None:
         raise NotFound("There is no such image.")
+
+
+@cache
+def _ask_image(role: str) -> Select[Image]:
+    query = select(Image).join(Collection, Collection.id == Image.collection_id)
+    return query.where(Image.id == bindparam("image_id"), sees_collection(Anybody(role)))
 
 
 def check_sees_people(session: Session, person: Person, image_id: int) -> None:

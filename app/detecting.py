@@ -16,7 +16,18 @@ from math import isfinite
 from pathlib import PurePosixPath
 from typing import Any
 
-from sqlalchemy import case, delete, func, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    any_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
@@ -108,12 +119,19 @@ def has_boxes(session: Session, collection_id: int) -> bool:
     return session.scalar(own.limit(1)) is not None
 
 
+# Asked at each round, so written once: to write it anew takes longer than to ask.
+ASK_BOXES = (
+    select(Box)
+    .where(Box.image_id == any_(bindparam("image_ids", type_=ARRAY(BigInteger))))
+    .order_by(Box.image_id, Box.position)
+)
+
+
 def list_boxes(session: Session, image_ids: Sequence[int]) -> dict[int, list[Box]]:
     """The boxes of images, the most certain first; images without one are left out."""
     found: dict[int, list[Box]] = defaultdict(list)
     if image_ids:
-        query = select(Box).where(is_among(Box.image_id, list(image_ids)))
-        for box in session.scalars(query.order_by(Box.image_id, Box.position)):
+        for box in session.scalars(ASK_BOXES, {"image_ids": list(image_ids)}):
             found[box.image_id].append(box)
     return dict(found)
 

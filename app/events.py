@@ -25,6 +25,7 @@ from sqlalchemy import (
     ColumnElement,
     SQLColumnExpression,
     String,
+    bindparam,
     case,
     cast,
     delete,
@@ -218,13 +219,22 @@ def _get_open(session: Session) -> OpenEvents:
     return opened
 
 
+# Asked at each round, so written once: to write it anew takes longer than to ask.
+ASK_GROUPING = (
+    select(Grouping.id)
+    .join(Collection, Collection.grouping_id == Grouping.id)
+    .where(Collection.id == bindparam("collection_id"), Grouping.event_count > 0)
+)
+ASK_SHOWN = (
+    select(RoundImage.image_id)
+    .where(RoundImage.round_id == bindparam("round_id"))
+    .order_by(RoundImage.position)
+)
+
+
 def find_grouping_id(session: Session, collection_id: int) -> int | None:
     """The grouping that a new round goes by; None where no images belong together."""
-    return session.scalar(
-        select(Grouping.id)
-        .join(Collection, Collection.grouping_id == Grouping.id)
-        .where(Collection.id == collection_id, Grouping.event_count > 0)
-    )
+    return session.scalar(ASK_GROUPING, {"collection_id": collection_id})
 
 
 def find_grouping(session: Session, collection_id: int) -> Grouping | None:
@@ -265,9 +275,7 @@ def list_events_of(session: Session, made: Round, image_ids: Sequence[int]) -> d
 
 def list_asked(session: Session, round_id: int) -> list[int]:
     """The images that a round asks about: those it shows, and all others of their events."""
-    shown = session.scalars(
-        select(RoundImage.image_id).filter_by(round_id=round_id).order_by(RoundImage.position)
-    ).all()
+    shown = session.scalars(ASK_SHOWN, {"round_id": round_id}).all()
     events = list_events_of(session, session.get_one(Round, round_id), shown)
     return list(dict.fromkeys([*shown, *(one for own in events.values() for one in own)]))
 

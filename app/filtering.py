@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from math import cos, radians
 from typing import Any
 
@@ -23,8 +24,10 @@ from numpy.typing import NDArray
 from sqlalchemy import (
     ColumnElement,
     Double,
+    Select,
     String,
     and_,
+    bindparam,
     cast,
     extract,
     func,
@@ -299,13 +302,30 @@ def read_image_ids(
     session: Session, collection_id: int, *conditions: ColumnElement[bool]
 ) -> NDArray[np.int64]:
     """Images of a collection, by number; one query and one value, however many they are."""
+    query = _ask_together().where(*conditions)
+    return _to_image_ids(session.scalar(query, {"collection_id": collection_id}))
+
+
+def read_removed_ids(session: Session, collection_id: int) -> NDArray[np.int64]:
+    """The images that were removed from a collection, by number."""
+    return _to_image_ids(session.scalar(_ask_removed(), {"collection_id": collection_id}))
+
+
+def _to_image_ids(together: bytes | None) -> NDArray[np.int64]:
+    return np.frombuffer(together or b"", dtype=">i8").astype(np.int64)
+
+
+def _ask_together() -> Select[Any]:
     together = func.string_agg(
         func.int8send(Image.id), aggregate_order_by(literal_column("''::bytea"), Image.id)
     )
-    found = session.scalar(
-        select(together).where(Image.collection_id == collection_id, *conditions)
-    )
-    return np.frombuffer(found or b"", dtype=">i8").astype(np.int64)
+    return select(together).where(Image.collection_id == bindparam("collection_id"))
+
+
+@cache
+def _ask_removed() -> Select[Any]:
+    """Asked at each round, so written once: to write it anew takes longer than to ask."""
+    return _ask_together().where(Image.removed_at.is_not(None))
 
 
 def count_kept(session: Session, collection_id: int, chosen: Filter) -> Kept:

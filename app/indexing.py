@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from threading import Lock
@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from sqlalchemy import Cast, Integer, Select, cast, delete, func, select
+from sqlalchemy import Cast, Integer, Select, bindparam, cast, delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -255,10 +255,8 @@ def get_current_index(
     session: Session, collection_id: int, *, embedder: str | None = None
 ) -> ImageIndex:
     """The collection's newest ready index (by one embedder, or any), or NoIndexYet."""
-    query = select(ImageIndex).filter_by(collection_id=collection_id, state="ready")
-    if embedder is not None:
-        query = query.filter_by(embedder=embedder)
-    row = session.scalar(query.order_by(ImageIndex.id.desc()).limit(1))
+    named = {"collection_id": collection_id, "embedder": embedder}
+    row = session.scalar(_ask_current_index(embedder is not None), named)
     if row is None:
         by = "for searching" if embedder is None else f"with {embedder}"
         raise NoIndexYet(
@@ -266,6 +264,16 @@ def get_current_index(
             "Its page shows how far that is."
         )
     return row
+
+
+@cache
+def _ask_current_index(by_embedder: bool) -> Select[ImageIndex]:
+    query = select(ImageIndex).where(
+        ImageIndex.collection_id == bindparam("collection_id"), ImageIndex.state == "ready"
+    )
+    if by_embedder:
+        query = query.where(ImageIndex.embedder == bindparam("embedder"))
+    return query.order_by(ImageIndex.id.desc()).limit(1)
 
 
 def lay_out_past(

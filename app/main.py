@@ -150,16 +150,17 @@ def create_app(settings: Settings) -> FastAPI:
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
         *(metadata, filters, deployments, remarks, guarding, events),
-        *(browse, images, searches, reviewing, dashboard, exporting, overview, work),
+        *(browse, searches, reviewing, dashboard, exporting, overview, work),
     )
     seen = [Depends(refuse_unseen)]
+    # What is asked most comes first: a route is looked for in this order. It checks by itself who
+    # may see it, as uploads do, so that no database connection is held while bytes arrive.
+    app.include_router(searches.answers_router, include_in_schema=False)
+    app.include_router(images.router, include_in_schema=False, dependencies=seen)
+    app.include_router(images.pictures_router, include_in_schema=False)
     for room in rooms:
         app.include_router(room.router, include_in_schema=False, dependencies=seen)
-    # Uploads check by themselves: no database connection is held while bytes arrive.
     app.include_router(uploads.router, include_in_schema=False)
-    # So does what is asked most.
-    app.include_router(images.pictures_router, include_in_schema=False)
-    app.include_router(searches.answers_router, include_in_schema=False)
     app.include_router(health.router)  # no database is asked for it
     app.include_router(health.metrics_router, include_in_schema=False)
     app.include_router(api_searches.router, dependencies=seen)

@@ -6,11 +6,12 @@ Nothing here changes anything.
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, or_, select
+from sqlalchemy import BigInteger, Integer, Select, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased, joinedload
 
@@ -47,6 +48,7 @@ from app.searching import (
     read_head,
     read_opening,
     read_reasons,
+    was_removed,
 )
 from app.seats import find_seat, is_shared, list_held, list_here, list_standing, list_tips
 from app.sensitive import find_people_images
@@ -257,18 +259,22 @@ class SearchSummary:
     remarks: Remarks
 
 
+# Asked at each round, so written once, as others below: to write it anew takes longer than to ask.
+ASK_CARDS = (
+    select(RoundImage, Image)
+    .join(Image, Image.id == RoundImage.image_id)
+    .where(RoundImage.round_id == bindparam("round_id"), Image.removed_at.is_(None))
+    .order_by(RoundImage.position)
+)
+
+
 def current_grid(session: Session, search: Search, person: Person) -> Grid:
     """The round a person has to answer now, with the half-given answers as they were saved.
 
     Who has none in this search is shown the newest of the others'.
     """
     made = _get_round_of(session, search, person)
-    shown = session.execute(
-        select(RoundImage, Image)
-        .join(Image, Image.id == RoundImage.image_id)
-        .where(RoundImage.round_id == made.id, Image.removed_at.is_(None))
-        .order_by(RoundImage.position)
-    ).all()
+    shown = session.execute(ASK_CARDS, {"round_id": made.id}).tuples().all()
     answers = read_current_answers(session, search)
     refused = [image.id for _, image in shown if answers.get(image.id) == "no"]
     reasons = read_reasons(session, search, refused) if refused else {}
@@ -408,7 +414,7 @@ def explain_image(
     if image is None or image.collection_id != search.collection_id:
         raise NotFound("There is no such image in this collection.")
     made = _get_round_of(session, search, person)
-    chain = list_standing(search)
+    chain = list_standing(search.id)
     place = session.scalar(
         select(RoundImage)
         .where(RoundImage.image_id == image_id, RoundImage.round_id.in_(select(chain.c.id)))
@@ -685,18 +691,7 @@ def _get_round_of(session: Session, search: Search, person: Person) -> Round:
 
 def _tally_rounds(session: Session, search: Search, answers: dict[int, str]) -> list[RoundTally]:
     """How the images of each submitted round stand now."""
-    chain = list_standing(search)
-    shown = session.execute(
-        select(Round.id, Round.number, RoundImage.image_id)
-        .join(RoundImage, RoundImage.round_id == Round.id)
-        .join(Image, Image.id == RoundImage.image_id)
-        .where(
-            Round.id.in_(select(chain.c.id)),
-            Round.id.not_in(list_tips(search)),
-            Image.removed_at.is_(None),
-        )
-        .order_by(Round.number, Round.id)
-    )
+    shown = session.execute(_ask_shown(), {"search_id": search.id})
     tallies: dict[tuple[int, int], Counter[str]] = {}
     for one_id, number, image_id in shown:
         tallies.setdefault((one_id, number), Counter())[answers.get(image_id, "open")] += 1
@@ -706,20 +701,40 @@ def _tally_rounds(session: Session, search: Search, answers: dict[int, str]) -> 
     ]
 
 
+@cache
+def _ask_shown() -> Select[int, int, int]:
+    search_id = bindparam("search_id", type_=BigInteger)
+    return (
+        select(Round.id, Round.number, RoundImage.image_id)
+        .join(RoundImage, RoundImage.round_id == Round.id)
+        .where(
+            Round.id.in_(select(list_standing(search_id).c.id)),
+            Round.id.not_in(list_tips(search_id)),
+            ~was_removed(RoundImage.image_id),
+        )
+        .order_by(Round.number, Round.id)
+    )
+
+
 def list_answered(
     session: Session, search: Search, value: str, limit: int | None = None
 ) -> list[int]:
     """Images whose newest answer is `value`, the one answered last first."""
+    named = {"search_id": search.id, "value": value, "limit": limit}
+    return list(session.scalars(_ask_answered(), named))
+
+
+@cache
+def _ask_answered() -> Select[int]:
     newest = (
         select(Answer.image_id, Answer.value, Answer.id)
-        .join(Image, Image.id == Answer.image_id)
-        .where(Answer.search_id == search.id, Image.removed_at.is_(None))
+        .where(Answer.search_id == bindparam("search_id"), ~was_removed(Answer.image_id))
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))
         .subquery()
     )
-    query = select(newest.c.image_id).where(newest.c.value == value).order_by(newest.c.id.desc())
-    return list(session.scalars(query.limit(limit)))
+    query = select(newest.c.image_id).where(newest.c.value == bindparam("value"))
+    return query.order_by(newest.c.id.desc()).limit(bindparam("limit", type_=Integer))
 
 
 def _list_latest_positives(session: Session, search: Search, limit: int) -> list[int]:
@@ -728,13 +743,13 @@ def _list_latest_positives(session: Session, search: Search, limit: int) -> list
 
 def _list_left_open(session: Session, search: Search, answers: dict[int, str]) -> list[int]:
     """Images of submitted rounds that have no answer, the latest shown first."""
-    chain = list_standing(search)
+    chain = list_standing(search.id)
     shown = session.scalars(
         select(RoundImage.image_id)
         .join(Image, Image.id == RoundImage.image_id)
         .where(
             RoundImage.round_id.in_(select(chain.c.id)),
-            RoundImage.round_id.not_in(list_tips(search)),
+            RoundImage.round_id.not_in(list_tips(search.id)),
             Image.removed_at.is_(None),
         )
         .order_by(RoundImage.round_id.desc(), RoundImage.position)
@@ -752,7 +767,7 @@ def _list_likely(
     rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY)
     in_grids = set(
         session.scalars(
-            select(RoundImage.image_id).where(RoundImage.round_id.in_(list_tips(search)))
+            select(RoundImage.image_id).where(RoundImage.round_id.in_(list_tips(search.id)))
         )
     )
     image_ids: list[int] = index.image_ids[rows[scores > 0]].tolist()

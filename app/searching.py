@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,13 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    Double,
+    Integer,
     Row,
+    Select,
+    String,
+    any_,
+    bindparam,
     delete,
     exists,
     func,
@@ -29,7 +36,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.access import get_collection
 from app.database import is_among
@@ -76,10 +83,20 @@ from app.events import (
     read_pool,
     spread,
 )
-from app.filtering import Filter, cover_filter, list_image_ids, read_image_ids
+from app.filtering import Filter, cover_filter, list_image_ids, read_removed_ids
 from app.indexes import MAX_WORDS_LENGTH, choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
-from app.seats import find_seat, is_shared, lease, let_go, list_held, list_own, list_seats, stay
+from app.seats import (
+    find_seat,
+    is_shared,
+    lease,
+    let_go,
+    list_held,
+    list_own,
+    list_seats,
+    stay,
+    step_back,
+)
 from app.sensitive import read_sight
 from app.settings import Settings
 from app.tables import (
@@ -112,6 +129,8 @@ POOR_REASONS = ("too-poor", "empty")  # such a no says nothing of what the targe
 MAX_REASON_LENGTH = 60
 MAX_OWN_REASONS = 6  # with the three given ones, a key from 1 to 9 each
 VALUES = {"yes": Value.YES, "no": Value.NO, "unsure": Value.UNSURE}
+INTEGERS = ARRAY(BigInteger)
+NEWER_THAN_ANY = 2**62
 UNDOABLE = ("answer", "submit", "correct", "detour")
 SMALLEST_DETOUR = 6  # images
 # Each at most: a certificate can need very many, and the others are planned image by image.
@@ -145,6 +164,76 @@ class StrategyChoice:
     title: str
     summary: str
     for_evaluators: bool
+
+
+TABLES = Search.metadata.tables
+# What is asked at each answer and each round is written once: to write a statement anew takes three
+# times as long as to have it done.
+LOCK_SEARCH = (
+    select(Search)
+    .where(Search.id == bindparam("search_id"))
+    .with_for_update(of=Search)
+    .execution_options(populate_existing=True)
+)
+ASK_GESTURE = select(Action.id).where(
+    Action.search_id == bindparam("search_id"), Action.gesture_key == bindparam("gesture_key")
+)
+ASK_NEWEST_ANSWER = select(func.max(Answer.id)).where(Answer.search_id == bindparam("search_id"))
+# In one statement all that must be known before an answer is saved.
+ASK_BEFORE_ANSWER = select(
+    select(Seat.round_id)
+    .where(Seat.search_id == bindparam("search_id"), Seat.person_id == bindparam("person_id"))
+    .label("seat"),
+    exists(ASK_GESTURE).label("is_repeated"),
+    select(Round.grouping_id)
+    .where(Round.id == bindparam("round_id"), Round.search_id == bindparam("search_id"))
+    .label("grouping_id"),
+    func.array(
+        select(RoundImage.image_id)
+        .join(Round, Round.id == RoundImage.round_id)
+        .where(Round.id == bindparam("round_id"), Round.search_id == bindparam("search_id"))
+        .scalar_subquery(),
+        type_=INTEGERS,
+    ).label("shown"),
+)
+ASK_OPENING = (
+    select(Example.image_id, Example.photo_id, ExampleVector.vector)
+    .outerjoin(
+        ExampleVector,
+        # Vectors of another revision of the embedder can't be compared with the index's.
+        (ExampleVector.example_id == Example.id)
+        & (ExampleVector.revision == bindparam("revision"))
+        & (func.coalesce(ExampleVector.after_round_id, 0) < bindparam("before_round_id")),
+    )
+    .where(Example.search_id == bindparam("search_id"))
+    .order_by(Example.id)
+)
+ADD_ACTION = (
+    insert(TABLES["actions"])
+    .returning(TABLES["actions"].c.id)
+    .add_cte(
+        update(TABLES["searches"])
+        .where(TABLES["searches"].c.id == bindparam("touched_id", type_=BigInteger))
+        .values(touched_at=func.now())
+        .cte("touched")
+    )
+)
+ADD_ANSWERS = insert(TABLES["answers"])
+_GIVEN_IMAGES = (
+    func.unnest(
+        bindparam("positions", type_=ARRAY(Integer)),
+        bindparam("image_ids", type_=INTEGERS),
+        bindparam("scores", type_=ARRAY(Double)),
+        bindparam("probabilities", type_=ARRAY(Double)),
+        bindparam("reasons", type_=ARRAY(String)),
+    )
+    .table_valued("position", "image_id", "score", "probability", "reason")
+    .render_derived()
+)
+ADD_ROUND_IMAGES = insert(TABLES["round_images"]).from_select(
+    ["round_id", *_GIVEN_IMAGES.c.keys()],
+    select(bindparam("round_id", type_=BigInteger), *_GIVEN_IMAGES.c),
+)
 
 
 @dataclass(frozen=True)
@@ -366,24 +455,13 @@ def record_answers(
     """
     _lock(session, search)
     # Asked for at each key that is pressed: in one statement all that must be known before.
-    known = session.execute(
-        select(
-            select(Seat.round_id).filter_by(search_id=search.id, person_id=person.id).label("seat"),
-            exists()
-            .where(Action.search_id == search.id, Action.gesture_key == (gesture_key or ""))
-            .label("is_repeated"),
-            select(Round.grouping_id)
-            .filter_by(id=round_id, search_id=search.id)
-            .label("grouping_id"),
-            func.array(
-                select(RoundImage.image_id)
-                .join(Round, Round.id == RoundImage.round_id)
-                .where(Round.id == round_id, Round.search_id == search.id)
-                .scalar_subquery(),
-                type_=ARRAY(BigInteger),
-            ).label("shown"),
-        )
-    ).one()
+    named = {
+        "search_id": search.id,
+        "person_id": person.id,
+        "round_id": round_id,
+        "gesture_key": gesture_key or "",
+    }
+    known = session.execute(ASK_BEFORE_ANSWER, named).one()
     stale = known.seat != round_id
     told = list(values)
     answers: Values
@@ -887,20 +965,38 @@ def _read_given(
     with_removed: bool = True,
 ) -> Given:
     """As `_read_standing`, with the image of its event that each was given along with."""
+    query = _ask_given(image_ids is not None, through_id is not None, with_removed)
+    named = {
+        "search_id": search.id,
+        "image_ids": None if image_ids is None else list(image_ids),
+        "through_id": through_id,
+    }
+    rows = session.execute(query, named).all()
+    return {image_id: (value, along) for image_id, value, along in rows if value != "cleared"}
+
+
+@cache
+def _ask_given(
+    of_some: bool, through_one: bool, with_removed: bool
+) -> Select[int, str, int | None]:
     query = (
         select(Answer.image_id, with_reason(), Answer.with_image_id)
-        .where(Answer.search_id == search.id)
+        .where(Answer.search_id == bindparam("search_id"))
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))
     )
     if not with_removed:
-        query = query.join(Image, Image.id == Answer.image_id).where(Image.removed_at.is_(None))
-    if image_ids is not None:
-        query = query.where(is_among(Answer.image_id, list(image_ids)))
-    if through_id is not None:
-        query = query.where(Answer.id <= through_id)
-    rows = session.execute(query).all()
-    return {image_id: (value, along) for image_id, value, along in rows if value != "cleared"}
+        query = query.where(~was_removed(Answer.image_id))
+    if of_some:
+        query = query.where(Answer.image_id == any_(bindparam("image_ids", type_=INTEGERS)))
+    if through_one:
+        query = query.where(Answer.id <= bindparam("through_id"))
+    return query
+
+
+def was_removed(image_id: InstrumentedAttribute[int]) -> ColumnElement[bool]:
+    """The condition that an image was removed from its collection: of few of them, mostly."""
+    return exists().where(Image.id == image_id, Image.removed_at.is_not(None))
 
 
 def read_engine_answers(
@@ -937,7 +1033,7 @@ def read_engine_answers(
 
 def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> list[int]:
     """The removed images that an index still holds, as one made before they were removed does."""
-    removed = read_image_ids(session, collection_id, Image.removed_at.is_not(None))
+    removed = read_removed_ids(session, collection_id)
     held: list[int] = removed[index.holds(removed)].tolist()
     return held
 
@@ -1134,28 +1230,16 @@ def _add_round(
     session.add(made)
     session.flush()
     if len(proposal.rows):
-        session.execute(
-            insert(RoundImage),
-            [
-                {
-                    "round_id": made.id,
-                    "position": position,
-                    "image_id": image_id,
-                    "score": score,
-                    "probability": None if np.isnan(probability) else probability,
-                    "reason": reason,
-                }
-                for position, (image_id, score, probability, reason) in enumerate(
-                    zip(
-                        index.image_ids[proposal.rows].tolist(),
-                        proposal.scores.tolist(),
-                        proposal.probabilities.tolist(),
-                        proposal.reasons,
-                        strict=True,
-                    )
-                )
-            ],
-        )
+        chances = proposal.probabilities.tolist()
+        named = {
+            "round_id": made.id,
+            "positions": list(range(len(proposal.rows))),
+            "image_ids": index.image_ids[proposal.rows].tolist(),
+            "scores": proposal.scores.tolist(),
+            "probabilities": [None if np.isnan(chance) else chance for chance in chances],
+            "reasons": list(proposal.reasons),
+        }
+        session.execute(ADD_ROUND_IMAGES, named)
     return made
 
 
@@ -1334,7 +1418,7 @@ def _choose_other_index(
 
 
 def _get_newest_answer_id(session: Session, search: Search) -> int:
-    return session.scalar(select(func.max(Answer.id)).where(Answer.search_id == search.id)) or 0
+    return session.scalar(ASK_NEWEST_ANSWER, {"search_id": search.id}) or 0
 
 
 def read_opening(
@@ -1350,17 +1434,12 @@ def read_opening(
     Of a stored round (`round_id`), what was known when it was made.
     """
     # Vectors of another revision of the embedder can't be compared with the index's.
-    own = (ExampleVector.example_id == Example.id) & (
-        ExampleVector.revision == index.manifest.revision
-    )
-    if round_id is not None:
-        own &= func.coalesce(ExampleVector.after_round_id, 0) < round_id
-    rows = session.execute(
-        select(Example.image_id, Example.photo_id, ExampleVector.vector)
-        .outerjoin(ExampleVector, own)
-        .where(Example.search_id == search.id)
-        .order_by(Example.id)
-    ).all()
+    named = {
+        "search_id": search.id,
+        "revision": index.manifest.revision,
+        "before_round_id": NEWER_THAN_ANY if round_id is None else round_id,
+    }
+    rows = session.execute(ASK_OPENING, named).all()
     image_ids = np.array([row.image_id for row in rows if row.image_id is not None], dtype=np.int64)
     vectors = [(row.photo_id, from_bytes(row.vector)) for row in rows if row.vector is not None]
     photos = [vector for photo_id, vector in vectors if photo_id is not None]
@@ -1402,10 +1481,7 @@ def list_pool(
 
     Else an image that somebody does not want to answer would come straight back.
     """
-    chain = list_chain(previous_id)
-    shown = session.scalars(
-        select(RoundImage.image_id).where(RoundImage.round_id.in_(select(chain.c.id))).distinct()
-    ).all()
+    shown = session.scalars(_ask_chain_images(), {"round_id": previous_id}).all()
     image_ids = np.array(shown, dtype=np.int64)
     rows = index.rows_of(image_ids[index.holds(image_ids)])
     left_open = np.setdiff1d(rows, answers.rows)
@@ -1431,24 +1507,29 @@ def list_pool(
     return pool_rows, left_open if fresh_count >= size else None
 
 
-def list_chain(round_id: int | None):  # type: ignore[no-untyped-def]  # noqa: ANN201
+@cache
+def _ask_chain_images() -> Select[int]:
+    chain = list_chain(bindparam("round_id", type_=BigInteger))
+    return select(RoundImage.image_id).where(RoundImage.round_id.in_(select(chain.c.id))).distinct()
+
+
+def list_chain(round_id: int | ColumnElement[int] | None):  # type: ignore[no-untyped-def]  # noqa: ANN201
     """A recursive query of the ids of a round and all rounds before it."""
     tip = select(Round.id, Round.previous_id).where(Round.id == round_id).cte(recursive=True)
-    return tip.union_all(
-        select(Round.id, Round.previous_id).join(tip, Round.id == tip.c.previous_id)
-    )
+    return tip.union_all(step_back(tip))
 
 
 def _lock(session: Session, search: Search) -> None:
     """Wait for whoever changes this search now, then see what they did."""
-    session.refresh(search, with_for_update={"of": Search})
+    if session.scalar(LOCK_SEARCH, {"search_id": search.id}) is None:
+        raise NotFound("This search was deleted for good a moment ago.")
 
 
 def _is_repeated(session: Session, search: Search, gesture_key: str | None) -> bool:
     if gesture_key is None:
         return False
-    known = select(Action.id).filter_by(search_id=search.id, gesture_key=gesture_key)
-    return session.scalar(known) is not None
+    named = {"search_id": search.id, "gesture_key": gesture_key}
+    return session.scalar(ASK_GESTURE, named) is not None
 
 
 def _check_values(
@@ -1494,10 +1575,15 @@ def _check_answer_values(search: Search, values: Values) -> None:
 def _list_round_image_ids(
     session: Session, round_id: int, *, with_removed: bool = True
 ) -> list[int]:
-    query = select(RoundImage.image_id).filter_by(round_id=round_id).order_by(RoundImage.position)
+    return list(session.scalars(_ask_round_images(with_removed), {"round_id": round_id}))
+
+
+@cache
+def _ask_round_images(with_removed: bool) -> Select[int]:
+    query = select(RoundImage.image_id).where(RoundImage.round_id == bindparam("round_id"))
     if not with_removed:
-        query = query.join(Image, Image.id == RoundImage.image_id).where(Image.removed_at.is_(None))
-    return list(session.scalars(query))
+        query = query.where(~was_removed(RoundImage.image_id))
+    return query.order_by(RoundImage.position)
 
 
 def _add_changes(
@@ -1516,19 +1602,15 @@ def _add_changes(
     standing = _read_given(session, search, image_ids=list(given)) if given else {}
     changed = _only_changes(given, standing)
     if changed:
-        touched = update(Search).where(Search.id == search.id).values(touched_at=func.now())
-        action_id = session.scalar(
-            insert(Action)
-            .values(
-                search_id=search.id,
-                round_id=round_id,
-                person_id=person.id,
-                kind=kind,
-                gesture_key=gesture_key,
-            )
-            .returning(Action.id)
-            .add_cte(touched.cte("touched"))
-        )
+        named = {
+            "touched_id": search.id,
+            "search_id": search.id,
+            "round_id": round_id,
+            "person_id": person.id,
+            "kind": kind,
+            "gesture_key": gesture_key,
+        }
+        action_id = session.scalar(ADD_ACTION, named)
         session.expire(search, ["touched_at"])
         _add_answers(session, search, action_id, changed)
     return {image_id: value for image_id, (value, _) in (standing | changed).items()}, bool(changed)
@@ -1616,7 +1698,7 @@ def _add_action(
 def _add_answers(session: Session, search: Search, action_id: int | None, given: Given) -> None:
     if given:
         session.execute(
-            insert(Answer),
+            ADD_ANSWERS,
             [
                 {
                     "search_id": search.id,
@@ -1673,7 +1755,17 @@ def may_step(session: Session, search: Search, person: Person) -> tuple[bool, bo
     Each undo takes one of the steps that stand, each redo gives one back; a new step leaves none to
     do again.
     """
-    own = Action.search_id == search.id, Action.person_id == person.id
+    named = {"search_id": search.id, "person_id": person.id}
+    done, undone = session.execute(_ask_steps(), named).one()
+    return done > 0, undone > 0
+
+
+@cache
+def _ask_steps() -> Select[int, int]:
+    own = (
+        Action.search_id == bindparam("search_id"),
+        Action.person_id == bindparam("person_id"),
+    )
     is_step = Action.kind.in_(UNDOABLE)
     newest = select(func.coalesce(func.max(Action.id), 0)).where(*own, is_step).scalar_subquery()
 
@@ -1681,13 +1773,10 @@ def may_step(session: Session, search: Search, person: Person) -> tuple[bool, bo
         return func.count().filter(condition)
 
     since = Action.id > newest
-    done, undone = session.execute(
-        select(
-            count(is_step) - count(Action.kind == "undo") + count(Action.kind == "redo"),
-            count((Action.kind == "undo") & since) - count((Action.kind == "redo") & since),
-        ).where(*own)
-    ).one()
-    return done > 0, undone > 0
+    return select(
+        count(is_step) - count(Action.kind == "undo") + count(Action.kind == "redo"),
+        count((Action.kind == "undo") & since) - count((Action.kind == "redo") & since),
+    ).where(*own)
 
 
 def list_standing_steps(session: Session, search: Search) -> set[int | None]:

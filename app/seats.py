@@ -8,10 +8,14 @@ Who changes leases holds the lock of the search.
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     BigInteger,
+    ColumnElement,
+    Select,
     bindparam,
     delete,
     exists,
@@ -19,6 +23,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -28,6 +33,15 @@ from app.events import list_asked
 from app.tables import Lease, Person, Round, Search, SearchMember, Seat
 
 HERE = timedelta(minutes=10)
+# Asked at each round, so written once: to write it anew takes longer than to ask.
+ASK_SHARED = select(
+    or_(
+        exists().where(SearchMember.search_id == bindparam("search_id")),
+        exists().where(
+            Seat.search_id == bindparam("search_id"), Seat.person_id != bindparam("owner_id")
+        ),
+    )
+)
 
 
 def find_seat(session: Session, search: Search, person: Person) -> Seat | None:
@@ -37,9 +51,8 @@ def find_seat(session: Session, search: Search, person: Person) -> Seat | None:
 
 def is_shared(session: Session, search: Search) -> bool:
     """Whether others than its owner may answer in the search, or have."""
-    member = exists().where(SearchMember.search_id == search.id)
-    other = exists().where(Seat.search_id == search.id, Seat.person_id != search.owner_id)
-    return bool(session.scalar(select(or_(member, other))))
+    named = {"search_id": search.id, "owner_id": search.owner_id}
+    return bool(session.scalar(ASK_SHARED, named))
 
 
 def list_seats(session: Session, search: Search) -> list[Seat]:
@@ -47,22 +60,34 @@ def list_seats(session: Session, search: Search) -> list[Seat]:
     return list(session.scalars(select(Seat).filter_by(search_id=search.id)))
 
 
-def list_standing(search: Search):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def list_standing(search_id: int | ColumnElement[int]):  # type: ignore[no-untyped-def]  # noqa: ANN201
     """A recursive query of the ids of the rounds at all seats, and of all rounds before them."""
     tips = (
         select(Round.id, Round.previous_id)
         .join(Seat, Seat.round_id == Round.id)
-        .where(Seat.search_id == search.id)
+        .where(Seat.search_id == search_id)
         .cte(recursive=True)
     )
-    return tips.union(
-        select(Round.id, Round.previous_id).join(tips, Round.id == tips.c.previous_id)
+    return tips.union(step_back(tips))
+
+
+def step_back(tips: CTE) -> Select[Any]:
+    """The rounds before those of a recursive query.
+
+    One by one: left to itself PostgreSQL reads the rounds of all searches for each step.
+    """
+    before = (
+        select(Round.id, Round.previous_id)
+        .where(Round.id == tips.c.previous_id)
+        .offset(0)
+        .lateral()
     )
+    return select(before.c.id, before.c.previous_id).select_from(tips).join(before, true())
 
 
-def list_tips(search: Search):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def list_tips(search_id: int | ColumnElement[int]):  # type: ignore[no-untyped-def]  # noqa: ANN201
     """A query of the ids of the rounds that people have before them, not yet submitted."""
-    return select(Seat.round_id).where(Seat.search_id == search.id, Seat.round_id.is_not(None))
+    return select(Seat.round_id).where(Seat.search_id == search_id, Seat.round_id.is_not(None))
 
 
 def list_held(session: Session, search: Search, person: Person) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
@@ -37,6 +37,13 @@ SECRET_HEADER = "X-Rarefind-Secret"  # noqa: S105 - the header's name  # nosec B
 SEEN_EVERY = timedelta(minutes=5)  # how exact "last used" is: not every request writes
 
 Seen = TypeVar("Seen", LoginSession, ApiToken)
+
+# Asked at each request, so written once: to write it anew takes longer than to ask.
+ASK_LOGIN = (
+    select(LoginSession)
+    .where(LoginSession.token_sha256 == bindparam("token_sha256"))
+    .options(joinedload(LoginSession.person))
+)
 
 
 def get_local_person(session: Session) -> Person:
@@ -194,8 +201,7 @@ def find_person(request: Request, session: DbSession) -> Person | None:
         person = get_remote_person(session, named, settings)
         request.state.named_by_site = True
     elif token_hash := read_login_hash(request):
-        with_person = [joinedload(LoginSession.person)]
-        login = session.get(LoginSession, token_hash, options=with_person)
+        login = session.scalar(ASK_LOGIN, {"token_sha256": token_hash})
         if login and login.revoked_at is None and login.expires_at > datetime.now(UTC):
             note_seen(session, login)
             person = login.person

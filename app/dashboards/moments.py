@@ -319,8 +319,8 @@ def open_moment(
     sight: Sight = COARSEST,
 ) -> Moment:
     """The search now (`after` None), or as it stood when that many rounds were submitted."""
-    standing = list_standing(search)
-    open_ones = list_tips(search).where(Seat.round_id != search.current_round_id)
+    standing = list_standing(search.id)
+    open_ones = list_tips(search.id).where(Seat.round_id != search.current_round_id)
     rounds = list(
         session.scalars(
             select(Round)

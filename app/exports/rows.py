@@ -170,7 +170,7 @@ def state_rows(
     answers = read_current_answers(session, search)
     index = indexes.get(session.get_one(ImageIndex, tip.index_id))
     events = read_events(session, tip.grouping_id)
-    chain = select(list_standing(search).c.id)
+    chain = select(list_standing(search.id).c.id)
     naming = read_naming(session, search.collection_id)
     for images in read_images(session, search.collection_id, among=among):
         image_ids = [image.id for image in images]
