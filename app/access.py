@@ -109,7 +109,14 @@ def is_in_search(person: Person | Anybody) -> ColumnElement[bool]:
     return or_(Search.owner_id == person.id, member)
 
 
-def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -> None:
+def stand_before(request: Request, session: DbSession, person: MaybeSignedIn) -> None:
+    """`refuse_unseen` as what a route depends on."""
+    refuse_unseen(request, session, person)
+
+
+def refuse_unseen(
+    request: Request, session: Session, person: Person | None, *, locks: bool = False
+) -> None:
     """Stands before every route: whatever its address names must be the person's to see.
 
     A request that changes something also needs the right to.
@@ -127,7 +134,7 @@ def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -
     if "image_id" in ids:
         check_sees_people(session, person, ids["image_id"])
     if "search_id" in ids:
-        search = get_search(session, person, ids["search_id"])
+        search = get_search(session, person, ids["search_id"], locks=locks)
         request.state.search = search
         request.state.looks_only = not may_answer(session, person, search)  # pages offer less
         if changes:
@@ -144,18 +151,20 @@ def refuse_unseen(request: Request, session: DbSession, person: MaybeSignedIn) -
         get_photo(session, person, ids["photo_id"])
 
 
-async def in_one_thread(request: Request, do: Callable[[Session, Person], Response]) -> Response:
+async def in_one_thread(
+    request: Request, do: Callable[[Session, Person], Response], *, locks: bool = False
+) -> Response:
     """Answer a request in one thread: who asks, whether they may, then `do`, in one transaction.
 
     For what is asked most: as dependencies of a route each of these would change threads, which
-    takes longer than the work.
+    takes longer than the work. `locks` the search that the address names, as who changes it must.
     """
     database: Database = request.app.state.database
 
     def answer() -> Response:
         with database.begin() as session:
             person = find_person(request, session)
-            refuse_unseen(request, session, person)
+            refuse_unseen(request, session, person, locks=locks)
             return do(session, check_signed_in(request, person))
 
     return await to_thread.run_sync(answer)
@@ -179,18 +188,19 @@ def get_collection(session: Session, person: Person, collection_id: int) -> Coll
     return collection
 
 
-def get_search(session: Session, person: Person, search_id: int) -> Search:
-    """The search, if the person sees it."""
+def get_search(session: Session, person: Person, search_id: int, *, locks: bool = False) -> Search:
+    """The search, if the person sees it; `locks` it until the end of the transaction."""
     named = {"search_id": search_id, "person_id": person.id}
-    search = session.scalar(_ask_search(person.role), named)
+    search = session.scalar(_ask_search(person.role, locks), named)
     if search is None:
         raise NotFound("There is no such search, or it belongs to somebody else.")
     return search
 
 
 @cache
-def _ask_search(role: str) -> Select[Search]:
-    return select(Search).where(Search.id == bindparam("search_id"), sees_search(Anybody(role)))
+def _ask_search(role: str, locks: bool) -> Select[Search]:
+    query = select(Search).where(Search.id == bindparam("search_id"), sees_search(Anybody(role)))
+    return query.with_for_update(of=Search) if locks else query
 
 
 def get_search_called(session: Session, person: Person, called: str) -> Search:

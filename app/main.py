@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access import refuse_unseen
+from app.access import stand_before
 from app.admitting import RETRY_S, Admitting
 from app.api import health
 from app.api import searches as api_searches
@@ -152,7 +152,7 @@ def create_app(settings: Settings) -> FastAPI:
         *(metadata, filters, deployments, remarks, guarding, events),
         *(browse, searches, reviewing, dashboard, exporting, overview, work),
     )
-    seen = [Depends(refuse_unseen)]
+    seen = [Depends(stand_before)]
     # What is asked most comes first: a route is looked for in this order. It checks by itself who
     # may see it, as uploads do, so that no database connection is held while bytes arrive.
     app.include_router(searches.answers_router, include_in_schema=False)

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +23,24 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Double,
+    FromClause,
+    Insert,
     Integer,
     Row,
     Select,
     String,
     any_,
     bindparam,
+    cast,
     delete,
     exists,
     func,
     insert,
     select,
+    true,
     update,
 )
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.dialects.postgresql import array, distinct_on
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.access import get_collection
@@ -179,6 +184,25 @@ ASK_GESTURE = select(Action.id).where(
     Action.search_id == bindparam("search_id"), Action.gesture_key == bindparam("gesture_key")
 )
 ASK_NEWEST_ANSWER = select(func.max(Answer.id)).where(Answer.search_id == bindparam("search_id"))
+_NEWEST = (
+    select(Answer.image_id, Answer.value, Answer.reason, Answer.with_image_id)
+    .where(
+        Answer.search_id == bindparam("search_id"),
+        Answer.image_id == any_(bindparam("image_ids", type_=INTEGERS)),
+    )
+    .order_by(Answer.image_id, Answer.id.desc())
+    .ext(distinct_on(Answer.image_id))
+    .subquery()
+)
+_ASK_STANDING = select(
+    array(
+        [
+            cast(_NEWEST.c.image_id, String),
+            func.concat_ws(":", _NEWEST.c.value, _NEWEST.c.reason),
+            cast(_NEWEST.c.with_image_id, String),
+        ]
+    )
+)
 # In one statement all that must be known before an answer is saved.
 ASK_BEFORE_ANSWER = select(
     select(Seat.round_id)
@@ -195,6 +219,9 @@ ASK_BEFORE_ANSWER = select(
         .scalar_subquery(),
         type_=INTEGERS,
     ).label("shown"),
+    func.array(_ASK_STANDING.scalar_subquery(), type_=ARRAY(String, dimensions=2)).label(
+        "standing"
+    ),
 )
 ASK_OPENING = (
     select(Example.image_id, Example.photo_id, ExampleVector.vector)
@@ -208,17 +235,48 @@ ASK_OPENING = (
     .where(Example.search_id == bindparam("search_id"))
     .order_by(Example.id)
 )
-ADD_ACTION = (
-    insert(TABLES["actions"])
-    .returning(TABLES["actions"].c.id)
-    .add_cte(
-        update(TABLES["searches"])
-        .where(TABLES["searches"].c.id == bindparam("touched_id", type_=BigInteger))
-        .values(touched_at=func.now())
-        .cte("touched")
+_GIVEN = (
+    func.unnest(
+        bindparam("image_ids", type_=INTEGERS),
+        bindparam("values", type_=ARRAY(String)),
+        bindparam("reasons", type_=ARRAY(String)),
+        bindparam("alongs", type_=INTEGERS),
     )
+    .table_valued("image_id", "value", "reason", "with_image_id")
+    .render_derived()
 )
-ADD_ANSWERS = insert(TABLES["answers"])
+
+
+def _add_given(action_id: ColumnElement[int], given: FromClause = _GIVEN) -> Insert:
+    return insert(TABLES["answers"]).from_select(
+        ["search_id", "action_id", *_GIVEN.c.keys()],
+        select(bindparam("search_id", type_=BigInteger), action_id, *_GIVEN.c).select_from(given),
+    )
+
+
+_TOUCHED = (
+    update(TABLES["searches"])
+    .where(TABLES["searches"].c.id == bindparam("search_id", type_=BigInteger))
+    .values(touched_at=func.now())
+    .cte("touched")
+)
+_ACTION = (
+    insert(TABLES["actions"])
+    .from_select(
+        ["search_id", "round_id", "person_id", "kind", "gesture_key"],
+        select(
+            bindparam("search_id", type_=BigInteger),
+            bindparam("round_id", type_=BigInteger),
+            bindparam("person_id", type_=BigInteger),
+            bindparam("kind", type_=String),
+            bindparam("gesture_key", type_=String),
+        ),
+    )
+    .returning(TABLES["actions"].c.id)
+    .cte("action")
+)
+ADD_ANSWERS = _add_given(bindparam("action_id", type_=BigInteger))
+ADD_ACTION_WITH_ANSWERS = _add_given(_ACTION.c.id, _ACTION.join(_GIVEN, true())).add_cte(_TOUCHED)
 _GIVEN_IMAGES = (
     func.unnest(
         bindparam("positions", type_=ARRAY(Integer)),
@@ -447,19 +505,23 @@ def record_answers(
     values: Values,
     alone: Collection[int] = (),
     gesture_key: str | None,
+    is_locked: bool = False,
 ) -> RecordedAnswers:
     """Save answers as they are given; repeating a gesture changes nothing.
+
+    The search `is_locked` where `app.access.get_search` has done that.
 
     An answer is for the image's whole event, but that to an image in `alone` for it by itself.
     Answers from a tab that still shows an earlier round are kept as corrections.
     """
-    _lock(session, search)
-    # Asked for at each key that is pressed: in one statement all that must be known before.
+    if not is_locked:
+        _lock(session, search)
     named = {
         "search_id": search.id,
         "person_id": person.id,
         "round_id": round_id,
         "gesture_key": gesture_key or "",
+        "image_ids": list(values),
     }
     known = session.execute(ASK_BEFORE_ANSWER, named).one()
     stale = known.seat != round_id
@@ -474,11 +536,17 @@ def record_answers(
         _check_values(session, search, round_id, values, known.shown if is_alone else None)
         kind = "correct" if stale else "answer"
         given: Given = {image_id: (value, None) for image_id, value in values.items()}
+        standing: Given | None = {
+            int(image_id): (value, int(along) if along else None)
+            for image_id, value, along in known.standing
+            if value != "cleared"
+        }
         if not is_alone:
             given = _spread(session, search, person, round_id, values, alone)
+            standing = None  # of other images, too
         told = list(given)
         answers, is_changed = _add_changes(
-            session, search, person, kind, round_id, given, gesture_key
+            session, search, person, kind, round_id, given, gesture_key, standing
         )
     if not is_changed:
         can_undo, can_redo = may_step(session, search, person)
@@ -1594,25 +1662,26 @@ def _add_changes(
     round_id: int | None,
     given: Given,
     gesture_key: str | None,
+    standing: Given | None = None,
 ) -> tuple[Values, bool]:
-    """Add an action for the answers that differ from what stands; none if nothing differs.
+    """Add an action for the answers that differ from what is `standing` (None: it is read); none if
+    nothing differs.
 
     What stands then of the images, and whether anything was changed.
     """
-    standing = _read_given(session, search, image_ids=list(given)) if given else {}
+    if standing is None:
+        standing = _read_given(session, search, image_ids=list(given)) if given else {}
     changed = _only_changes(given, standing)
     if changed:
         named = {
-            "touched_id": search.id,
             "search_id": search.id,
             "round_id": round_id,
             "person_id": person.id,
             "kind": kind,
             "gesture_key": gesture_key,
         }
-        action_id = session.scalar(ADD_ACTION, named)
+        session.execute(ADD_ACTION_WITH_ANSWERS, named | _to_columns(changed))
         session.expire(search, ["touched_at"])
-        _add_answers(session, search, action_id, changed)
     return {image_id: value for image_id, (value, _) in (standing | changed).items()}, bool(changed)
 
 
@@ -1697,21 +1766,19 @@ def _add_action(
 
 def _add_answers(session: Session, search: Search, action_id: int | None, given: Given) -> None:
     if given:
-        session.execute(
-            ADD_ANSWERS,
-            [
-                {
-                    "search_id": search.id,
-                    "action_id": action_id,
-                    "image_id": image_id,
-                    "value": value or "cleared",
-                    "reason": reason,
-                    "with_image_id": along,
-                }
-                for image_id, (answer, along) in given.items()
-                for value, reason in (split_reason(answer),)
-            ],
-        )
+        named = {"search_id": search.id, "action_id": action_id}
+        session.execute(ADD_ANSWERS, named | _to_columns(given))
+
+
+def _to_columns(given: Given) -> dict[str, list[Any]]:
+    """Answers as the parameters of a statement that adds them."""
+    split = [split_reason(answer) for answer, _ in given.values()]
+    return {
+        "image_ids": list(given),
+        "values": [value or "cleared" for value, _ in split],
+        "reasons": [reason for _, reason in split],
+        "alongs": [along for _, along in given.values()],
+    }
 
 
 def _read_answers_of(session: Session, step: StepRow) -> Values:

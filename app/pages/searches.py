@@ -216,6 +216,7 @@ async def save_answers(request: Request) -> Response:
             values=posted.values,
             alone=posted.alone,
             gesture_key=posted.gesture_key,
+            is_locked=True,
         )
         if posted.is_json:
             return JSONResponse(
@@ -230,31 +231,35 @@ async def save_answers(request: Request) -> Response:
         after = "already" if saved.stale else ""
         return see(search, after=after, then=posted.fields.get("then"), back=posted.fields)
 
-    return await in_one_thread(request, save)
+    return await in_one_thread(request, save, locks=True)
 
 
-@router.post("/submit")
-def submit(
-    request: Request, search: NamedSearch, session: DbSession, person: SignedIn, posted: Answered
-) -> Response:
+@answers_router.post("/submit")
+async def submit(request: Request) -> Response:
     """Submit the grid; the answer is the next one."""
+    posted = await read_posted(request)
     # The two buttons that ask about images without an answer say more than the check box.
     rest = posted.fields.get("rest") or ("no" if "rest_are_no" in posted.fields else "later")
-    submitted = submit_answers(
-        session,
-        search,
-        person=person,
-        round_id=posted.round_id,
-        values=posted.values,
-        alone=posted.alone,
-        rest_are_no=rest == "no",
-        gesture_key=posted.gesture_key,
-        indexes=request.app.state.indexes,
-    )
-    after = "already" if submitted.already else ""
-    if wants_fragment(request):
-        return render_grid(request, session, search, person, notice=NOTICES.get(after))
-    return see(search, after=after)
+
+    def save(session: Session, person: Person) -> Response:
+        search: Search = request.state.search
+        submitted = submit_answers(
+            session,
+            search,
+            person=person,
+            round_id=posted.round_id,
+            values=posted.values,
+            alone=posted.alone,
+            rest_are_no=rest == "no",
+            gesture_key=posted.gesture_key,
+            indexes=request.app.state.indexes,
+        )
+        after = "already" if submitted.already else ""
+        if wants_fragment(request):
+            return render_grid(request, session, search, person, notice=NOTICES.get(after))
+        return see(search, after=after)
+
+    return await in_one_thread(request, save)
 
 
 @router.post("/undo")
@@ -279,17 +284,20 @@ def do_again(
     return see(search, after="redo", back=posted.fields)
 
 
-@router.get("/upcoming")
-def list_upcoming(
-    request: Request, search: NamedSearch, session: DbSession, person: SignedIn
-) -> Response:
+@answers_router.get("/upcoming")
+async def list_upcoming(request: Request) -> Response:
     """The images that the next grid would most likely show, for the browser to fetch early.
 
-    None while others wait for grids of their own: to guess takes as long as to choose.
+    None while others are served: to guess takes as long as to choose.
     """
     if not request.state.is_calm:
         return JSONResponse([])
-    return JSONResponse(upcoming_images(session, search, person, request.app.state.indexes))
+
+    def guess(session: Session, person: Person) -> Response:
+        search: Search = request.state.search
+        return JSONResponse(upcoming_images(session, search, person, request.app.state.indexes))
+
+    return await in_one_thread(request, guess)
 
 
 @router.get("/images/{image_id}")
