@@ -274,7 +274,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
     Who has none in this search is shown the newest of the others'.
     """
     made = _get_round_of(session, search, person)
-    shown = session.execute(ASK_CARDS, {"round_id": made.id}).tuples().all()
+    shown = session.execute(ASK_CARDS, {"round_id": made.id}).all()
     answers = read_current_answers(session, search)
     refused = [image.id for _, image in shown if answers.get(image.id) == "no"]
     reasons = read_reasons(session, search, refused) if refused else {}

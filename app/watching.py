@@ -20,7 +20,7 @@ import psycopg
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
-from sqlalchemy import func, select
+from sqlalchemy import Insert, func, select
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.pool import QueuePool
 from starlette.datastructures import Headers, MutableHeaders
@@ -84,12 +84,15 @@ class Metrics:
         pending = "watched"  # in the session: what it has not committed yet
 
         def note_answers(state: ORMExecuteState) -> None:
-            mapper = state.bind_mapper
-            if state.is_insert and mapper is not None and mapper.class_ is Answer:
+            statement = state.statement
+            if isinstance(statement, Insert) and statement.table is Answer.__table__:
                 given: Any = state.parameters
-                rows = given if isinstance(given, list) else [given or {}]
+                # One by one, or as columns: app/searching.py.
+                values = (
+                    [row["value"] for row in given] if isinstance(given, list) else given["values"]
+                )
                 counting = state.session.info.setdefault(pending, [])
-                counting += [self.answers.labels(row.get("value", "")).inc for row in rows]
+                counting += [self.answers.labels(value).inc for value in values]
 
         def note_rounds(session: Session, _context: object) -> None:
             counting = session.info.setdefault(pending, [])
