@@ -22,7 +22,7 @@ LONGEST_WAIT_S = 10.0  # pages give up after 15
 RETRY_S = 3  # when it is worth asking again
 SMALL_BYTES = 1_000_000  # of a form or of JSON: read before a place is taken
 CALM = 1  # requests that are worked on at once in a process, the one that asks included
-COSTLY_SHARE = 10  # one of so many places is for what takes long
+COSTLY_SHARE = 4  # one of so many places is for what takes long
 # Nothing of these asks the database, or each asks it by itself for moments only.
 UNCOUNTED = re.compile(r"/static/|/api/v1/(health|ready)$|/uploads/\d+/files")
 COSTLY = re.compile(

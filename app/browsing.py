@@ -239,7 +239,7 @@ def find_similar(
         )
         own_id = None
     else:
-        if like.id not in index.image_ids:
+        if not index.holds([like.id])[0]:
             raise BadInput(
                 "This image is not among the prepared ones yet, so nothing like it can be found. "
                 "Try again when the collection's preparation has ended."

@@ -77,7 +77,9 @@ JOB_LOCK = 7_273_005
 NAME_LOCK = 7_273_006
 ADDRESS_LOCK = 7_273_007
 BACKUP_LOCK = 7_273_008
-KEPT_OPEN = 10  # connections for requests; more are opened when they are needed
+# Requests that a process works on at once. It is one core's work, and more threads that want to go
+# on wait for each other: at twenty, fifty people waited twice as long for a grid as at four.
+MOST_AT_ONCE = 8
 # Beside those for requests: of the process that does long work, of its queue, and of any process.
 OTHER_CONNECTIONS = 15
 QUEUE_CONNECTIONS = 7
@@ -196,14 +198,13 @@ def connect_database(settings: Settings) -> Database:
             password = read_secret(settings.database_password_file)
             url = make_url(url).set(password=password).render_as_string(hide_password=False)
     open_engine = partial(_open_engine, settings, url)
-    places = count_places(settings)
     return Database(
         open_engine(pool_size=2, max_overflow=OTHER_CONNECTIONS - 2),
         stop,
         # Each request that is worked on finds a connection: there are never more of them.
         hasty=open_engine(
-            pool_size=min(places, KEPT_OPEN),
-            max_overflow=places - min(places, KEPT_OPEN),
+            pool_size=count_places(settings),
+            max_overflow=0,
             statement_s=settings.longest_statement_s,
             lock_s=settings.longest_lock_s,
         ),
@@ -238,7 +239,7 @@ def _open_engine(
 
 def count_places(settings: Settings) -> int:
     """How many requests one process works on at once, each with a connection of its own."""
-    return max(2, settings.connections // settings.processes)
+    return min(MOST_AT_ONCE, max(2, settings.connections // settings.processes))
 
 
 def check_connections(database: Database, settings: Settings) -> None:

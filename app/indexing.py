@@ -211,7 +211,11 @@ def combine_indexes(
                 shutil.rmtree(building, ignore_errors=True)
                 building.mkdir(parents=True)
                 made = engine_combined.combine_indexes(
-                    building, *vectors, embedder=row.embedder, revision=row.revision
+                    building,
+                    *vectors,
+                    embedder=row.embedder,
+                    revision=row.revision,
+                    memory_bytes=psutil.virtual_memory().total,
                 )
                 _note_images(database, row, building, made.image_ids)
                 _give_final_name(row, settings)
@@ -333,6 +337,7 @@ def lay_out_past(
         image_ids=image_ids,
         embedder=embedder,
         revision=revision,
+        memory_bytes=psutil.virtual_memory().total,
     )
     _give_final_name(past, settings)
     put_folder(settings, _folder(settings, past.id))
@@ -393,7 +398,11 @@ class OpenIndexes:
                 index = _open_ready(row, self._settings)
                 folder = _folder(self._settings, row.id)
                 searcher = self._searchers.find(row, folder, index.vectors)
-                self._open[row.id] = index if searcher is None else index.searched_by(searcher)
+                if searcher is None:
+                    index.warm(folder)
+                else:
+                    index = index.searched_by(searcher)
+                self._open[row.id] = index
             self._open.move_to_end(row.id)
             while len(self._open) > 1 and self._size_gb() > self._settings.open_indexes_gb:
                 self._open.popitem(last=False)
@@ -706,7 +715,7 @@ def _open_ready(row: ImageIndex, settings: Settings, *, verify: bool = False) ->
     with _explaining_damage():
         fetch_folder(settings, folder)
     try:
-        index = open_index(folder, verify=verify)
+        index = open_index(folder, verify=verify, memory_bytes=psutil.virtual_memory().total)
     except EngineError as error:
         raise IndexNotUsable(
             f"What was prepared for searching is damaged ({error}). Run `rarefind collection add` "

@@ -35,8 +35,8 @@ from app.remarks import Remarks, is_remarked, read_remarks_of_images, read_remar
 from app.searching import (
     UNDOABLE,
     choose_planned,
-    close_outside,
     count_along,
+    find_rows,
     list_asked_elsewhere,
     list_detour_images,
     list_left_out,
@@ -763,8 +763,9 @@ def _list_likely(
     """Images outside all grids, without answer, that the head takes for positives, best first."""
     left_out = list_left_out(session, search.collection_id, index)
     answers = read_engine_answers(session, search, index, left_out=left_out)
-    answers = close_outside(index, answers, read_pool(session, made))
-    rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY)
+    pool_ids = read_pool(session, made)
+    pool_rows = None if pool_ids is None else find_rows(index, pool_ids)
+    rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY, rows=pool_rows)
     in_grids = set(
         session.scalars(
             select(RoundImage.image_id).where(RoundImage.round_id.in_(list_tips(search.id)))

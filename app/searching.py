@@ -1106,6 +1106,11 @@ def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> l
     return held
 
 
+def find_rows(index: VectorIndex, image_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of those of the images that an index holds, ascending."""
+    return np.sort(index.rows_of(image_ids[index.holds(image_ids)]))
+
+
 def close_outside(
     index: VectorIndex, answers: Answers, pool_ids: NDArray[np.int64] | None
 ) -> Answers:
@@ -1553,9 +1558,7 @@ def list_pool(
     image_ids = np.array(shown, dtype=np.int64)
     rows = index.rows_of(image_ids[index.holds(image_ids)])
     left_open = np.setdiff1d(rows, answers.rows)
-    pool_rows = None
-    if pool_ids is not None:
-        pool_rows = np.sort(index.rows_of(pool_ids[index.holds(pool_ids)]))
+    pool_rows = None if pool_ids is None else find_rows(index, pool_ids)
     if not len(left_open):
         return pool_rows, None
     if events is not None:

@@ -115,7 +115,7 @@ def measure(
     database = open_database(settings)
     try:
         built = fill(database, settings, count, fish, species)
-        index = open_index(built.folder)
+        index = open_index(built.folder, memory_bytes=psutil.virtual_memory().total)
         targets = list_targets(index, species)
         rounds = live_rounds(database, settings, index, targets)
         pass_ms = time_pass(index, built.folder)
@@ -245,13 +245,11 @@ def time_pass(index: Any, folder: Path) -> float:
     weights = np.array(index.vectors[0])
     spent = []
     # A map of its own: that of a large index is for rows here and there.
-    np.load(folder / "vectors.npy", mmap_mode="r")
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     for _ in range(5 if index.count <= 1_100_000 else 1):
         started = time.perf_counter()
         for start in range(0, index.count, 1_000_000):
-            multiply_together(
-                index.vectors[start : start + 1_000_000], weights[np.newaxis], threads=2
-            )
+            multiply_together(vectors[start : start + 1_000_000], weights[np.newaxis], threads=2)
         spent.append(1_000 * (time.perf_counter() - started))
     return median(spent)
 

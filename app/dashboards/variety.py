@@ -108,7 +108,12 @@ def tell_looks(moment: Moment) -> Looks:
 
 
 def _score_together(moments: list[Moment]) -> None:
-    """Score every row by the heads of all these moments of one index, read once for all."""
+    """Score every row by the heads of all these moments of one index, read once for all.
+
+    Of an index that does not rank all each moment scores by itself, from smaller files.
+    """
+    if not moments[0].index.ranks_all:
+        return
     heads = [(one, one.head) for one in moments if one.head is not None]
     if heads:
         weights = np.stack([head.weights for _, head in heads])

@@ -11,11 +11,18 @@ Floats = NDArray[np.float32]
 
 
 def combine_indexes(
-    folder: Path, first: VectorIndex, second: VectorIndex, *, embedder: str, revision: str
+    folder: Path,
+    first: VectorIndex,
+    second: VectorIndex,
+    *,
+    embedder: str,
+    revision: str,
+    memory_bytes: int | None = None,
 ) -> VectorIndex:
     """Write the index of the images that both hold into an existing `folder`, and open it.
 
-    Row order is that of `first`. Raises VectorsNotUsable when they have no image in common.
+    `memory_bytes` as in `build_index`. Row order is that of `first`. Raises VectorsNotUsable when
+    they have no image in common.
     Cosines in it are the mean of both cosines: see `combine_vectors`.
     """
     image_ids = first.image_ids[np.isin(first.image_ids, second.image_ids)]
@@ -33,7 +40,12 @@ def combine_indexes(
             )
     vectors = np.load(folder / VECTORS, mmap_mode="r")
     return build_index(
-        folder, vectors=vectors, image_ids=image_ids, embedder=embedder, revision=revision
+        folder,
+        vectors=vectors,
+        image_ids=image_ids,
+        embedder=embedder,
+        revision=revision,
+        memory_bytes=memory_bytes,
     )
 
 

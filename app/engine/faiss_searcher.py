@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.head import fit_head
-from app.engine.mapped import have_read, let_go
+from app.engine.mapped import let_go
 from app.engine.parts import pick_parts
 
 FAISS = "index.faiss"
@@ -52,15 +52,23 @@ GATHERED_ROWS = 2_048  # that are read one by one before they are looked at: 1 M
 REST_ROWS = 16_384  # of the sample, that tell what the directions leave out
 REST_SPREADS = 2.5  # standard deviations of that, by which a row near the boundary may be off
 MOST_THREADS = 8  # memory gives no more of them work
+FEW_CLOSED = 1_000  # rows that are left out afterwards; of more it is told before
 SLACK = 32  # rows more than asked for: 8 bits may order them otherwise
 LINE_SLACK = 200  # the same around the boundary, where they often lie closer together
 HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that the lists are tuned on
+HEAD_ROUNDS = (1, 5)
+# At least so many rows, and such a share, are looked at along few directions: some 5 ms for each half
+# million. Searches for what is rare need more than the heads that the lists are tuned on.
+LOOKED_AT, LOOKED_AT_SHARE = 500_000, 8
 TOP, LINE = 300, 12  # rows of each part that these are asked for
 LEAST_AGREEMENT = 0.98
 EVERYTHING = -3e38
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
+_Ranked = tuple[Integers, Floats]  # rows and their scores
+
+NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -97,12 +105,16 @@ class FaissSearcher:
         return int(self._every.ntotal) * (int(self._every.d) + narrow)
 
     def find_nearest(self, queries: Floats, count: int, rows: Integers | None) -> Integers:
-        """Rows (q, count) that are probably the nearest to `queries` (q, d), among `rows` if given.
+        """Rows that are probably the nearest to each query.
 
-        `count` is at most the number of allowed rows.
+        Parameters: `queries` (q, d) float32 unit rows; `count` >= 1, at most the number of allowed
+        rows; `rows` (r,) int64 ascending, the only ones allowed, None for all. Returns (q, count)
+        int64, in no order.
+        Source: M. Douze et al., "The Faiss library", arXiv 2401.08281.
         """
         if self._narrow is not None:
-            return np.stack([self._find_by_steps(query, count, rows) for query in queries])
+            allowed = self._allow(rows)
+            return np.stack([self._find_by_steps(query, count, allowed) for query in queries])
         if rows is None and count <= MOST_ON_GPU:
             with self._gpu_lock:  # one search at a time uses a GPU's memory
                 found = None if self._on_gpu is None else self._on_gpu.search(queries, count)[1]
@@ -121,56 +133,79 @@ class FaissSearcher:
         closed: Integers,
         rows: Integers | None,
     ) -> Integers:
-        """Rows (m,), ascending, that probably hold, by score x·w + b and without the `closed` ones,
-        the `top` highest, the `line` lowest at or above 0 and the `line` highest below 0.
+        """Rows that probably hold, by score x·w + b, the `top` highest, the `line` lowest at or
+        above 0 and the `line` highest below 0. Only where not every image is ranked.
 
-        Among `rows` if given. Only where not every image is ranked.
+        Parameters: `weights` (d,) float32 and `bias` of a head; `top` and `line` >= 0; `closed`
+        (c,) int64, rows to be left out, in any order; `rows` (r,) int64 ascending, the only ones
+        allowed, None for all. Returns (m,) int64, ascending. Raises ValueError where every image
+        is ranked.
+        Source: docs/scale.md, "The shortlist".
         """
+        closed = np.sort(closed)
+        allowed = self._allow(rows, closed if len(closed) > FEW_CLOSED else closed[:0])
         edge = -bias if line else None
-        found, products = self._find_candidates(weights, CANDIDATES + len(closed), edge, rows)
-        scores = products + np.float32(bias)
-        places = np.searchsorted(closed := np.sort(closed), found)
-        is_open = np.append(closed, -1)[places] != found
-        found, scores = found[is_open], scores[is_open]
+        count = CANDIDATES
+        while True:
+            found, products, is_every = self._find_candidates(weights, count, edge, allowed)
+            is_open = np.append(closed, -1)[np.searchsorted(closed, found)] != found
+            found, scores = found[is_open], products[is_open] + np.float32(bias)
+            if is_every or len(found) >= top:
+                break
+            count *= 4  # nearly all that was found has an answer
         picked: Integers = np.sort(
             found[pick_parts(scores, top=top + SLACK, line=line + LINE_SLACK if line else 0)]
         )
         return picked
 
     def score_all(self, weights: Floats) -> Floats:
-        """x·w of every row (n,) float32, to the rounding of 8 bits, by one pass."""
+        """x·w of every row, to the rounding of 8 bits, by one pass.
+
+        Parameters: `weights` (d,) float32. Returns (n,) float32.
+        """
         return self._pass_over(weights, EVERYTHING)[1]
 
-    def _find_by_steps(self, query: Floats, count: int, rows: Integers | None) -> Integers:
-        found, products = self._find_candidates(query, max(CANDIDATES, 2 * count), None, rows)
+    def _find_by_steps(self, query: Floats, count: int, allowed: "_Allowed | None") -> Integers:
+        found, products, _ = self._find_candidates(query, max(CANDIDATES, 2 * count), None, allowed)
         best: Integers = found[np.argpartition(-products, count - 1)[:count]]
         return best
 
     def _find_candidates(
-        self, weights: Floats, count: int, edge: float | None, rows: Integers | None
-    ) -> tuple[Integers, Floats]:
+        self, weights: Floats, count: int, edge: float | None, allowed: "_Allowed | None"
+    ) -> tuple[Integers, Floats, bool]:
         """About `count` rows of the highest x·w, at least half of that where there are as many,
-        and, if an `edge` is given, those around it; and their x·w to the rounding of 8 bits.
+        and, if an `edge` is given, those around it; their x·w to the rounding of 8 bits; and
+        whether these are all that are allowed.
         """
         narrow = self._get_narrow()
+        # More rows than that, far from each other, take longer to read than all of them in order.
         most = self._every.ntotal // SCATTERED_SHARE
-        if rows is not None and len(rows) <= max(count, most):
-            return rows, self._score(rows, weights)
-        is_allowed = None
+        if allowed is not None and allowed.count <= max(count, most):
+            rows = np.flatnonzero(allowed.is_allowed)
+            return rows, self._score(rows, weights), True
+        above, expected = narrow.tell_least(weights, count, edge, allowed)
+        if expected <= most:
+            found = narrow.find(weights, above, count // 2, allowed)
+            if len(found) <= 2 * most:
+                return found, self._score(found, weights), False
+        above = EVERYTHING
+        if edge is not None and count <= most:
+            above = self._tell_under(weights, edge, allowed)
+        found, products = self._pass_over(weights, above)
+        if allowed is not None:
+            kept = allowed.is_allowed[found]
+            found, products = found[kept], products[kept]
+        return found, products, above == EVERYTHING
+
+    def _allow(self, rows: Integers | None, closed: Integers = NOTHING) -> "_Allowed | None":
+        """`rows` (None for all) without `closed` ones; None where that is everything."""
+        if rows is None and not len(closed):
+            return None
+        is_allowed = np.full(self._every.ntotal, rows is None)
         if rows is not None:
-            is_allowed = np.zeros(self._every.ntotal, dtype=bool)
             is_allowed[rows] = True
-        above, expected = narrow.tell_least(weights, count, edge, is_allowed)
-        if edge is not None and expected > most:
-            # Rows far from each other take longer to read than all of them in order.
-            found, products = self._pass_over(weights, self._tell_under(weights, edge))
-            if is_allowed is not None:
-                kept = is_allowed[found]
-                found, products = found[kept], products[kept]
-            return found, products
-        least = min(count // 2, self._every.ntotal if rows is None else len(rows))
-        found = narrow.find(weights, above, least, is_allowed)
-        return found, self._score(found, weights)
+        is_allowed[closed] = False
+        return _Allowed(is_allowed, int(np.count_nonzero(is_allowed)))
 
     def _get_narrow(self) -> "_Narrow":
         if self._narrow is None:
@@ -227,13 +262,13 @@ class FaissSearcher:
         self._scanners.append(scanner)
         return _read_found(found)
 
-    def _tell_under(self, weights: Floats, edge: float) -> float:
+    def _tell_under(self, weights: Floats, edge: float, allowed: "_Allowed | None") -> float:
         """A product that enough rows between it and `edge` are above, told by the sample."""
         sample = self._get_narrow().sample
         products = sample @ weights.astype(np.float32)
-        under = np.sort(products[products < edge])[::-1]
-        place = max(16, 8 * LINE_SLACK * len(sample) // self._every.ntotal)
-        return float(under[place]) if place < len(under) else EVERYTHING
+        if allowed is not None:
+            products = products[allowed.is_allowed[evenly(self._every.ntotal, SAMPLE_ROWS)]]
+        return _step_under(products, edge, self._every.ntotal / len(sample))
 
     @cached_property
     def _scanners(self) -> list[Any]:
@@ -262,6 +297,14 @@ class FaissSearcher:
             return None
         copied.nprobe = self._probes
         return copied
+
+
+@dataclass(frozen=True, eq=False)
+class _Allowed:
+    """The rows that may be found."""
+
+    is_allowed: NDArray[np.bool_]  # (n,)
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,11 +337,7 @@ class _Narrow:
         return rest.mean(axis=0), covariance
 
     def tell_least(
-        self,
-        weights: Floats,
-        count: int,
-        edge: float | None,
-        is_allowed: NDArray[np.bool_] | None,
+        self, weights: Floats, count: int, edge: float | None, allowed: _Allowed | None
     ) -> tuple[float, int]:
         """A product along the directions that some `count` of the allowed rows are above, and those
         that may be around the `edge` by all directions; and how many rows are above it, both as the
@@ -306,31 +345,33 @@ class _Narrow:
         """
         weights = weights.astype(np.float32)
         products = self._along @ (weights @ self.directions)
-        if is_allowed is not None:
-            products = products[is_allowed[evenly(self.lists.ntotal, SAMPLE_ROWS)]]
+        if allowed is not None:
+            products = products[allowed.is_allowed[evenly(self.lists.ntotal, SAMPLE_ROWS)]]
+        if not len(products):
+            return EVERYTHING, self.lists.ntotal
         per_row = self.lists.ntotal / len(self.sample)
         place = min(round(count / per_row), len(products) - 1)
         above = float(np.partition(products, -1 - place)[-1 - place])
         if edge is not None:
             mean, covariance = self._rest
             spread = math.sqrt(max(0.0, float(weights @ covariance @ weights)))
-            above = min(above, edge - float(mean @ weights) - REST_SPREADS * spread)
+            lowest = edge - float(mean @ weights) - REST_SPREADS * spread
+            above = min(above, _step_under(products, lowest, per_row))
         return above, round(per_row * np.count_nonzero(products > above))
 
-    def find(
-        self, weights: Floats, above: float, least: int, is_allowed: NDArray[np.bool_] | None
-    ) -> Integers:
+    def find(self, weights: Floats, above: float, least: int, allowed: _Allowed | None) -> Integers:
         """Allowed rows of a product along the directions `above` that, ascending; where they are
         fewer than `least`, in more lists and then of lower ones, too."""
         query = np.ascontiguousarray(weights.astype(np.float32) @ self.directions)[np.newaxis]
         products = self.centroids @ query[0]
-        # Rows that are not allowed are passed over quickly: then every list can be looked into.
-        probes = self.probes if is_allowed is None else len(products)
+        share = 1.0 if allowed is None else allowed.count / self.lists.ntotal
+        probes = min(len(products), math.ceil(self.probes / share))
         while True:
-            found = self._look(query, products, probes, above, is_allowed)
-            if len(found) >= least:
+            found = self._look(query, products, probes, above, allowed)
+            is_whole = above == EVERYTHING and probes == len(products)
+            if len(found) >= least or is_whole:
                 return np.sort(found)
-            if above > EVERYTHING and probes < len(products):
+            if probes < len(products):
                 probes = min(4 * probes, len(products))
             else:
                 above = EVERYTHING
@@ -341,12 +382,12 @@ class _Narrow:
         products: Floats,
         probes: int,
         above: float,
-        is_allowed: NDArray[np.bool_] | None,
+        allowed: _Allowed | None,
     ) -> Integers:
         library: Any = faiss
         likely = np.argpartition(-products, probes - 1)[:probes].astype(np.int64)
         nearest = np.ascontiguousarray(products[likely])
-        chosen = None if is_allowed is None else _select(is_allowed)
+        chosen = None if allowed is None else _select(allowed.is_allowed)
         found = library.RangeSearchResult(1)
         self.lists.range_search_preassigned_c(
             1,
@@ -359,6 +400,15 @@ class _Narrow:
             library.SearchParametersIVF(nprobe=probes, sel=chosen),
         )
         return _read_found(found)[0]
+
+
+def _step_under(products: Floats, edge: float, per_row: float) -> float:
+    """A product that, of rows under the `edge`, more than are looked for are above, as told by a
+    sample of one in `per_row` rows.
+    """
+    under = products[products < edge]
+    place = max(16, math.ceil(8 * LINE_SLACK / per_row))
+    return float(np.partition(under, -1 - place)[-1 - place]) if place < len(under) else EVERYTHING
 
 
 def _read_found(found: Any) -> tuple[Integers, Floats]:
@@ -414,8 +464,6 @@ def open_searcher(folder: Path, *, probes: int, ranks_all: bool) -> FaissSearche
     every = faiss.read_index(str(folder / FAISS), faiss.IO_FLAG_MMAP_IFC)
     if ranks_all:
         return FaissSearcher(every, None, probes)
-    for name in (FAISS, NARROW):
-        have_read(folder / name)
     lists = faiss.read_index(str(folder / NARROW), faiss.IO_FLAG_MMAP_IFC)
     directions = np.load(folder / DIRECTIONS)
     sample = np.asarray(np.load(folder / SAMPLE, mmap_mode="r"))
@@ -576,15 +624,16 @@ def _tune_narrow(
 ) -> tuple[FaissSearcher, Tuning]:
     """Look into as many lists as the agreement needs, at most all, and measure on the way."""
     heads = _make_heads(sample, mean)
-    exact = {line: _rank_exactly(heads, vectors, line) for line in (0, LINE)}
-    probes = max(1, lists.nlist // 16)
+    exact = _rank_exactly(heads, vectors)
+    looked_at = max(LOOKED_AT, len(vectors) // LOOKED_AT_SHARE)
+    probes = min(lists.nlist, math.ceil(lists.nlist * looked_at / len(vectors)))
     while True:
         searcher = FaissSearcher(every, _Narrow(lists, directions, sample, probes), 0)
         # What lies around the boundary deep among the images is found without the lists.
-        if _agree(searcher, heads, exact[0], 0) >= LEAST_AGREEMENT or probes >= lists.nlist:
+        if _agree(searcher, heads, exact, 0) >= LEAST_AGREEMENT or probes >= lists.nlist:
             break
         probes = min(round(1.5 * probes) + 1, lists.nlist)
-    agreement = _agree(searcher, heads, exact[LINE], LINE)
+    agreement = _agree(searcher, heads, exact, LINE)
     queries = np.asarray(vectors[evenly(len(vectors), RECALL_QUERIES)])
     k = min(RECALL_NEAREST, len(vectors))
     found = searcher.find_nearest(queries, min(2 * k + 100, len(vectors)), None)
@@ -594,44 +643,52 @@ def _tune_narrow(
 
 
 def _agree(
-    searcher: FaissSearcher, heads: list[tuple[Floats, float]], exact: list[Integers], line: int
+    searcher: FaissSearcher, heads: list[tuple[Floats, float]], exact: list[_Ranked], line: int
 ) -> float:
-    """The share of the exact rows that are found, over all heads."""
-    nothing = np.empty(0, np.int64)
+    """The share of the exact rows that are found, over all heads; without a `line` of the top."""
     shares = []
-    for (weights, bias), rows in zip(heads, exact, strict=True):
-        found = searcher.find_ranked(weights, bias, top=TOP, line=line, closed=nothing, rows=None)
-        shares.append(np.isin(rows, found).mean())
+    for (weights, bias), (rows, scores) in zip(heads, exact, strict=True):
+        found = searcher.find_ranked(weights, bias, top=TOP, line=line, closed=NOTHING, rows=None)
+        wanted = rows[pick_parts(scores, top=TOP, line=line)]
+        shares.append(np.isin(wanted, found).mean())
     return float(np.mean(shares))
 
 
 def _make_heads(sample: Floats, mean: Floats) -> list[tuple[Floats, float]]:
-    """Heads as searches have them in an early round: some neighbours are yes, the next ones no."""
+    """Heads as searches have them: a few neighbours are yes, and what was shown since is no.
+
+    Half of them after one round, half after five. The later ones are harder to serve: they were
+    turned away from all that is near the positives, and their best images are in many lists.
+    """
     heads = []
-    for row in evenly(len(sample), HEADS):
+    for number, row in enumerate(evenly(len(sample), HEADS)):
         order = np.argsort(-(sample @ sample[row]), kind="stable")
-        head = fit_head(
-            sample[order[:HEAD_YES]],
-            sample[order[HEAD_YES : HEAD_YES + HEAD_NO]],
-            pseudo_negatives=sample[order[::-1][evenly(len(order) // 2, HEAD_FAR)]],
-            centre=mean,
-            C=30.0,
-        )
+        far = sample[order[::-1][evenly(len(order) // 2, HEAD_FAR)]]
+        is_open = np.ones(len(sample), bool)
+        is_open[order[: HEAD_YES + HEAD_NO]] = False
+        for _ in range(HEAD_ROUNDS[number % len(HEAD_ROUNDS)]):
+            is_no = ~is_open
+            is_no[order[:HEAD_YES]] = False
+            head = fit_head(
+                sample[order[:HEAD_YES]], sample[is_no], pseudo_negatives=far, centre=mean, C=30.0
+            )
+            scores = np.where(is_open, sample @ head.weights, -np.inf)
+            is_open[np.argpartition(-scores, min(LINE, len(scores) - 1))[:LINE]] = False
         heads.append((head.weights, head.bias))
     return heads
 
 
-def _rank_exactly(heads: list[tuple[Floats, float]], vectors: Floats, line: int) -> list[Integers]:
-    """The rows that an exact ranking offers for each head."""
+def _rank_exactly(heads: list[tuple[Floats, float]], vectors: Floats) -> list[_Ranked]:
+    """The rows that an exact ranking offers for each head, and their scores."""
     weights = np.stack([head[0] for head in heads])
     biases = np.array([head[1] for head in heads], np.float32)[:, np.newaxis]
-    kept = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in heads]
+    kept = [(NOTHING, np.empty(0, np.float32)) for _ in heads]
     for start, chunk in _pass_by(vectors):
         scores = weights @ chunk.T + biases
         rows = np.arange(start, start + len(chunk))
         for place, so_far in enumerate(kept):
             own_rows = np.concatenate([so_far[0], rows])
             own_scores = np.concatenate([so_far[1], scores[place]])
-            best = pick_parts(own_scores, top=TOP, line=line)
+            best = pick_parts(own_scores, top=TOP, line=LINE)
             kept[place] = own_rows[best], own_scores[best]
-    return [rows for rows, _ in kept]
+    return kept

@@ -25,13 +25,14 @@ from app.engine import EngineError
 from app.engine.faiss_searcher import (
     EXHAUSTIVE_ROWS,
     FAISS,
+    NARROW,
     SAMPLE_ROWS,
     build_searcher,
     evenly,
     open_searcher,
     shape_of,
 )
-from app.engine.mapped import fit_in_memory, have_read, read_ahead, read_singly
+from app.engine.mapped import have_read, read_ahead, read_singly
 from app.engine.metric import Metric, learn_metric, read_metric, write_metric
 from app.engine.parts import pick_parts
 from app.engine.together import Passes
@@ -134,6 +135,7 @@ class VectorIndex:
     manifest: Manifest
     _searcher: Searcher
     _metric: Metric | None  # None in folders of versions before there was one
+    _scattered: Floats | None = None  # the same map for rows here and there, if on the disk
     _passes: Passes = field(default_factory=Passes)
 
     @cached_property
@@ -166,6 +168,16 @@ class VectorIndex:
         """Evenly spaced rows that stand for all, (s,) int64, ascending."""
         return evenly(self.count, SAMPLE_ROWS)
 
+    def warm(self, folder: Path) -> None:
+        """Have what rounds look at read into memory, in the background.
+
+        Parameters: `folder` that the index was opened from. Of one that ranks all a round reads
+        everything anyway.
+        """
+        if not self.ranks_all:
+            for name in (FAISS, NARROW, *([VECTORS] if self._scattered is None else [])):
+                have_read(folder / name)
+
     def searched_by(self, searcher: Searcher) -> "VectorIndex":
         """The same index, whose candidates something else than its FAISS files finds."""
         manifest = replace(self.manifest, ranks_all=False, agreement=None)
@@ -193,9 +205,10 @@ class VectorIndex:
         Where they don't fit in memory the disk is told of all rows first, so that it reads them
         side by side.
         """
-        if self._is_on_disk:
-            read_ahead(self.vectors, rows)
-        return self.vectors[rows]
+        if self._scattered is None:
+            return self.vectors[rows]
+        read_ahead(self._scattered, rows)
+        return self._scattered[rows]
 
     def shortlist(
         self,
@@ -234,8 +247,8 @@ class VectorIndex:
         """The `k` images nearest to each query, nearest first, ties by row number.
 
         Parameters: `vectors` (q, d) float32 unit rows; `rows` (r,) the only rows allowed, or None
-        for all. Returns similarities (q, k') float32 and rows (q, k') int64, where k' is `k` or the
-        number of allowed rows if that is smaller.
+        for all. Returns similarities (q, k') float32 and rows (q, k') int64, where k' is `k`, or if
+        that is smaller the number of allowed rows, or of those that a vector engine finds.
         Similarities are exact. An image can be missed when more than k + 100 others lie within the
         rounding of 8 bits (about 0.002 in cosine) of the k-th, and, with more than 300,000 images,
         when it is in a list that is not looked into: the manifest says how many are missed.
@@ -255,6 +268,8 @@ class VectorIndex:
             found = [_best(own_vectors @ query, every, k) for query in queries]
         else:
             candidates = self._searcher.find_nearest(queries, count, rows)
+            # A cluster may find fewer, and not as many for each query.
+            k = min(k, int((candidates >= 0).sum(axis=1).min()))
             found = [
                 _best(self.read(own[own >= 0]) @ query, own[own >= 0], k)
                 for query, own in zip(queries, candidates, strict=True)
@@ -287,10 +302,6 @@ class VectorIndex:
             more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
             raise UnknownImages(f"not in this index: image {shown}{more}")
         return rows
-
-    @cached_property
-    def _is_on_disk(self) -> bool:
-        return not (self.ranks_all or fit_in_memory(self.vectors))
 
     @cached_property
     def _rows_by_image_id(self) -> Integers:
@@ -330,7 +341,7 @@ def build_index(
     mean: Floats = np.asarray(total / len(mapped), dtype=np.float32)
     np.save(folder / MEAN, mean)
     write_metric(folder / METRIC, learn_metric(mapped, mean))
-    has_room = memory_bytes is None or mapped.nbytes <= RANKED_SHARE * memory_bytes
+    has_room = _has_room(mapped, memory_bytes)
     compress = len(mapped) > RANKED_ROWS or (len(mapped) > EXHAUSTIVE_ROWS and not has_room)
     _, tuning = build_searcher(folder, mapped, mean, compress=compress)
     manifest = Manifest(
@@ -345,14 +356,17 @@ def build_index(
         **asdict(tuning),
     )
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-    return open_index(folder)
+    return open_index(folder, memory_bytes=memory_bytes)
 
 
-def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
+def open_index(
+    folder: Path, *, verify: bool = False, memory_bytes: int | None = None
+) -> VectorIndex:
     """Open an index without reading its vectors (they are memory-mapped).
 
-    `verify` reads everything and compares checksums. Raises IndexIncomplete without a manifest,
-    IndexDamaged when a file is missing, unreadable or not what the manifest says.
+    `verify` reads everything and compares checksums; `memory_bytes` of the machine, None for
+    enough, says whether vectors are looked for on the disk. Raises IndexIncomplete without a
+    manifest, IndexDamaged when a file is missing, unreadable or not what the manifest says.
     """
     manifest = read_manifest(folder)
     try:
@@ -381,12 +395,16 @@ def open_index(folder: Path, *, verify: bool = False) -> VectorIndex:
         raise IndexDamaged(
             f"index {folder.name}: {', '.join(damaged)} differs from its manifest; build it again"
         )
-    if not manifest.ranks_all:
-        if fit_in_memory(vectors):
-            have_read(folder / VECTORS)
-        else:
-            read_singly(vectors)
-    return VectorIndex(vectors, image_ids, mean, manifest, searcher, metric)
+    scattered = None
+    if not (manifest.ranks_all or _has_room(vectors, memory_bytes)):
+        scattered = np.asarray(np.load(folder / VECTORS, mmap_mode="r"))
+        read_singly(scattered)
+    return VectorIndex(vectors, image_ids, mean, manifest, searcher, metric, scattered)
+
+
+def _has_room(vectors: Floats, memory_bytes: int | None) -> bool:
+    """Whether all vectors can stay in memory beside what else is to be there."""
+    return memory_bytes is None or vectors.nbytes <= RANKED_SHARE * memory_bytes
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from app.engine.answers import Answers, Opening, Value, join_openings, make_opening
 from app.engine.events import first_of_each, rows_with, show_one_each, teach_one_each
-from app.engine.faiss_searcher import evenly
+from app.engine.faiss_searcher import SAMPLE_ROWS, evenly
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.strategies import (
@@ -66,7 +66,6 @@ Integers = NDArray[np.int64]
 # More than any strategy takes: `rarefind` compares 300 and a round with the answers, and events
 # take the places of some.
 SHORTLIST = 360
-MOST_LEARNED_FROM = 65_536  # images that pseudo-negatives are drawn from where not all are ranked
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,19 +170,22 @@ def round_rng(seed: int, round_number: int) -> np.random.Generator:
 
 
 def rank_likely(
-    index: VectorIndex, answers: Answers, head: Head, k: int
+    index: VectorIndex, answers: Answers, head: Head, k: int, *, rows: Integers | None = None
 ) -> tuple[Integers, Floats, Floats]:
     """The `k` images without an answer that a stored head holds most likely, best first.
 
-    Parameters: `answers` so far; `head` (d,), fitted on vectors of this embedder; `k` >= 0.
-    Returns rows int64, scores float32 and probabilities float32 in 0..1, each (k',), ties by row
-    number; k' is `k` or the number of unanswered images if that is smaller.
+    Parameters: `answers` so far; `head` (d,), fitted on vectors of this embedder; `k` >= 0; `rows`
+    (r,) int64 ascending, the only ones allowed, None for all. Returns rows int64, scores float32
+    and probabilities float32 in 0..1, each (k',), ties by row number; k' is `k` or the number of
+    unanswered images if that is smaller.
     Source: ranking by probability, S. E. Robertson, "The probability ranking principle in IR",
     Journal of Documentation 33, 1977.
     """
-    rows, scores = index.shortlist(head.weights, head.bias, top=k, line=0, closed=answers.rows)
+    found, scores = index.shortlist(
+        head.weights, head.bias, top=k, line=0, closed=answers.rows, rows=rows
+    )
     order = smallest(-scores, k)
-    return rows[order], scores[order], probabilities(scores[order])
+    return found[order], scores[order], probabilities(scores[order])
 
 
 def nearest_among(index: VectorIndex, row: int, rows: Integers, k: int) -> tuple[Integers, Floats]:
@@ -235,7 +237,7 @@ def _fit(
     if not index.ranks_all:
         others = index.sample_rows
         if pool_rows is not None:
-            others = pool_rows[evenly(len(pool_rows), MOST_LEARNED_FROM)]
+            others = pool_rows[evenly(len(pool_rows), SAMPLE_ROWS)]
     unlabelled = _open_rows(index, closed, others)
     if len(negatives) + len(unlabelled) == 0:
         return None
@@ -275,6 +277,8 @@ def _rank(
 
 def _open_rows(index: VectorIndex, closed: Integers, allowed: Integers | None) -> Integers:
     """Rows that are not closed, among the allowed ones (None for all), ascending."""
+    if allowed is not None and len(allowed) == 0:
+        return allowed
     if allowed is not None and len(allowed) < index.count // 8:
         places = np.minimum(np.searchsorted(allowed, closed), len(allowed) - 1)
         return np.delete(allowed, places[allowed[places] == closed])

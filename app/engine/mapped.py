@@ -4,34 +4,38 @@ import mmap
 import os
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
-MEMORY_SHARE = 0.5  # of the machine's, that vectors may take to be counted on as being there
 READ_BYTES = 8_388_608
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-
-def fit_in_memory(vectors: Floats) -> bool:
-    """Whether all of them can stay in the system's memory beside what else is to be there."""
-    return bool(vectors.nbytes <= MEMORY_SHARE * psutil.virtual_memory().total)
+_being_read: set[Path] = set()
+_lock = Lock()
 
 
 def have_read(path: Path) -> None:
     """Read a file through in the background, so that it is in the system's memory.
 
-    Page by page, in the order in which rounds need them, it would take minutes.
+    Page by page, in the order in which rounds need them, it would take minutes. Parameters: `path`
+    of a file; one that is being read, or can't be, is passed over.
     """
+    with _lock:
+        if path in _being_read:
+            return
+        _being_read.add(path)
 
     def read() -> None:
-        with suppress(OSError), path.open("rb", buffering=0) as file:
-            while file.read(READ_BYTES):
-                pass
+        try:
+            with suppress(OSError), path.open("rb", buffering=0) as file:
+                while file.read(READ_BYTES):
+                    pass
+        finally:
+            _being_read.discard(path)
 
     Thread(target=read, daemon=True).start()
 

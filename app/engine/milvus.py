@@ -291,7 +291,7 @@ class MilvusSearcher:
             lists = (
                 self._search(some, min(count, self._most, self._count))
                 if allowed is None
-                else [self._descend(some[0], count, allowed)]
+                else [self._descend(some[0], count, allowed)[0]]
             )
             for place, (own, _) in enumerate(lists, start):
                 found[place, : min(count, len(own))] = own[:count]
@@ -322,16 +322,17 @@ class MilvusSearcher:
         boundary = -bias / length  # the similarity where the score is 0
         top, line = (part + len(closed) + SLACK for part in (top, line))  # all may be closed
         wanted = max(top, FIRST_TIMES * line)
-        own, similarities = self._descend(query, wanted, allowed)
-        is_every = len(own) < wanted
+        (own, similarities), is_every = self._descend(query, wanted, allowed)
         above = int(np.count_nonzero(similarities >= boundary - ROUNDING))
         parts = [own[:top]]
         if is_every or above < len(own):
             parts.append(own[max(0, above - line) : above + line])
         if not is_every and above == len(own):
-            parts.append(self._descend(-query, line, allowed, ceiling=-boundary + ROUNDING)[0])
+            (over, _), _ = self._descend(-query, line, allowed, ceiling=-boundary + ROUNDING)
+            parts.append(over)
         if not is_every and above + line > len(own):
-            parts.append(self._descend(query, line, allowed, ceiling=boundary + ROUNDING)[0])
+            (under, _), _ = self._descend(query, line, allowed, ceiling=boundary + ROUNDING)
+            parts.append(under)
         return np.setdiff1d(np.concatenate(parts), closed)
 
     def score_all(self, weights: Floats) -> Floats:
@@ -348,30 +349,32 @@ class MilvusSearcher:
 
     def _descend(
         self, query: Floats, k: int, allowed: "_Allowed | None", *, ceiling: float | None = None
-    ) -> _Found:
-        """The `k` most similar allowed rows, none more similar than the ceiling."""
+    ) -> tuple[_Found, bool]:
+        """The `k` most similar allowed rows, none more similar than the ceiling, and whether they
+        are all that there are.
+        """
         nothing = np.empty(0, np.int64), np.empty(0, np.float32)
         if ceiling is not None and ceiling <= LEAST:
-            return nothing
+            return nothing, True
         if allowed is None:
-            found, _ = self._go_on_until(query, k, None, "", k, ceiling)
-            return found
+            found, is_whole = self._go_on_until(query, k, None, "", k, ceiling)
+            return found, is_whole and len(found[0]) < k
         if len(allowed.rows) == 0:
-            return nothing
+            return nothing, True
         expected = round(1.5 * k * allowed.base / len(allowed.rows))
         if expected <= self._most or len(allowed.rows) == allowed.base:
             found, is_whole = self._go_on_until(
                 query, k, allowed.rows, allowed.expression, expected, ceiling
             )
             if is_whole:
-                return found
+                return found, len(found[0]) < k
         lists = [
             self._go_on_until(query, k, None, f"row in {part.tolist()}", k, ceiling)[0]
             for part in np.array_split(allowed.rows, -(-len(allowed.rows) // MOST_LISTED))
         ]
         rows, similarities = (np.concatenate(parts) for parts in zip(*lists, strict=True))
         order = np.argsort(-similarities, kind="stable")[:k]
-        return rows[order], similarities[order]
+        return (rows[order], similarities[order]), len(order) < k
 
     def _go_on_until(
         self,

@@ -290,10 +290,10 @@ async def list_upcoming(request: Request) -> Response:
 
     None while others are served: to guess takes as long as to choose.
     """
-    if not request.state.is_calm:
-        return JSONResponse([])
 
     def guess(session: Session, person: Person) -> Response:
+        if not request.state.is_calm:
+            return JSONResponse([])
         search: Search = request.state.search
         return JSONResponse(upcoming_images(session, search, person, request.app.state.indexes))
 
