@@ -83,6 +83,7 @@ from app.indexing import (
     fetch_embedder,
 )
 from app.jobs import Worker, calling_for_help
+from app.limiting import BoundedHead
 from app.logs import start_logging
 from app.main import create_app
 from app.metadata import add_table
@@ -1162,6 +1163,7 @@ def serve_on(
     server = Announcing(
         uvicorn.Config(
             web,
+            http=BoundedHead,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import socket
 import subprocess  # nosec B404 # for its errors alone
 import time
 import warnings
@@ -77,6 +78,7 @@ JOB_LOCK = 7_273_005
 NAME_LOCK = 7_273_006
 ADDRESS_LOCK = 7_273_007
 BACKUP_LOCK = 7_273_008
+PART_LOCK = 7_273_039
 # Requests that a process works on at once. It is one core's work, and more threads that want to go
 # on wait for each other: at twenty, fifty people waited twice as long for a grid as at four.
 MOST_AT_ONCE = 8
@@ -86,6 +88,7 @@ QUEUE_CONNECTIONS = 7
 FEW_CONNECTIONS = 3
 KEPT = "kept"  # in a session: what it has read
 PING_AFTER_S = 1.0  # idle; a connection that answered a moment ago need not be asked before
+STARTED_ON = "postgres-started-on.json"  # lies beside the embedded server's folder
 STARTING = Lock()  # the library's own lock is between processes
 RESTORING = "restoring.txt"  # lies in a data folder until all of a backup is in it
 
@@ -321,6 +324,7 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
         # There is no setting for it.
         postgres_server.find_suitable_socket_dir = find_socket_folder  # type: ignore[attr-defined]
         folder = (home / "postgres").expanduser().resolve()
+        refuse_other_machine(folder)
         with PostgresServer._lock:
             users = forget_dead_users(folder / ".handle_pids.json")
             if os.getpid() not in users:
@@ -328,12 +332,38 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
                 # the library would hand it out without counting this process again.
                 PostgresServer._instances.pop(folder, None)
         server = get_server(home / "postgres", cleanup_mode="stop")
+        (folder.parent / STARTED_ON).write_text(json.dumps(name_machine()))
 
     def stop() -> None:
         with suppress(psutil.NoSuchProcess):  # killed a moment ago
             server.cleanup()
 
     return server.get_uri(), stop
+
+
+def refuse_other_machine(folder: Path) -> None:
+    """Refuse to start PostgreSQL on files that another machine's uses, in a folder they share.
+
+    PostgreSQL itself knows the processes of one machine only, and would take it for one that died.
+    """
+    note = folder.parent / STARTED_ON
+    if not (folder / "postmaster.pid").exists() or not note.exists():
+        return
+    there, here = json.loads(note.read_text() or "{}"), name_machine()
+    if not any(there.get(key) == value for key, value in here.items()):
+        raise DatabaseNotUsable(
+            f"The embedded PostgreSQL of this data folder was started on {there.get('name')}, and "
+            "two machines must not use its files at the same time. Set the same DATABASE_URL on "
+            f"all machines, or stop Rarefind on {there.get('name')}. If that machine is gone, "
+            f"delete {note}."
+        )
+
+
+def name_machine() -> dict[str, str]:
+    """This machine by its name, and by its last start: a container of it has another name."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    started = {"boot": boot.read_text().strip()} if boot.exists() else {}
+    return {"name": socket.gethostname(), **started}
 
 
 def connect_to_embedded(

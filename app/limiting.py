@@ -15,10 +15,12 @@ from fastapi import Request
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import TooManyRequests
 from app.settings import Settings
 
+MOST_HEAD_BYTES = 65_536  # of a request's first line and headers: a browser sends some 2,000
 WRONG_TOKENS_A_MINUTE = 300  # that are nobody's, from one address
 # A piece of an upload is a small photo or 8 MB of a large one; its quota counts the bytes.
 PIECES_A_MINUTE = 12_000
@@ -51,6 +53,33 @@ COSTLY = {
     "POST /api/v1/exports",
     "GET /api/v1/searches/{search_id}/export",
 }
+
+
+class BoundedHead(HttpToolsProtocol):
+    """A connection whose requests have heads of an end.
+
+    They are read before anything is known of who sends them, and the parser keeps all of it.
+    """
+
+    _head_bytes = 0
+    _is_in_head = True
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless a head does not end."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_head and self._head_bytes > MOST_HEAD_BYTES:
+            self.send_400_response("The headers of this request are too long.")
+
+    def on_headers_complete(self) -> None:
+        """The head has come."""
+        self._is_in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request has come; the next one begins with a head."""
+        self._is_in_head, self._head_bytes = True, 0
+        super().on_message_complete()
 
 
 class Limits:

@@ -1172,11 +1172,11 @@ def check_strategy(strategy: str) -> str:
     return strategy
 
 
-def _check_reach(strategy: str, index: VectorIndex) -> None:
+def _check_reach(strategy: str, index: VectorIndex, *, where: str = "") -> None:
     try:
         check_reach(check_strategy(strategy), ranks_all=index.ranks_all)
     except StrategyNeedsAllScores as error:
-        raise BadInput(f"{error}, in the search's settings.") from error
+        raise BadInput(f"{error}{where}.") from error
 
 
 def check_round_size(round_size: int) -> int:
@@ -1252,7 +1252,8 @@ def _add_round(
         leased = sorted(list_asked_elsewhere(session, search, person, held))
     through_id = _get_newest_answer_id(session, search)
     index = indexes.get(index_row)
-    _check_reach(search.strategy, index)  # the collection may have grown too large for it
+    # The collection may have grown too large for it.
+    _check_reach(search.strategy, index, where=", in the search's settings")
     previous_id = previous.id if previous else None
     removed = list_left_out(session, search.collection_id, index)
     left_out = [*removed, *leased]

@@ -146,8 +146,9 @@ class Settings(BaseSettings):
     connections: int = Field(
         default=40,
         ge=4,
-        description="Most connections to PostgreSQL for requests, over all processes: each request "
-        "that is worked on has one, others wait. Embedding, imports and the queue have their own.",
+        description="Most connections to PostgreSQL for requests, over all processes, eight for "
+        "each of them at most: each request that is worked on has one, others wait. Embedding, "
+        "imports and the queue have their own.",
     )
     most_waiting: int = Field(
         default=400,

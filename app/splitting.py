@@ -24,7 +24,7 @@ from sqlalchemy import Cast, Connection, Integer, cast, delete, func, select, up
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app.database import Database
+from app.database import PART_LOCK, Database
 from app.engine.embedders import Floats
 from app.errors import RarefindError
 from app.preparing import GONE
@@ -33,7 +33,6 @@ from app.settings import Settings
 from app.store import delete_folders, fetch_file, put_files
 from app.tables import ImageIndex, IndexPart, UnreadableImage
 
-PART_LOCK = 7_273_039  # beside those of app/database.py
 PART_IMAGES = 2_048  # what a kill can lose: some minutes of a slow embedder
 LEAST_PARTS = 4  # a smaller build is over before another worker has loaded its embedder
 NOTE_S = 5.0  # between words on how far a part is

@@ -276,8 +276,13 @@ def _trim_now_and_then(settings: Settings) -> None:
             return
     looked.parent.mkdir(parents=True, exist_ok=True)
     looked.touch()  # first: the other threads and processes need not look as well
-    with suppress(StoreNotUsable):  # what was asked for has been done
-        trim(settings, now_s=time.time())
+
+    def look() -> None:
+        with suppress(StoreNotUsable):
+            trim(settings, now_s=time.time())
+
+    # A million thumbnails take long to look through, and nobody has to wait for it.
+    Thread(target=look, name="trim", daemon=True).start()
 
 
 def _touch(path: Path) -> bool:

@@ -14,8 +14,10 @@ import builds it. Searches are then replayed against the labels, 15 rounds of 12
 Up to 500,000 images every round is exact, and this is left out.
 
 Live rounds go through the database, which has a row for each image. What is resident is told by the
-process after them. Without SCALE_COUNTS it measures 100,000 and 1,000,000. Ten million take some
-35 GB of disk, 12 GB of memory and an hour on two cores.
+process after them. At the end vectors of a hundred million images, along 128 directions in 8 bits
+and as many of them as half of the memory holds, are looked at once; and bench/out/growth.svg shows
+how times grow with the images. Without SCALE_COUNTS it measures 100,000 and 1,000,000. Ten million
+take some 35 GB of disk, 12 GB of memory and an hour on two cores.
 """
 
 import os
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -51,14 +54,106 @@ def run() -> list[dict[str, Any]]:
         print("scale needs the real images in ../shared/data/fish.zip", file=sys.stderr)
         return []
     folder = os.environ.get("SCALE_FOLDER")
-    results = []
+    results: list[dict[str, Any]] = []
+    counts = [int(count) for count in os.environ.get("SCALE_COUNTS", COUNTS).split(",")]
     with tempfile.TemporaryDirectory() as name:
         fish, species = read_fish(Path(folder or name))
-        for count in map(int, os.environ.get("SCALE_COUNTS", COUNTS).split(",")):
+        for count in counts:
             results += measure(Path(folder or name) / f"{count}", count, fish, species)
             if folder is None:
                 shutil.rmtree(Path(name) / f"{count}")
-    return results
+    draw_growth(counts, results)
+    return results + look_at_most()
+
+
+def look_at_most() -> list[dict[str, Any]]:
+    """The first step of a shortlist over as many rows as half of the memory holds, drawn by lot."""
+    from app.engine.faiss_searcher import (
+        CANDIDATES,
+        KEPT_DIRECTIONS,
+        LOOKED_AT_SHARE,
+        FaissSearcher,
+        _make_flat,
+    )
+
+    rng = np.random.default_rng(0)
+    flat = _make_flat(KEPT_DIRECTIONS)
+    flat.train(rng.standard_normal((1_000, KEPT_DIRECTIONS), dtype=np.float32))
+    searcher = FaissSearcher(flat, None, 0)
+    count = min(100_000_000, psutil.virtual_memory().available // 2 // KEPT_DIRECTIONS)
+    codes = np.empty((count, KEPT_DIRECTIONS), np.uint8)
+    for start in range(0, count, 1_000_000):
+        some = codes[start : start + 1_000_000]
+        some[:] = np.frombuffer(rng.bytes(some.size), np.uint8).reshape(some.shape)
+    weights = rng.standard_normal(KEPT_DIRECTIONS, dtype=np.float32)
+    some = searcher._scan(codes[:500_000], weights, -3e38)[1]
+    above = float(np.quantile(some, 1 - CANDIDATES / count))
+    spent = {}
+    for share in (1, LOOKED_AT_SHARE):
+        started = time.perf_counter()
+        found, _ = searcher._scan(codes[: count // share], weights, above)
+        spent[share] = 1_000 * (time.perf_counter() - started)
+        assert found.size
+    what = f"{count:,} rows along {KEPT_DIRECTIONS} directions, looked at by one thread"
+    return [
+        result(f"{what}: all", spent[1], "ms", spent[1]),
+        result(f"{what}: one of {LOOKED_AT_SHARE}", spent[LOOKED_AT_SHARE], "ms", spent[1]),
+    ]
+
+
+LINES = {  # what the plot shows, by the ends of the results' names
+    "one pass over all vectors": "one exact pass over all vectors",
+    "live round, database included, 95th percentile": "live round, 95th percentile",
+    "live round, database included, median": "live round, median",
+}
+
+
+def draw_growth(counts: list[int], results: list[dict[str, Any]]) -> None:
+    """How times grow with the images, both by factors of ten, as bench/out/growth.svg."""
+    values = {
+        label: [
+            (count, one["value"])
+            for count in counts
+            for one in results
+            if one["name"] == f"{count:,}: {name}"
+        ]
+        for name, label in LINES.items()
+    }
+    if len(counts) < 2:
+        return
+    width, height, left, top = 640, 360, 64, 24
+    low, high = np.log10(min(counts)), np.log10(max(counts))
+
+    def place(count: float, ms: float) -> tuple[float, float]:
+        across = (np.log10(count) - low) / (high - low)
+        up = (np.log10(ms) - 1) / 3  # 10 ms to 10 s
+        return left + across * (width - left - 210), top + (1 - up) * (height - 2 * top - 20)
+
+    parts = []
+    for ms, said in ((10, "10 ms"), (100, "100 ms"), (1_000, "1 s"), (10_000, "10 s")):
+        x, y = place(counts[0], ms)
+        end, _ = place(counts[-1], ms)
+        parts.append(f'<path d="M{x:.0f} {y:.0f}H{end:.0f}" stroke="#bbb"/>')
+        parts.append(f'<text x="{x - 8:.0f}" y="{y + 4:.0f}" text-anchor="end">{said}</text>')
+    for count in counts:
+        x, y = place(count, 10)
+        parts.append(f'<text x="{x:.0f}" y="{y + 20:.0f}" text-anchor="middle">{count:,}</text>')
+    for (label, points), dash in zip(values.items(), ("2 4", "7 4", "none"), strict=True):
+        placed = [place(*point) for point in points]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
+        drawn = f'fill="none" stroke="#0b6e4f" stroke-width="2" stroke-dasharray="{dash}"'
+        parts.append(f'<polyline points="{line}" {drawn}/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#0b6e4f"/>' for x, y in placed]
+        x, y = placed[-1]
+        parts.append(f'<text x="{x + 10:.0f}" y="{y + 4:.0f}">{label}</text>')
+    path = Path(__file__).parent / "out" / "growth.svg"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12"><title>Milliseconds by number of images, both by '
+        f'factors of ten</title><rect width="{width}" height="{height}" fill="#fff"/>'
+        f"{''.join(parts)}</svg>\n"
+    )
 
 
 def read_fish(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -117,8 +212,12 @@ def measure(
         built = fill(database, settings, count, fish, species)
         index = open_index(built.folder, memory_bytes=psutil.virtual_memory().total)
         targets = list_targets(index, species)
-        rounds = live_rounds(database, settings, index, targets)
         pass_ms = time_pass(index, built.folder)
+        for name in ("index.faiss", "narrow.faiss"):  # as a server does after its start
+            with suppress(FileNotFoundError), (built.folder / name).open("rb") as file:
+                while file.read(8_388_608):
+                    pass
+        rounds = live_rounds(database, settings, index, targets)
         results = [
             result(f"{count:,}: drawing", built.draw_s, "s", built.draw_s),
             result(f"{count:,}: building the index", built.build_s, "s", built.draw_s),

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from app.engine.head import fit_head
 from app.engine.mapped import let_go
-from app.engine.parts import pick_parts
+from app.engine.parts import evenly, pick_parts
 
 FAISS = "index.faiss"
 NARROW = "narrow.faiss"
@@ -57,8 +57,8 @@ SLACK = 32  # rows more than asked for: 8 bits may order them otherwise
 LINE_SLACK = 200  # the same around the boundary, where they often lie closer together
 HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that the lists are tuned on
 HEAD_ROUNDS = (1, 5)
-# At least so many rows, and such a share, are looked at along few directions: some 5 ms for each half
-# million. Searches for what is rare need more than the heads that the lists are tuned on.
+# At least so many rows, and such a share, are looked at along few directions: some 5 ms for each
+# half million. Searches for what is rare need more than the heads that the lists are tuned on.
 LOOKED_AT, LOOKED_AT_SHARE = 500_000, 8
 TOP, LINE = 300, 12  # rows of each part that these are asked for
 LEAST_AGREEMENT = 0.98
@@ -75,10 +75,10 @@ NOTHING = np.empty(0, np.int64)
 class Tuning:
     """What was built, why, and what it finds: goes into the manifest under the same names.
 
-    Of the lists `faiss_probes` are looked into (0: there are none). `faiss_recall` is the share of
-    the 50 nearest images found for 64 of the collection's own. `ranks_all`: every image can be
-    scored in a round; if not, `agreement` is the share of the images that an exact ranking offers
-    to a strategy and that this one offers too, over 16 heads.
+    Of the lists `faiss_probes` are looked into first (0: there are none). `faiss_recall` is the
+    share of the 50 nearest images found for 64 of the collection's own. `ranks_all`: every image
+    can be scored in a round; if not, `agreement` is the share of the images that an exact ranking
+    offers to a strategy and that this one offers too, over 16 heads.
     """
 
     faiss: str
@@ -475,12 +475,6 @@ def open_searcher(folder: Path, *, probes: int, ranks_all: bool) -> FaissSearche
 def shape_of(searcher: FaissSearcher) -> tuple[int, int]:
     """How many rows the files hold, and of how many numbers."""
     return int(searcher._every.ntotal), int(searcher._every.d)
-
-
-def evenly(count: int, most: int) -> Integers:
-    """At most `most` of `count` rows, evenly spaced."""
-    wanted = min(count, most)
-    return np.arange(wanted) * count // wanted
 
 
 def _write(index: Any, path: Path) -> None:

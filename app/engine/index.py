@@ -28,13 +28,12 @@ from app.engine.faiss_searcher import (
     NARROW,
     SAMPLE_ROWS,
     build_searcher,
-    evenly,
     open_searcher,
     shape_of,
 )
 from app.engine.mapped import have_read, read_ahead, read_singly
 from app.engine.metric import Metric, learn_metric, read_metric, write_metric
-from app.engine.parts import pick_parts
+from app.engine.parts import evenly, pick_parts
 from app.engine.together import Passes
 
 VECTORS = "vectors.npy"

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from app.engine.parts import evenly
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
@@ -68,8 +70,8 @@ def learn_metric(vectors: Floats, centre: Floats) -> Metric:
     equal scales is ours.
     """
     count, dimension = vectors.shape
-    pool = np.asarray(vectors[_evenly(count, POOL)])
-    differences = _differences(pool, _evenly(len(pool), QUERIES))
+    pool = np.asarray(vectors[evenly(count, POOL)])
+    differences = _differences(pool, evenly(len(pool), QUERIES))
     total = float(np.square(differences).sum()) / max(len(differences), 1)
     kept = min(DIRECTIONS, dimension)
     plain = Metric(centre, np.zeros((0, dimension), np.float32), np.zeros(0, np.float32), 1.0)
@@ -116,9 +118,3 @@ def _differences(pool: Floats, queries: Integers) -> Floats:
     nearest = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
     differences: Floats = np.repeat(pool[queries], k, axis=0) - pool[nearest.ravel()]
     return differences
-
-
-def _evenly(count: int, most: int) -> Integers:
-    """At most `most` of `count` positions, evenly spaced."""
-    wanted = min(count, most)
-    return np.arange(wanted) * count // wanted

@@ -37,6 +37,7 @@ CHUNK_ROWS = 2_000  # 4 MiB at 512 dimensions, of the 64 that a server takes at 
 FILLING_THREADS = 4  # chunks under way; milvus-lite takes one at a time
 EXHAUSTIVE_ROWS = 1_000_000  # a look at every row is exact; beyond, only likely lists are looked at
 LISTS, PROBES = 1_024, 256  # for the nearest; near the boundary all lists are looked at
+AWAY_S = 3.0  # that nobody asks again after it did not answer
 MOST_FOUND = 16_384  # rows that a cluster answers at most
 LITE_SURPLUS = 5  # milvus-lite cuts the range out of so many times the rows that are wanted
 MOST_LISTED = 20_000  # rows named in one filter
@@ -78,22 +79,25 @@ class Milvus:
         self._client: Any = None
         self._hosted: Any = None  # the server of a database that this process opened
         self._lock = Lock()
+        self._away: tuple[float, str] | None = None  # until when it counts as away, and why
 
     def ask(self, question: Callable[[Any], Answered]) -> Answered:
         """What a question to the connected client gives, asked again once if it was cut off.
 
+        Of one that did not answer it is said at once for a while: who waits for it holds up others.
         Raises VectorEngineAway.
         """
         exceptions, grpc = _import_errors()
         for is_last in (False, True):
+            started = time.monotonic()
             client = self._connect()
             try:
                 return question(client)
             except (exceptions.MilvusException, grpc.RpcError, ValueError) as error:
                 # A closed channel is a ValueError; a wrong argument would be one twice.
                 self._disconnect(client)
-                if is_last:
-                    raise VectorEngineAway(self._explain(error)) from error
+                if is_last or time.monotonic() - started > TIMEOUT_S / 2:
+                    raise self._note_away(error) from error
         raise AssertionError
 
     def list_collections(self, prefix: str) -> list[str]:
@@ -118,6 +122,8 @@ class Milvus:
     def _connect(self) -> Any:
         with self._lock:
             if self._client is None:
+                if self._away is not None and time.monotonic() < self._away[0]:
+                    raise VectorEngineAway(self._away[1])
                 exceptions, _ = _import_errors()
                 from pymilvus import MilvusClient
 
@@ -129,8 +135,14 @@ class Milvus:
                             self.address, token=self._token or "", timeout=TIMEOUT_S
                         )
                 except (exceptions.MilvusException, OSError) as error:
-                    raise VectorEngineAway(self._explain(error)) from error
+                    raise self._note_away(error) from error
             return self._client
+
+    def _note_away(self, error: Exception) -> VectorEngineAway:
+        """What is said of it from now on for a while."""
+        explained = self._explain(error)
+        self._away = time.monotonic() + AWAY_S, explained
+        return VectorEngineAway(explained)
 
     def _disconnect(self, client: Any) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""The three parts of a ranking that strategies choose from."""
+"""The three parts of a ranking that strategies choose from, and rows that stand for all."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,3 +35,13 @@ def _is_among_smallest(keys: NDArray[np.floating], k: int) -> NDArray[np.bool_]:
         equal = np.flatnonzero(keys == kth)
         is_small[equal[k + MOST_EQUAL - np.count_nonzero(keys < kth) :]] = False
     return is_small
+
+
+def evenly(count: int, most: int) -> Integers:
+    """At most `most` of `count` rows, evenly spaced.
+
+    Parameters: `count` and `most` >= 1. Returns (k,) int64, ascending, from 0.
+    Source: systematic sampling, W. G. Cochran, "Sampling Techniques", 1977, chapter 8.
+    """
+    wanted = min(count, most)
+    return np.arange(wanted) * count // wanted

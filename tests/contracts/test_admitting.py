@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 
 from app import admitting
 from app.admitting import Admitting, Lane, is_costly
-from app.database import check_connections, connect_database, count_places
+from app.database import MOST_AT_ONCE, check_connections, connect_database, count_places
 from app.errors import DatabaseNotUsable, ServerBusy
 from app.security import add_token, get_local_person
 from app.settings import Settings
@@ -296,12 +296,14 @@ def test_only_requests_have_an_end_in_the_database(settings, own_database_url):
 def test_connections_that_postgresql_does_not_take_are_refused_at_the_start(
     settings, own_database_url
 ):
-    many = settings.model_copy(update={"database_url": own_database_url, "connections": 5_000})
+    many = settings.model_copy(
+        update={"database_url": own_database_url, "connections": 5_000, "processes": 64}
+    )
     database = connect_database(many)
     try:
-        with pytest.raises(DatabaseNotUsable, match=r"may need 50\d\d connections .* which takes"):
+        with pytest.raises(DatabaseNotUsable, match=r"may need 7\d\d connections .* which takes"):
             check_connections(database, many)
-        check_connections(database, many.model_copy(update={"connections": 20}))
+        check_connections(database, many.model_copy(update={"processes": 2}))
     finally:
         database.close()
 
@@ -310,3 +312,5 @@ def test_processes_share_the_connections():
     settings = Settings(database_url=None, connections=30, processes=4)
     assert count_places(settings) * settings.processes <= 30
     assert count_places(settings.model_copy(update={"processes": 64})) >= 2
+    # More threads of one process than it can do the work of only wait for each other.
+    assert count_places(settings.model_copy(update={"processes": 1})) == MOST_AT_ONCE

@@ -49,6 +49,16 @@ def propose(index, answers, *, row=0, strategy="pf-ma", size=10, round_number=2,
     )
 
 
+@pytest.mark.parametrize("strategy", ["rarefind", "pf-ma", "random"])
+@pytest.mark.parametrize("round_number", [1, 2])
+def test_a_pool_without_images_gives_an_empty_grid(clustered, strategy, round_number):
+    index, target_rows = clustered
+    answers = make_answers(yes=[target_rows[0]], no=[target_rows[1]])
+    nothing = np.empty(0, np.int64)
+    arguments = {"strategy": strategy, "round_number": round_number, "pool_rows": nothing}
+    assert len(propose(index, answers, **arguments).rows) == 0
+
+
 # Round 1 and rounds with nothing to learn from
 
 

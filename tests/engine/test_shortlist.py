@@ -13,6 +13,7 @@ from app.engine.faiss_searcher import (
     NARROW,
     FaissSearcher,
 )
+from app.engine.head import Head
 from app.engine.index import IndexDamaged, VectorIndex, build_index, open_index
 from app.engine.loop import StrategyNeedsAllScores, propose_round, rank_likely, round_rng
 from app.engine.mapped import _find_map, let_go, read_ahead
@@ -95,7 +96,8 @@ def test_the_manifest_says_what_was_built_and_how_well_it_agrees(indexes):
 @pytest.mark.parametrize("above", [10, 200, 5_000, COUNT, 0])
 def test_a_shortlist_holds_what_the_exact_ranking_offers(indexes, monkeypatch, above, candidates):
     monkeypatch.setattr("app.engine.faiss_searcher.CANDIDATES", candidates)
-    monkeypatch.setattr("app.engine.faiss_searcher.LINE_SLACK", 60)
+    if above < 5_000:  # or the lists would never do among so few images
+        monkeypatch.setattr("app.engine.faiss_searcher.LINE_SLACK", 60)
     _, told = indexes
     passes = watch_passes(monkeypatch)
     rng = np.random.default_rng(above)
@@ -313,6 +315,19 @@ def test_the_most_likely_are_ranked_by_a_stored_head(indexes, vectors):
     np.testing.assert_allclose(given[0], scores[0], atol=1e-4)
 
 
+def test_the_most_likely_of_a_pool(indexes, vectors):
+    _, told = indexes
+    answers = Answers(np.arange(40), np.array([1, -1] * 20, np.int8))
+    head = Head(vectors[3], -0.2)
+    pool = np.arange(0, COUNT, 3)
+    rows, given, _ = rank_likely(told, answers, head, 30, rows=pool)
+    scores = vectors[pool[14:]] @ vectors[3] - np.float32(0.2)  # the first 14 have an answer
+    expected = pool[14:][np.argsort(-scores)[:30]]
+    assert np.isin(rows, pool[14:]).all()
+    assert np.isin(expected, rows).mean() >= 0.96
+    np.testing.assert_allclose(given, vectors[rows] @ vectors[3] - 0.2, atol=1e-5)
+
+
 def test_a_smaller_machine_gets_shortlists_sooner(tmp_path, monkeypatch, vectors):
     monkeypatch.setattr("app.engine.index.EXHAUSTIVE_ROWS", 1_000)
     some = vectors[:2_000]
@@ -377,6 +392,24 @@ def test_rows_of_a_file_are_the_same_before_and_after_they_were_let_go(tmp_path,
         np.testing.assert_array_equal(some[::50], expected)
     assert _find_map(mapped[100:])[1] - _find_map(mapped)[1] == 100 * vectors.strides[0]
     assert _find_map(vectors) is None
+
+
+def test_vectors_larger_than_the_memory_are_read_by_a_map_of_their_own(
+    tmp_path, monkeypatch, vectors
+):
+    monkeypatch.setattr("app.engine.index.RANKED_ROWS", 10)
+    monkeypatch.setattr("app.engine.index.EXHAUSTIVE_ROWS", 10)
+    build_index(
+        tmp_path, vectors=vectors[:300], image_ids=np.arange(300), embedder="drawn", revision="1"
+    )
+    small = open_index(tmp_path, memory_bytes=vectors[:300].nbytes)
+    large = open_index(tmp_path, memory_bytes=3 * vectors[:300].nbytes)
+    assert large._scattered is None
+    assert small._scattered is not None
+    rows = np.array([7, 3, 250])
+    np.testing.assert_array_equal(small.read(rows), large.read(rows))
+    for index in (small, large):
+        index.warm(tmp_path)
 
 
 def test_more_neighbours_than_the_likely_lists_hold_are_found_in_the_others(indexes, vectors):

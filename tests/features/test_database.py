@@ -17,7 +17,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from app import database as app_database
-from app.database import connect_database, open_database, reaching
+from app.database import (
+    STARTED_ON,
+    connect_database,
+    name_machine,
+    open_database,
+    reaching,
+)
 from app.errors import DatabaseNotUsable
 from app.security import get_local_person
 from app.settings import Settings
@@ -143,6 +149,26 @@ def test_database_that_does_not_answer_is_named_with_a_way_on(tmp_path):
     with pytest.raises(DatabaseNotUsable, match="DATABASE_URL") as refused:
         open_database(settings)
     assert "secret" not in str(refused.value)
+
+
+def test_another_machine_does_not_start_a_server_on_the_same_folder(home):
+    """That one uses the files: to this machine its server looks like one that died."""
+    user = start_user(home)
+    note = home / STARTED_ON
+    assert json.loads(note.read_text()) == name_machine()
+    left = (home / "postgres" / "postmaster.pid").read_text()
+    user.communicate("\n")
+    (home / "postgres" / "postmaster.pid").write_text(left)
+    note.write_text(json.dumps({"name": "north", "boot": "of another time"}))
+    settings = Settings(home=home, database_url=None)
+    with pytest.raises(DatabaseNotUsable, match=r"started on north.*DATABASE_URL.*delete"):
+        open_database(settings)
+    # A container of this machine, and this machine after it was started anew, are not another one.
+    for known in name_machine().items():
+        (home / "postgres" / "postmaster.pid").write_text(left)
+        note.write_text(json.dumps({"name": "north", "boot": "of another time"} | dict([known])))
+        open_database(settings).close()
+    assert not (home / "postgres" / "postmaster.pid").exists()
 
 
 def test_session_rolls_back_on_an_error(own_database):
