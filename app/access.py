@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from anyio import to_thread
 from fastapi import Depends, Request, Response
@@ -32,7 +32,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from app.audit import note
 from app.database import Database, DbSession
@@ -42,6 +42,7 @@ from app.security import (
     MaybeSignedIn,
     check_signed_in,
     find_person,
+    read_login_hash,
     refuse_viewer,
 )
 from app.tables import (
@@ -50,6 +51,7 @@ from app.tables import (
     CollectionPerson,
     Example,
     Image,
+    LoginSession,
     Person,
     Photo,
     Review,
@@ -76,22 +78,33 @@ class Anybody:
     id: ClassVar[BindParameter[int]] = bindparam("person_id", type_=BigInteger)
 
 
-def sees_collection(person: Person | Anybody) -> ColumnElement[bool]:
+class Whoever:
+    """Stands for the person of a joined login session, in a statement that asks for both."""
+
+    role = Person.role
+    id = Person.id
+
+
+Someone = Person | Anybody | type[Whoever]
+
+
+def sees_collection(person: Someone) -> ColumnElement[bool]:
     """The condition that a person sees a collection."""
     there = Collection.deleted_at.is_(None)
-    if person.role == "admin":
-        return there
     listed = exists().where(
         CollectionPerson.collection_id == Collection.id, CollectionPerson.person_id == person.id
     )
-    return there & or_(
+    seen = or_(
         Collection.open_to == "everyone",
         Collection.made_by_id == person.id,
         (Collection.open_to == "listed") & listed,
     )
+    if isinstance(person.role, str):
+        return there if person.role == "admin" else there & seen
+    return there & or_(person.role == "admin", seen)
 
 
-def sees_search(person: Person | Anybody) -> ColumnElement[bool]:
+def sees_search(person: Someone) -> ColumnElement[bool]:
     """The condition that a person sees a search."""
     seen = select(Collection.id).where(sees_collection(person)).scalar_subquery()
     return (
@@ -101,7 +114,7 @@ def sees_search(person: Person | Anybody) -> ColumnElement[bool]:
     )
 
 
-def is_in_search(person: Person | Anybody) -> ColumnElement[bool]:
+def is_in_search(person: Someone) -> ColumnElement[bool]:
     """The condition that a search is a person's own, or that they are a member of it."""
     member = exists().where(
         SearchMember.search_id == Search.id, SearchMember.person_id == person.id
@@ -115,11 +128,16 @@ def stand_before(request: Request, session: DbSession, person: MaybeSignedIn) ->
 
 
 def refuse_unseen(
-    request: Request, session: Session, person: Person | None, *, locks: bool = False
+    request: Request,
+    session: Session,
+    person: Person | None,
+    *,
+    locks: bool = False,
+    seen: Search | Image | None = None,
 ) -> None:
     """Stands before every route: whatever its address names must be the person's to see.
 
-    A request that changes something also needs the right to.
+    A request that changes something also needs the right to. Of `seen` it is known that they do.
     """
     named = {name: value for name, value in request.path_params.items() if name.endswith("_id")}
     if not named:
@@ -129,12 +147,16 @@ def refuse_unseen(
         raise NotFound("There is nothing at this address.")
     ids = {name: int(value) for name, value in named.items()}
     changes = request.method not in SAFE_METHODS
-    if ids.keys() == {"image_id"}:
+    if ids.keys() == {"image_id"} and not isinstance(seen, Image):
         check_sees_image(session, person, ids["image_id"])
     if "image_id" in ids:
         check_sees_people(session, person, ids["image_id"])
     if "search_id" in ids:
-        search = get_search(session, person, ids["search_id"], locks=locks)
+        search = (
+            seen
+            if isinstance(seen, Search)
+            else get_search(session, person, ids["search_id"], locks=locks)
+        )
         request.state.search = search
         request.state.looks_only = not may_answer(session, person, search)  # pages offer less
         if changes:
@@ -163,11 +185,57 @@ async def in_one_thread(
 
     def answer() -> Response:
         with database.begin() as session:
-            person = find_person(request, session)
-            refuse_unseen(request, session, person, locks=locks)
+            login, seen = _ask_together(request, session, locks)
+            person = find_person(request, session, login)
+            if login is None or person is not login.person:
+                seen = None
+            refuse_unseen(request, session, person, locks=locks, seen=seen)
             return do(session, check_signed_in(request, person))
 
     return await to_thread.run_sync(answer)
+
+
+def _ask_together(
+    request: Request, session: Session, locks: bool
+) -> tuple[LoginSession | None, Search | Image | None]:
+    """Who asks by their cookie, and what the address names if they see it, in one statement.
+
+    Nothing where that is not all there is to it; then each is asked for, and refused, by itself.
+    """
+    named = {name: value for name, value in request.path_params.items() if name.endswith("_id")}
+    token_hash = read_login_hash(request)
+    if token_hash is None or len(named) != 1:
+        return None, None
+    ((name, value),) = named.items()
+    if name not in ("search_id", "image_id") or not ID.fullmatch(value):
+        return None, None
+    found = session.execute(
+        _ask_login_and(name, locks), {"token_sha256": token_hash, name: int(value)}
+    ).first()
+    return (None, None) if found is None else (found[0], found[1])
+
+
+@cache
+def _ask_login_and(name: str, locks: bool) -> Select[LoginSession, Any]:
+    with_person = contains_eager(LoginSession.person)
+    token = LoginSession.token_sha256 == bindparam("token_sha256")
+    if name == "image_id":
+        return (
+            select(LoginSession, Image)
+            .join(LoginSession.person)
+            .join(Image, Image.id == bindparam("image_id"))
+            .join(Collection, Collection.id == Image.collection_id)
+            .where(token, sees_collection(Whoever))
+            .options(with_person)
+        )
+    query = (
+        select(LoginSession, Search)
+        .join(LoginSession.person)
+        .join(Search, Search.id == bindparam("search_id"))
+        .where(token, sees_search(Whoever))
+        .options(with_person)
+    )
+    return query.with_for_update(of=Search) if locks else query
 
 
 async def get_named_search(request: Request) -> Search:

@@ -4,6 +4,7 @@ Nothing here changes anything.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -692,26 +693,26 @@ def _get_round_of(session: Session, search: Search, person: Person) -> Round:
 def _tally_rounds(session: Session, search: Search, answers: dict[int, str]) -> list[RoundTally]:
     """How the images of each submitted round stand now."""
     shown = session.execute(_ask_shown(), {"search_id": search.id})
-    tallies: dict[tuple[int, int], Counter[str]] = {}
-    for one_id, number, image_id in shown:
-        tallies.setdefault((one_id, number), Counter())[answers.get(image_id, "open")] += 1
-    return [
-        RoundTally(one_id, number, tally["yes"], tally["no"], tally["unsure"], tally["open"])
-        for (one_id, number), tally in tallies.items()
-    ]
+    tallies = []
+    for round_id, number, image_ids in shown:
+        tally = Counter([answers.get(image_id, "open") for image_id in image_ids])
+        counts = (tally[value] for value in ("yes", "no", "unsure", "open"))
+        tallies.append(RoundTally(round_id, number, *counts))
+    return tallies
 
 
 @cache
-def _ask_shown() -> Select[int, int, int]:
+def _ask_shown() -> Select[int, int, Sequence[int]]:
     search_id = bindparam("search_id", type_=BigInteger)
     return (
-        select(Round.id, Round.number, RoundImage.image_id)
+        select(Round.id, Round.number, func.array_agg(RoundImage.image_id))
         .join(RoundImage, RoundImage.round_id == Round.id)
         .where(
             Round.id.in_(select(list_standing(search_id).c.id)),
             Round.id.not_in(list_tips(search_id)),
             ~was_removed(RoundImage.image_id),
         )
+        .group_by(Round.id)
         .order_by(Round.number, Round.id)
     )
 

@@ -176,8 +176,18 @@ def revoke_token(session: Session, person: Person, name: str) -> None:
     raise NotFound(f"No token is called “{name}”.")
 
 
-def find_person(request: Request, session: DbSession) -> Person | None:
-    """Who is asking, or nobody. A request with a token is its owner's, whatever its cookies."""
+def get_asker(request: Request, session: DbSession) -> Person | None:
+    """`find_person` as what a route depends on."""
+    return find_person(request, session)
+
+
+def find_person(
+    request: Request, session: Session, login: LoginSession | None = None
+) -> Person | None:
+    """Who is asking, or nobody. A request with a token is its owner's, whatever its cookies.
+
+    `login` of its cookie, if that is known already.
+    """
     settings: Settings = request.app.state.settings
     person: Person | None = None
     if (bearer := read_bearer_token(request)) is not None:
@@ -201,7 +211,7 @@ def find_person(request: Request, session: DbSession) -> Person | None:
         person = get_remote_person(session, named, settings)
         request.state.named_by_site = True
     elif token_hash := read_login_hash(request):
-        login = session.scalar(ASK_LOGIN, {"token_sha256": token_hash})
+        login = login or session.scalar(ASK_LOGIN, {"token_sha256": token_hash})
         if login and login.revoked_at is None and login.expires_at > datetime.now(UTC):
             note_seen(session, login)
             person = login.person
@@ -244,7 +254,7 @@ def check_admin(request: Request, person: Person) -> Person:
 
 
 async def get_person(
-    request: Request, person: Annotated[Person | None, Depends(find_person)]
+    request: Request, person: Annotated[Person | None, Depends(get_asker)]
 ) -> Person:
     """Who is asking; an error page says how to sign in otherwise."""
     return check_signed_in(request, person)
@@ -276,7 +286,7 @@ async def get_present(request: Request, person: Annotated[Person, Depends(get_pe
     return person
 
 
-MaybeSignedIn = Annotated[Person | None, Depends(find_person)]
+MaybeSignedIn = Annotated[Person | None, Depends(get_asker)]
 SignedIn = Annotated[Person, Depends(get_person)]
 Searcher = Annotated[Person, Depends(get_searcher)]
 Evaluator = Annotated[Person, Depends(get_evaluator)]

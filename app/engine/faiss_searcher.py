@@ -49,7 +49,7 @@ SAMPLE_ROWS = 65_536  # evenly spaced, in a file of their own: 134 MB at 512 dim
 CANDIDATES = 8_192
 SCATTERED_SHARE = 20  # more than one of so many rows are not read one by one
 GATHERED_ROWS = 2_048  # that are read one by one before they are looked at: 1 MiB at 512 dimensions
-REST_ROWS = 16_384  # of the sample, that tell what the directions leave out
+REST_ROWS = 4_096  # of the sample, that tell what the directions leave out
 REST_SPREADS = 2.5  # standard deviations of that, by which a row near the boundary may be off
 MOST_THREADS = 8  # memory gives no more of them work
 FEW_CLOSED = 1_000  # rows that are left out afterwards; of more it is told before
@@ -324,8 +324,8 @@ class _Narrow:
 
     @cached_property
     def _along(self) -> Floats:
-        """The sample along the directions, (s, e)."""
-        along: Floats = self.sample @ self.directions
+        """Every second row of the sample along the directions, (s / 2, e)."""
+        along: Floats = self.sample[::2] @ self.directions
         return along
 
     @cached_property
@@ -346,10 +346,10 @@ class _Narrow:
         weights = weights.astype(np.float32)
         products = self._along @ (weights @ self.directions)
         if allowed is not None:
-            products = products[allowed.is_allowed[evenly(self.lists.ntotal, SAMPLE_ROWS)]]
+            products = products[allowed.is_allowed[evenly(self.lists.ntotal, SAMPLE_ROWS)[::2]]]
         if not len(products):
             return EVERYTHING, self.lists.ntotal
-        per_row = self.lists.ntotal / len(self.sample)
+        per_row = self.lists.ntotal / len(self._along)
         place = min(round(count / per_row), len(products) - 1)
         above = float(np.partition(products, -1 - place)[-1 - place])
         if edge is not None:

@@ -278,11 +278,7 @@ class VectorIndex:
     def holds(self, image_ids: Integers | list[int]) -> NDArray[np.bool_]:
         """Which of `image_ids` (k,) are here, (k,) bool; in time of k, not of the index."""
         wanted = np.asarray(image_ids, dtype=np.int64)
-        order = self._rows_by_image_id
-        places = np.searchsorted(self.image_ids, wanted, sorter=order)
-        held: NDArray[np.bool_] = (
-            self.image_ids[order[np.minimum(places, self.count - 1)]] == wanted
-        )
+        held: NDArray[np.bool_] = self.image_ids[self._find_rows(wanted)] == wanted
         return held
 
     def rows_of(self, image_ids: Integers | list[int]) -> Integers:
@@ -292,9 +288,7 @@ class VectorIndex:
         which names those that are not here (the first ten, and how many more).
         """
         wanted = np.asarray(image_ids, dtype=np.int64)
-        order = self._rows_by_image_id
-        places = np.searchsorted(self.image_ids, wanted, sorter=order)
-        rows = order[np.minimum(places, self.count - 1)]
+        rows = self._find_rows(wanted)
         unknown = wanted[self.image_ids[rows] != wanted]
         if len(unknown):
             shown = ", ".join(map(str, unknown[:10]))
@@ -302,9 +296,19 @@ class VectorIndex:
             raise UnknownImages(f"not in this index: image {shown}{more}")
         return rows
 
+    def _find_rows(self, wanted: Integers) -> Integers:
+        """The rows of those of the images that are here; of others any."""
+        ids, rows = self._by_image_id
+        places = np.minimum(np.searchsorted(ids, wanted), self.count - 1)
+        return places if rows is None else rows[places]
+
     @cached_property
-    def _rows_by_image_id(self) -> Integers:
-        return np.argsort(self.image_ids, kind="stable").astype(np.int64)
+    def _by_image_id(self) -> tuple[Integers, Integers | None]:
+        """All image ids, ascending, and their rows: None where they stand in that order."""
+        if (np.diff(self.image_ids) > 0).all():
+            return self.image_ids, None
+        order = np.argsort(self.image_ids, kind="stable").astype(np.int64)
+        return self.image_ids[order], order
 
 
 def build_index(

@@ -5,9 +5,11 @@ import io
 
 import PIL.Image
 import pytest
+from sqlalchemy import func, update
 
 from app.browsing import add_photo_to_tray
-from app.security import get_local_person
+from app.security import add_token, get_local_person
+from app.tables import Collection, CollectionPerson, LoginSession
 from tests.factories import make_collection, make_image_file, make_images, make_person
 
 
@@ -83,3 +85,45 @@ def test_photo_is_for_who_added_it(client):
     own, foreign = (client.get(f"/photos/{photo.id}/small") for photo in photos)
     assert PIL.Image.open(io.BytesIO(own.content)).size == (320, 240)
     assert foreign.status_code == 404
+
+
+def test_a_token_is_its_owners_whatever_the_cookies_see(client, image):
+    """One statement asks for the login and the image: it must not answer for somebody else."""
+    state = client.app.state
+    address = f"/images/{image.id}/small"
+    with state.database.session() as session:
+        admin = get_local_person(session)
+        ben = make_person(session, name="Ben", role="ecologist")
+        token = add_token(session, ben, "program")
+        collection = session.get_one(Collection, image.collection_id)
+        collection.made_by_id, collection.open_to = admin.id, "private"
+    assert client.get(address).status_code == 200
+    as_ben = {"Authorization": f"Bearer {token}"}
+    assert client.get(address, headers=as_ben).status_code == 404
+    with state.database.session() as session:
+        session.get_one(Collection, image.collection_id).open_to = "everyone"
+    assert client.get(address, headers=as_ben).status_code == 200
+
+
+@pytest.mark.parametrize("role", ["admin", "ecologist", "viewer"])
+@pytest.mark.parametrize("open_to", ["everyone", "listed", "private"])
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_picture_is_seen_by_whom_its_collection_is_open_to(
+    client, image, role, open_to, is_listed
+):
+    with client.app.state.database.session() as session:
+        maker = make_person(session, name="Maker")
+        collection = session.get_one(Collection, image.collection_id)
+        collection.made_by_id, collection.open_to = maker.id, open_to
+        asker = get_local_person(session)
+        asker.role = role
+        if is_listed:
+            session.add(CollectionPerson(collection_id=collection.id, person_id=asker.id))
+    sees = role == "admin" or open_to == "everyone" or (open_to == "listed" and is_listed)
+    status = 200 if sees else 404
+    assert client.get(f"/images/{image.id}/small").status_code == status
+    assert client.get(f"/images/{image.id}/original").status_code == status  # asked one by one
+    with client.app.state.database.session() as session:
+        session.execute(update(LoginSession).values(revoked_at=func.now()))
+    signed_out = client.get(f"/images/{image.id}/small", follow_redirects=False)
+    assert signed_out.status_code in (303, 401)
