@@ -4,12 +4,12 @@
 the file sorts them into lists by k-means and only the lists near a query are. An index too large to
 score every image in a round (`compress`) keeps `index.faiss` without lists, to be read only where
 it must be, and has a second file, `narrow.faiss`: the numbers along the 128 directions in which the
-collection varies most, in 8 bits, in lists. A round then goes down three steps: the best 8,192 by
-those directions among the likely lists; of these the best by all directions in 8 bits; of these the
-exact scores. Where more than a quarter of the 8,192 are predicted positive, the images around the
-boundary are not among them, and one pass over `index.faiss` finds them.
+collection varies most, in 8 bits. A round then goes down three steps: all images by those
+directions; the best of them, and those that may be near the boundary, by all directions in 8 bits;
+of these the best exactly. Where that would be more than one image of twenty, one pass over
+`index.faiss` takes the place of the first two.
 
-How many lists are looked into is measured while building, against exact scores.
+What is found that way is measured while building, against exact scores.
 
 This is the only importer of faiss.
 """
@@ -46,22 +46,19 @@ CHUNK_ROWS = 65_536  # 128 MiB at 512 dimensions: what is in memory at once whil
 MOST_ON_GPU = 2_048  # neighbours that FAISS finds at once on a GPU
 KEPT_DIRECTIONS = 128
 SAMPLE_ROWS = 65_536  # evenly spaced, in a file of their own: 134 MB at 512 dimensions
-CANDIDATES = 8_192
+CANDIDATES, CANDIDATES_SHARE = 8_192, 300  # at least so many rows, and one of so many
 SCATTERED_SHARE = 20  # more than one of so many rows are not read one by one
 GATHERED_ROWS = 2_048  # that are read one by one before they are looked at: 1 MiB at 512 dimensions
 REST_ROWS = 4_096  # of the sample, that tell what the directions leave out
 REST_SPREADS = 2.5  # standard deviations of that, by which a row near the boundary may be off
 MOST_THREADS = 8  # memory gives no more of them work
+BYTES_PER_THREAD = 268_435_456  # some 30 ms
 FEW_CLOSED = 1_000  # rows that are left out afterwards; of more it is told before
 SLACK = 32  # rows more than asked for: 8 bits may order them otherwise
 LINE_SLACK = 200  # the same around the boundary, where they often lie closer together
-HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that the lists are tuned on
+HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that it is measured on
 HEAD_ROUNDS = (1, 5)
-# At least so many rows, and such a share, are looked at along few directions: some 5 ms for each
-# half million. Searches for what is rare need more than the heads that the lists are tuned on.
-LOOKED_AT, LOOKED_AT_SHARE = 500_000, 8
 TOP, LINE = 300, 12  # rows of each part that these are asked for
-LEAST_AGREEMENT = 0.98
 EVERYTHING = -3e38
 
 Floats = NDArray[np.float32]
@@ -75,7 +72,7 @@ NOTHING = np.empty(0, np.int64)
 class Tuning:
     """What was built, why, and what it finds: goes into the manifest under the same names.
 
-    Of the lists `faiss_probes` are looked into first (0: there are none). `faiss_recall` is the
+    Of the lists `faiss_probes` are looked into (0: there are none). `faiss_recall` is the
     share of the 50 nearest images found for 64 of the collection's own. `ranks_all`: every image
     can be scored in a round; if not, `agreement` is the share of the images that an exact ranking
     offers to a strategy and that this one offers too, over 16 heads.
@@ -101,7 +98,7 @@ class FaissSearcher:
     @property
     def memory_bytes(self) -> int:
         """What of the files comes to be in memory."""
-        narrow = 0 if self._narrow is None else int(self._narrow.lists.d) + 8
+        narrow = 0 if self._narrow is None else self._narrow.codes.width
         return int(self._every.ntotal) * (int(self._every.d) + narrow)
 
     def find_nearest(self, queries: Floats, count: int, rows: Integers | None) -> Integers:
@@ -145,7 +142,7 @@ class FaissSearcher:
         closed = np.sort(closed)
         allowed = self._allow(rows, closed if len(closed) > FEW_CLOSED else closed[:0])
         edge = -bias if line else None
-        count = CANDIDATES
+        count = self._count_candidates()
         while True:
             found, products, is_every = self._find_candidates(weights, count, edge, allowed)
             is_open = np.append(closed, -1)[np.searchsorted(closed, found)] != found
@@ -163,35 +160,42 @@ class FaissSearcher:
 
         Parameters: `weights` (d,) float32. Returns (n,) float32.
         """
-        return self._pass_over(weights, EVERYTHING)[1]
+        return self._wide.pass_over(weights, EVERYTHING)[1]
+
+    def _count_candidates(self) -> int:
+        return max(CANDIDATES, int(self._every.ntotal) // CANDIDATES_SHARE)
 
     def _find_by_steps(self, query: Floats, count: int, allowed: "_Allowed | None") -> Integers:
-        found, products, _ = self._find_candidates(query, max(CANDIDATES, 2 * count), None, allowed)
+        wanted = max(self._count_candidates(), 2 * count)
+        while True:
+            found, products, is_every = self._find_candidates(query, wanted, None, allowed)
+            if is_every or len(found) >= count:
+                break
+            wanted *= 4
         best: Integers = found[np.argpartition(-products, count - 1)[:count]]
         return best
 
     def _find_candidates(
         self, weights: Floats, count: int, edge: float | None, allowed: "_Allowed | None"
     ) -> tuple[Integers, Floats, bool]:
-        """About `count` rows of the highest x·w, at least half of that where there are as many,
-        and, if an `edge` is given, those around it; their x·w to the rounding of 8 bits; and
-        whether these are all that are allowed.
+        """About `count` rows of the highest x·w and, if an `edge` is given, those around it; their
+        x·w to the rounding of 8 bits; and whether these are all that are allowed.
         """
         narrow = self._get_narrow()
         # More rows than that, far from each other, take longer to read than all of them in order.
         most = self._every.ntotal // SCATTERED_SHARE
         if allowed is not None and allowed.count <= max(count, most):
             rows = np.flatnonzero(allowed.is_allowed)
-            return rows, self._score(rows, weights), True
+            return rows, self._wide.score(rows, weights), True
         above, expected = narrow.tell_least(weights, count, edge, allowed)
         if expected <= most:
-            found = narrow.find(weights, above, count // 2, allowed)
+            found = narrow.find(weights, above, allowed)
             if len(found) <= 2 * most:
-                return found, self._score(found, weights), False
+                return found, self._wide.score(found, weights), False
         above = EVERYTHING
         if edge is not None and count <= most:
             above = self._tell_under(weights, edge, allowed)
-        found, products = self._pass_over(weights, above)
+        found, products = self._wide.pass_over(weights, above)
         if allowed is not None:
             kept = allowed.is_allowed[found]
             found, products = found[kept], products[kept]
@@ -212,56 +216,6 @@ class FaissSearcher:
             raise ValueError("this index ranks every image")
         return self._narrow
 
-    def _score(self, rows: Integers, weights: Floats) -> Floats:
-        """x·w of some rows (k,), to the rounding of 8 bits."""
-        scores = np.empty(len(rows), np.float32)
-        held = np.empty((min(len(rows), GATHERED_ROWS), self._codes.shape[1]), np.uint8)
-        for start in range(0, len(rows), GATHERED_ROWS):
-            some = rows[start : start + GATHERED_ROWS]
-            codes = np.take(self._codes, some, axis=0, out=held[: len(some)], mode="clip")
-            scores[start : start + len(some)] = self._scan(codes, weights, EVERYTHING)[1]
-        return scores
-
-    def _pass_over(self, weights: Floats, above: float) -> tuple[Integers, Floats]:
-        """Rows with x·w > `above`, ascending, and their x·w: each thread some of the rows."""
-        threads = min(MOST_THREADS, os.cpu_count() or 1)
-        bounds = [len(self._codes) * part // threads for part in range(threads + 1)]
-
-        def look(span: tuple[int, int]) -> tuple[Integers, Floats]:
-            found, products = self._scan(self._codes[slice(*span)], weights, above)
-            return found + span[0], products
-
-        with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(look, itertools.pairwise(bounds)))
-        found = np.concatenate([part[0] for part in parts])
-        return found, np.concatenate([part[1] for part in parts])
-
-    def _scan(
-        self, codes: NDArray[np.uint8], weights: Floats, above: float
-    ) -> tuple[Integers, Floats]:
-        """Places of `codes` (k, d), contiguous, with x·w > `above`, ascending, and their x·w.
-
-        FAISS's own range search over such an index takes twelve times as long as this part of it.
-        """
-        library: Any = faiss
-        query = np.ascontiguousarray(weights, np.float32)
-        try:
-            scanner = self._scanners.pop()
-        except IndexError:
-            scanner = self._every.sq.select_InvertedListScanner(
-                faiss.METRIC_INNER_PRODUCT, None, True, None, False
-            )
-            scanner.set_list(0, 0.0)
-        found = library.RangeSearchResult(1)
-        part = library.RangeSearchPartialResult(found)
-        scanner.set_query(faiss.swig_ptr(query))
-        scanner.scan_codes_range(
-            len(codes), faiss.swig_ptr(codes), None, float(above), part.new_result(0)
-        )
-        part.finalize()
-        self._scanners.append(scanner)
-        return _read_found(found)
-
     def _tell_under(self, weights: Floats, edge: float, allowed: "_Allowed | None") -> float:
         """A product that enough rows between it and `edge` are above, told by the sample."""
         sample = self._get_narrow().sample
@@ -271,16 +225,8 @@ class FaissSearcher:
         return _step_under(products, edge, self._every.ntotal / len(sample))
 
     @cached_property
-    def _scanners(self) -> list[Any]:
-        """Those that nobody uses now: from Python none can be deleted, so they are used again."""
-        return []
-
-    @cached_property
-    def _codes(self) -> NDArray[np.uint8]:
-        """The 8-bit numbers of `index.faiss`, (n, d), where they lie."""
-        size = self._every.codes.size()
-        codes: NDArray[np.uint8] = faiss.rev_swig_ptr(self._every.codes.data(), size)
-        return codes.reshape(self._every.ntotal, -1)
+    def _wide(self) -> "_Codes":
+        return _Codes(self._every)
 
     @cached_property
     def _on_gpu(self) -> Any:
@@ -308,19 +254,94 @@ class _Allowed:
 
 
 @dataclass(frozen=True, eq=False)
-class _Narrow:
-    """The rows along their most varied directions, in lists."""
+class _Codes:
+    """The rows of a FAISS index without lists, in 8 bits a number."""
 
-    lists: Any
-    directions: Floats  # (d, e) orthonormal columns
-    sample: Floats  # (s, d) evenly spaced rows
-    probes: int
+    index: Any
+
+    @property
+    def count(self) -> int:
+        return int(self.index.ntotal)
+
+    @property
+    def width(self) -> int:
+        return int(self.index.d)
+
+    def score(self, rows: Integers, weights: Floats) -> Floats:
+        """x·w of some rows (k,), to the rounding of 8 bits."""
+        scores = np.empty(len(rows), np.float32)
+        held = np.empty((min(len(rows), GATHERED_ROWS), self.width), np.uint8)
+        for start in range(0, len(rows), GATHERED_ROWS):
+            some = rows[start : start + GATHERED_ROWS]
+            codes = np.take(self._codes, some, axis=0, out=held[: len(some)], mode="clip")
+            scores[start : start + len(some)] = self.scan(codes, weights, EVERYTHING)[1]
+        return scores
+
+    def pass_over(self, weights: Floats, above: float) -> tuple[Integers, Floats]:
+        """Rows with x·w > `above`, ascending, and their x·w: each thread some of the rows."""
+        threads = min(MOST_THREADS, os.cpu_count() or 1, 1 + self._codes.size // BYTES_PER_THREAD)
+        bounds = [len(self._codes) * part // threads for part in range(threads + 1)]
+
+        def look(span: tuple[int, int]) -> tuple[Integers, Floats]:
+            found, products = self.scan(self._codes[slice(*span)], weights, above)
+            return found + span[0], products
+
+        if threads == 1:
+            return look((0, len(self._codes)))
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(look, itertools.pairwise(bounds)))
+        found = np.concatenate([part[0] for part in parts])
+        return found, np.concatenate([part[1] for part in parts])
+
+    def scan(
+        self, codes: NDArray[np.uint8], weights: Floats, above: float
+    ) -> tuple[Integers, Floats]:
+        """Places of `codes` (k, d), contiguous, with x·w > `above`, ascending, and their x·w.
+
+        FAISS's own range search over such an index takes twelve times as long as this part of it.
+        """
+        library: Any = faiss
+        query = np.ascontiguousarray(weights, np.float32)
+        try:
+            scanner = self._scanners.pop()
+        except IndexError:
+            scanner = self.index.sq.select_InvertedListScanner(
+                faiss.METRIC_INNER_PRODUCT, None, True, None, False
+            )
+            scanner.set_list(0, 0.0)
+        found = library.RangeSearchResult(1)
+        part = library.RangeSearchPartialResult(found)
+        scanner.set_query(faiss.swig_ptr(query))
+        scanner.scan_codes_range(
+            len(codes), faiss.swig_ptr(codes), None, float(above), part.new_result(0)
+        )
+        part.finalize()
+        self._scanners.append(scanner)
+        count = int(faiss.rev_swig_ptr(found.lims, 2)[1])
+        rows: Integers = faiss.rev_swig_ptr(found.labels, count).copy()
+        return rows, faiss.rev_swig_ptr(found.distances, count).copy()
 
     @cached_property
-    def centroids(self) -> Floats:
-        """Of the lists, (l, e)."""
-        centroids: Floats = self.lists.quantizer.reconstruct_n(0, self.lists.nlist)
-        return centroids
+    def _scanners(self) -> list[Any]:
+        """Those that nobody uses now: from Python none can be deleted, so they are used again."""
+        return []
+
+    @cached_property
+    def _codes(self) -> NDArray[np.uint8]:
+        """The 8-bit numbers, (n, d), where they lie."""
+        codes: NDArray[np.uint8] = faiss.rev_swig_ptr(
+            self.index.codes.data(), self.index.codes.size()
+        )
+        return codes.reshape(self.count, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Narrow:
+    """The rows along their most varied directions."""
+
+    codes: _Codes
+    directions: Floats  # (d, e) orthonormal columns
+    sample: Floats  # (s, d) evenly spaced rows
 
     @cached_property
     def _along(self) -> Floats:
@@ -346,10 +367,10 @@ class _Narrow:
         weights = weights.astype(np.float32)
         products = self._along @ (weights @ self.directions)
         if allowed is not None:
-            products = products[allowed.is_allowed[evenly(self.lists.ntotal, SAMPLE_ROWS)[::2]]]
+            products = products[allowed.is_allowed[evenly(self.codes.count, SAMPLE_ROWS)[::2]]]
         if not len(products):
-            return EVERYTHING, self.lists.ntotal
-        per_row = self.lists.ntotal / len(self._along)
+            return EVERYTHING, self.codes.count
+        per_row = self.codes.count / len(self._along)
         place = min(round(count / per_row), len(products) - 1)
         above = float(np.partition(products, -1 - place)[-1 - place])
         if edge is not None:
@@ -359,47 +380,10 @@ class _Narrow:
             above = min(above, _step_under(products, lowest, per_row))
         return above, round(per_row * np.count_nonzero(products > above))
 
-    def find(self, weights: Floats, above: float, least: int, allowed: _Allowed | None) -> Integers:
-        """Allowed rows of a product along the directions `above` that, ascending; where they are
-        fewer than `least`, in more lists and then of lower ones, too."""
-        query = np.ascontiguousarray(weights.astype(np.float32) @ self.directions)[np.newaxis]
-        products = self.centroids @ query[0]
-        share = 1.0 if allowed is None else allowed.count / self.lists.ntotal
-        probes = min(len(products), math.ceil(self.probes / share))
-        while True:
-            found = self._look(query, products, probes, above, allowed)
-            is_whole = above == EVERYTHING and probes == len(products)
-            if len(found) >= least or is_whole:
-                return np.sort(found)
-            if probes < len(products):
-                probes = min(4 * probes, len(products))
-            else:
-                above = EVERYTHING
-
-    def _look(
-        self,
-        query: Floats,
-        products: Floats,
-        probes: int,
-        above: float,
-        allowed: _Allowed | None,
-    ) -> Integers:
-        library: Any = faiss
-        likely = np.argpartition(-products, probes - 1)[:probes].astype(np.int64)
-        nearest = np.ascontiguousarray(products[likely])
-        chosen = None if allowed is None else _select(allowed.is_allowed)
-        found = library.RangeSearchResult(1)
-        self.lists.range_search_preassigned_c(
-            1,
-            faiss.swig_ptr(query),
-            above,
-            faiss.swig_ptr(likely),
-            faiss.swig_ptr(nearest),
-            found,
-            False,
-            library.SearchParametersIVF(nprobe=probes, sel=chosen),
-        )
-        return _read_found(found)[0]
+    def find(self, weights: Floats, above: float, allowed: _Allowed | None) -> Integers:
+        """Allowed rows of a product along the directions `above` that, ascending."""
+        found, _ = self.codes.pass_over(weights.astype(np.float32) @ self.directions, above)
+        return found if allowed is None else found[allowed.is_allowed[found]]
 
 
 def _step_under(products: Floats, edge: float, per_row: float) -> float:
@@ -409,13 +393,6 @@ def _step_under(products: Floats, edge: float, per_row: float) -> float:
     under = products[products < edge]
     place = max(16, math.ceil(8 * LINE_SLACK / per_row))
     return float(np.partition(under, -1 - place)[-1 - place]) if place < len(under) else EVERYTHING
-
-
-def _read_found(found: Any) -> tuple[Integers, Floats]:
-    """Rows and products that FAISS has found for one query, as copies."""
-    count = int(faiss.rev_swig_ptr(found.lims, 2)[1])
-    rows: Integers = faiss.rev_swig_ptr(found.labels, count).copy()
-    return rows, faiss.rev_swig_ptr(found.distances, count).copy()
 
 
 def build_searcher(
@@ -440,20 +417,20 @@ def build_searcher(
     np.save(folder / DIRECTIONS, directions)
     every = _make_flat(dimension)
     every.train(sample)
-    lists = _make_narrow(vectors, directions)
-    for start, chunk in _pass_by(vectors):
+    narrow = _make_flat(kept)
+    narrow.train(sample @ directions)
+    for _, chunk in _pass_by(vectors):
         every.add(chunk)
-        along = chunk @ directions
-        lists.add_with_ids(along, np.arange(start, start + len(chunk)))
+        narrow.add(chunk @ directions)
     _write(every, folder / FAISS)
-    _write(lists, folder / NARROW)
-    kind = f"pca{kept}-ivf{lists.nlist}-sq8-ip"
+    _write(narrow, folder / NARROW)
     why = (
         f"{count:,} images: too many to score each in a round. The likely ones are found by the "
-        f"{kept} directions in which the collection varies most, in {lists.nlist:,} lists, then by "
-        "all of them in 8 bits a number, then exactly."
+        f"{kept} directions in which the collection varies most, then by all of them in 8 bits a "
+        "number, then exactly."
     )
-    return _tune_narrow(every, lists, directions, sample, vectors, mean, kind, why)
+    searcher = FaissSearcher(every, _Narrow(_Codes(narrow), directions, sample), 0)
+    return searcher, _measure(searcher, vectors, mean, f"pca{kept}-sq8-ip", why)
 
 
 def open_searcher(folder: Path, *, probes: int, ranks_all: bool) -> FaissSearcher:
@@ -464,12 +441,13 @@ def open_searcher(folder: Path, *, probes: int, ranks_all: bool) -> FaissSearche
     every = faiss.read_index(str(folder / FAISS), faiss.IO_FLAG_MMAP_IFC)
     if ranks_all:
         return FaissSearcher(every, None, probes)
-    lists = faiss.read_index(str(folder / NARROW), faiss.IO_FLAG_MMAP_IFC)
+    narrow = faiss.read_index(str(folder / NARROW), faiss.IO_FLAG_MMAP_IFC)
     directions = np.load(folder / DIRECTIONS)
     sample = np.asarray(np.load(folder / SAMPLE, mmap_mode="r"))
-    if directions.shape != (every.d, lists.d) or lists.ntotal != every.ntotal:
-        raise ValueError(f"{NARROW} or {DIRECTIONS} is of another shape than {FAISS}")
-    return FaissSearcher(every, _Narrow(lists, directions, sample, probes), 0)
+    shape = every.d, narrow.d
+    if directions.shape != shape or narrow.ntotal != every.ntotal or not hasattr(narrow, "codes"):
+        raise ValueError(f"{NARROW} or {DIRECTIONS} is not what {FAISS} needs")
+    return FaissSearcher(every, _Narrow(_Codes(narrow), directions, sample), 0)
 
 
 def shape_of(searcher: FaissSearcher) -> tuple[int, int]:
@@ -552,20 +530,6 @@ def _make_searchable(vectors: Floats) -> tuple[Any, str, str]:
     return searchable, kind, why
 
 
-def _make_narrow(vectors: Floats, directions: Floats) -> Any:
-    """Empty lists of what lies close together along the directions."""
-    count, kept = len(vectors), directions.shape[1]
-    nlist = max(1, round(2 * count**0.5))
-    quantizer = faiss.IndexFlatL2(kept)  # by products all that is far out would be in a few lists
-    lists: Any = faiss.IndexIVFScalarQuantizer(
-        quantizer, kept, nlist, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-    )
-    _learn_lists(lists, faiss.IndexFlatL2(kept))
-    lists.cp.spherical = False
-    lists.train(np.asarray(vectors[evenly(count, POINTS_PER_LIST * nlist)]) @ directions)
-    return lists
-
-
 def _learn_lists(lists: Any, flat: Any) -> None:
     lists.cp.niter = KMEANS_ROUNDS
     lists.cp.max_points_per_centroid = POINTS_PER_LIST
@@ -606,45 +570,26 @@ def _tell_recall(found: Integers, queries: Floats, vectors: Floats, kth: Floats,
     return float(np.minimum((similarities >= kth).sum(axis=1), k).mean() / k)
 
 
-def _tune_narrow(
-    every: Any,
-    lists: Any,
-    directions: Floats,
-    sample: Floats,
-    vectors: Floats,
-    mean: Floats,
-    kind: str,
-    why: str,
-) -> tuple[FaissSearcher, Tuning]:
-    """Look into as many lists as the agreement needs, at most all, and measure on the way."""
-    heads = _make_heads(sample, mean)
-    exact = _rank_exactly(heads, vectors)
-    looked_at = max(LOOKED_AT, len(vectors) // LOOKED_AT_SHARE)
-    probes = min(lists.nlist, math.ceil(lists.nlist * looked_at / len(vectors)))
-    while True:
-        searcher = FaissSearcher(every, _Narrow(lists, directions, sample, probes), 0)
-        # What lies around the boundary deep among the images is found without the lists.
-        if _agree(searcher, heads, exact, 0) >= LEAST_AGREEMENT or probes >= lists.nlist:
-            break
-        probes = min(round(1.5 * probes) + 1, lists.nlist)
-    agreement = _agree(searcher, heads, exact, LINE)
+def _measure(searcher: FaissSearcher, vectors: Floats, mean: Floats, kind: str, why: str) -> Tuning:
+    narrow = searcher._get_narrow()
+    heads = _make_heads(narrow.sample, mean)
+    agreement = _agree(searcher, heads, _rank_exactly(heads, vectors))
     queries = np.asarray(vectors[evenly(len(vectors), RECALL_QUERIES)])
     k = min(RECALL_NEAREST, len(vectors))
     found = searcher.find_nearest(queries, min(2 * k + 100, len(vectors)), None)
     kth = _tell_kth(queries, _pass_by(vectors), k)
     recall = _tell_recall(found, queries, vectors, kth, k)
-    return searcher, Tuning(kind, why, probes, recall, False, agreement)
+    return Tuning(kind, why, 0, recall, False, agreement)
 
 
 def _agree(
-    searcher: FaissSearcher, heads: list[tuple[Floats, float]], exact: list[_Ranked], line: int
+    searcher: FaissSearcher, heads: list[tuple[Floats, float]], exact: list[_Ranked]
 ) -> float:
-    """The share of the exact rows that are found, over all heads; without a `line` of the top."""
+    """The share of the exact rows that are found, over all heads."""
     shares = []
-    for (weights, bias), (rows, scores) in zip(heads, exact, strict=True):
-        found = searcher.find_ranked(weights, bias, top=TOP, line=line, closed=NOTHING, rows=None)
-        wanted = rows[pick_parts(scores, top=TOP, line=line)]
-        shares.append(np.isin(wanted, found).mean())
+    for (weights, bias), (rows, _) in zip(heads, exact, strict=True):
+        found = searcher.find_ranked(weights, bias, top=TOP, line=LINE, closed=NOTHING, rows=None)
+        shares.append(np.isin(rows, found).mean())
     return float(np.mean(shares))
 
 

@@ -1,7 +1,5 @@
 """An index too large to score every image in a round: its shortlist against the exact ranking."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -9,9 +7,8 @@ from app.engine import faiss_searcher
 from app.engine.answers import Answers, Opening
 from app.engine.faiss_searcher import (
     DIRECTIONS,
-    LEAST_AGREEMENT,
     NARROW,
-    FaissSearcher,
+    _Codes,
 )
 from app.engine.head import Head
 from app.engine.index import IndexDamaged, VectorIndex, build_index, open_index
@@ -21,6 +18,7 @@ from app.engine.parts import pick_parts
 from app.engine.strategies import STRATEGIES
 
 COUNT, DIMENSION = 20_000, 24
+LEAST_AGREEMENT = 0.98
 NOTHING = np.empty(0, np.int64)
 WITHOUT_ALL = [name for name, entry in STRATEGIES.items() if not entry.needs_all]
 
@@ -56,16 +54,16 @@ def naive_parts(scores: np.ndarray, closed: np.ndarray, top: int, line: int) -> 
     return {*best, *above, *below}
 
 
-def watch_passes(monkeypatch) -> list[float]:
-    """From here on: above what each pass over all rows looked."""
-    passes: list[float] = []
-    plain = FaissSearcher._pass_over
+def watch_passes(monkeypatch) -> list[_Codes]:
+    """From here on: what each pass over all rows was over."""
+    passes: list[_Codes] = []
+    plain = _Codes.pass_over
 
     def pass_over(self, weights, above):
-        passes.append(above)
+        passes.append(self)
         return plain(self, weights, above)
 
-    monkeypatch.setattr(FaissSearcher, "_pass_over", pass_over)
+    monkeypatch.setattr(_Codes, "pass_over", pass_over)
     return passes
 
 
@@ -83,7 +81,7 @@ def test_the_manifest_says_what_was_built_and_how_well_it_agrees(indexes):
     assert (ranked.ranks_all, ranked.manifest.agreement) == (True, None)
     manifest = told.manifest
     assert not told.ranks_all
-    assert manifest.faiss == "pca24-ivf283-sq8-ip"
+    assert manifest.faiss == "pca24-sq8-ip"
     assert "20,000 images" in manifest.faiss_why
     assert LEAST_AGREEMENT <= manifest.agreement <= 1
     assert 0.99 <= manifest.faiss_recall <= 1
@@ -117,8 +115,9 @@ def test_a_shortlist_holds_what_the_exact_ranking_offers(indexes, monkeypatch, a
         expected = naive_parts(scores, closed, 100, 10)
         shares.append(np.isin(list(expected), rows).mean())
         assert len(rows) < 1_000
-    # Passes over all rows: where there are more candidates than lists are for, or a deep boundary.
-    assert bool(passes) == (candidates > COUNT // 20 or above >= 5_000)
+    # In full each row is looked at where there are too many candidates, or a deep boundary.
+    in_full = [one is told._searcher._wide for one in passes]
+    assert in_full == [candidates > COUNT // 20 or above >= 5_000] * 5
     assert np.mean(shares) >= LEAST_AGREEMENT
 
 
@@ -370,16 +369,16 @@ def test_a_missing_file_is_damage(tmp_path, monkeypatch, vectors, name):
 
 
 def test_too_few_candidates_to_agree_are_noticed(indexes, monkeypatch):
-    """The measure itself can fail: of a few candidates from one list it is low."""
+    """The measure itself can fail: of a few candidates it is low."""
     _, told = indexes
     searcher = told._searcher
     heads = faiss_searcher._make_heads(searcher._narrow.sample, told.mean)
     exact = faiss_searcher._rank_exactly(heads, told.vectors)
-    assert faiss_searcher._agree(searcher, heads, exact, 12) >= LEAST_AGREEMENT
-    monkeypatch.setattr("app.engine.faiss_searcher.CANDIDATES", 60)
-    monkeypatch.setattr("app.engine.faiss_searcher.SCATTERED_SHARE", 1)
-    short = replace(searcher, _narrow=replace(searcher._narrow, probes=1))
-    assert faiss_searcher._agree(short, heads, exact, 12) < 0.95
+    assert faiss_searcher._agree(searcher, heads, exact) >= LEAST_AGREEMENT
+    for name, value in (("CANDIDATES", 60), ("CANDIDATES_SHARE", COUNT), ("SCATTERED_SHARE", 1)):
+        monkeypatch.setattr(f"app.engine.faiss_searcher.{name}", value)
+    monkeypatch.setattr("app.engine.faiss_searcher.TOP", 60)
+    assert faiss_searcher._agree(searcher, heads, exact) < 0.9
 
 
 def test_rows_of_a_file_are_the_same_before_and_after_they_were_let_go(tmp_path, vectors):
@@ -412,11 +411,23 @@ def test_vectors_larger_than_the_memory_are_read_by_a_map_of_their_own(
         index.warm(tmp_path)
 
 
-def test_more_neighbours_than_the_likely_lists_hold_are_found_in_the_others(indexes, vectors):
+def test_more_neighbours_than_there_are_candidates_are_found(indexes, monkeypatch, vectors):
+    monkeypatch.setattr("app.engine.faiss_searcher.CANDIDATES", 100)
     _, told = indexes
-    searcher = told._searcher
-    short = replace(searcher, _narrow=replace(searcher._narrow, probes=1))
-    similarities, rows = replace(told, _searcher=short).nearest(vectors[:2], 3_000)
+    similarities, rows = told.nearest(vectors[:2], 3_000)
     assert rows.shape == (2, 3_000)
     expected = np.sort(vectors[:2] @ vectors.T, axis=1)[:, ::-1][:, :3_000]
     assert (similarities >= expected[:, -1:] - 1e-6).mean() > 0.98
+
+
+def test_an_index_with_another_kind_of_narrow_file_is_built_again(tmp_path, monkeypatch, vectors):
+    monkeypatch.setattr("app.engine.index.RANKED_ROWS", 10)
+    build_index(
+        tmp_path, vectors=vectors[:300], image_ids=np.arange(300), embedder="drawn", revision="1"
+    )
+    lists = faiss_searcher.faiss.index_factory(DIMENSION, "IVF2,SQ8")
+    lists.train(vectors[:300])
+    lists.add(vectors[:300])
+    faiss_searcher._write(lists, tmp_path / NARROW)
+    with pytest.raises(IndexDamaged, match=NARROW):
+        open_index(tmp_path)
