@@ -91,8 +91,14 @@ Someone = Person | Anybody | type[Whoever]
 def sees_collection(person: Someone) -> ColumnElement[bool]:
     """The condition that a person sees a collection."""
     there = Collection.deleted_at.is_(None)
-    listed = exists().where(
-        CollectionPerson.collection_id == Collection.id, CollectionPerson.person_id == person.id
+    # Both are of the statement around, however far: PostgreSQL would else take any person's role.
+    listed = (
+        exists()
+        .where(
+            CollectionPerson.collection_id == Collection.id,
+            CollectionPerson.person_id == person.id,
+        )
+        .correlate(Collection, Person)
     )
     seen = or_(
         Collection.open_to == "everyone",
@@ -106,7 +112,7 @@ def sees_collection(person: Someone) -> ColumnElement[bool]:
 
 def sees_search(person: Someone) -> ColumnElement[bool]:
     """The condition that a person sees a search."""
-    seen = select(Collection.id).where(sees_collection(person)).scalar_subquery()
+    seen = select(Collection.id).where(sees_collection(person)).correlate(Person).scalar_subquery()
     return (
         Search.deleted_at.is_(None)
         & Search.collection_id.in_(seen)
@@ -116,8 +122,10 @@ def sees_search(person: Someone) -> ColumnElement[bool]:
 
 def is_in_search(person: Someone) -> ColumnElement[bool]:
     """The condition that a search is a person's own, or that they are a member of it."""
-    member = exists().where(
-        SearchMember.search_id == Search.id, SearchMember.person_id == person.id
+    member = (
+        exists()
+        .where(SearchMember.search_id == Search.id, SearchMember.person_id == person.id)
+        .correlate(Search, Person)
     )
     return or_(Search.owner_id == person.id, member)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import uvicorn
 
@@ -33,10 +34,12 @@ def ask(*requests: bytes) -> list[bytes]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         answers = []
         for request in requests:
-            for start in range(0, len(request), 10_000):
-                writer.write(request[start : start + 10_000])
-                await asyncio.sleep(0.001)
-            answers.append(await asyncio.wait_for(reader.read(10_000), 10))
+            reading = asyncio.ensure_future(reader.read(10_000))
+            with suppress(ConnectionError):  # it may be closed before all is sent
+                for start in range(0, len(request), 10_000):
+                    writer.write(request[start : start + 10_000])
+                    await asyncio.sleep(0.001)
+            answers.append(await asyncio.wait_for(reading, 10))
         writer.close()
         server.should_exit = True
         await serving
@@ -61,4 +64,4 @@ def test_long_bodies_and_many_requests_on_one_connection_are_served():
     head = b"GET / HTTP/1.1\r\nHost: here\r\nX-One: " + b"x" * (MOST_HEAD_BYTES - 500) + b"\r\n\r\n"
     answers = ask(post, head, head, post)
     assert [one[:13] for one in answers] == [b"HTTP/1.1 200 "] * 4
-    assert answers[0].endswith(b"300000") and answers[3].endswith(b"300000")
+    assert b"300000" in answers[0] and b"300000" in answers[3]

@@ -87,7 +87,7 @@ def test_strategies_that_look_at_every_image_are_neither_offered_nor_taken(hunt,
     assert names[0] == "rarefind"
     assert "pf-ma" in names
     assert not {"random", "typiclust", "anchoral:pf-ma"} & set(names)
-    with pytest.raises(BadInput, match=r"typiclust looks at every image.*rarefind.*settings"):
+    with pytest.raises(BadInput, match=r"typiclust looks at every image.*Choose one of rarefind"):
         searching.open_search(
             session,
             person=hunt.person,
