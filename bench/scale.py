@@ -121,11 +121,17 @@ def draw_growth(counts: list[int], results: list[dict[str, Any]]) -> None:
 
     def place(count: float, ms: float) -> tuple[float, float]:
         across = (np.log10(count) - low) / (high - low)
-        up = (np.log10(ms) - 1) / 3  # 10 ms to 10 s
+        up = (np.log10(ms) - 1) / 4  # 10 ms to 100 s
         return left + across * (width - left - 210), top + (1 - up) * (height - 2 * top - 20)
 
     parts = []
-    for ms, said in ((10, "10 ms"), (100, "100 ms"), (1_000, "1 s"), (10_000, "10 s")):
+    for ms, said in (
+        (10, "10 ms"),
+        (100, "100 ms"),
+        (1_000, "1 s"),
+        (10_000, "10 s"),
+        (100_000, "100 s"),
+    ):
         x, y = place(counts[0], ms)
         end, _ = place(counts[-1], ms)
         parts.append(f'<path d="M{x:.0f} {y:.0f}H{end:.0f}" stroke="#bbb"/>')
