@@ -139,6 +139,7 @@ def draw_growth(counts: list[int], results: list[dict[str, Any]]) -> None:
     for count in counts:
         x, y = place(count, 10)
         parts.append(f'<text x="{x:.0f}" y="{y + 20:.0f}" text-anchor="middle">{count:,}</text>')
+    said_at = 0.0
     for (label, points), dash in zip(values.items(), ("2 4", "7 4", "none"), strict=True):
         placed = [place(*point) for point in points]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
@@ -146,7 +147,8 @@ def draw_growth(counts: list[int], results: list[dict[str, Any]]) -> None:
         parts.append(f'<polyline points="{line}" {drawn}/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#0b6e4f"/>' for x, y in placed]
         x, y = placed[-1]
-        parts.append(f'<text x="{x + 10:.0f}" y="{y + 4:.0f}">{label}</text>')
+        said_at = max(y + 4, said_at + 15)  # from top to bottom, none over another
+        parts.append(f'<text x="{x + 10:.0f}" y="{said_at:.0f}">{label}</text>')
     path = Path(__file__).parent / "out" / "growth.svg"
     path.parent.mkdir(exist_ok=True)
     path.write_text(
