@@ -68,7 +68,8 @@ class BoundedHead(HttpToolsProtocol):
         """Read on, unless a head does not end."""
         self._head_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head and self._head_bytes > MOST_HEAD_BYTES:
+        is_too_long = self._is_in_head and self._head_bytes > MOST_HEAD_BYTES
+        if is_too_long and not self.transport.is_closing():  # else it was refused already
             self.send_400_response("The headers of this request are too long.")
 
     def on_headers_complete(self) -> None:

@@ -79,6 +79,7 @@ from app.errors import (
     RefusedPhoto,
 )
 from app.events import (
+    ASK_SHOWN,
     Given,
     count_events,
     find_grouping_id,
@@ -1647,15 +1648,13 @@ def _check_answer_values(search: Search, values: Values) -> None:
 def _list_round_image_ids(
     session: Session, round_id: int, *, with_removed: bool = True
 ) -> list[int]:
-    return list(session.scalars(_ask_round_images(with_removed), {"round_id": round_id}))
+    query = ASK_SHOWN if with_removed else _ask_shown_still()
+    return list(session.scalars(query, {"round_id": round_id}))
 
 
 @cache
-def _ask_round_images(with_removed: bool) -> Select[int]:
-    query = select(RoundImage.image_id).where(RoundImage.round_id == bindparam("round_id"))
-    if not with_removed:
-        query = query.where(~was_removed(RoundImage.image_id))
-    return query.order_by(RoundImage.position)
+def _ask_shown_still() -> Select[int]:
+    return ASK_SHOWN.where(~was_removed(RoundImage.image_id))
 
 
 def _add_changes(
