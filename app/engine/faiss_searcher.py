@@ -3,19 +3,17 @@
 `index.faiss` holds every vector in 8 bits a number. Up to 300,000 images each is looked at; beyond,
 the file sorts them into lists by k-means and only the lists near a query are. An index too large to
 score every image in a round (`compress`) keeps `index.faiss` without lists, to be read only where
-it must be, and has a second file, `narrow.faiss`: the numbers along the 128 directions in which the
-collection varies most, in 8 bits. A round then goes down three steps: all images by those
-directions; the best of them, and those that may be near the boundary, by all directions in 8 bits;
-of these the best exactly. Where that would be more than one image of twenty, one pass over
-`index.faiss` takes the place of the first two.
+it must be, and has files for a first look along few directions (app/engine/narrow.py). A round then
+goes down three steps: all images by that look; the best of them, and those that may be near the
+boundary, by all directions in 8 bits; of these the best exactly. Where that would be more than one
+image of twenty, one pass over `index.faiss` takes the place of the first two.
 
 What is found that way is measured while building, against exact scores.
 
-This is the only importer of faiss.
+This and narrow.py are the only importers of faiss.
 """
 
 import itertools
-import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,12 +29,22 @@ from numpy.typing import NDArray
 
 from app.engine.head import fit_head
 from app.engine.mapped import let_go
+from app.engine.narrow import (
+    BYTES_PER_THREAD,
+    EVERYTHING,
+    LINE_SLACK,
+    NARROW,
+    SAMPLE_ROWS,
+    Allowed,
+    Narrow,
+    build_narrow,
+    open_narrow,
+    step_under,
+    write_file,
+)
 from app.engine.parts import evenly, pick_parts
 
 FAISS = "index.faiss"
-NARROW = "narrow.faiss"
-DIRECTIONS = "directions.npy"  # (d, 128) orthonormal columns
-SAMPLE = "sample.npy"
 EXHAUSTIVE_ROWS = 300_000  # a look at every row takes some 20 ms up to here
 POINTS_PER_LIST = 64  # that k-means learns the lists from
 KMEANS_ROUNDS = 6  # at a million images more of them moved recall by less than its noise
@@ -44,22 +52,15 @@ LEAST_RECALL = 0.99
 RECALL_QUERIES, RECALL_NEAREST = 64, 50
 CHUNK_ROWS = 65_536  # 128 MiB at 512 dimensions: what is in memory at once while building
 MOST_ON_GPU = 2_048  # neighbours that FAISS finds at once on a GPU
-KEPT_DIRECTIONS = 128
-SAMPLE_ROWS = 65_536  # evenly spaced, in a file of their own: 134 MB at 512 dimensions
 CANDIDATES, CANDIDATES_SHARE = 8_192, 300  # at least so many rows, and one of so many
 SCATTERED_SHARE = 20  # more than one of so many rows are not read one by one
 GATHERED_ROWS = 2_048  # that are read one by one before they are looked at: 1 MiB at 512 dimensions
-REST_ROWS = 4_096  # of the sample, that tell what the directions leave out
-REST_SPREADS = 2.5  # standard deviations of that, by which a row near the boundary may be off
 MOST_THREADS = 8  # memory gives no more of them work
-BYTES_PER_THREAD = 268_435_456  # some 30 ms
 FEW_CLOSED = 1_000  # rows that are left out afterwards; of more it is told before
 SLACK = 32  # rows more than asked for: 8 bits may order them otherwise
-LINE_SLACK = 200  # the same around the boundary, where they often lie closer together
 HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that it is measured on
 HEAD_ROUNDS = (1, 5)
 TOP, LINE = 300, 12  # rows of each part that these are asked for
-EVERYTHING = -3e38
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -91,15 +92,15 @@ class FaissSearcher:
     """Open FAISS files of an index of n images."""
 
     _every: Any  # all rows, in 8 bits: flat, or in lists
-    _narrow: "_Narrow | None"
+    _narrow: Narrow | None
     _probes: int
     _gpu_lock: Lock = field(default_factory=Lock)
 
     @property
     def memory_bytes(self) -> int:
         """What of the files comes to be in memory."""
-        narrow = 0 if self._narrow is None else self._narrow.codes.width
-        return int(self._every.ntotal) * (int(self._every.d) + narrow)
+        narrow = 0 if self._narrow is None else self._narrow.memory_bytes
+        return int(self._every.ntotal) * int(self._every.d) + narrow
 
     def find_nearest(self, queries: Floats, count: int, rows: Integers | None) -> Integers:
         """Rows that are probably the nearest to each query.
@@ -142,7 +143,7 @@ class FaissSearcher:
         closed = np.sort(closed)
         allowed = self._allow(rows, closed if len(closed) > FEW_CLOSED else closed[:0])
         edge = -bias if line else None
-        count = self._count_candidates()
+        count = self._count_candidates() + min(len(closed), FEW_CLOSED)  # they are among the best
         while True:
             found, products, is_every = self._find_candidates(weights, count, edge, allowed)
             is_open = np.append(closed, -1)[np.searchsorted(closed, found)] != found
@@ -165,7 +166,7 @@ class FaissSearcher:
     def _count_candidates(self) -> int:
         return max(CANDIDATES, int(self._every.ntotal) // CANDIDATES_SHARE)
 
-    def _find_by_steps(self, query: Floats, count: int, allowed: "_Allowed | None") -> Integers:
+    def _find_by_steps(self, query: Floats, count: int, allowed: Allowed | None) -> Integers:
         wanted = max(self._count_candidates(), 2 * count)
         while True:
             found, products, is_every = self._find_candidates(query, wanted, None, allowed)
@@ -176,7 +177,7 @@ class FaissSearcher:
         return best
 
     def _find_candidates(
-        self, weights: Floats, count: int, edge: float | None, allowed: "_Allowed | None"
+        self, weights: Floats, count: int, edge: float | None, allowed: Allowed | None
     ) -> tuple[Integers, Floats, bool]:
         """About `count` rows of the highest x·w and, if an `edge` is given, those around it; their
         x·w to the rounding of 8 bits; and whether these are all that are allowed.
@@ -201,7 +202,7 @@ class FaissSearcher:
             found, products = found[kept], products[kept]
         return found, products, above == EVERYTHING
 
-    def _allow(self, rows: Integers | None, closed: Integers = NOTHING) -> "_Allowed | None":
+    def _allow(self, rows: Integers | None, closed: Integers = NOTHING) -> Allowed | None:
         """`rows` (None for all) without `closed` ones; None where that is everything."""
         if rows is None and not len(closed):
             return None
@@ -209,20 +210,20 @@ class FaissSearcher:
         if rows is not None:
             is_allowed[rows] = True
         is_allowed[closed] = False
-        return _Allowed(is_allowed, int(np.count_nonzero(is_allowed)))
+        return Allowed(is_allowed, int(np.count_nonzero(is_allowed)))
 
-    def _get_narrow(self) -> "_Narrow":
+    def _get_narrow(self) -> Narrow:
         if self._narrow is None:
             raise ValueError("this index ranks every image")
         return self._narrow
 
-    def _tell_under(self, weights: Floats, edge: float, allowed: "_Allowed | None") -> float:
+    def _tell_under(self, weights: Floats, edge: float, allowed: Allowed | None) -> float:
         """A product that enough rows between it and `edge` are above, told by the sample."""
         sample = self._get_narrow().sample
         products = sample @ weights.astype(np.float32)
         if allowed is not None:
             products = products[allowed.is_allowed[evenly(self._every.ntotal, SAMPLE_ROWS)]]
-        return _step_under(products, edge, self._every.ntotal / len(sample))
+        return step_under(products, edge, self._every.ntotal / len(sample))
 
     @cached_property
     def _wide(self) -> "_Codes":
@@ -243,14 +244,6 @@ class FaissSearcher:
             return None
         copied.nprobe = self._probes
         return copied
-
-
-@dataclass(frozen=True, eq=False)
-class _Allowed:
-    """The rows that may be found."""
-
-    is_allowed: NDArray[np.bool_]  # (n,)
-    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,66 +328,6 @@ class _Codes:
         return codes.reshape(self.count, -1)
 
 
-@dataclass(frozen=True, eq=False)
-class _Narrow:
-    """The rows along their most varied directions."""
-
-    codes: _Codes
-    directions: Floats  # (d, e) orthonormal columns
-    sample: Floats  # (s, d) evenly spaced rows
-
-    @cached_property
-    def _along(self) -> Floats:
-        """Every second row of the sample along the directions, (s / 2, e)."""
-        along: Floats = self.sample[::2] @ self.directions
-        return along
-
-    @cached_property
-    def _rest(self) -> tuple[Floats, Floats]:
-        """What the directions leave out of the vectors: its mean (d,) and covariance (d, d)."""
-        some = self.sample[evenly(len(self.sample), REST_ROWS)]
-        rest = some - (some @ self.directions) @ self.directions.T
-        covariance: Floats = np.atleast_2d(np.cov(rest.T)).astype(np.float32)
-        return rest.mean(axis=0), covariance
-
-    def tell_least(
-        self, weights: Floats, count: int, edge: float | None, allowed: _Allowed | None
-    ) -> tuple[float, int]:
-        """A product along the directions that some `count` of the allowed rows are above, and those
-        that may be around the `edge` by all directions; and how many rows are above it, both as the
-        sample tells.
-        """
-        weights = weights.astype(np.float32)
-        products = self._along @ (weights @ self.directions)
-        if allowed is not None:
-            products = products[allowed.is_allowed[evenly(self.codes.count, SAMPLE_ROWS)[::2]]]
-        if not len(products):
-            return EVERYTHING, self.codes.count
-        per_row = self.codes.count / len(self._along)
-        place = min(round(count / per_row), len(products) - 1)
-        above = float(np.partition(products, -1 - place)[-1 - place])
-        if edge is not None:
-            mean, covariance = self._rest
-            spread = math.sqrt(max(0.0, float(weights @ covariance @ weights)))
-            lowest = edge - float(mean @ weights) - REST_SPREADS * spread
-            above = min(above, _step_under(products, lowest, per_row))
-        return above, round(per_row * np.count_nonzero(products > above))
-
-    def find(self, weights: Floats, above: float, allowed: _Allowed | None) -> Integers:
-        """Allowed rows of a product along the directions `above` that, ascending."""
-        found, _ = self.codes.pass_over(weights.astype(np.float32) @ self.directions, above)
-        return found if allowed is None else found[allowed.is_allowed[found]]
-
-
-def _step_under(products: Floats, edge: float, per_row: float) -> float:
-    """A product that, of rows under the `edge`, more than are looked for are above, as told by a
-    sample of one in `per_row` rows.
-    """
-    under = products[products < edge]
-    place = max(16, math.ceil(8 * LINE_SLACK / per_row))
-    return float(np.partition(under, -1 - place)[-1 - place]) if place < len(under) else EVERYTHING
-
-
 def build_searcher(
     folder: Path, vectors: Floats, mean: Floats, *, compress: bool
 ) -> tuple[FaissSearcher, Tuning]:
@@ -405,32 +338,23 @@ def build_searcher(
     if not compress:
         every, kind, why = _make_searchable(vectors)
         probes, recall = _tune(every, vectors)
-        _write(every, folder / FAISS)
+        write_file(every, folder / FAISS)
         return FaissSearcher(every, None, probes), Tuning(kind, why, probes, recall, True, None)
     count, dimension = vectors.shape
     let_go(vectors, 0, count)
     sample = np.asarray(vectors[evenly(count, SAMPLE_ROWS)])
-    np.save(folder / SAMPLE, sample)
-    covariance = np.cov((sample - mean).T.astype(np.float64))
-    kept = min(KEPT_DIRECTIONS, dimension)
-    directions = np.linalg.eigh(np.atleast_2d(covariance))[1][:, -kept:].astype(np.float32)
-    np.save(folder / DIRECTIONS, directions)
     every = _make_flat(dimension)
     every.train(sample)
-    narrow = _make_flat(kept)
-    narrow.train(sample @ directions)
-    for _, chunk in _pass_by(vectors):
-        every.add(chunk)
-        narrow.add(chunk @ directions)
-    _write(every, folder / FAISS)
-    _write(narrow, folder / NARROW)
+    narrow = build_narrow(folder, sample, mean, _add_to(every, _pass_by(vectors)), count)
+    write_file(every, folder / FAISS)
+    kept = narrow.directions.shape[1]
     why = (
         f"{count:,} images: too many to score each in a round. The likely ones are found by the "
-        f"{kept} directions in which the collection varies most, then by all of them in 8 bits a "
-        "number, then exactly."
+        f"{kept} directions in which the collection varies most, in 4 bits a number, then by all "
+        "directions in 8 bits, then exactly."
     )
-    searcher = FaissSearcher(every, _Narrow(_Codes(narrow), directions, sample), 0)
-    return searcher, _measure(searcher, vectors, mean, f"pca{kept}-sq8-ip", why)
+    searcher = FaissSearcher(every, narrow, 0)
+    return searcher, _measure(searcher, vectors, mean, f"pca{kept}-pq4-sq8-ip", why)
 
 
 def open_searcher(folder: Path, *, probes: int, ranks_all: bool) -> FaissSearcher:
@@ -441,24 +365,15 @@ def open_searcher(folder: Path, *, probes: int, ranks_all: bool) -> FaissSearche
     every = faiss.read_index(str(folder / FAISS), faiss.IO_FLAG_MMAP_IFC)
     if ranks_all:
         return FaissSearcher(every, None, probes)
-    narrow = faiss.read_index(str(folder / NARROW), faiss.IO_FLAG_MMAP_IFC)
-    directions = np.load(folder / DIRECTIONS)
-    sample = np.asarray(np.load(folder / SAMPLE, mmap_mode="r"))
-    shape = every.d, narrow.d
-    if directions.shape != shape or narrow.ntotal != every.ntotal or not hasattr(narrow, "codes"):
-        raise ValueError(f"{NARROW} or {DIRECTIONS} is not what {FAISS} needs")
-    return FaissSearcher(every, _Narrow(_Codes(narrow), directions, sample), 0)
+    narrow = open_narrow(folder)
+    if (len(narrow.directions), narrow.count) != (every.d, every.ntotal):
+        raise ValueError(f"{FAISS} and {NARROW[0]} are not of the same images")
+    return FaissSearcher(every, narrow, 0)
 
 
 def shape_of(searcher: FaissSearcher) -> tuple[int, int]:
     """How many rows the files hold, and of how many numbers."""
     return int(searcher._every.ntotal), int(searcher._every.d)
-
-
-def _write(index: Any, path: Path) -> None:
-    library: Any = faiss  # its types do not know all of it
-    with path.open("wb") as file:  # to a full disk FAISS itself writes half a file
-        library.write_index(index, library.PyCallbackIOWriter(file.write))
 
 
 def _select(is_allowed: NDArray[np.bool_]) -> Any:
@@ -498,6 +413,13 @@ def _pass_by(vectors: Floats) -> Iterator[tuple[int, Floats]]:
     for start, chunk in _chunks(vectors):
         yield start, chunk
         let_go(vectors, start, start + len(chunk))
+
+
+def _add_to(flat: Any, chunks: Iterator[tuple[int, Floats]]) -> Iterator[tuple[int, Floats]]:
+    """Chunks as they pass by, each added to a flat index."""
+    for start, chunk in chunks:
+        flat.add(chunk)
+        yield start, chunk
 
 
 def _make_flat(dimension: int) -> Any:

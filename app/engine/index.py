@@ -25,14 +25,13 @@ from app.engine import EngineError
 from app.engine.faiss_searcher import (
     EXHAUSTIVE_ROWS,
     FAISS,
-    NARROW,
-    SAMPLE_ROWS,
     build_searcher,
     open_searcher,
     shape_of,
 )
 from app.engine.mapped import have_read, read_ahead, read_singly
 from app.engine.metric import Metric, learn_metric, read_metric, write_metric
+from app.engine.narrow import NARROW, SAMPLE_ROWS
 from app.engine.parts import evenly, pick_parts
 from app.engine.together import Passes
 
@@ -174,7 +173,7 @@ class VectorIndex:
         everything anyway.
         """
         if not self.ranks_all:
-            for name in (FAISS, NARROW, *([VECTORS] if self._scattered is None else [])):
+            for name in (FAISS, *NARROW, *([VECTORS] if self._scattered is None else [])):
                 have_read(folder / name)
 
     def searched_by(self, searcher: Searcher) -> "VectorIndex":

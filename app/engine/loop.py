@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from app.engine.answers import Answers, Opening, Value, join_openings, make_opening
 from app.engine.events import first_of_each, rows_with, show_one_each, teach_one_each
-from app.engine.faiss_searcher import SAMPLE_ROWS
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
+from app.engine.narrow import SAMPLE_ROWS
 from app.engine.parts import evenly
 from app.engine.strategies import (
     STRATEGIES,

@@ -5,15 +5,12 @@ import pytest
 
 from app.engine import faiss_searcher
 from app.engine.answers import Answers, Opening
-from app.engine.faiss_searcher import (
-    DIRECTIONS,
-    NARROW,
-    _Codes,
-)
+from app.engine.faiss_searcher import _Codes
 from app.engine.head import Head
 from app.engine.index import IndexDamaged, VectorIndex, build_index, open_index
 from app.engine.loop import StrategyNeedsAllScores, propose_round, rank_likely, round_rng
 from app.engine.mapped import _find_map, let_go, read_ahead
+from app.engine.narrow import DIRECTIONS, NARROW, write_file
 from app.engine.parts import pick_parts
 from app.engine.strategies import STRATEGIES
 
@@ -81,7 +78,7 @@ def test_the_manifest_says_what_was_built_and_how_well_it_agrees(indexes):
     assert (ranked.ranks_all, ranked.manifest.agreement) == (True, None)
     manifest = told.manifest
     assert not told.ranks_all
-    assert manifest.faiss == "pca24-sq8-ip"
+    assert manifest.faiss == "pca24-pq4-sq8-ip"
     assert "20,000 images" in manifest.faiss_why
     assert LEAST_AGREEMENT <= manifest.agreement <= 1
     assert 0.99 <= manifest.faiss_recall <= 1
@@ -95,7 +92,8 @@ def test_the_manifest_says_what_was_built_and_how_well_it_agrees(indexes):
 def test_a_shortlist_holds_what_the_exact_ranking_offers(indexes, monkeypatch, above, candidates):
     monkeypatch.setattr("app.engine.faiss_searcher.CANDIDATES", candidates)
     if above < 5_000:  # or the lists would never do among so few images
-        monkeypatch.setattr("app.engine.faiss_searcher.LINE_SLACK", 60)
+        for module in ("faiss_searcher", "narrow"):
+            monkeypatch.setattr(f"app.engine.{module}.LINE_SLACK", 60)
     _, told = indexes
     passes = watch_passes(monkeypatch)
     rng = np.random.default_rng(above)
@@ -115,9 +113,8 @@ def test_a_shortlist_holds_what_the_exact_ranking_offers(indexes, monkeypatch, a
         expected = naive_parts(scores, closed, 100, 10)
         shares.append(np.isin(list(expected), rows).mean())
         assert len(rows) < 1_000
-    # In full each row is looked at where there are too many candidates, or a deep boundary.
-    in_full = [one is told._searcher._wide for one in passes]
-    assert in_full == [candidates > COUNT // 20 or above >= 5_000] * 5
+    # In 8 bits each row is looked at where there are too many candidates, or a deep boundary.
+    assert len(passes) == (5 if candidates > COUNT // 20 or above >= 5_000 else 0)
     assert np.mean(shares) >= LEAST_AGREEMENT
 
 
@@ -357,7 +354,7 @@ def test_a_few_images_can_be_told_by_shortlists(tmp_path, monkeypatch, vectors):
     assert index.nearest(vectors[:1], 5)[1].tolist()[0][0] == 0
 
 
-@pytest.mark.parametrize("name", [NARROW, DIRECTIONS, "sample.npy"])
+@pytest.mark.parametrize("name", [NARROW[3], DIRECTIONS, "sample.npy"])
 def test_a_missing_file_is_damage(tmp_path, monkeypatch, vectors, name):
     monkeypatch.setattr("app.engine.index.RANKED_ROWS", 10)
     build_index(
@@ -428,6 +425,6 @@ def test_an_index_with_another_kind_of_narrow_file_is_built_again(tmp_path, monk
     lists = faiss_searcher.faiss.index_factory(DIMENSION, "IVF2,SQ8")
     lists.train(vectors[:300])
     lists.add(vectors[:300])
-    faiss_searcher._write(lists, tmp_path / NARROW)
-    with pytest.raises(IndexDamaged, match=NARROW):
+    write_file(lists, tmp_path / NARROW[0])
+    with pytest.raises(IndexDamaged, match=NARROW[0]):
         open_index(tmp_path)
