@@ -17,6 +17,7 @@ install: $(INSTALLED) ## make .venv and install Rarefind into it (the others do 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Rarefind needs Python 3.11 or newer; $(PYTHON) is older. Say: make PYTHON=python3.12"; exit 1; }
+	@echo 'Installing Rarefind and its libraries into $(VENV): some 7 GB, about 4 minutes where the network is quick.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@

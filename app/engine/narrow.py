@@ -72,16 +72,16 @@ class Narrow:
 
     @cached_property
     def _along(self) -> Floats:
-        """The sample along the directions as this look sees it, (s, e)."""
+        """Every second row of the sample along the directions as this look sees it, (s / 2, e)."""
         levels = self.parts[0].pq
-        seen: Floats = levels.decode(levels.compute_codes(self.sample @ self.directions))
+        seen: Floats = levels.decode(levels.compute_codes(self.sample[::2] @ self.directions))
         return seen
 
     @cached_property
     def _rest(self) -> tuple[Floats, Floats]:
         """What this look leaves out of the vectors: its mean (d,) and covariance (d, d)."""
-        some = evenly(len(self.sample), REST_ROWS)
-        rest = self.sample[some] - self._along[some] @ self.directions.T
+        some = evenly(len(self._along), REST_ROWS)
+        rest = self.sample[::2][some] - self._along[some] @ self.directions.T
         covariance: Floats = np.atleast_2d(np.cov(rest.T)).astype(np.float32)
         return rest.mean(axis=0), covariance
 
@@ -101,13 +101,13 @@ class Narrow:
         Source: docs/scale.md, "The shortlist".
         """
         turned = weights @ self.directions
-        products = self._along[::2] @ turned
+        products = self._along @ turned
         if allowed is not None:
             rows = evenly(len(allowed.is_allowed), SAMPLE_ROWS)[::2]
             products = products[allowed.is_allowed[rows]]
         if not len(products):
             return EVERYTHING, self.count
-        per_row = self.count / len(self._along[::2])
+        per_row = self.count / len(self._along)
         place = min(round(count / per_row), len(products) - 1)
         above = float(np.partition(products, -1 - place)[-1 - place])
         if edge is not None:
