@@ -303,15 +303,16 @@ def read_image_ids(
 ) -> NDArray[np.int64]:
     """Images of a collection, by number; one query and one value, however many they are."""
     query = _ask_together().where(*conditions)
-    return _to_image_ids(session.scalar(query, {"collection_id": collection_id}))
+    return to_image_ids(session.scalar(query, {"collection_id": collection_id}))
 
 
 def read_removed_ids(session: Session, collection_id: int) -> NDArray[np.int64]:
     """The images that were removed from a collection, by number."""
-    return _to_image_ids(session.scalar(_ask_removed(), {"collection_id": collection_id}))
+    return to_image_ids(session.scalar(ask_removed(), {"collection_id": collection_id}))
 
 
-def _to_image_ids(together: bytes | None) -> NDArray[np.int64]:
+def to_image_ids(together: bytes | None) -> NDArray[np.int64]:
+    """Images as the database tells many at once."""
     return np.frombuffer(together or b"", dtype=">i8").astype(np.int64)
 
 
@@ -323,7 +324,7 @@ def _ask_together() -> Select[Any]:
 
 
 @cache
-def _ask_removed() -> Select[Any]:
+def ask_removed() -> Select[Any]:
     """Asked at each round, so written once: to write it anew takes longer than to ask."""
     return _ask_together().where(Image.removed_at.is_not(None))
 

@@ -44,6 +44,7 @@ from app.searching import (
     list_pool,
     list_standing_steps,
     may_step,
+    read_answers_in_order,
     read_current_answers,
     read_engine_answers,
     read_head,
@@ -276,7 +277,8 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
     """
     made = _get_round_of(session, search, person)
     shown = session.execute(ASK_CARDS, {"round_id": made.id}).all()
-    answers = read_current_answers(session, search)
+    answers = read_answers_in_order(session, search)
+    positives = [image_id for image_id, value in answers.items() if value == "yes"]
     refused = [image.id for _, image in shown if answers.get(image.id) == "no"]
     reasons = read_reasons(session, search, refused) if refused else {}
     boxes = list_boxes(session, [image.id for _, image in shown])
@@ -326,7 +328,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         found_events=_count_found_events(session, made, answers),
         answered=len(answers),
         image_count=session.get_one(ImageIndex, made.index_id).image_count,
-        latest_positives=_list_latest_positives(session, search, LATEST_POSITIVES),
+        latest_positives=positives[: -1 - LATEST_POSITIVES : -1],
         recent_yes_share=(
             sum(one.yes for one in recent) / recent_answered if recent_answered else None
         ),

@@ -79,17 +79,24 @@ from app.errors import (
     RefusedPhoto,
 )
 from app.events import (
+    ASK_GROUPING,
     ASK_SHOWN,
     Given,
     count_events,
-    find_grouping_id,
     list_asked,
     list_events_of,
     read_events,
     read_pool,
     spread,
 )
-from app.filtering import Filter, cover_filter, list_image_ids, read_removed_ids
+from app.filtering import (
+    Filter,
+    ask_removed,
+    cover_filter,
+    list_image_ids,
+    read_removed_ids,
+    to_image_ids,
+)
 from app.indexes import MAX_WORDS_LENGTH, choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.seats import (
@@ -185,44 +192,50 @@ ASK_GESTURE = select(Action.id).where(
     Action.search_id == bindparam("search_id"), Action.gesture_key == bindparam("gesture_key")
 )
 ASK_NEWEST_ANSWER = select(func.max(Answer.id)).where(Answer.search_id == bindparam("search_id"))
-_NEWEST = (
-    select(Answer.image_id, Answer.value, Answer.reason, Answer.with_image_id)
-    .where(
-        Answer.search_id == bindparam("search_id"),
-        Answer.image_id == any_(bindparam("image_ids", type_=INTEGERS)),
-    )
-    .order_by(Answer.image_id, Answer.id.desc())
-    .ext(distinct_on(Answer.image_id))
-    .subquery()
-)
-_ASK_STANDING = select(
-    array(
-        [
-            cast(_NEWEST.c.image_id, String),
-            func.concat_ws(":", _NEWEST.c.value, _NEWEST.c.reason),
-            cast(_NEWEST.c.with_image_id, String),
-        ]
-    )
-)
-# In one statement all that must be known before an answer is saved.
-ASK_BEFORE_ANSWER = select(
-    select(Seat.round_id)
-    .where(Seat.search_id == bindparam("search_id"), Seat.person_id == bindparam("person_id"))
-    .label("seat"),
-    exists(ASK_GESTURE).label("is_repeated"),
-    select(Round.grouping_id)
+_SHOWN = (
+    select(RoundImage.image_id)
+    .join(Round, Round.id == RoundImage.round_id)
     .where(Round.id == bindparam("round_id"), Round.search_id == bindparam("search_id"))
-    .label("grouping_id"),
-    func.array(
-        select(RoundImage.image_id)
-        .join(Round, Round.id == RoundImage.round_id)
+)
+
+
+def _ask_before(images: ColumnElement[bool]) -> Select[Any]:
+    """In one statement all that must be known before answers are saved; what stands of `images`."""
+    newest = (
+        select(Answer.image_id, Answer.value, Answer.reason, Answer.with_image_id)
+        .where(Answer.search_id == bindparam("search_id"), images)
+        .order_by(Answer.image_id, Answer.id.desc())
+        .ext(distinct_on(Answer.image_id))
+        .subquery()
+    )
+    standing = select(
+        array(
+            [
+                cast(newest.c.image_id, String),
+                func.concat_ws(":", newest.c.value, newest.c.reason),
+                cast(newest.c.with_image_id, String),
+            ]
+        )
+    )
+    return select(
+        select(Seat.round_id)
+        .where(Seat.search_id == bindparam("search_id"), Seat.person_id == bindparam("person_id"))
+        .label("seat"),
+        exists(ASK_GESTURE).label("is_repeated"),
+        select(Round.grouping_id)
         .where(Round.id == bindparam("round_id"), Round.search_id == bindparam("search_id"))
-        .scalar_subquery(),
-        type_=INTEGERS,
-    ).label("shown"),
-    func.array(_ASK_STANDING.scalar_subquery(), type_=ARRAY(String, dimensions=2)).label(
-        "standing"
-    ),
+        .label("grouping_id"),
+        func.array(_SHOWN.scalar_subquery(), type_=INTEGERS).label("shown"),
+        func.array(standing.scalar_subquery(), type_=ARRAY(String, dimensions=2)).label("standing"),
+    )
+
+
+ASK_BEFORE_ANSWER = _ask_before(Answer.image_id == any_(bindparam("image_ids", type_=INTEGERS)))
+ASK_BEFORE_SUBMIT = _ask_before(Answer.image_id.in_(_SHOWN))
+ASK_BEFORE_ROUND = select(
+    ASK_NEWEST_ANSWER.scalar_subquery().label("newest_answer_id"),
+    ASK_GROUPING.scalar_subquery().label("grouping_id"),
+    ask_removed().scalar_subquery().label("removed"),
 )
 ASK_OPENING = (
     select(Example.image_id, Example.photo_id, ExampleVector.vector)
@@ -533,18 +546,8 @@ def record_answers(
         answers = {**_read_standing(session, search, image_ids=told, with_removed=True)}
         is_changed = False
     else:
-        is_alone = known.grouping_id is None and known.shown
-        _check_values(session, search, round_id, values, known.shown if is_alone else None)
         kind = "correct" if stale else "answer"
-        given: Given = {image_id: (value, None) for image_id, value in values.items()}
-        standing: Given | None = {
-            int(image_id): (value, int(along) if along else None)
-            for image_id, value, along in known.standing
-            if value != "cleared"
-        }
-        if not is_alone:
-            given = _spread(session, search, person, round_id, values, alone)
-            standing = None  # of other images, too
+        given, standing = _take(session, search, person, round_id, values, alone, known)
         told = list(given)
         answers, is_changed = _add_changes(
             session, search, person, kind, round_id, given, gesture_key, standing
@@ -577,33 +580,44 @@ def submit_answers(
     rest_are_no: bool,
     gesture_key: str | None,
     indexes: OpenIndexes,
+    is_locked: bool = False,
 ) -> Submitted:
     """Submit a round: save its last answers, retrain the head, propose the next round.
+
+    The search `is_locked` where `app.access.get_search` has done that.
 
     Answers are for whole events as in `record_answers`. `rest_are_no` answers no for every image of
     the round that has no answer, and its event, and is remembered; in a shared search not for those
     that went to somebody else meanwhile.
     """
-    started = time.perf_counter()  # waiting for one's turn is waiting, too
-    _lock(session, search)
-    if _is_repeated(session, search, gesture_key):
+    started = time.perf_counter()
+    if not is_locked:
+        _lock(session, search)
+    named = {
+        "search_id": search.id,
+        "person_id": person.id,
+        "round_id": round_id,
+        "gesture_key": gesture_key or "",
+    }
+    known = session.execute(ASK_BEFORE_SUBMIT, named).one()
+    if known.is_repeated:
         return Submitted(already=True)
-    _check_values(session, search, round_id, values)
-    seat = find_seat(session, search, person)
-    given = _spread(session, search, person, round_id, values, alone)
-    if seat is None or seat.round_id != round_id:
+    given, standing = _take(session, search, person, round_id, values, alone, known)
+    if known.seat != round_id:
         # A second tab with an old grid: what it says is kept, the grid is not answered twice.
-        _add_changes(session, search, person, "correct", round_id, given, gesture_key)
+        _add_changes(session, search, person, "correct", round_id, given, gesture_key, standing)
         return Submitted(already=True)
     # A step of their own, as when they are saved one by one: undoing the submit leaves them.
-    _add_changes(session, search, person, "answer", round_id, given, None)
-    shown = _list_round_image_ids(session, round_id, with_removed=False)
-    answered = read_current_answers(session, search, image_ids=shown)
+    answers, _ = _add_changes(session, search, person, "answer", round_id, given, None, standing)
     action = _add_action(
         session, search, person, kind="submit", round_id=round_id, gesture_key=gesture_key
     )
     shared = is_shared(session, search)
-    if rest_are_no:
+    seat = session.get_one(Seat, (search.id, person.id), populate_existing=True)
+    is_whole = standing is not None and all(answers.get(one) for one in known.shown)
+    if rest_are_no and not is_whole:
+        shown = _list_round_image_ids(session, round_id, with_removed=False)
+        answered = read_current_answers(session, search, image_ids=shown)
         if shared:
             # A grid that was opened before somebody was invited has no leases yet.
             own = list_own(session, seat) or (
@@ -614,17 +628,22 @@ def submit_answers(
         _add_answers(
             session, search, action.id, _spread(session, search, person, round_id, rest, alone)
         )
-    search.rest_are_no = rest_are_no
-    search.touched_at = func.now()
     previous = session.get_one(Round, round_id)
     detour = session.get(Detour, previous.detour_id) if previous.detour_id else None
     proposed = _add_round(
-        session, search, person, previous=previous, detour=detour, shared=shared, indexes=indexes
+        session,
+        search,
+        person,
+        previous=previous,
+        detour=detour,
+        shared=shared,
+        indexes=indexes,
+        submitted_at=started,
     )
     action.next_round_id = proposed.id
+    search.rest_are_no = rest_are_no
+    search.touched_at = func.now()
     _move(session, search, seat, proposed.id, shared=shared)
-    proposed.submitting_ms = (time.perf_counter() - started) * 1_000
-    session.flush()
     return Submitted(already=False)
 
 
@@ -971,6 +990,14 @@ def read_current_answers(
     return {image_id: given.partition(":")[0] for image_id, given in standing.items()}
 
 
+def read_answers_in_order(session: Session, search: Search) -> dict[int, str]:
+    """As `read_current_answers`, the image answered last at the end."""
+    query = _ask_given(of_some=False, through_one=False, with_removed=False)
+    rows = session.execute(query, {"search_id": search.id}).all()
+    by_time = sorted(rows, key=lambda row: row.id)
+    return {row[0]: row[1].partition(":")[0] for row in by_time if row[1] != "cleared"}
+
+
 def read_reasons(session: Session, search: Search, image_ids: list[int]) -> dict[int, str]:
     """Why those of the images that are a no are one, where it was said."""
     standing = _read_standing(session, search, image_ids=image_ids, with_removed=True)
@@ -1041,15 +1068,15 @@ def _read_given(
         "through_id": through_id,
     }
     rows = session.execute(query, named).all()
-    return {image_id: (value, along) for image_id, value, along in rows if value != "cleared"}
+    return {image_id: (value, along) for image_id, value, along, _ in rows if value != "cleared"}
 
 
 @cache
 def _ask_given(
     of_some: bool, through_one: bool, with_removed: bool
-) -> Select[int, str, int | None]:
+) -> Select[int, str, int | None, int]:
     query = (
-        select(Answer.image_id, with_reason(), Answer.with_image_id)
+        select(Answer.image_id, with_reason(), Answer.with_image_id, Answer.id)
         .where(Answer.search_id == bindparam("search_id"))
         .order_by(Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.image_id))
@@ -1102,8 +1129,12 @@ def read_engine_answers(
 
 def list_left_out(session: Session, collection_id: int, index: VectorIndex) -> list[int]:
     """The removed images that an index still holds, as one made before they were removed does."""
-    removed = read_removed_ids(session, collection_id)
-    held: list[int] = removed[index.holds(removed)].tolist()
+    return _hold(index, read_removed_ids(session, collection_id))
+
+
+def _hold(index: VectorIndex, image_ids: NDArray[np.int64]) -> list[int]:
+    """Those of the images that an index holds."""
+    held: list[int] = image_ids[index.holds(image_ids)].tolist()
     return held
 
 
@@ -1242,6 +1273,7 @@ def _add_round(
     detour: Detour | None,
     shared: bool,
     indexes: OpenIndexes,
+    submitted_at: float | None = None,
 ) -> Round:
     started = time.perf_counter()
     index_row = get_current_index(session, search.collection_id, embedder=search.embedder)
@@ -1251,16 +1283,17 @@ def _add_round(
         number = max(number, _get_last_number(session, search, person) + 1)
         held = list_held(session, search, person)
         leased = sorted(list_asked_elsewhere(session, search, person, held))
-    through_id = _get_newest_answer_id(session, search)
+    named = {"search_id": search.id, "collection_id": search.collection_id}
+    known = session.execute(ASK_BEFORE_ROUND, named).one()
+    through_id = known.newest_answer_id or 0
     index = indexes.get(index_row)
     # The collection may have grown too large for it.
     _check_reach(search.strategy, index, where=", in the search's settings")
     previous_id = previous.id if previous else None
-    removed = list_left_out(session, search.collection_id, index)
+    removed = _hold(index, to_image_ids(known.removed))
     left_out = [*removed, *leased]
     pool = _find_or_add_pool(session, search)
     pool_ids = None if pool is None else np.frombuffer(pool.image_ids, dtype="<i8")
-    grouping_id = find_grouping_id(session, search.collection_id)
     planned = None
     if detour is not None:
         answers = read_engine_answers(session, search, index, left_out=left_out)
@@ -1279,9 +1312,10 @@ def _add_round(
         left_out=left_out,
         learns_from_poor=search.learns_from_poor,
         pool_ids=pool_ids,
-        grouping_id=grouping_id,
+        grouping_id=known.grouping_id,
         learns_from_events=search.learns_from_events,
     )
+    now = time.perf_counter()
     made = Round(
         search_id=search.id,
         previous_id=previous_id,
@@ -1295,18 +1329,19 @@ def _add_round(
         leased_ids=leased or None,
         learns_from_poor=search.learns_from_poor,
         learns_from_events=search.learns_from_events,
-        grouping_id=grouping_id,
+        grouping_id=known.grouping_id,
         pool_id=pool.id if pool is not None else None,
         detour_id=detour.id if detour is not None and planned is not None else None,
         head_weights=to_bytes(proposal.head.weights) if proposal.head else None,
         head_bias=float(proposal.head.bias) if proposal.head else None,
-        proposing_ms=(time.perf_counter() - started) * 1_000,
+        proposing_ms=(now - started) * 1_000,
+        submitting_ms=None if submitted_at is None else (now - submitted_at) * 1_000,
     )
     session.add(made)
     session.flush()
     if len(proposal.rows):
         chances = proposal.probabilities.tolist()
-        named = {
+        named_images = {
             "round_id": made.id,
             "positions": list(range(len(proposal.rows))),
             "image_ids": index.image_ids[proposal.rows].tolist(),
@@ -1314,7 +1349,7 @@ def _add_round(
             "probabilities": [None if np.isnan(chance) else chance for chance in chances],
             "reasons": list(proposal.reasons),
         }
-        session.execute(ADD_ROUND_IMAGES, named)
+        session.execute(ADD_ROUND_IMAGES, named_images)
     return made
 
 
@@ -1603,6 +1638,30 @@ def _is_repeated(session: Session, search: Search, gesture_key: str | None) -> b
         return False
     named = {"search_id": search.id, "gesture_key": gesture_key}
     return session.scalar(ASK_GESTURE, named) is not None
+
+
+def _take(
+    session: Session,
+    search: Search,
+    person: Person,
+    round_id: int,
+    values: Values,
+    alone: Collection[int],
+    known: Row[Any],
+) -> tuple[Given, Given | None]:
+    """Answers as they are to be added, or a refusal; and what stands of the images that were asked
+    about, None where answers are for other images, too. `known` as `_ask_before` asks for it.
+    """
+    is_alone = known.grouping_id is None and known.shown
+    _check_values(session, search, round_id, values, known.shown if is_alone else None)
+    if not is_alone:
+        return _spread(session, search, person, round_id, values, alone), None
+    standing: Given = {
+        int(image_id): (value, int(along) if along else None)
+        for image_id, value, along in known.standing
+        if value != "cleared"
+    }
+    return {image_id: (value, None) for image_id, value in values.items()}, standing
 
 
 def _check_values(

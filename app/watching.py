@@ -68,7 +68,7 @@ class Metrics:
         )
         self.submitted = Histogram(
             "rarefind_round_submitting_seconds",
-            "Rounds submitted: from the turn of a search to the last write of the next round.",
+            "Rounds submitted: from the turn of a search to the choice of its next round.",
             buckets=ROUND_S,
             registry=self.registry,
         )
@@ -99,7 +99,6 @@ class Metrics:
             for one in session.new:
                 if isinstance(one, Round) and one.proposing_ms is not None:
                     counting.append(_observing(self.proposed, one.proposing_ms))
-            for one in session.dirty:
                 if isinstance(one, Round) and one.submitting_ms is not None:
                     counting.append(_observing(self.submitted, one.submitting_ms))
 

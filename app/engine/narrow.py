@@ -199,7 +199,7 @@ def write_file(index: Any, path: Path) -> None:
 def _make_part(kept: int) -> Any:
     """An empty index with one list, as FAISS looks at ranges of products in lists only."""
     library: Any = faiss
-    nowhere = faiss.IndexFlatIP(kept)
+    nowhere = library.IndexFlatIP(kept)
     nowhere.add(np.zeros((1, kept), np.float32))
     part = library.IndexIVFPQFastScan(nowhere, kept, 1, kept, BITS, faiss.METRIC_INNER_PRODUCT)
     part.own_fields = True

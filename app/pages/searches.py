@@ -253,13 +253,14 @@ async def submit(request: Request) -> Response:
             rest_are_no=rest == "no",
             gesture_key=posted.gesture_key,
             indexes=request.app.state.indexes,
+            is_locked=True,
         )
         after = "already" if submitted.already else ""
         if wants_fragment(request):
             return render_grid(request, session, search, person, notice=NOTICES.get(after))
         return see(search, after=after)
 
-    return await in_one_thread(request, save)
+    return await in_one_thread(request, save, locks=True)
 
 
 @router.post("/undo")
