@@ -11,9 +11,8 @@ sends them again by itself (static/answers.js, static/grid.js), and none is lost
 import asyncio
 import re
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import ServerBusy
@@ -126,7 +125,7 @@ class Admitting:
         if scope["type"] != "http" or UNCOUNTED.match(scope["path"]):
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers = dict(scope["headers"])
         lane = self._costly if is_costly(scope, headers) else self._quick
         if lane is self._quick:
             receive = await read_whole(receive)  # else who sends slowly would hold a place
@@ -153,12 +152,12 @@ class Admitting:
             go()
 
 
-def is_costly(scope: Scope, headers: Headers) -> bool:
+def is_costly(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:
     """Whether a request takes seconds, or brings more than answers."""
     if COSTLY.match(scope["path"]):
         return True
-    is_large = int(headers.get("content-length", "0")) > SMALL_BYTES
-    return is_large or headers.get("content-type", "").startswith("multipart/")
+    is_large = int(headers.get(b"content-length", b"0")) > SMALL_BYTES
+    return is_large or headers.get(b"content-type", b"").startswith(b"multipart/")
 
 
 async def read_whole(receive: Receive) -> Receive:
@@ -176,9 +175,9 @@ async def read_whole(receive: Receive) -> Receive:
     return receive_again
 
 
-def name_asker(scope: Scope, headers: Headers) -> str:
+def name_asker(scope: Scope, headers: Mapping[bytes, bytes]) -> str:
     """Who asks, without asking the database: by token, cookie, or address."""
-    known = headers.get("authorization") or headers.get("cookie")
+    known = headers.get(b"authorization") or headers.get(b"cookie")
     if known is not None:
-        return known
+        return known.decode("latin-1")
     return scope["client"][0] if scope.get("client") else ""

@@ -30,9 +30,9 @@ CHATTY = (
 )
 
 
-def take_request_id(given: str | None) -> str:
+def take_request_id(given: str) -> str:
     """The number a proxy gave the request if it looks like one, else a new one."""
-    if given is not None and GIVEN_ID.fullmatch(given):
+    if GIVEN_ID.fullmatch(given):
         return given
     return secrets.token_hex(ID_BYTES)
 

@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -14,7 +15,6 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -95,6 +95,7 @@ SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=(), "
     "serial=(), midi=(), display-capture=()",
 }
+RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -110,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
             raise
         # A thread for each request that is worked on, and some for what ends.
         to_thread.current_default_thread_limiter().total_tokens = count_places(settings) + 8
+        app.state.threads = ThreadPoolExecutor(count_places(settings), "answering")
         app.state.indexes = OpenIndexes(settings)
         app.state.events = OpenEvents()
         app.state.database.lend(open_events=app.state.events)
@@ -128,9 +130,9 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         if worker is not None:
             worker.close(wait_s=settings.stop_s / 2)
-        app.state.readers.close()
-        app.state.indexes.close()
-        app.state.database.close()
+        app.state.threads.shutdown()
+        for held in (app.state.readers, app.state.indexes, app.state.database):
+            held.close()
 
     app = FastAPI(
         title="Rarefind",
@@ -155,14 +157,14 @@ def create_app(settings: Settings) -> FastAPI:
     seen = [Depends(stand_before)]
     # What is asked most comes first: a route is looked for in this order. It checks by itself who
     # may see it, as uploads do, so that no database connection is held while bytes arrive.
-    app.include_router(searches.answers_router, include_in_schema=False)
+    app.router.routes += searches.quick_routes
     app.include_router(images.router, include_in_schema=False, dependencies=seen)
-    app.include_router(images.pictures_router, include_in_schema=False)
+    app.router.routes += images.quick_routes
     for room in rooms:
         app.include_router(room.router, include_in_schema=False, dependencies=seen)
-    app.include_router(uploads.router, include_in_schema=False)
     app.include_router(health.router)  # no database is asked for it
-    app.include_router(health.metrics_router, include_in_schema=False)
+    for by_itself in (uploads.router, health.metrics_router):
+        app.include_router(by_itself, include_in_schema=False)
     app.include_router(api_searches.router, dependencies=seen)
     app.add_middleware(Admitting, places=count_places(settings), most_waiting=settings.most_waiting)
     app.add_middleware(Guarding)
@@ -193,7 +195,7 @@ class Guarding:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                add_headers(request, MutableHeaders(scope=message))
+                message["headers"] = add_headers(scope, list(message.get("headers", ())))
             await send(message)
 
         try:
@@ -221,16 +223,19 @@ def explain_error(request: Request, error: Exception) -> Response:
     return answer_error(request, disk or RarefindError(sentence))
 
 
-def add_headers(request: Request, headers: MutableHeaders) -> None:
-    """What every answer says of how it may be used."""
-    for name, value in SECURITY_HEADERS.items():
-        headers.setdefault(name, value)
-    if request.url.scheme == "https":
-        headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-    if request.url.path.startswith("/static/") and request.url.query:  # the address of one content
-        headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    if "cache-control" not in headers:
-        headers["Cache-Control"] = "no-store"  # back button: ask again, never a stale grid
+def add_headers(scope: Scope, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """What every answer says of how it may be used, added to what it says already."""
+    # In pairs of bytes, as it is done for each picture: classes for headers take ten times as long.
+    said = {name for name, _ in headers}
+    headers += [pair for pair in RAW_HEADERS if pair[0] not in said]
+    if scope["scheme"] == "https" and b"strict-transport-security" not in said:
+        headers.append((b"strict-transport-security", b"max-age=31536000"))
+    if scope["path"].startswith("/static/") and scope["query_string"]:  # of one content for good
+        headers = [pair for pair in headers if pair[0] != b"cache-control"]
+        headers.append((b"cache-control", b"public, max-age=31536000, immutable"))
+    elif b"cache-control" not in said:
+        headers.append((b"cache-control", b"no-store"))  # back: ask again, never a stale grid
+    return headers
 
 
 def refuse_too_large(request: Request) -> None:

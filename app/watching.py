@@ -23,7 +23,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import Insert, func, select
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.pool import QueuePool
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.database import Database, find_head
@@ -219,7 +218,8 @@ class Watching:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = take_request_id(Headers(scope=scope).get("x-request-id"))
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = take_request_id(given.decode("latin-1"))
         token = REQUEST_ID.set(request_id)
         started = time.perf_counter()
         status = 500
@@ -228,7 +228,7 @@ class Watching:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:

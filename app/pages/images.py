@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from sqlalchemy.orm import Session
 
-from app.access import get_photo, in_one_thread
+from app.access import QuickRoute, get_photo, in_one_thread
 from app.browsing import get_image
 from app.database import DbSession
 from app.errors import NotFound
@@ -40,7 +40,6 @@ SIDES = {Size.SMALL: 320, Size.LARGE: 1280}  # pixels of the long side
 SIDES_BY_NAME = {size.value: side for size, side in SIDES.items()}
 
 router = APIRouter()
-pictures_router = APIRouter()  # what grids are made of: it checks by itself who may see them
 
 
 @router.get("/images/{image_id}/original")
@@ -94,10 +93,10 @@ def send_copy(image: Image, settings: Settings, readers: Readers) -> Response:
     )
 
 
-@pictures_router.get("/images/{image_id}/{size}")
-async def image_thumbnail(request: Request, image_id: str, size: str) -> Response:
+async def image_thumbnail(request: Request) -> Response:
     """An image, small (in a grid) or large (on its own)."""
     state = request.app.state
+    image_id, size = request.path_params["image_id"], request.path_params["size"]
 
     def send(session: Session, _person: Person) -> Response:
         # Read only now: what can't be read is told to nobody who is not signed in.
@@ -109,6 +108,9 @@ async def image_thumbnail(request: Request, image_id: str, size: str) -> Respons
         return Response(path.read_bytes(), media_type="image/jpeg", headers=FOREVER)
 
     return await in_one_thread(request, send)
+
+
+quick_routes = [QuickRoute("GET", "/images/{image_id}/{size}", image_thumbnail)]
 
 
 @router.get("/photos/{photo_id}/{size}")

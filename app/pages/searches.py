@@ -13,7 +13,14 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.orm import Session
 
-from app.access import NamedSearch, get_own_search, get_search, in_one_thread, may_answer
+from app.access import (
+    NamedSearch,
+    QuickRoute,
+    get_own_search,
+    get_search,
+    in_one_thread,
+    may_answer,
+)
 from app.audit import note
 from app.cards import change_card, find_on_card, list_reasons, put_on_card, read_card
 from app.database import DbSession
@@ -79,7 +86,6 @@ NOTICES = {
 }
 
 router = APIRouter(prefix="/searches/{search_id}")
-answers_router = APIRouter(prefix="/searches/{search_id}")  # checks by itself who may answer
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,6 @@ def go_away(
     return Response(status_code=204)
 
 
-@answers_router.post("/answers")
 async def save_answers(request: Request) -> Response:
     """Save half-given answers as they are given."""
     posted = await read_posted(request)
@@ -234,7 +239,6 @@ async def save_answers(request: Request) -> Response:
     return await in_one_thread(request, save, locks=True)
 
 
-@answers_router.post("/submit")
 async def submit(request: Request) -> Response:
     """Submit the grid; the answer is the next one."""
     posted = await read_posted(request)
@@ -285,7 +289,6 @@ def do_again(
     return see(search, after="redo", back=posted.fields)
 
 
-@answers_router.get("/upcoming")
 async def list_upcoming(request: Request) -> Response:
     """The images that the next grid would most likely show, for the browser to fetch early.
 
@@ -299,6 +302,13 @@ async def list_upcoming(request: Request) -> Response:
         return JSONResponse(upcoming_images(session, search, person, request.app.state.indexes))
 
     return await in_one_thread(request, guess)
+
+
+quick_routes = [
+    QuickRoute("POST", "/searches/{search_id}/answers", save_answers),
+    QuickRoute("POST", "/searches/{search_id}/submit", submit),
+    QuickRoute("GET", "/searches/{search_id}/upcoming", list_upcoming),
+]
 
 
 @router.get("/images/{image_id}")

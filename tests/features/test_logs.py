@@ -30,7 +30,7 @@ def read_lines(capsys) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "given", [None, "", "short", "a" * 65, "abc\r\nX: y", "<script>", "ab cdef"]
+    "given", ["", "short", "a" * 65, "abc\r\nX: y", "<script>", "ab cdef"]
 )
 def test_number_that_could_inject_is_replaced(given):
     assert take_request_id(given) != given
