@@ -14,7 +14,7 @@ import builds it. Searches are then replayed against the labels, 15 rounds of 12
 Up to 500,000 images every round is exact, and this is left out.
 
 Live rounds go through the database, which has a row for each image. What is resident is told by the
-process after them. At the end vectors of a hundred million images, along 128 directions in 8 bits
+process after them. At the end vectors of a hundred million images, along 128 directions in 4 bits
 and as many of them as half of the memory holds, are looked at once; and bench/out/growth.svg shows
 how times grow with the images. Without SCALE_COUNTS it measures 100,000 and 1,000,000. Ten million
 take some 35 GB of disk, 12 GB of memory and an hour on two cores.
@@ -27,10 +27,9 @@ import tempfile
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import NormalDist, median
 from typing import Any
 
 import numpy as np
@@ -69,28 +68,47 @@ def run() -> list[dict[str, Any]]:
 
 def look_at_most() -> list[dict[str, Any]]:
     """The first step of a shortlist over as many rows as half of the memory holds, drawn by lot."""
-    from app.engine.faiss_searcher import CANDIDATES_SHARE, KEPT_DIRECTIONS, _Codes, _make_flat
+    import faiss
 
+    from app.engine.faiss_searcher import CANDIDATES_SHARE
+    from app.engine.narrow import KEPT_DIRECTIONS, NARROW, TOGETHER, _make_part
+
+    library: Any = faiss
     rng = np.random.default_rng(0)
-    flat = _make_flat(KEPT_DIRECTIONS)
-    flat.train(rng.standard_normal((1_000, KEPT_DIRECTIONS), dtype=np.float32))
-    searched = _Codes(flat)
-    count = min(100_000_000, psutil.virtual_memory().available // 2 // KEPT_DIRECTIONS)
-    codes = np.empty((count, KEPT_DIRECTIONS), np.uint8)
-    for start in range(0, count, 1_000_000):
-        some = codes[start : start + 1_000_000]
-        some[:] = np.frombuffer(rng.bytes(some.size), np.uint8).reshape(some.shape)
+    drawn = rng.standard_normal((10_000, KEPT_DIRECTIONS), dtype=np.float32)
+    parts = [_make_part(KEPT_DIRECTIONS) for _ in NARROW]
+    per_row = 8 + KEPT_DIRECTIONS // 2
+    most = min(100_000_000, psutil.virtual_memory().available // 2 // per_row)
+    size = most // len(parts) // TOGETHER * TOGETHER
+    for number, part in enumerate(parts):
+        part.train(drawn)
+        lists = library.ArrayInvertedLists(1, part.code_size)
+        lists.resize(0, size)
+        codes = faiss.rev_swig_ptr(lists.get_codes(0), size * part.code_size)
+        for start in range(0, len(codes), 50_000_000):
+            some = codes[start : start + 50_000_000]
+            some[:] = np.frombuffer(rng.bytes(len(some)), np.uint8)
+        faiss.rev_swig_ptr(lists.get_ids(0), size)[:] = np.arange(
+            number * size, size * (number + 1)
+        )
+        part.replace_invlists(lists, True)
+        lists.this.disown()
+        part.ntotal = size
     weights = rng.standard_normal(KEPT_DIRECTIONS, dtype=np.float32)
-    products = searched.scan(codes[:500_000], weights, -3e38)[1]
-    above = float(np.quantile(products, 1 - 1 / CANDIDATES_SHARE))
+    levels = faiss.vector_to_array(parts[0].pq.centroids).reshape(KEPT_DIRECTIONS, -1)
+    worth = levels * weights[:, np.newaxis]
+    share = NormalDist().inv_cdf(1 - 1 / CANDIDATES_SHARE)
+    above = float(worth.mean(axis=1).sum() + share * np.sqrt(worth.var(axis=1).sum()))
+    count = size * len(parts)
     results = []
     for threads in (1, 2):
-        parts = np.array_split(codes, threads)
         started = time.perf_counter()
         with ThreadPoolExecutor(threads) as pool:
-            found = list(pool.map(lambda part: searched.scan(part, weights, above)[0], parts))
+            found = list(
+                pool.map(lambda part: part.range_search(weights[np.newaxis], above)[2], parts)
+            )
         spent = 1_000 * (time.perf_counter() - started)
-        assert sum(map(len, found)) > count // CANDIDATES_SHARE // 2
+        assert 0.5 < sum(map(len, found)) * CANDIDATES_SHARE / count < 2
         what = f"{count:,} rows along {KEPT_DIRECTIONS} directions, {threads} threads"
         results.append(result(what, spent, "ms", spent))
     return results
@@ -216,8 +234,8 @@ def measure(
         index = open_index(built.folder, memory_bytes=psutil.virtual_memory().total)
         targets = list_targets(index, species)
         pass_ms = time_pass(index, built.folder)
-        for name in ("index.faiss", "narrow.faiss"):  # as a server does after its start
-            with suppress(FileNotFoundError), (built.folder / name).open("rb") as file:
+        for path in built.folder.glob("*.faiss"):  # as a server does after its start
+            with path.open("rb") as file:
                 while file.read(8_388_608):
                     pass
         rounds = live_rounds(database, settings, index, targets)

@@ -59,7 +59,7 @@ MOST_THREADS = 8  # memory gives no more of them work
 FEW_CLOSED = 1_000  # rows that are left out afterwards; of more it is told before
 SLACK = 32  # rows more than asked for: 8 bits may order them otherwise
 HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that it is measured on
-HEAD_ROUNDS = (1, 5)
+HEAD_ROUNDS = (1, 5, 12)
 TOP, LINE = 300, 12  # rows of each part that these are asked for
 
 Floats = NDArray[np.float32]
@@ -518,8 +518,8 @@ def _agree(
 def _make_heads(sample: Floats, mean: Floats) -> list[tuple[Floats, float]]:
     """Heads as searches have them: a few neighbours are yes, and what was shown since is no.
 
-    Half of them after one round, half after five. The later ones are harder to serve: they were
-    turned away from all that is near the positives, and their best images are in many lists.
+    A third of them after one round, five, and twelve. The later ones are harder to serve: they were
+    turned away from all that is near the positives.
     """
     heads = []
     for number, row in enumerate(evenly(len(sample), HEADS)):

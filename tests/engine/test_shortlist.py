@@ -1,5 +1,7 @@
 """An index too large to score every image in a round: its shortlist against the exact ranking."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,14 @@ from app.engine.head import Head
 from app.engine.index import IndexDamaged, VectorIndex, build_index, open_index
 from app.engine.loop import StrategyNeedsAllScores, propose_round, rank_likely, round_rng
 from app.engine.mapped import _find_map, let_go, read_ahead
-from app.engine.narrow import DIRECTIONS, NARROW, write_file
+from app.engine.narrow import (
+    DIRECTIONS,
+    NARROW,
+    Allowed,
+    build_narrow,
+    open_narrow,
+    write_file,
+)
 from app.engine.parts import pick_parts
 from app.engine.strategies import STRATEGIES
 
@@ -428,3 +437,38 @@ def test_an_index_with_another_kind_of_narrow_file_is_built_again(tmp_path, monk
     write_file(lists, tmp_path / NARROW[0])
     with pytest.raises(IndexDamaged, match=NARROW[0]):
         open_index(tmp_path)
+
+
+@pytest.mark.parametrize("count", [9, 1_000, 20_000])
+def test_the_first_look_finds_the_rows_above_a_product(tmp_path, vectors, count):
+    """Rows of all parts, by their numbers, and none of those that only fill a part up."""
+    some = vectors[:count]
+    chunks = ((start, some[start : start + 700]) for start in range(0, count, 700))
+    build_narrow(tmp_path, some, some.mean(axis=0), chunks, count)
+    narrow = open_narrow(tmp_path)
+    assert narrow.count == count
+    weights = np.random.default_rng(count).standard_normal(DIMENSION).astype(np.float32)
+    exact = some @ weights
+    for share in (0.02, 0.5, 1.0):
+        above = float(np.quantile(exact, 1 - share)) - 1e-3
+        found = narrow.find(weights, above, None)
+        assert (np.diff(found) > 0).all()
+        off = 0.1 * np.linalg.norm(weights)  # of 24 directions in 4 bits
+        assert set(np.flatnonzero(exact > above + off)) <= set(found.tolist())
+        assert (exact[found] > above - off).all()
+    is_allowed = np.arange(count) % 3 == 0
+    found = narrow.find(weights, -1e30, Allowed(is_allowed, int(is_allowed.sum())))
+    assert found.tolist() == np.flatnonzero(is_allowed).tolist()
+
+
+def test_processes_share_what_the_first_look_reads(tmp_path, vectors):
+    """Codes stay in the mapped file: nothing of their size is in memory before they are read."""
+    narrow = build_narrow(
+        tmp_path, vectors, vectors.mean(axis=0), iter([(0, vectors)]), len(vectors)
+    )
+    opened = open_narrow(tmp_path)
+    maps = Path("/proc/self/maps").read_text()
+    for name in NARROW:
+        assert str(tmp_path / name) in maps
+    weights = np.ones(DIMENSION, np.float32)
+    np.testing.assert_array_equal(opened.find(weights, 0.1, None), narrow.find(weights, 0.1, None))

@@ -29,9 +29,7 @@ def read_lines(capsys) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-@pytest.mark.parametrize(
-    "given", ["", "short", "a" * 65, "abc\r\nX: y", "<script>", "ab cdef"]
-)
+@pytest.mark.parametrize("given", ["", "short", "a" * 65, "abc\r\nX: y", "<script>", "ab cdef"])
 def test_number_that_could_inject_is_replaced(given):
     assert take_request_id(given) != given
     assert take_request_id("edge-0123.AB_c") == "edge-0123.AB_c"
