@@ -6,6 +6,7 @@ from datetime import timedelta
 from html import unescape
 
 import pytest
+from pwdlib import PasswordHash
 from pydantic import ValidationError
 from sqlalchemy import select, text, update
 from starlette.testclient import TestClient
@@ -70,6 +71,20 @@ def test_person_sets_a_password_by_the_link_once_and_signs_in_by_it(client, anot
     with client.app.state.database.session() as session:
         kept = str(session.connection().exec_driver_sql("SELECT * FROM people").all())
     assert "$argon2id$" in kept and PASSWORD not in kept
+
+
+def test_a_password_kept_by_an_earlier_version_is_kept_anew_at_the_next_sign_in(client, another):
+    set_password(another(), add(client))
+    with client.app.state.database.session() as session:
+        ada = session.scalars(select(Person).filter_by(name="Ada Lovelace")).one()
+        ada.password_hash = PasswordHash.recommended().hash(PASSWORD)
+        assert "m=65536,t=3" in ada.password_hash
+    assert sign_in(another(), password="not this one").status_code == 401
+    for _ in range(2):
+        assert sign_in(another()).status_code == 303
+        with client.app.state.database.session() as session:
+            ada = session.scalars(select(Person).filter_by(name="Ada Lovelace")).one()
+            assert "m=19456,t=2,p=1" in str(ada.password_hash)
 
 
 @pytest.mark.parametrize("then", ["//elsewhere.example", "https://elsewhere.example", "/\\else"])
