@@ -401,8 +401,8 @@ def _dates(session: Session, table: type[LoginSession] | type[ApiToken]) -> dict
 
 @cache
 def _hasher() -> PasswordHash:
-    # As OWASP's Password Storage Cheat Sheet has it. The library's own setting takes three times the
-    # memory and ten times the processor: fifty people who come at once waited ten seconds.
+    # As OWASP's Password Storage Cheat Sheet has it. The library's own setting takes three times
+    # the memory and eight times the processor: fifty people who came at once waited ten seconds.
     return PasswordHash((Argon2Hasher(time_cost=2, memory_cost=19_456, parallelism=1),))
 
 
