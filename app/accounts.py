@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import note
 from app.database import ADDRESS_LOCK, NAME_LOCK
-from app.errors import BadInput, NameTaken, NotAllowed, NotFound, SignInLinkSpent
+from app.errors import BadInput, NameTaken, NotAllowed, NotFound, PasswordLinkSpent
 from app.security import (
     add_login,
     add_token,
@@ -185,7 +185,7 @@ def find_link_owner(session: Session, token: str) -> Person:
     link = session.get(SignInLink, sha256(token))
     works = link and link.sets_password and link.used_at is None
     if not link or not works or link.expires_at <= datetime.now(UTC):
-        raise SignInLinkSpent(
+        raise PasswordLinkSpent(
             "Each link sets a password once and works for a limited time. Ask an admin of this "
             "Rarefind for a new one."
         )

@@ -287,7 +287,8 @@ def collection_add(
         with database.session() as session:
             person = get_local_person(session)
             collection = get_or_add_collection(session, name, source=folder, person=person)
-            note(session, person, "import", f"Added images to “{collection.name}” from {folder}")
+            what = f"Began to add images to “{collection.name}” from {folder}"
+            note(session, person, "import", what)
             collection_id = collection.id
             if vectors is not None:
                 choose_vectors(session, collection_id, vectors, settings)

@@ -3,6 +3,7 @@
 RarefindError
 ├── NotSignedIn                    401  no login session, or one that has ended
 ├── SignInLinkSpent                403  used, expired or never issued
+│   └── PasswordLinkSpent          403  the same of a link that sets a password
 ├── NotAllowed                     403  signed in, without the right
 ├── CrossSiteRequest               403  a form that another site sent
 ├── NotFound                       404  no such thing, or not yours
@@ -61,6 +62,12 @@ class SignInLinkSpent(RarefindError):
 
     status = 403
     title = "This sign-in link no longer works"
+
+
+class PasswordLinkSpent(SignInLinkSpent):
+    """The one-time link that sets a password was used, has expired or was never issued."""
+
+    title = "This link to set a password no longer works"
 
 
 class NotAllowed(RarefindError):

@@ -330,7 +330,7 @@ def make_rule(kind: str, *, gap_s: str = "", column: str = "", likeness: str = "
         return Rule(kind, gap_s=_read_gap(gap_s), likeness=_read_likeness(likeness))
     if kind == "none":
         return Rule(kind)
-    raise BadInput("Images are grouped by bursts, by a column, by near-duplicates, or not at all.")
+    raise BadInput("Choose how: by time, by a column, by likeness, or not at all.")
 
 
 def group_images(

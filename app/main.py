@@ -2,10 +2,11 @@
 
 import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
+from typing import Any
 
 import psycopg
 from anyio import to_thread
@@ -13,7 +14,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
@@ -71,7 +72,7 @@ from app.pages import (
     work,
 )
 from app.pages.rendering import make_templates, render_error
-from app.security import refuse_cross_site
+from app.security import find_person, refuse_cross_site
 from app.settings import Settings
 from app.watching import Metrics, Readiness, Watching
 from app.workers import Readers
@@ -82,6 +83,19 @@ logger = logging.getLogger(__name__)
 PHOTOS_AT_ONCE = 10  # of the largest size
 
 UNREADABLE = "What was sent can't be read. Reload the page and send it once more."
+
+# What a field should have been, by how pydantic's names for what is wrong begin.
+WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "yes or no",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "string_too_long": "at most {max_length} characters long",
+    "missing": "there",
+}
 
 # No inline script or style anywhere, so text that people type can never become either.
 SECURITY_HEADERS = {
@@ -258,6 +272,7 @@ def add_error_pages(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
+            find_asker(request)
             return answer_error(request, NotFound("There is nothing at this address."))
         if error.status_code == 405:
             answer = answer_error(request, NotDoneHere("Go back and do it from the page itself."))
@@ -273,8 +288,7 @@ def add_error_pages(app: FastAPI) -> None:
     def invalid(request: Request, error: RequestValidationError) -> Response:
         if any(part["loc"][0] == "path" for part in error.errors()):
             return answer_error(request, NotFound("There is nothing at this address."))
-        wrong = "; ".join(f"{part['loc'][-1]}: {part['msg']}" for part in error.errors())
-        return answer_error(request, BadInput(f"Some of what was sent can't be used ({wrong})."))
+        return answer_error(request, BadInput(say_invalid(request, error.errors())))
 
     @app.exception_handler(DataError)
     def not_storable(request: Request, error: DataError) -> Response:
@@ -306,6 +320,32 @@ def add_error_pages(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeout)
     def no_connection(request: Request, _error: PoolTimeout) -> Response:
         return answer_error(request, ServerBusy(RETRY_S))
+
+
+def find_asker(request: Request) -> None:
+    """Ask who asks where no route did, for the account menu of a page."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return
+    with suppress(RarefindError, SQLAlchemyError), request.app.state.database.begin() as session:
+        find_person(request, session)
+
+
+def say_invalid(request: Request, wrong: Sequence[Mapping[str, Any]]) -> str:
+    """What cannot be used of a request: for people in their words, for programs in pydantic's."""
+    if request.url.path.startswith("/api/"):
+        said = "; ".join(f"{part['loc'][-1]}: {part['msg']}" for part in wrong)
+        return f"Some of what was sent can't be used ({said})."
+    where = "this address" if all(part["loc"][0] == "query" for part in wrong) else "what was sent"
+    said = " and ".join(f"“{part['loc'][-1]}” should be {_say_wanted(part)}" for part in wrong)
+    return f"Part of {where} can't be used: {said}. Go back and try it from there."
+
+
+def _say_wanted(part: Mapping[str, Any]) -> str:
+    limits = part.get("ctx", {})
+    for kind, wanted in WANTED.items():
+        if part["type"].startswith(kind):
+            return wanted.format(**limits)
+    return "something else"
 
 
 def answer_error(request: Request, error: RarefindError) -> Response:

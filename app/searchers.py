@@ -12,6 +12,7 @@ What is kept in Milvus of an image beside its vector is when and where it was ta
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -67,13 +68,31 @@ def choose_vectors(session: Session, collection_id: int, vectors: str, settings:
     session.get_one(Collection, collection_id).vectors = check_vectors(vectors, settings)
 
 
-def list_places(session: Session) -> list[tuple[str, str]]:
-    """Where vectors of collections are searched already, each as it is kept and as people read it.
+@dataclass(frozen=True)
+class Place:
+    """What may search the images of a collection, as it is kept and as people read it."""
+
+    vectors: str
+    title: str
+    hint: str
+
+
+def list_places(session: Session) -> list[Place]:
+    """Where vectors of collections are searched already.
 
     From a browser no other is taken: whoever names an address has the token sent there.
     """
     used = set(session.scalars(select(Collection.vectors).distinct()))
-    return [(one, describe_vectors(one)) for one in [FAISS, *sorted(used - {FAISS})]]
+    return [
+        Place(one, describe_vectors(one), _advise(one)) for one in [FAISS, *sorted(used - {FAISS})]
+    ]
+
+
+def check_listed(session: Session, vectors: str, settings: Settings) -> str:
+    """One of `list_places`, or BadInput; a Milvus has to answer."""
+    if vectors not in {place.vectors for place in list_places(session)}:
+        raise BadInput("No collection is searched there yet. Choose one of those listed.")
+    return check_vectors(vectors, settings)
 
 
 def note_images(session: Session, folder: Path, image_ids: Integers) -> None:
@@ -239,6 +258,18 @@ def describe_vectors(vectors: str) -> str:
     if vectors == LITE:
         return "milvus-lite, in the data folder"
     return f"Milvus at {vectors.removeprefix('milvus:')}"
+
+
+def _advise(vectors: str) -> str:
+    """What to know before choosing it."""
+    if vectors == FAISS:
+        return "The usual one: quick, and nothing else has to run."
+    if vectors == LITE:
+        return "For tries with up to some ten thousand images: with more, each round takes seconds."
+    return (
+        "A Milvus of your site. It is sent what each image looks like, and exactly when and where "
+        "it was taken. While it does not answer, nothing can be searched."
+    )
 
 
 def own_prefix(session: Session) -> str:

@@ -7,6 +7,7 @@ nobody in.
 import getpass
 import hashlib
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
@@ -37,6 +38,15 @@ SECRET_HEADER = "X-Rarefind-Secret"  # noqa: S105 - the header's name  # nosec B
 SEEN_EVERY = timedelta(minutes=5)  # how exact "last used" is: not every request writes
 
 Seen = TypeVar("Seen", LoginSession, ApiToken)
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who asks, as an error page may say when the transaction is gone: `request.state.asker`."""
+
+    name: str
+    role: str
+
 
 # Asked at each request, so written once: to write it anew takes longer than to ask.
 ASK_LOGIN = (
@@ -218,6 +228,7 @@ def find_person(
     person = person if person is not None and person.closed_at is None else None
     limits: Limits = request.app.state.limits
     if person is not None:
+        request.state.asker = Asker(person.name, person.role)
         limits.count(request, person.id)
     elif bearer is not None:
         limits.count_wrong_token(client_address(request))

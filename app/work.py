@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import case, select
-from sqlalchemy.orm import Session, contains_eager, joinedload
+from sqlalchemy import ColumnElement, case, exists, or_, select
+from sqlalchemy.orm import Session, aliased, contains_eager, joinedload
 
 from app.access import sees_collection
-from app.tables import Job, Person
+from app.tables import Collection, ImageIndex, Import, Job, Person
 
 ENDED_SHOWN = 50  # newest first
 SILENT_AFTER_S = 120  # a chunk of the slowest embedder on one core stays far below
+PREPARING = ("import", "index", "update", "combine")  # kinds of jobs; others only read, or help
 UNITS = {
     "importing": "file",
     "indexing": "image",
@@ -43,6 +44,19 @@ class Work:
     def can_try_again(self) -> bool:
         """Whether it ended without being done, and may be gone on with."""
         return self.may_run and self.job.state in ("stopped", "failed")
+
+
+@dataclass(frozen=True)
+class Command:
+    """Work that somebody's command does in a process of its own, as far as its rows tell."""
+
+    collection: Collection
+    what: str
+    now_doing: str
+    unit: str
+    done_count: int
+    total_count: int
+    is_silent: bool
 
 
 def list_work(session: Session, person: Person, *, now: datetime) -> dict[str, list[Work]]:
@@ -79,6 +93,71 @@ def list_work(session: Session, person: Person, *, now: datetime) -> dict[str, l
     }
 
 
+def list_commands(session: Session, person: Person, *, now: datetime) -> list[Command]:
+    """What commands do that prepare collections, for admins: they alone see the work of others."""
+    if person.role != "admin":
+        return []
+    imports = session.execute(
+        select(Import, Collection)
+        .join(Collection, Collection.id == Import.collection_id)
+        .where(Import.state == "running", sees_collection(person), ~_is_of_job(Import))
+        .order_by(Import.id)
+    )
+    newer = aliased(ImageIndex)
+    builds = session.execute(
+        select(ImageIndex, Collection)
+        .join(Collection, Collection.id == ImageIndex.collection_id)
+        .where(
+            ImageIndex.state == "building",
+            sees_collection(person),
+            ~_is_of_job(ImageIndex),
+            ~exists().where(
+                newer.collection_id == ImageIndex.collection_id,
+                newer.embedder == ImageIndex.embedder,
+                newer.id > ImageIndex.id,
+            ),
+        )
+        .order_by(ImageIndex.id)
+    )
+    return [
+        Command(
+            collection=collection,
+            what="Add images",
+            now_doing="Reading the files" if run.found_count else "Looking for files",
+            unit="file",
+            done_count=run.done_count,
+            total_count=run.found_count,
+            is_silent=_is_silent(run.updated_at, now),
+        )
+        for run, collection in imports
+    ] + [
+        Command(
+            collection=collection,
+            what=f"Prepare with {build.embedder}",
+            now_doing="Learning what each image looks like",
+            unit="image",
+            done_count=build.done_count,
+            total_count=build.image_count,
+            is_silent=_is_silent(build.updated_at, now),
+        )
+        for build, collection in builds
+    ]
+
+
+def _is_of_job(made: type[Import] | type[ImageIndex]) -> ColumnElement[bool]:
+    """The condition that a job was at work when an import or index said last how it stands."""
+    return exists().where(
+        Job.collection_id == made.collection_id,
+        Job.kind.in_(PREPARING),
+        Job.started_at <= made.updated_at,
+        or_(Job.ended_at.is_(None), Job.ended_at >= made.updated_at),
+    )
+
+
+def _is_silent(updated_at: datetime, now: datetime) -> bool:
+    return (now - updated_at).total_seconds() > SILENT_AFTER_S
+
+
 def may_run(person: Person, job: Job) -> bool:
     """Whether the person's role, which may be another by now, is one that may ask for the work."""
     if job.kind == "export":  # whoever sees a search may; the file is nobody else's
@@ -103,8 +182,7 @@ def describe_work(job: Job, person: Person, now: datetime) -> Work:
         unit=UNITS.get(job.step or "", "step"),
         per_second=per_second,
         left_s=left_s,
-        is_silent=job.state == "running"
-        and (now - job.updated_at).total_seconds() > SILENT_AFTER_S,
+        is_silent=job.state == "running" and _is_silent(job.updated_at, now),
         may_run=may_run(person, job) and job.collection.deleted_at is None,
     )
 

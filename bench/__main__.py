@@ -1,10 +1,11 @@
-"""Run every benchmark of this folder, print one table and write bench/out/results.json.
+"""Run benchmarks of this folder, print one table and write bench/out/results.json.
 
     python -m bench [NAME …]
 
 A benchmark is a file with `run() -> list[dict]`; each dict has name, value, unit, floor and ratio.
 """
 
+import ast
 import importlib
 import json
 import os
@@ -18,16 +19,26 @@ FOLDER = Path(__file__).parent
 
 def main(names: list[str]) -> None:
     """Run the benchmarks named, or all."""
+    about = list_benchmarks()
+    if {"--help", "-h"} & set(names):
+        print("python -m bench [NAME …] runs all of these, or those named:\n")
+        for name, sentence in about.items():
+            print(f"  {name:<12}{sentence}")
+        return
+    unknown = [name for name in names if name not in about]
+    if unknown:
+        print(f"There is no benchmark {unknown[0]}; there are {', '.join(about)}.", file=sys.stderr)
+        sys.exit(2)
     # Here and not above: worker processes read this file again when they start.
     from rich.console import Console
     from rich.table import Table
 
     machine = describe_machine()
     results: list[dict[str, Any]] = []
-    for path in sorted(FOLDER.glob("[a-z]*.py")):
-        benchmark = importlib.import_module(f"bench.{path.stem}")
-        if hasattr(benchmark, "run") and path.stem in (names or [path.stem]):
-            print(f"{path.stem} …", file=sys.stderr)
+    for name in about:
+        if name in (names or about):
+            print(f"{name} …", file=sys.stderr)
+            benchmark = importlib.import_module(f"bench.{name}")
             results += [{**result, "machine": machine} for result in benchmark.run()]
     table = Table(title=machine)
     table.add_column("measured")
@@ -40,6 +51,16 @@ def main(names: list[str]) -> None:
     out = FOLDER / "out" / "results.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def list_benchmarks() -> dict[str, str]:
+    """Each benchmark and what it measures, in a line; none is imported, which takes seconds."""
+    about = {}
+    for path in sorted(FOLDER.glob("[a-z]*.py")):
+        read = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(part, ast.FunctionDef) and part.name == "run" for part in read.body):
+            about[path.stem] = (ast.get_docstring(read) or "").split("\n")[0]
+    return about
 
 
 def describe_machine() -> str:

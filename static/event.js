@@ -1,6 +1,6 @@
 // The strip of an event: its images side by side, each answered by itself, in a dialog over the grid.
 (() => {
-  const { isPlain, keyOf, openLarge } = window.rarefind;
+  const { isPlain, keyOf, openLarge, showOver } = window.rarefind;
   const dialog = document.getElementById("event");
 
   let view = null; // what openEvent was given
@@ -24,7 +24,7 @@
     }
     dialog.innerHTML = html;
     for (const control of dialog.querySelectorAll(".picture, .choose button")) control.tabIndex = -1;
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) showOver(dialog);
     focusOn(dialog.querySelector("[data-asked]") ?? cards()[0]);
   }
 

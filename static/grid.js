@@ -27,6 +27,7 @@
   let current = null; // the card that the next key answers
   let anchor = null; // where a range began
   let busy = false; // the grid is about to be replaced
+  let gestures = 0; // answers given on this page
   let steps = Promise.resolve(); // undos and redos, one after the other
 
   const outbox = openOutbox({
@@ -143,6 +144,8 @@
     if (!form()) return;
     form().querySelector("[data-answered]").textContent = cards().length - left;
     form().querySelector("[data-unanswered]").textContent = `${left} of ${cards().length}`;
+    const rest = form().elements.rest_are_no.checked ? left : 0;
+    form().querySelector("[data-rest]").textContent = rest ? `, ${rest} as no` : "";
   }
 
   // Images that an answer to this one is for.
@@ -183,6 +186,7 @@
   }
 
   function save(which) {
+    gestures += 1;
     count();
     outbox.add({
       round_id: Number(grid().dataset.round),
@@ -374,6 +378,7 @@
     if (rest) form().elements.rest_are_no.checked = rest.value === "no";
     // Back to the images, so that the keys go on; who ticks it by keyboard stays where they are.
     if (event.target.name === "rest_are_no" && event.detail > 0 && current) focusOn(current);
+    if (rest || event.target.name === "rest_are_no") count();
     const card = event.target.closest?.(".cards .picture-card");
     if (!card || busy) return;
     const picture = event.target.closest(".picture");
@@ -532,12 +537,14 @@
     outbox.settle().then(() =>
       openEvent({
         url: `${search}/events/${card.dataset.image}`,
-        answer: (values) =>
+        answer: (values) => {
+          gestures += 1;
           outbox.add({
             round_id: Number(grid().dataset.round),
             values,
             alone: Object.keys(values).map(Number),
-          }),
+          });
+        },
         detailsUrl: (one) => `${search}/images/${one.dataset.image}`,
         onProblem: say,
         onClose: (changed) => {
@@ -637,22 +644,25 @@
     const { target, xhr, serverResponse } = event.detail;
     if (target.id !== "grid" || xhr.status !== 200) return;
     event.detail.shouldSwap = false;
-    decodeImages(serverResponse).then(() => {
-      const before = new Map(cards().map((card) => [card.id, answerOf(card)]));
-      const place = current?.id;
-      htmx.swap(target, serverResponse, { swapStyle: "outerHTML", settleDelay: 0 });
-      current = null;
-      startGrid();
-      // The same round again: where an answer was taken back, or where one was.
-      const isChanged = ({ id }, answer) => before.has(id) && before.get(id) !== answer;
-      const changed = cards().find((card) => isChanged(card, answerOf(card)));
-      const same = changed ?? document.getElementById(place);
-      if (same) focusOn(same);
-      say(grid().dataset.announce);
-      refreshLarge();
-      document.dispatchEvent(new Event("rarefind:grid"));
-    });
+    showGrid(target, serverResponse);
   });
+
+  async function showGrid(target, html) {
+    await decodeImages(html);
+    const before = new Map(cards().map((card) => [card.id, answerOf(card)]));
+    const place = current?.id;
+    htmx.swap(target, html, { swapStyle: "outerHTML", settleDelay: 0 });
+    current = null;
+    startGrid();
+    // The same round again: where an answer was taken back, or where one was.
+    const isChanged = ({ id }, answer) => before.has(id) && before.get(id) !== answer;
+    const changed = cards().find((card) => isChanged(card, answerOf(card)));
+    const same = changed ?? document.getElementById(place);
+    if (same) focusOn(same);
+    say(grid().dataset.announce);
+    refreshLarge();
+    document.dispatchEvent(new Event("rarefind:grid"));
+  }
 
   function decodeImages(html) {
     const page = new DOMParser().parseFromString(html, "text/html");
@@ -717,6 +727,91 @@
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) replaceGrid("get", search);
   });
+
+  // ---- Another tab of the same search ----------------------------------------------------------
+
+  let isAway = false; // this tab is in the background
+  let looking = false;
+
+  window.addEventListener("blur", () => (isAway = true));
+  window.addEventListener("focus", comeBack);
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) isAway = true;
+    else comeBack();
+  });
+
+  function comeBack() {
+    if (!isAway) return;
+    isAway = false;
+    lookAgain();
+  }
+
+  // Shows what stands by now, unless somebody is in the middle of something here.
+  async function lookAgain() {
+    if (looking || !isIdle()) return;
+    const [shown, known] = [grid(), gestures];
+    looking = true;
+    const html = await fetchGrid();
+    looking = false;
+    if (!html || !isIdle() || grid() !== shown || gestures !== known) return;
+    const page = new DOMParser().parseFromString(html, "text/html");
+    const standing = page.getElementById("grid");
+    if (!standing) return;
+    if (isSameGrid(standing)) return follow(page);
+    begin();
+    showGrid(shown, html);
+  }
+
+  function isIdle() {
+    const elsewhere = document.querySelector("dialog[open]") || isTyping(document.activeElement);
+    const asking = form()?.classList.contains("asking");
+    return !(document.hidden || busy || asking || elsewhere || outbox.waiting().length);
+  }
+
+  async function fetchGrid() {
+    const headers = { "HX-Request": "true", Accept: "text/html" };
+    try {
+      const reply = await fetch(search, { headers });
+      return reply.ok ? await reply.text() : null;
+    } catch {
+      return null; // the next answer says that the server is away
+    }
+  }
+
+  function isSameGrid(standing) {
+    const [there, here] = [standing, grid()].map((one) => [
+      one.dataset.round,
+      ...[...one.querySelectorAll(".cards .picture-card")].map((card) => card.id),
+    ]);
+    return there.join() === here.join();
+  }
+
+  // The same images: what was answered elsewhere is marked, and all else stays as it is.
+  function follow(page) {
+    for (const other of page.querySelectorAll(".cards .picture-card")) {
+      const card = document.getElementById(other.id);
+      const { image } = card.dataset;
+      const given = was(other).value;
+      const [known, isAlone] = [card, other].map(
+        (one) => one.querySelector(`[name="was-alone-${image}"]`) !== null,
+      );
+      if (was(card).value !== given || known !== isAlone) {
+        if (aloneOf(card)) aloneOf(card).checked = isAlone;
+        mark(card, given);
+        was(card).value = given;
+        noteAlone(image, isAlone);
+      }
+      card.dataset.drawn = given;
+      card.dataset.drawnCount = given ? countOf(card, isAlone) : 0;
+    }
+    for (const id of ["search-top", "rail-figures"]) {
+      document.getElementById(id).replaceWith(page.getElementById(id));
+    }
+    for (const step of ["undo", "redo"]) {
+      if (button(step)) button(step).disabled = page.querySelector(`[form="${step}"]`).disabled;
+    }
+    count();
+  }
 
   startGrid();
   outbox.settle();

@@ -1,6 +1,6 @@
 // The large view: one image as big as the window, with zoom, pan, light, and the answer keys.
 (() => {
-  const { hidePeople, keyOf, isPlain, isTyping } = window.rarefind;
+  const { hidePeople, keyOf, isPlain, isTyping, showOver } = window.rarefind;
   const dialog = document.getElementById("large");
   const stage = dialog.querySelector(".large-stage");
   const picture = dialog.querySelector(".large-picture");
@@ -34,7 +34,7 @@
     view = given;
     going = remark;
     show(view.cards().indexOf(card));
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) showOver(dialog);
     place();
     stage.focus();
   }

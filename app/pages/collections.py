@@ -27,7 +27,7 @@ from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.indexes import describe_indexes
 from app.pages.rendering import render, wants_fragment
 from app.reporting import list_searches
-from app.searchers import FAISS, check_vectors, list_places
+from app.searchers import FAISS, check_listed, list_places
 from app.security import Admin, SignedIn
 from app.sensitive import read_sight
 from app.settings import Settings
@@ -99,10 +99,7 @@ def add(
     if len(name) > MAX_NAME_LENGTH:
         wrong["name"] = f"The name is longer than {MAX_NAME_LENGTH} characters."
     try:
-        if vectors != FAISS:
-            if vectors not in dict(list_places(session)):
-                raise BadInput("No collection is searched there yet. Choose one of those listed.")
-            check_vectors(vectors, settings)
+        vectors = check_listed(session, vectors, settings)
     except BadInput as error:
         wrong["vectors"] = str(error)
     if not wrong:
@@ -177,7 +174,7 @@ def add_images(
     form = {"source": source, "keep_copy": keep_copy, "labels": labels, "labels_file": labels_file}
     wrong = find_wrong_sources(form, request.app.state.settings)
     if not wrong:
-        what = f"Added images to “{collection.name}” from {source.strip()}"
+        what = f"Began to add images to “{collection.name}” from {source.strip()}"
         note(session, admin, "import", what, collection=collection)
         return begin_preparing(session, admin, collection_id, form)
     return render_collection(request, session, admin, collection_id, form=form, wrong=wrong)

@@ -24,6 +24,8 @@ from app.tables import Person
 
 Text = Annotated[str, Form(max_length=500)]
 
+OFFERED = ("bursts", "near-duplicates", "none")  # the first that can be done
+
 router = APIRouter(prefix="/collections/{collection_id}/events")
 
 
@@ -93,9 +95,16 @@ def render_events(
     collection = get_collection(session, person, collection_id)
     view = describe_grouping(session, collection_id)
     now = view.grouping
-    offered = "bursts" if view.timed_count else "near-duplicates" if view.may_compare else "none"
+    possible = {
+        "bursts": view.timed_count > 0,
+        "near-duplicates": view.may_compare,
+        "column": bool(view.columns),
+        "none": True,
+    }
+    wanted = given["kind"] if given else now.kind if now else "bursts"
+    # What can't be done can't be chosen: by the rule of now there may be nothing to group.
+    kind = wanted if possible.get(wanted) else next(one for one in OFFERED if possible[one])
     usual = {
-        "kind": now.kind if now else offered,
         "gap_s": now.gap_s if now and now.kind == "bursts" else USUAL_GAP_S,
         "column": now.column_name if now else "",
         "likeness": now.likeness if now and now.likeness else USUAL_LIKENESS,
@@ -108,7 +117,8 @@ def render_events(
         person=person,
         collection=collection,
         view=view,
-        given=usual if given is None else given,
+        possible=possible,
+        given={**(usual if given is None else given), "kind": kind},
         wrong=wrong,
         is_new=is_new,
         most=MOST_IMAGES,

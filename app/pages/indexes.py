@@ -17,6 +17,7 @@ from app.indexing import check_embedder
 from app.jobs import add_job, list_asked
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render, wants_fragment
+from app.searchers import check_listed, list_places
 from app.security import Admin, SignedIn
 from app.settings import Settings
 from app.tables import Collection
@@ -39,11 +40,20 @@ def show_indexes(
 
 
 @router.post("")
-def add_index(session: DbSession, admin: Admin, collection_id: Id, embedder: Text = "") -> Response:
+def add_index(
+    request: Request,
+    session: DbSession,
+    admin: Admin,
+    collection_id: Id,
+    embedder: Text = "",
+    vectors: Text = "",
+) -> Response:
     """Prepare the collection with one more embedder, in the background, or try again."""
-    get_collection(session, admin, collection_id)
+    collection = get_collection(session, admin, collection_id)
     if embedder not in {build.embedder for build in list_builds(session, collection_id)}:
         check_embedder(embedder)
+    if vectors not in ("", collection.vectors):
+        collection.vectors = check_listed(session, vectors, request.app.state.settings)
     add_job(session, "index", collection_id=collection_id, person=admin, embedder=embedder)
     return see_other(f"/collections/{collection_id}#indexes")
 
@@ -81,6 +91,7 @@ def describe_indexes(
             for choice in list_more_embedders(session, collection.id, settings)
             if choice.name not in begun
         ],
+        "places": list_places(session),
         "box_embedders": list_box_embedders(session, collection.id, settings),
         "is_building": bool(begun) or any(one.problem is None for one in asked),
     }

@@ -17,7 +17,7 @@ from app.overview import (
 from app.pages.addresses import see_other
 from app.pages.rendering import render, wants_fragment
 from app.security import Admin
-from app.work import list_work
+from app.work import list_commands, list_work
 
 router = APIRouter(prefix="/overview")
 
@@ -38,6 +38,7 @@ def overview_page(
         unseen_count=count_unseen_searches(session, person),
         people=list_people(session),
         work=list_work(session, person, now=now),
+        commands=list_commands(session, person, now=now),
         speed=speed,
         hour_rows=[[at.isoformat(), count] for at, count in speed.hours],
         disk=request.app.state.folder_sizes.get() if whole else None,

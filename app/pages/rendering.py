@@ -79,6 +79,7 @@ def render_error(request: Request, error: RarefindError) -> HTMLResponse:
         request,
         "_error.html" if wants_fragment(request) else "error.html",
         status=error.status,
+        person=getattr(request.state, "asker", None),
         title=error.title,
         sentence=str(error),
         signed_out=isinstance(error, NotSignedIn),

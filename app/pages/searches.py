@@ -731,7 +731,8 @@ def render_card(
 
 def count_columns(grid: Grid) -> int:
     """Columns that make a wide window's images largest: three rows for twelve images."""
-    return max(3, min(MOST_COLUMNS, round(math.sqrt(len(grid.cards) * 4 / 3))))
+    count = len(grid.cards)
+    return count if count < 3 else max(3, min(MOST_COLUMNS, round(math.sqrt(count * 4 / 3))))
 
 
 def see(

@@ -10,7 +10,7 @@ from app.jobs import get_job, has_worker, stop_job, try_again
 from app.pages.addresses import Id, local_path, see_other
 from app.pages.rendering import render, wants_fragment
 from app.security import SignedIn
-from app.work import list_work
+from app.work import list_commands, list_work
 
 ReturnTo = Annotated[str, Form(max_length=1_000)]
 
@@ -21,8 +21,15 @@ router = APIRouter(prefix="/work")
 def work_page(request: Request, session: DbSession, person: SignedIn) -> Response:
     """All long work that the person may see; a part of the page looks again by itself."""
     template = "_work.html" if wants_fragment(request) else "work.html"
-    work = list_work(session, person, now=datetime.now(UTC))
-    return render(request, template, person=person, work=work, has_worker=has_worker(session))
+    now = datetime.now(UTC)
+    return render(
+        request,
+        template,
+        person=person,
+        work=list_work(session, person, now=now),
+        commands=list_commands(session, person, now=now),
+        has_worker=has_worker(session),
+    )
 
 
 @router.post("/{job_id}/stop")

@@ -107,6 +107,28 @@ def test_mouse_answers_with_one_click_and_takes_it_back_with_another(page, drawn
     assert after_reload(page) == "y.y........."
 
 
+def test_double_click_on_an_answer_gives_it_once(page, drawn_server):
+    address = open_search(page, drawn_server, round_size=6)
+    with page.expect_response(ANSWERS):
+        card(page, 0).locator("label.yes").dblclick()
+    assert states(page) == "y....."
+    page.wait_for_timeout(600)
+    with page.expect_response(ANSWERS):
+        card(page, 0).locator("label.yes").dblclick()  # takes it back, once
+    assert after_reload(page) == "......"
+    card(page, 1).locator("label.no").click()
+    card(page, 1).locator("label.yes").click()  # another answer at once is one
+    expect(page.locator("[data-answered]")).to_have_text("1")
+    assert states(page) == ".y...."
+    page.goto(address + "/results")
+    doubted = page.locator(".result-card").first
+    with page.expect_response(re.compile("/corrections$")):
+        doubted.locator(".choose .unsure").dblclick()
+    expect(doubted).to_have_attribute("data-answer", "unsure")
+    page.reload()
+    expect(page.locator('[data-count="unsure"]')).to_have_text("1")
+
+
 def test_moving_does_not_answer_and_space_toggles(page, drawn_server):
     open_search(page, drawn_server)
     for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "End", "ArrowRight"):
@@ -217,6 +239,58 @@ def test_large_view_zooms_pans_lights_and_answers(page, drawn_server):
     assert after_reload(page) == ".y.........."
 
 
+def test_back_closes_the_large_view_and_not_the_grid(page, drawn_server):
+    address = open_search(page, drawn_server)
+    large = page.locator("#large")
+    before = page.evaluate("history.length")
+    for close in (page.go_back, lambda: page.keyboard.press("Escape"), page.go_back):
+        card(page, 3).locator(".picture").click()
+        expect(large).to_be_visible()
+        page.keyboard.press("ArrowRight")
+        close()
+        expect(large).to_be_hidden()
+        expect(card(page, 4)).to_be_focused()
+        page.wait_for_function("!history.state?.over")
+        assert page.url == address
+    assert page.evaluate("history.length") == before + 1  # Forward alone is left, and does nothing
+    page.go_forward()
+    page.wait_for_function("!history.state?.over")
+    expect(large).to_be_hidden()
+
+    for _ in range(5):  # quicker than the browser goes back
+        page.keyboard.press("f")
+    expect(large).to_be_visible()
+    page.wait_for_function("history.state?.over === 1")
+    press(page, "y")
+    expect(large).to_be_visible()
+    page.reload()
+    page.wait_for_function("!history.state?.over")
+    assert states(page) == "....y......."
+    expect(page.locator(".picture-card.current")).to_be_focused()
+    page.keyboard.press("f")
+    expect(large).to_be_visible()
+    page.go_back()
+    expect(large).to_be_hidden()
+    page.goto(address + "/history")
+    page.go_back()
+    expect(page.locator(".picture-card.current")).to_be_focused()  # one step back, not two
+    assert page.url == address
+
+
+def test_back_closes_the_large_view_on_a_phone_and_scrolls_nothing(phone, drawn_server):
+    page = phone
+    open_search(page, drawn_server)
+    page.keyboard.press("f")
+    expect(page.locator("#large")).to_be_visible()
+    for _ in range(9):
+        page.keyboard.press("ArrowRight")
+    page.go_back()
+    expect(card(page, 9)).to_be_focused()
+    page.wait_for_function("!history.state?.over")
+    page.wait_for_timeout(300)
+    expect(card(page, 9)).to_be_in_viewport(ratio=0.5)
+
+
 def test_last_answer_in_the_large_view_leads_on(page, drawn_server):
     open_search(page, drawn_server, round_size=6)
     page.keyboard.press("End")
@@ -257,6 +331,57 @@ def test_two_tabs_lose_nothing(page, drawn_server):
     expect(page.locator(".result-card")).to_have_count(1)
     expect(page.locator('[data-count="yes"]')).to_have_text("2")  # with the example
     expect(page.locator('[data-count="no"]')).to_have_text("10")
+
+
+def come_back_to(page: Page) -> None:
+    """As when the person turns to this tab again; a browser without a window never does so."""
+    page.evaluate("dispatchEvent(new Event('blur')); dispatchEvent(new Event('focus'))")
+
+
+def test_tab_that_one_comes_back_to_shows_what_another_did(page, drawn_server):
+    address = open_search(page, drawn_server, round_size=6)
+    other = page.context.new_page()
+    other.goto(address)
+    page.keyboard.press("ArrowRight")
+    page.get_by_label("The rest count as no").check()
+    card(page, 1).focus()
+    press(other, "y", "2")
+    found = other.locator(".search-found strong").inner_text()
+    come_back_to(page)
+    expect(page.locator("[data-answered]")).to_have_text("2")
+    assert states(page) == "yn...."
+    expect(page.locator(".search-found strong")).to_have_text(found)
+    expect(card(page, 1).locator(".reason-chip")).to_have_text("Too poor to tell")
+    expect(card(page, 1)).to_be_focused()
+    expect(page.get_by_label("The rest count as no")).to_be_checked()
+    expect(page.locator("[form=undo]").first).to_be_enabled()
+    press(page, "n")  # nothing that was shown is sent as one's own
+    other.keyboard.press("End")
+    press(other, "y")
+    other.get_by_label("The rest count as no").check()
+    other.get_by_role("button", name="Next images").click()
+    expect(other.locator(".search-round")).to_have_text("Round 2")
+    come_back_to(page)
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    assert image_names(page) == image_names(other)
+    expect(card(page, 0)).to_be_focused()
+
+
+def test_tab_with_answers_of_its_own_is_left_alone(page, drawn_server):
+    address = open_search(page, drawn_server, round_size=6)
+    other = page.context.new_page()
+    other.goto(address)
+    press(other, "n")
+    page.route("**/answers", lambda route: route.abort())
+    page.keyboard.press("y")
+    expect(page.locator("#unsaved")).to_be_visible()
+    come_back_to(page)
+    page.wait_for_timeout(500)
+    assert states(page) == "y....."
+    page.unroute("**/answers")
+    expect(page.locator("#unsaved")).to_be_hidden()
+    come_back_to(other)
+    expect(card(other, 0).locator("input:checked")).to_have_value("yes")  # the newest
 
 
 def test_submit_does_not_bring_back_an_answer_that_another_tab_changed(page, drawn_server):
@@ -346,12 +471,16 @@ def test_choice_about_the_rest_is_remembered(page, drawn_server):
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Count the rest as no").click()
     expect(page.locator(".search-round")).to_have_text("Round 3")
+    submit = page.get_by_role("button", name="Next images")
+    expect(submit).to_have_text("Next images, 12 as no")
     press(page, "n")
+    expect(submit).to_have_text("Next images, 11 as no")
     page.keyboard.press("Enter")  # not asked again
     expect(page.locator(".search-round")).to_have_text("Round 4")
     press(page, "n")
     page.get_by_label("The rest count as no").click()  # the keys go on at the images
     expect(card(page, 1)).to_be_focused()
+    expect(submit).to_have_text("Next images")
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Leave them for later")).to_be_focused()
 
@@ -421,6 +550,17 @@ def test_panel_and_reasons_are_remembered(page, drawn_server):
     page.reload()
     expect(card(page, 0).locator(".why")).to_be_visible()
     expect(page.locator("#rail")).to_be_hidden()
+
+
+def test_answers_are_equally_wide_and_high_enough_for_thumbs(page, phone, drawn_server):
+    for one, least in ((page, 24), (phone, 44)):
+        open_search(one, drawn_server)
+        labels = card(one, 1).locator(".choose label:not(.none)").all()
+        boxes = [label.bounding_box() for label in labels]
+        assert len({round(box["width"]) for box in boxes}) == 1
+        assert min(box["height"] for box in boxes) >= least
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert card(page, 1).locator("label.yes").bounding_box()["height"] >= 44
 
 
 def touch(page: Page, *points: tuple[float, float], hold_ms: int = 0) -> None:

@@ -15,6 +15,7 @@ from app.security import issue_sign_in_link
 from app.tables import Person
 from tests.conftest import open_web, sign_in
 from tests.contracts.test_routes import TABLE
+from tests.factories import make_collection
 from tests.planting import plant
 
 EVIL = "elsewhere.example"
@@ -169,6 +170,45 @@ def test_images_are_for_one_browser_alone_and_gone_when_signed_out(web):
     for path in paths:
         gone = ada.get(path)
         assert (gone.status_code, gone.headers["cache-control"]) == (401, "no-store"), path
+
+
+# --- Error pages ----------------------------------------------------------------------------------
+
+PAGE = {"Accept": "text/html,*/*;q=0.8"}  # as browsers ask for one
+
+
+def test_error_pages_keep_the_account_menu_of_who_is_signed_in(web):
+    planted = plant(web)
+    own = f"/collections/{planted.ids['all']['collection_id'][0]}"
+    ann, ada = browse_as(planted, "ann"), browse_as(planted, "ada")
+    menu = 'class="menu"'
+    for path, status in (
+        ("/nowhere", 404),
+        ("/collections/x", 404),
+        ("/collections/999999", 404),
+        (f"{own}/refused?page=abc", 422),
+        ("/overview", 403),
+    ):
+        page = ada.get(path, headers=PAGE)
+        assert page.status_code == status and menu in page.text, path
+        assert "Signed in as" in page.text and "/sign-out" in page.text, path
+    assert menu in ann.get("/searches/999999", headers=PAGE).text
+    ada.cookies.clear()
+    for path in ("/nowhere", "/overview"):
+        assert menu not in ada.get(path, headers=PAGE).text
+    forged = {"Cookie": "rarefind_login_8321=x; rarefind_login_http=x"}
+    assert menu not in ada.get("/nowhere", headers=PAGE | forged).text
+
+
+def test_what_an_address_asks_wrongly_is_said_in_plain_words(client):
+    with client.app.state.database.session() as session:
+        own = f"/collections/{make_collection(session).id}"
+    page = client.get(f"{own}/refused?page=abc")
+    assert page.status_code == 422 and "pars" not in page.text
+    assert "“page” should be a whole number" in page.text
+    assert "“page” should be at least 1" in client.get(f"{own}/refused?page=0").text
+    long = client.get(f"/?find={'x' * 300}")
+    assert long.status_code == 422 and "at most 200 characters" in long.text
 
 
 # --- Limits ---------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Milvus as what finds candidates, on a real milvus-lite: against a look at every row."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -315,3 +316,16 @@ def test_a_database_that_cannot_be_made_is_said(tmp_path):
     Path(tmp_path / "file").write_text("")
     with pytest.raises(VectorEngineAway, match="can't be used"):
         Milvus(str(tmp_path / "file" / "milvus.db")).list_collections("")
+
+
+def test_what_needs_nobodys_look_is_not_logged(tmp_path, caplog):
+    """pymilvus asks more than milvus-lite knows; and a line between them is no news either."""
+    milvus = Milvus(str(tmp_path / "quiet.db"))
+    try:
+        fill(milvus, "quiet", unit_rows(20, 4))
+        assert "not implemented" not in caplog.text
+        assert os.environ["GRPC_VERBOSITY"] == "NONE"  # of what its C part writes by itself
+        logging.getLogger("grpc._server").error("Exception calling application: the disk is full")
+        assert "the disk is full" in caplog.text
+    finally:
+        milvus.close()

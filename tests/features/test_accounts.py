@@ -63,7 +63,9 @@ def test_person_sets_a_password_by_the_link_once_and_signs_in_by_it(client, anot
     assert set_password(ada, link).status_code == 200
     assert "Signed in as" in ada.get("/").text
     assert set_password(another(), link).status_code == 403
-    assert another().get(link).status_code == 403
+    spent = another().get(link)
+    assert spent.status_code == 403 and "sign-in link" not in spent.text
+    assert "<h1>This link to set a password no longer works</h1>" in spent.text
     other = another()
     assert sign_in(other, password="not this one").status_code == 401
     done = sign_in(other, name="  ADA  lovelace ", then="/account")

@@ -67,6 +67,7 @@ def test_preparation_can_be_stopped_and_gone_on_with_as_it_was_begun(client, tmp
     again = dict(re.findall(r'name="(\w+)"\s+value="([^"]*)"', fields[1]))
     assert again["source"] == str(source)
     client.post(f"{address}/imports", data=again)
+    assert "Began to add images to “" in client.get("/log").text
     wait_until(lambda: "Start a search" in client.get(address).text)
     with client.app.state.database.session() as session:
         assert len(session.scalars(select(OracleLabel)).all()) == CHUNK_FILES + 20
@@ -159,13 +160,28 @@ def test_a_collection_is_searched_where_others_are_and_nowhere_else(client, tmp_
             make_collection(session, name=name).vectors = vectors
     choices = client.get("/collections/new").text
     assert "FAISS, on this machine" in choices and "Milvus at http://127.0.0.1:9" in choices
+    assert "tries with up to some ten thousand images" in choices
     page = client.post("/collections", data=form | {"vectors": away})
     assert page.status_code == 422
     assert "Milvus at http://127.0.0.1:9 can&#39;t be used" in page.text
     assert count_collections(client) == 2
     address = client.post("/collections", data=form | {"vectors": LITE}).url.path
     wait_until(lambda: client.get(f"{address}/progress").text.count("Start a"))
-    assert "Searched by milvus-lite, in the data folder." in client.get(address).text
+    page = client.get(address).text
+    assert "Searched by milvus-lite, in the data folder." in page
+    # One more model for it: where it is searched may be chosen anew.
+    assert 'value="milvus:lite" checked' in page and "tries with up to" in page
+    more = {"embedder": "efficientnet-lite0", "vectors": away}
+    assert client.post(f"{address}/indexes", data=more).status_code == 422
+    elsewhere = more | {"vectors": "milvus:http://127.0.0.1:10"}
+    assert client.post(f"{address}/indexes", data=elsewhere).status_code == 422
+    with client.app.state.database.session() as session:
+        lake = session.get_one(Collection, int(address.rsplit("/", 1)[1]))
+        assert lake.vectors == LITE
+    client.post(f"{address}/indexes", data=more | {"vectors": "faiss"})
+    with client.app.state.database.session() as session:
+        lake = session.get_one(Collection, int(address.rsplit("/", 1)[1]))
+        assert lake.vectors == "faiss"
 
 
 def test_only_admins_add_collections(client, tmp_path):

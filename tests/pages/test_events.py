@@ -168,3 +168,32 @@ def test_images_are_grouped_on_a_page_and_an_event_is_answered_on_another(client
     with client.app.state.database.session() as session:
         assert session.get_one(Search, search_id).learns_from_events
     assert "4 images</h2>" in client.get(f"/searches/{search_id}/images/{shown[0]}").text
+
+
+def test_what_cannot_be_done_is_not_chosen_beforehand(client):
+    """By the rule of now no image may be grouped: its button would only be refused."""
+    state = client.app.state
+    with state.database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, 3)
+        for image in images:
+            image.captured_at = None
+        own = f"/collections/{collection.id}/events"
+
+    def read_choices(page):
+        inputs = re.findall(r'<input type="radio"[^>]*>', page.text)
+        return {
+            re.search(r'value="([^"]*)"', one)[1]: ("checked" in one, "disabled" in one)
+            for one in inputs
+        }
+
+    page = client.post(own, data={"kind": "bursts", "gap_s": "60"})  # as the command groups them
+    assert "no more than 60 s" in page.text
+    choices = read_choices(page)
+    assert choices["bursts"] == (False, True) and choices["none"] == (True, False)
+    with state.database.session() as session:
+        make_index(session, state.settings, images)
+    assert read_choices(client.get(own))["near-duplicates"] == (True, False)
+    nothing = client.post(own, data={})
+    assert nothing.status_code == 422 and "by time, by a column, by likeness" in nothing.text
+    assert sum(checked for checked, _ in read_choices(nothing).values()) == 1

@@ -552,3 +552,18 @@ def test_large_rounds_get_more_columns(browser):
     browser.post("/settings", given)
     browser.post("/submit", browser.grid().form(rest="no"))
     assert "columns-6" in browser.get().text
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_the_last_images_get_no_empty_columns_beside_them(client, left):
+    browser = start(client, count=1 + ROUND_SIZE + left)
+    browser.post("/submit", browser.grid().form(rest="no"))
+    page = browser.grid()
+    assert len(page.image_ids) == left and f"cards columns-{left}" in page.text
+
+
+def test_settings_lead_to_the_target_card_in_one_sentence(browser):
+    """A hint that is a grid would set text, link and full stop on lines of their own."""
+    page = browser.get("/settings").text
+    hint = re.search(r'<p class="([^"]*)">What counts as a yes[^<]*<a href="[^"]*/card">', page)
+    assert hint and hint[1] == "hint"

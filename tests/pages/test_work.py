@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.jobs import add_job
 from app.security import get_local_person
-from app.tables import Job
+from app.tables import ImageIndex, Import, Job
 from tests.factories import make_collection, make_person
 
 HTMX = {"HX-Request": "true"}
@@ -93,6 +93,47 @@ def test_work_on_a_collection_in_the_bin_is_not_gone_on_with(idle_client):
     assert "hawk" not in page and "Try again" not in page
     assert client.post(f"/work/{job_id}/again").status_code == 404
     assert read(client, job_id).state == "failed"
+
+
+def test_what_a_command_prepares_is_shown_to_admins(idle_client):
+    client = idle_client
+    now = datetime.now(UTC)
+    with client.app.state.database.session() as session:
+        pond, lake = (make_collection(session, name=name) for name in ("Pond", "Lake"))
+        told = {"revision": "1", "dimension": 4, "state": "building", "embedder": "hawk"}
+        session.add_all(
+            [
+                Import(
+                    collection_id=pond.id,
+                    source="/photos",
+                    state="running",
+                    found_count=1_000,
+                    done_count=360,
+                    updated_at=now + timedelta(seconds=3),
+                ),
+                ImageIndex(collection_id=lake.id, image_count=50, done_count=20, **told),
+                # A job that was stopped leaves one, too.
+                ImageIndex(collection_id=pond.id, image_count=77, updated_at=now, **told),
+                Job(
+                    kind="index",
+                    collection_id=pond.id,
+                    arguments={"embedder": "hawk"},
+                    state="stopped",
+                    started_at=now - timedelta(minutes=1),
+                    ended_at=now + timedelta(seconds=1),
+                ),
+            ]
+        )
+    page = client.get("/work").text
+    assert "360</strong> of 1\u202f000 files" in page and "20</strong> of 50 images" in page
+    assert "Pond, by the command line" in page and "of 77 images" not in page
+    assert "Nothing has been asked for" not in page and 'hx-trigger="every 2s"' in page
+    page = client.get("/overview").text
+    assert "360 of 1\u202f000 files" in page and "20 of 50 images" in page
+    assert "Nothing goes on" not in page
+    with client.app.state.database.session() as session:
+        get_local_person(session).role = "evaluator"
+    assert "by the command line" not in client.get("/work").text
 
 
 def test_nobody_sees_work_without_signing_in(web):
