@@ -25,6 +25,7 @@ from app.engine.coverage import CoverageEstimate, choose_candidates, estimate_co
 from app.engine.head import probabilities
 from app.engine.index import VectorIndex
 from app.engine.looks import find_gaps
+from app.engine.numerals import plural
 from app.engine.remaining import (
     LEVEL,
     Statement,
@@ -61,7 +62,6 @@ from app.filtering import take_filter
 from app.indexing import OpenIndexes
 from app.oracle import list_kept_rows
 from app.replays import find_replay_folder
-from app.reporting import plural
 from app.settings import Settings
 from app.tables import ImageIndex, OracleLabel, Replay
 
@@ -360,7 +360,7 @@ def plot_course(course: Course, target_count: int) -> list[Plot]:
         _plot(
             "left",
             "How many are left",
-            f"Of {target_count:,} images of the target, by the sum of chances.",
+            f"Of {plural(target_count, 'image')} of the target, by the sum of chances.",
             [(r.round, r.left_said, r.left_low, r.left_high, r.left) for r in rows],
             level=LEVEL,
         ),

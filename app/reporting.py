@@ -21,6 +21,7 @@ from app.detecting import list_boxes
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
+from app.engine.numerals import plural
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
 from app.events import (
@@ -580,8 +581,12 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
         .limit(EVENTS_PER_PAGE)
         .offset((page - 1) * EVENTS_PER_PAGE)
     ).all()
-    given: dict[int, list[tuple[int, str]]] = {action.id: [] for action, _, _ in rows}
-    looked_at: dict[int, set[int]] = {action.id: set() for action, _, _ in rows}
+    reversed_ids = {action.reverses_id for action, _, _ in rows if action.reverses_id is not None}
+    of_reversed = select(Action.id, Action.kind).where(Action.id.in_(reversed_ids))
+    kinds = {one.id: one.kind for one in session.execute(of_reversed)}
+    told_ids = reversed_ids.union(action.id for action, _, _ in rows)
+    given: dict[int, list[tuple[int, str]]] = {action_id: [] for action_id in told_ids}
+    looked_at: dict[int, set[int]] = {action_id: set() for action_id in told_ids}
     for answer in session.scalars(
         select(Answer).where(Answer.action_id.in_(given)).order_by(Answer.id)
     ):
@@ -599,8 +604,16 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
             kind=action.kind,
             round_number=number,
             images=[pair for pair in given[action.id] if pair[0] not in hidden],
-            sentence=_tell(
-                action, number, len(given[action.id]), len(looked_at[action.id]), opened_with
+            sentence=(
+                _tell(action, number, len(given[action.id]), len(looked_at[action.id]), opened_with)
+                if action.reverses_id is None
+                else _tell_reversal(
+                    action.kind,
+                    kinds[action.reverses_id],
+                    number,
+                    [value for _, value in given[action.reverses_id]],
+                    len(looked_at[action.reverses_id]),
+                )
             ),
             taken_back=action.kind in UNDOABLE and action.id not in standing,
         )
@@ -816,14 +829,23 @@ def _tell(
         return f"Opened the search with {opened_with}"
     if action.kind == "detour":
         return f"Asked for other images in round {number}"
-    if action.kind == "undo":
-        return f"Took back a step of round {number}"
-    if action.kind == "redo":
-        return f"Did a step of round {number} again"
     where = "Corrected" if action.kind == "correct" else "Answered"
     return f"{where} {what} in round {number}"
 
 
-def plural(count: int, what: str) -> str:
-    """A count with its noun: 1 image, 2 images."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def _tell_reversal(
+    kind: str, reversed_kind: str, number: int | None, values: list[str], looked_at_count: int
+) -> str:
+    """What an undo took back, or a redo did again: a step of that kind, and the values it gave."""
+    what = plural(len(values), "answer")
+    said = {"cleared": "no answer"}.get(values[0], values[0]) if values else ""
+    if reversed_kind == "submit":
+        what = "the submit"
+    elif reversed_kind == "detour":
+        what = "the choice of other images"
+    elif looked_at_count == 1 < len(values) and len(set(values)) == 1:
+        what = f"the answer “{said}” for an event of {plural(len(values), 'image')}"
+    elif len(values) == 1:
+        what = f"the {'correction to' if reversed_kind == 'correct' else 'answer'} “{said}”"
+    where = f"of round {number}" if reversed_kind == "submit" else f"in round {number}"
+    return f"{'Took back' if kind == 'undo' else 'Did again'} {what} {where}"

@@ -86,6 +86,17 @@
     return `${Math.round(100 * share)} %`;
   }
 
+  // 8725 as 8 725, with a thin space, as everywhere on the page.
+  function spaced(value) {
+    if (typeof value !== "number") return value;
+    return value.toLocaleString("en", { maximumFractionDigits: 4 }).replaceAll(",", "\u202f");
+  }
+
+  // How sure, and from where to where; nothing where both ends are the same.
+  function between(level, low, high) {
+    return low === high ? "" : ` (${Math.round(100 * level)} % interval: ${low} to ${high})`;
+  }
+
   // Each group in shares of itself, so that few finds can be compared with many images.
   function shares(rows, part) {
     const total = rows.reduce((sum, row) => sum + row[part], 0) || 1;
@@ -94,7 +105,7 @@
 
   function tell(row, first) {
     const [found, likely, every] = row.slice(-3);
-    return `${first}: ${found} found, ${likely} likely, ${every} images in all`;
+    return `${first}: ${spaced(found)} found, ${spaced(likely)} likely, ${spaced(every)} images in all`;
   }
 
   function colours() {
@@ -114,14 +125,14 @@
     const axis = {
       nameLocation: "middle",
       nameTextStyle: { color: c.muted },
-      axisLabel: { color: c.muted },
+      axisLabel: { color: c.muted, formatter: spaced },
       axisLine: { lineStyle: { color: c.line } },
       splitLine: { lineStyle: { color: c.line } },
     };
     return {
       grid: { left: 52, right: 12, top: 36, bottom: 44 },
       legend: { top: 0, left: 0, textStyle: { color: c.text }, itemHeight: 10, itemWidth: 16, itemGap: 20 },
-      tooltip: { trigger: "axis", renderMode: "richText", confine: true },
+      tooltip: { trigger: "axis", renderMode: "richText", confine: true, valueFormatter: spaced },
       xAxis: { ...axis, type: category ? "category" : "value", name: names[0], nameGap: 28, splitLine: { show: false } },
       yAxis: { ...axis, type: "value", name: names[1], nameGap: 38 },
     };
@@ -162,7 +173,7 @@
         formatter: ([one]) => {
           const row = rows[one.dataIndex];
           const [value, low, high] = row.slice(1).map(percent);
-          return `After round ${row[0]}: ${value} (${low} to ${high})`;
+          return `After round ${row[0]}: ${value}${between(0.9, low, high)}`;
         },
       },
       xAxis: { ...base.xAxis, min: rows[0][0], max: rows[rows.length - 1][0], minInterval: 1 },
@@ -199,7 +210,7 @@
         ...base.tooltip,
         formatter: ([one]) => {
           const row = rows[one.dataIndex];
-          return `${row[0].toFixed(1)} to ${row[1].toFixed(1)}: ${row[2]} yes, ${row[3]} no, ${row[4]} without an answer`;
+          return `${row[0].toFixed(1)} to ${row[1].toFixed(1)}: ${row[2]} yes, ${row[3]} no, ${spaced(row[4])} without an answer`;
         },
       },
       yAxis: { ...base.yAxis, axisLabel: { color: c.muted, formatter: percent } },
@@ -225,7 +236,7 @@
   // What was said, with its interval, beside what was true: dashed, and with other marks.
   function against({ rows, marks }, c) {
     const base = frame(c, ["Round", marks.share ? "Share" : "Images"]);
-    const put = (value) => (value === null ? "–" : marks.share ? `${Math.round(100 * value)} %` : value);
+    const put = (value) => (value === null ? "–" : marks.share ? `${Math.round(100 * value)} %` : spaced(value));
     const line = (name, column, more) => ({
       type: "line",
       name,
@@ -242,7 +253,7 @@
         ...base.tooltip,
         formatter: ([one]) => {
           const [round, said, low, high, truth] = rows[one.dataIndex];
-          const range = low === null ? "" : ` (${put(low)} to ${put(high)})`;
+          const range = low === null ? "" : between(marks.level, put(low), put(high));
           return `After round ${round}: said ${put(said)}${range}, true ${put(truth)}`;
         },
       },
@@ -310,7 +321,7 @@
           itemStyle: { color: c.yes },
           tooltip: {
             formatter: ({ data: { row } }) =>
-              `Said ${percent(row[0])} to ${percent(row[1])}: ${row[3]} of ${row[4]} were yes (${percent(row[5])})`,
+              `Said ${percent(row[0])} to ${percent(row[1])}: ${row[3]} of ${row[4]} ${row[3] === 1 ? "was a" : "were"} yes (${percent(row[5])})`,
           },
         },
       ],
@@ -522,7 +533,7 @@
         ...base.tooltip,
         formatter: ([one]) => {
           const [name, found, answered, likely, every] = drawn[one.dataIndex];
-          return `${name}: ${found} found of ${answered} answered, ${likely} likely, ${every} images in all`;
+          return `${name}: ${spaced(found)} found of ${spaced(answered)} answered, ${spaced(likely)} likely, ${spaced(every)} images in all`;
         },
       },
       xAxis: { ...base.yAxis, minInterval: 1 },

@@ -78,6 +78,11 @@
       const own = button.value.split(":")[1];
       button.setAttribute("aria-pressed", String(own === value));
     }
+    // What belongs to another list by now stays in sight until the page is opened again.
+    const hasLeft = (value ?? unanswered) !== tab;
+    card.classList.toggle("left-list", hasLeft);
+    card.querySelector("[data-left-list]").hidden = !hasLeft;
+    card.querySelector(".result-line").hidden = hasLeft;
   }
 
   // An image of the same event that had its answer from the changed one; it may be on another page.

@@ -8,6 +8,7 @@ import numpy as np
 from sqlalchemy import select
 
 from app.dashboards.moments import Moment, Plot
+from app.engine.numerals import plural, spaced
 from app.engine.remaining import (
     Statement,
     calibrated_sum,
@@ -18,6 +19,7 @@ from app.tables import (
 )
 
 LEAST_YES = 0.1  # of a round: less is no pace to tell a time by
+LATEST_ROUNDS = 3
 PAUSE_S = 300  # a longer silence is a pause, not work
 
 
@@ -138,11 +140,13 @@ def _plot_yield(moment: Moment, by_chance: Statement | None) -> Plot:
         [number, tally["yes"], tally["no"], tally["unsure"], tally["open"]]
         for number, tally in tallies.items()
     ]
-    recent = sum(tally["yes"] for tally in list(tallies.values())[-3:])
-    asked = sum(tally.total() for tally in list(tallies.values())[-3:])
+    latest = list(tallies.values())[-LATEST_ROUNDS:]
+    recent = sum(tally["yes"] for tally in latest)
+    asked = sum(tally.total() for tally in latest)
+    rounds = "round" if len(latest) == 1 else plural(len(latest), "round")
     sentence = (
-        f"Of the {asked} images in the last {min(3, len(rows))} rounds, {recent} were yes."
-        f"{_compare_with_chance(by_chance, asked)}"
+        f"Of the {plural(asked, 'image')} in the last {rounds}, {spaced(recent)} "
+        f"{'was a' if recent == 1 else 'were'} yes.{_compare_with_chance(by_chance, asked)}"
         if rows
         else "No round has been submitted yet."
     )
@@ -162,5 +166,5 @@ def _compare_with_chance(by_chance: Statement | None, asked: int) -> str:
     if by_chance is None:
         return ""
     brought = by_chance.value * asked / 100
-    about = f"about {brought:.0f}" if brought >= 1.5 else f"about {brought:.1f}"
+    about = f"about {spaced(brought)}" if brought >= 1.5 else f"about {brought:.1f}"
     return f" As many images drawn at random would have brought {about}, by estimate."

@@ -13,9 +13,10 @@ from app.dashboards.found import Found, tell_found
 from app.dashboards.moments import Moment
 from app.dashboards.stopping import Left, Stopping, tell_left, tell_stopping
 from app.dashboards.variety import Variety, tell_variety
+from app.engine.numerals import plural, spaced
 from app.events import describe_rule, rule_of
 from app.filtering import Filter, cover_filter, list_chips
-from app.reporting import list_examples, plural
+from app.reporting import list_examples
 from app.tables import (
     Action,
     Answer,
@@ -73,12 +74,12 @@ def describe_report(moment: Moment) -> Report:
         chips = list_chips(session, cover_filter(kept, moment.sight))
         # A pool of a file may have come from a filter that says nothing here.
         said = "; ".join(chip.words for chip in chips) or "those that a filter kept"
-        looked_at = f"{moment.image_count:,} of them: {said}"
+        looked_at = f"{spaced(moment.image_count)} of them: {said}"
     facts = [
         ("Target", search.target_name),
         ("Counts as yes", search.counts_as_yes or "not written down"),
         ("Does not count", search.counts_as_no or "not written down"),
-        ("Collection", f"{search.collection.name}, {row.image_count:,} images"),
+        ("Collection", f"{search.collection.name}, {plural(row.image_count, 'image')}"),
         ("Looked at", looked_at),
         *_describe_events(moment),
         ("Opened with", " and ".join(opened)),
@@ -116,7 +117,7 @@ def _describe_events(moment: Moment) -> list[tuple[str, str]]:
         return []
     grouping = moment.session.get_one(Grouping, moment.made.grouping_id)
     rule = describe_rule(rule_of(grouping))
-    counts = f"{grouping.event_count:,} events hold {grouping.image_count:,} images"
+    counts = f"{spaced(grouping.event_count)} events hold {plural(grouping.image_count, 'image')}"
     return [("Events", f"{rule} {counts}. Statements of how many are left count events.")]
 
 

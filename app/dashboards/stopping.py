@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, joinedload
 from app.dashboards.moments import Moment
 from app.engine.coverage import CoverageEstimate
 from app.engine.index import VectorIndex
+from app.engine.numerals import plural, spaced
 from app.engine.remaining import (
     SamplePlan,
     Statement,
@@ -48,6 +49,7 @@ from app.tables import (
 
 Integers = NDArray[np.int64]
 
+MOST_POSITIVES = 1_000_000  # that a goal may ask for
 ABSENCE_SIZE = 300  # images of a random sample, as the page offers it
 BESIDE_TITLE = "Another opening: images beside single finds"
 EXPLORATION_TITLE = "Exploration: images far from everything seen"
@@ -65,6 +67,7 @@ class Left:
     """How many are left, by every method that has something to say."""
 
     statements: list[Statement]
+    most_trusted: Statement | None  # of these, once a sample was drawn
     taken: list["TakenDetour"]
     gains: list["Gain"]
     unanswered_count: int
@@ -134,8 +137,10 @@ def tell_left(moment: Moment) -> Left:
                 unanswered_count=standing.unanswered_count,
             )
         )
+    told = statements if moment.after else []
     return Left(
-        statements if moment.after else [],
+        told,
+        find_most_trusted(told),
         list_detours(moment),
         list_gains(moment),
         standing.unanswered_count,
@@ -152,6 +157,12 @@ def tell_left(moment: Moment) -> Left:
         ],
         moment.event_rows is not None,
     )
+
+
+def find_most_trusted(statements: list[Statement]) -> Statement | None:
+    """What a sample says, drawn at random rather than by score; None where none was drawn."""
+    by_name = {one.name: one for one in statements if one.cost}
+    return by_name.get("random-sample") or by_name.get("score-sample")
 
 
 @dataclass(frozen=True)
@@ -214,8 +225,9 @@ def choose_goal(
     if not 0.5 <= confidence <= 0.999:
         raise RefusedGoal("confidence", "How sure to be must be from 50 to 99.9 %.")
     if aim == "positives":
-        if not 1 <= amount <= 1_000_000:
-            raise RefusedGoal("amount", "The number of images must be from 1 to 1,000,000.")
+        if not 1 <= amount <= MOST_POSITIVES:
+            most = spaced(MOST_POSITIVES)
+            raise RefusedGoal("amount", f"The number of images must be from 1 to {most}.")
     elif not 0.01 <= amount <= 0.999:
         raise RefusedGoal("amount", "The share must be from 1 to 99.9 %.")
     goal = ChosenGoal(
@@ -263,7 +275,7 @@ def describe_goal(goal: ChosenGoal) -> str:
         return f"{100 * goal.recall:g} % of what is there, {sure}"
     if goal.coverage is not None:
         return f"{100 * goal.coverage:g} % of the target's looks"
-    return f"{goal.positives or 0:,} images for a training set"
+    return f"{plural(goal.positives or 0, 'image')} for a training set"
 
 
 def build_standing(moment: Moment, coverage: CoverageEstimate | None = None) -> Standing:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from app.dashboards.moments import Moment, Plot, rounded
 from app.engine.answers import Value
 from app.engine.head import probabilities
-from app.engine.reliability import group_chances
+from app.engine.numerals import plural, spaced
+from app.engine.reliability import SURE, Group, Total, group_chances, sum_chances, too_many_miss
 from app.searching import VALUES
 
 SURPRISES = 8
@@ -68,9 +69,9 @@ def _plot_scores(moment: Moment, scores: NDArray[np.float32]) -> Plot:
         "scores",
         "histogram",
         "Scores on both sides of the boundary",
-        f"{above:,} images without an answer lie above the boundary, where the search would say "
-        f"yes; {len(open_scores) - above:,} lie below. The better yes and no are apart, the more "
-        "the search has understood.",
+        f"{plural(above, 'image')} without an answer {'lies' if above == 1 else 'lie'} above the "
+        f"boundary, where the search would say yes; {spaced(len(open_scores) - above)} below. The "
+        "better yes and no are apart, the more the search has understood.",
         ["From", "To", "Yes", "No", "No answer"],
         [
             [*rounded(start, stop), int(yes), int(no), int(rest)]
@@ -88,25 +89,14 @@ def _plot_calibration(moment: Moment) -> Plot | None:
     groups = group_chances(chances.astype(np.float64), values)
     if not groups:
         return None
-    answered = sum(one.answered for one in groups)
-    yes = sum(one.yes for one in groups)
-    promised = sum(one.predicted * one.answered for one in groups)
-    off = sum(not one.share_low <= one.predicted <= one.share_high for one in groups)
-    if answered < FEW_ANSWERS:
-        verdict = "So few answers say little yet: the bars show how much is open."
-    elif off <= len(groups) // 5:  # one of ten misses by chance
-        verdict = "Its chances agree with the answers, as far as these can tell."
-    else:
-        verdict = (
-            f"In {off} of {len(groups)} groups the answers differ by more than chance: there the "
-            f"bar misses the diagonal. Chances on this page are corrected for it."
-        )
+    total = sum_chances(chances.astype(np.float64), values)
     return Plot(
         "calibration",
         "calibration",
         "Does it keep its word?",
-        f"Of {answered:,} images whose chance was said before their answer, the search expected "
-        f"{promised:,.0f} yes and {yes:,} came. {verdict}",
+        f"Of {plural(total.answered, 'image')} whose chance was said before "
+        f"{'its' if total.answered == 1 else 'their'} answer, the search expected "
+        f"{spaced(total.promised)} yes and {spaced(total.yes)} came. {judge_word(total, groups)}",
         [
             "From",
             "To",
@@ -128,3 +118,30 @@ def _plot_calibration(moment: Moment) -> Plot | None:
         ],
         {},
     )
+
+
+def judge_word(total: Total, groups: list[Group]) -> str:
+    """Whether chances keep their word, as a sentence: all together first, then group by group."""
+    corrected = "The other chances on this page are corrected for it."
+    if total.promises_too_much or total.promises_too_little:
+        much = "much" if total.promises_too_much else "little"
+        span = spaced(total.low)
+        if total.low < total.high:
+            span += f" to {spaced(total.high)}"
+        return (
+            f"It promises too {much}: if its chances were right, {span} yes would have come "
+            f"({100 * SURE:.0f} % sure). {corrected}"
+        )
+    if total.answered < FEW_ANSWERS:
+        return "So few answers say little yet: the bars show how much is open."
+    over = sum(one.predicted > one.share_high for one in groups)
+    under = sum(one.predicted < one.share_low for one in groups)
+    if not too_many_miss(over + under, len(groups)):
+        return "Its chances agree with the answers, as far as these can tell."
+    where = (
+        f"in {over + under} of {len(groups)} groups the bar misses the diagonal, which is more "
+        "than chance explains."
+    )
+    if over and under:
+        return f"It promises too much in places and too little in others: {where} {corrected}"
+    return f"It promises too {'much' if over else 'little'}: {where} {corrected}"

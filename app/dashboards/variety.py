@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from app.dashboards.moments import MOST_LIKELY, Moment, Plot, rounded
 from app.engine.coverage import CoverageEstimate
 from app.engine.looks import FEWEST, find_gaps, lay_out, sort_looks
+from app.engine.numerals import plural, spaced
 from app.engine.strategies.round_state import smallest
 
 Integers = NDArray[np.int64]
@@ -56,8 +57,8 @@ def tell_history(moment: Moment) -> Plot | None:
         "coverage",
         "interval",
         "Coverage after each round",
-        "How much of the looks that the target is likely to have resembles a find, as far as "
-        "each round's head could tell; it falls where a new look comes into sight.",
+        "How much of the looks that the target is likely to have resembles a find, as far as the "
+        "search could tell after each round; it falls where a new look comes into sight.",
         ["Round", "Coverage", "Low", "High"],
         told,
         {},
@@ -174,8 +175,9 @@ def _plot_map(
         "map",
         "map",
         "A map of its looks",
-        f"{len(positives)} images found, {len(likely)} likely ones without an answer and "
-        f"{len(missed)} just beyond the boundary; images that look alike lie close together. "
+        f"{plural(len(positives), 'image')} found, {spaced(len(likely))} likely without an answer, "
+        f"and {spaced(len(missed))} just beyond the boundary; images that look alike lie close "
+        "together. "
         "Likely images far from every find are looks you have not confirmed.",
         ["Image", "Group", "Across", "Up"],
         [

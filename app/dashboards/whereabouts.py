@@ -15,8 +15,8 @@ from sqlalchemy import ColumnElement, Date, Integer, cast, extract, func, select
 from app.dashboards.moments import MOST_LIKELY, Moment, Plot, rounded
 from app.database import is_among
 from app.deploying import folder_of, may_folders_be_labels
+from app.engine.numerals import plural, spaced
 from app.engine.places import merge_places
-from app.reporting import plural
 from app.tables import Deployment, Image, ImageIndex, UnreadableImage
 
 PLACES_PER_DEGREE = 10_000  # places nearer than some 11 m are one
@@ -209,7 +209,9 @@ def _plot_dates(tallies: Tallies) -> Plot | str:
     (best, most), *_ = found.most_common(1)
     total = found.total()
     when = f"on {_name(own[0])}" if own[0] == own[-1] else f"{_name(own[0])} to {_name(own[-1])}"
-    peak = "" if len(found) == 1 else f", most in the {unit} of {_name(best)} ({most} of {total})"
+    peak = ""
+    if len(found) > 1:
+        peak = f", most in the {unit} of {_name(best)} ({spaced(most)} of {spaced(total)})"
     span = f"The collection reaches from {_name(first)} to {_name(last)}"
     if first == last:
         span = "All images that have a date are of one day"
@@ -278,7 +280,8 @@ def _plot_hours(tallies: Tallies) -> Plot | str:
         "hours",
         "clock",
         "Hours of the day",
-        f"{sums[best]} of {plural(total, 'find')} were taken between {best} and "
+        f"{spaced(sums[best])} of {plural(total, 'find')} {'was' if sums[best] == 1 else 'were'} "
+        f"taken between {best} and "
         f"{(best + WINDOW_HOURS) % 24} h, as were {_percent(share, tallies.total(tallies.every))} "
         "of all images. By the cameras' own clocks, which are never converted."
         f"{_tell_unknown(tallies, 'a time')}",
@@ -320,7 +323,8 @@ def _plot_places(tallies: Tallies, size: str) -> Plot | str:
         )
     with_finds = sum(bool(row[2]) for row in rows)
     merged = (
-        f" Places close together are one point: {len(places):,} are shown as {len(rows):,}."
+        f" Places close together are one point: {spaced(len(places))} are shown as "
+        f"{spaced(len(rows))}."
         if len(rows) < len(places)
         else ""
     )
@@ -330,8 +334,8 @@ def _plot_places(tallies: Tallies, size: str) -> Plot | str:
         "places",
         "places",
         "Places",
-        f"Found at {with_finds} of {plural(len(rows), 'place')}. The larger a circle, the more "
-        f"images.{merged}{_tell_unknown(tallies, 'a place')}",
+        f"Found at {spaced(with_finds)} of {plural(len(rows), 'place')}. The larger a circle, the "
+        f"more images.{merged}{_tell_unknown(tallies, 'a place')}",
         ["Latitude", "Longitude", "Found", "Likely", "All images"],
         rows,
         {},
@@ -366,8 +370,8 @@ def _plot_deployments(moment: Moment, tallies: Tallies) -> Plot | str:
         "deployments",
         "deployments",
         "Deployments",
-        f"Found in {with_finds} of {len(folders):,} deployments; where none is recorded, the "
-        f"first folder of an image's path stands for it.{cut}",
+        f"Found in {spaced(with_finds)} of {spaced(len(folders))} deployments; where none is "
+        f"recorded, the first folder of an image's path stands for it.{cut}",
         ["Deployment", "Found", "Answered", "Likely", "All images"],
         [
             [

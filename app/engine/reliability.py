@@ -4,13 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtrc, ndtr
 
 from app.engine.answers import Value
 from app.engine.remaining import binomial_interval
 
 Floats = NDArray[np.floating]
+Doubles = NDArray[np.float64]
 
-LEVEL = 0.9  # of the intervals
+LEVEL = 0.9  # of the intervals of groups
+SURE = 0.95  # that chances do not keep their word, before it is said
+EXACT = 500  # answers: of more the number of yes is told by the normal distribution
 MOST_GROUPS = 8
 PER_GROUP = 12  # answers: fewer tell hardly anything of a share
 
@@ -62,3 +66,76 @@ def group_chances(chances: Floats, values: NDArray[np.int8]) -> list[Group]:
             )
         )
     return groups
+
+
+@dataclass(frozen=True)
+class Total:
+    """All answers together: how many yes their chances promised, and how many came.
+
+    `promised`, the sum of the chances; `yes` of `answered`; `low`..`high`, the numbers of yes among
+    which it would be at 95 % if every chance kept its word.
+    """
+
+    promised: float
+    yes: int
+    answered: int
+    low: int
+    high: int
+
+    @property
+    def promises_too_much(self) -> bool:
+        """Fewer yes came than chance explains."""
+        return self.yes < self.low
+
+    @property
+    def promises_too_little(self) -> bool:
+        """More yes came than chance explains."""
+        return self.yes > self.high
+
+
+def sum_chances(chances: Floats, values: NDArray[np.int8]) -> Total:
+    """Set the sum of the chances beside the number of yes, which small groups are blind to.
+
+    Seven groups that each came a little short may all be within their own intervals, and far from
+    their word together.
+    Parameters: `chances` (k,) in 0..1, each told before its answer; `values` (k,) int8 of Value,
+    unsure ones skipped.
+    Source: the sum of independent trials of unequal chances, S. D. Poisson, 1837: exact by
+    multiplying out, for many answers by its normal approximation with a correction for continuity.
+    """
+    sure = values != Value.UNSURE
+    told = np.asarray(chances[sure], np.float64)
+    count = len(told)
+    up_to = _add_up(told) if count <= EXACT else _add_up_many(told)
+    tail = (1 - SURE) / 2
+    # The numbers of yes that are neither among the rarest few nor among the rarest many.
+    low = int(np.searchsorted(up_to, tail, side="right"))
+    high = int(np.searchsorted(up_to, 1 - tail, side="left"))
+    yes = int((values[sure] == Value.YES).sum())
+    return Total(float(told.sum()), yes, count, low, min(high, count))
+
+
+def too_many_miss(missing: int, groups: int) -> bool:
+    """Whether more groups miss their interval than chance explains, at 95 %.
+
+    Parameters: 0 <= `missing` <= `groups`, each of which misses with a chance of 10 % at most.
+    Source: the binomial distribution.
+    """
+    return missing > 0 and float(bdtrc(missing - 1, groups, 1 - LEVEL)) < 1 - SURE
+
+
+def _add_up(chances: Doubles) -> Doubles:
+    """P(number of yes <= m) for m of 0..k, (k + 1,) float64."""
+    weights = np.zeros(len(chances) + 1)
+    weights[0] = 1.0
+    for chance in chances.tolist():
+        weights[1:] = weights[1:] * (1 - chance) + weights[:-1] * chance
+        weights[0] *= 1 - chance
+    return np.asarray(np.cumsum(weights))
+
+
+def _add_up_many(chances: Doubles) -> Doubles:
+    """As `_add_up`, approximately."""
+    spread = np.sqrt((chances * (1 - chances)).sum())
+    steps = np.arange(len(chances) + 1) + 0.5 - chances.sum()
+    return np.asarray(ndtr(steps / spread) if spread else (steps > 0).astype(np.float64))

@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from scipy.special import betaincinv, expit, gammaln, ndtri
 
 from app.engine.answers import Answers, Value
+from app.engine.numerals import plural
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.int64]
@@ -89,7 +90,7 @@ def run_of_negatives(values: Values, *, level: float = LEVEL) -> Statement:
     run = count_run(values)
     return Statement(
         "run-of-negatives",
-        f"{run} answer{'' if run == 1 else 's'} of no in a row",
+        f"{plural(run, 'answer')} of no in a row",
         "heuristic",
         "share",
         0.0 if run else float("nan"),
@@ -114,7 +115,7 @@ def recent_yield(values: Values, *, window: int = WINDOW, level: float = LEVEL) 
     low, high = binomial_interval(yes, len(latest), level)
     return Statement(
         "recent-yield",
-        f"Yes among the last {len(latest)} answers",
+        f"Yes among the last {plural(len(latest), 'answer')}",
         "heuristic",
         "share",
         yes / len(latest) if len(latest) else float("nan"),
@@ -260,7 +261,7 @@ def calibrated_sum(
         min(max(float(high), value), float(len(scores))),
         level,
         "An image's chance follows its score, also far below the scores shown so far. Looks that "
-        "the head cannot see are not in it.",
+        "the search cannot see are not in it.",
         0,
     )
 
@@ -397,15 +398,16 @@ def estimate_left(
     outside = unanswered_count - int(tally.still_open.sum())
     return Statement(
         "score-sample",
-        f"Sample of {int(sampled.sum())} images by score",
+        f"Sample of {plural(int(sampled.sum()), 'image')} by score",
         "estimate",
         "left",
         float(np.clip(value, low, max(low, high))),
         low,
         max(low, high) + outside,
         level,
-        "Where hardly anything is likely, hardly anything is: a few images far below the line "
-        "stand for thousands." + _describe_worst_case(int(tally.unsure.sum()), outside),
+        "Where the search holds hardly anything likely, there is hardly anything: each of the few "
+        "images drawn from there speaks for many."
+        + _describe_worst_case(int(tally.unsure.sum()), outside),
         int(sampled.sum()),
     )
 
@@ -450,7 +452,7 @@ def certify_left(
     outside = unanswered_count - still_open
     return Statement(
         "random-sample",
-        f"{yes} of {sampled} images drawn at random",
+        f"{yes} of {plural(sampled, 'image')} drawn at random",
         "certificate",
         "left",
         float(np.clip(guess - found, 0, high)),
@@ -613,11 +615,13 @@ def _tally(plan: SamplePlan, answers: Answers, asked: int) -> _Tally:
 
 def _describe_worst_case(unsure: int, outside: int) -> str:
     """What the upper end of a sample takes for positives without knowing; empty if nothing."""
-    words = f" The upper end takes its {unsure:,} unsure for yes." if unsure else ""
+    words = ""
+    if unsure:
+        words = f" The upper end takes {plural(unsure, 'unsure answer')} for yes."
     if outside:
         words += (
-            f" It counts {outside:,} images too that the sample could not draw: they joined later, "
-            "or lost their answer."
+            f" The upper end also counts {plural(outside, 'image')} that the sample could not "
+            "draw: joined later, or without an answer since."
         )
     return words
 

@@ -20,6 +20,7 @@ from app.engine import EngineError
 from app.engine.answers import Answers, Value
 from app.engine.coverage import CoverageEstimate
 from app.engine.index import VectorIndex
+from app.engine.numerals import plural, spaced
 from app.engine.remaining import (
     Calibration,
     Kind,
@@ -268,7 +269,7 @@ def plan_look(
 
 def _judge_run(standing: Standing, goal: Goal) -> Advice:  # noqa: ARG001  # a heuristic has no goal
     short = LONG_RUN - count_run(standing.values)
-    return _more_answers(short <= 0, f"{short} more answers of no in a row.", short)
+    return _more_answers(short <= 0, f"{plural(short, 'more answer')} of no in a row.", short)
 
 
 def _judge_low_yield(standing: Standing, goal: Goal) -> Advice:  # noqa: ARG001
@@ -295,7 +296,10 @@ def _judge_safe(standing: Standing, goal: Goal) -> Advice:
     short = math.ceil(SAFE_SHARE * standing.image_count) - len(standing.values)
     if short <= 0:
         return run
-    missing = f"{short} more answers: a tenth of the collection, and the last {LONG_RUN} all no."
+    missing = (
+        f"{plural(short, 'more answer')}: a tenth of the collection, and the last {LONG_RUN} all "
+        "no."
+    )
     return _more_answers(False, missing, short)
 
 
@@ -334,10 +338,7 @@ def _judge_sample(standing: Standing, goal: Goal) -> Advice:
             return advice
         short = SAMPLE_HOLDS + taken.answers_before - len(standing.values)
         if tally[Value.YES] and short > 0:
-            missing = (
-                f"The sample found {tally[Value.YES]} more; {short} answers to follow them up."
-            )
-            return _more_answers(False, missing, short)
+            return _more_answers(False, _follow_up("sample", tally[Value.YES], short), short)
     size = min(SAMPLE_SIZE, standing.unanswered_count)
     return Advice(False, False, f"A sample by score of {size} images, all no.", "estimate", size)
 
@@ -367,9 +368,12 @@ def _judge_control(standing: Standing, goal: Goal) -> Advice:
     # Too dear to be taken while finds still come.
     short = SHORT_RUN - count_run(standing.values)
     if short > 0:
-        missing = f"{short} more answers of no in a row; then {size:,} images drawn at random."
+        missing = (
+            f"{plural(short, 'more answer')} of no in a row; then {plural(size, 'image')} drawn at "
+            "random."
+        )
         return _more_answers(False, missing, short + size)
-    missing = f"The answers to {size:,} images drawn at random."
+    missing = f"The answers to {plural(size, 'image')} drawn at random."
     return Advice(False, False, missing, "absence", size)
 
 
@@ -387,14 +391,16 @@ def _judge_ranked_tail(standing: Standing, goal: Goal) -> Advice:
     needed = negatives_to_stop(
         max(standing.found, 1), recall, standing.unanswered_count + run, level=goal.confidence
     )
-    short = math.nan if needed is None else max(needed - run, 1)
     met = p < 1 - goal.confidence
-    return _more_answers(met, f"About {short:,.0f} more answers, all no.", short)
+    if needed is None:
+        return _more_answers(met, "Not even all images left would be answers enough.", math.nan)
+    short = max(needed - run, 1)
+    return _more_answers(met, f"About {plural(short, 'more answer')}, all no.", short)
 
 
 def _judge_positives(standing: Standing, goal: Goal) -> Advice:
     short = (goal.positives or 0) - standing.found
-    return _more_answers(short <= 0, f"{short} more positives.", math.nan)
+    return _more_answers(short <= 0, f"{plural(short, 'more positive')}.", math.nan)
 
 
 def _judge_coverage(standing: Standing, goal: Goal) -> Advice:
@@ -520,7 +526,7 @@ def knee_ratio(values: Values, rounds: Integers) -> tuple[float, float]:
 def _judge_left(left: Statement, standing: Standing, goal: Goal) -> Advice:
     """Met when even the upper end leaves the share of the goal."""
     allowed = most_left(standing.found, goal)
-    missing = f"At most {allowed} may be left; up to {left.high:,.0f} can be."
+    missing = f"At most {allowed} may be left; up to {spaced(left.high)} can be."
     return _more_answers(left.high < allowed + 1, missing, math.nan)
 
 
@@ -554,7 +560,7 @@ def _refer_to_chance(advice: Advice, rule: StopRule, standing: Standing, goal: G
     size = images_to_certify(
         standing.unanswered_count, most_left(standing.found, goal), level=goal.confidence
     )
-    missing += f" Only images drawn at random can tell: about {size:,}."
+    missing += f" Only images drawn at random can tell: about {spaced(size)}."
     return replace(advice, missing=missing, ask="absence", cost=size)
 
 
@@ -564,7 +570,7 @@ def _ask_for_look(advice: Advice, standing: Standing) -> Advice:
     if look and look.new:
         short = SHORT_RUN + look.answers_before - len(standing.values)
         if short > 0:
-            missing = f"The second look found {look.new} more; {short} answers to follow them up."
+            missing = _follow_up("second look", look.new, short)
             return replace(advice, missing=missing, ask="answers", cost=short)
     missing = "A second look, by something else than the search itself."
     if look and not look.is_whole:
@@ -573,6 +579,13 @@ def _ask_for_look(advice: Advice, standing: Standing) -> Advice:
             "without a yes or no."
         )
     return replace(advice, missing=missing, ask="second-look", cost=LOOK_SIZE)
+
+
+def _follow_up(what: str, new: int, short: int) -> str:
+    return (
+        f"The {what} found {new} more; {plural(short, 'answer')} to follow "
+        f"{'it' if new == 1 else 'them'} up."
+    )
 
 
 def _list_beside(

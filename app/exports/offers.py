@@ -8,6 +8,7 @@ from functools import partial
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from app.engine.numerals import plural, spaced
 from app.errors import BadInput, NotFound
 from app.exports.archives import pack, to_bytes
 from app.exports.bundles import bundle_parts
@@ -20,6 +21,7 @@ from app.exports.pictures import list_pictures, write_pictures
 from app.exports.rows import Format, write_export, write_states
 from app.indexing import OpenIndexes
 from app.searching import read_current_answers
+from app.seats import list_standing, list_tips
 from app.sensitive import Sight, read_sight
 from app.settings import Settings
 from app.tables import Image, Person, Round, Search
@@ -30,7 +32,6 @@ JSON_TYPE = "application/json"
 LINES_TYPE = "application/x-ndjson"
 ZIP_TYPE = "application/zip"
 LONG_IMAGES = 20_000  # with more, a row for each takes longer than anybody waits for a page
-THIN_SPACE = "\u202f"  # between thousands
 
 
 Told = Callable[[str, int, int], None]  # step, done, in all
@@ -48,7 +49,7 @@ class Known:
     no: int
     unsure: int
     yes_both: int  # positives with time and place
-    rounds: int
+    rounds: int  # submitted ones
     has_head: bool
 
 
@@ -168,7 +169,13 @@ def count_known(session: Session, search: Search) -> Known:
         no=values.count("no"),
         unsure=values.count("unsure"),
         yes_both=count(timed, placed, Image.id.in_(positives)),
-        rounds=session.scalar(select(func.count()).where(Round.search_id == search.id)) or 0,
+        rounds=session.scalar(
+            select(func.count()).where(
+                Round.id.in_(select(list_standing(search.id).c.id)),
+                Round.id.not_in(list_tips(search.id)),
+            )
+        )
+        or 0,
         has_head=made is not None and made.head_bias is not None,
     )
 
@@ -178,19 +185,19 @@ def count_known(session: Session, search: Search) -> Known:
 
 def _describe_answers(_search: Search, known: Known) -> Described:
     answered = known.yes + known.no + known.unsure
-    return Described(f"{_plural(answered, 'answered image')}, with all that is known of them.")
+    return Described(f"{plural(answered, 'answered image')}, with all that is known of them.")
 
 
 def _describe_images(_search: Search, known: Known) -> Described:
     unseen = known.images - known.yes - known.no - known.unsure
     return Described(
-        f"{_plural(known.images, 'image')}, {_number(unseen)} of them without an answer."
+        f"{plural(known.images, 'image')}, {spaced(unseen)} of them without an answer."
     )
 
 
 def _describe_pictures(_search: Search, known: Known) -> Described:
     return Described(
-        f"{_plural(known.yes, 'picture')}, as large as the originals. Place, owner and notes that "
+        f"{plural(known.yes, 'picture')}, as large as the originals. Place, owner and notes that "
         "cameras write into files are taken out; the table has times and places.",
         refusal=None if known.yes else "Nothing is answered yes yet.",
     )
@@ -218,11 +225,11 @@ def _describe_camtrap_dp(search: Search, known: Known) -> Described:
     if left_out and known.both:
         remarks.insert(
             0,
-            f"{_plural(left_out, 'image')} without time or place can't be in it, "
-            f"{_number(known.yes - known.yes_both)} of them answered yes.",
+            f"{plural(left_out, 'image')} without time or place can't be in it, "
+            f"{spaced(known.yes - known.yes_both)} of them answered yes.",
         )
     return Described(
-        f"{_plural(known.yes_both, 'animal observation')} among {_plural(known.both, 'image')} "
+        f"{plural(known.yes_both, 'animal observation')} among {plural(known.both, 'image')} "
         "with time and place; each folder is a deployment. A no is no observation: it does not say "
         "that an image is blank.",
         tuple(remarks),
@@ -232,7 +239,7 @@ def _describe_camtrap_dp(search: Search, known: Known) -> Described:
 
 def _describe_darwin_core(search: Search, known: Known) -> Described:
     remarks = [
-        f"{_plural(known.images - count, 'image has', 'images have')} no {what}."
+        f"{plural(known.images - count, 'image has', 'images have')} no {what}."
         for what, count in (("time", known.timed), ("place", known.placed))
         if count < known.images
     ]
@@ -242,7 +249,7 @@ def _describe_darwin_core(search: Search, known: Known) -> Described:
     elif not read_details(search).scientific_name:
         refusal = "It needs the scientific name: say it below."
     return Described(
-        f"{_plural(known.yes, 'occurrence')}, and for each folder how many of its images were "
+        f"{plural(known.yes, 'occurrence')}, and for each folder how many of its images were "
         "looked at. An absence is stated only for folders all of whose images were answered no.",
         tuple(remarks),
         refusal,
@@ -250,9 +257,9 @@ def _describe_darwin_core(search: Search, known: Known) -> Described:
 
 
 def _describe_coco(_search: Search, known: Known) -> Described:
-    left_out = _plural(known.unsure, "unsure answer is", "unsure answers are")
+    left_out = plural(known.unsure, "unsure answer is", "unsure answers are")
     return Described(
-        f"{_plural(known.yes, 'image')} with the label, {_number(known.no)} without. The labels "
+        f"{plural(known.yes, 'image')} with the label, {spaced(known.no)} without. The labels "
         "are of whole images: there are no boxes.",
         (f"{left_out} left out.",) if known.unsure else (),
         None if known.yes + known.no else "Nothing is answered yes or no yet.",
@@ -271,7 +278,7 @@ def _describe_head(search: Search, known: Known) -> Described:
 
 def _describe_bundle(_search: Search, known: Known) -> Described:
     return Described(
-        f"{_plural(known.rounds, 'round')}, with every answer and step; example photos, but no "
+        f"{plural(known.rounds, 'round')}, with every answer and step; example photos, but no "
         "image of the collection.",
         ("Whoever gets it sees who answered what. Second opinions are not in it.",),
     )
@@ -348,14 +355,6 @@ def _write_bundle(writing: Writing) -> Iterable[bytes]:
 
 def _join(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
-def _plural(count: int, one: str, many: str | None = None) -> str:
-    return f"{_number(count)} {one if count == 1 else many or one + 's'}"
-
-
-def _number(count: int) -> str:
-    return f"{count:,}".replace(",", THIN_SPACE)
 
 
 FORMATS = {

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app.access import get_collection, get_search, may_answer
 from app.audit import note
 from app.database import DbSession
+from app.deploying import may_folders_be_labels
 from app.downloads import MadeExport, ask_for_file, get_file, get_made, list_made
 from app.errors import BadInput, EmbedderMismatch
 from app.exports.bundles import import_search, repeat_rounds
@@ -229,6 +230,7 @@ def render_exports(
         offers=list_offers(session, search),
         made=list_made_now(request, session, person, search),
         sight=read_sight(session, person, search.collection_id),
+        with_folders=not may_folders_be_labels(session, search.collection_id),
         given=given,
         licences=LICENCES,
         captures=CAPTURES,

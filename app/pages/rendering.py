@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,11 @@ def make_templates(project: Path) -> Jinja2Templates:
     environment.filters.update(
         number=number,
         plural=plural,
+        in_percent=in_percent,
         when=when,
         day=day,
+        days=days,
+        read_day=read_day,
         moment=moment,
         duration=duration,
         rate=rate,
@@ -115,6 +118,11 @@ def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
 
 
+def in_percent(share: float) -> str:
+    """0.19 -> "19", 0.022 -> "2.2", 0 -> "0", to be followed by a percent sign."""
+    return f"{100 * share:.1f}".removesuffix(".0") if share < 0.0995 else f"{100 * share:.0f}"
+
+
 def when(at: datetime) -> Markup:
     """How long ago, with the full time one hover away."""
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
@@ -122,9 +130,19 @@ def when(at: datetime) -> Markup:
     )
 
 
-def day(at: datetime) -> str:
+def day(at: date) -> str:
     """4 March 2026."""
     return f"{at.day} {at:%B %Y}"
+
+
+def days(first: date, last: date) -> str:
+    """4 March 2026 to 16 May 2026, or the one day that it all was."""
+    return day(first) if day(first) == day(last) else f"{day(first)} to {day(last)}"
+
+
+def read_day(text: str) -> date:
+    """The day of a date in a brought table, with a time of day or without."""
+    return date.fromisoformat(text[:10])
 
 
 def moment(at: datetime) -> str:

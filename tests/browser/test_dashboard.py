@@ -148,7 +148,7 @@ def estimate_is_run_in_the_grid(hunter: Hunter) -> None:
     hunter.open_dashboard()
     stated = page.locator(".statement", has_text="images by score").locator(".statement-value")
     numbers = [int(found) for found in re.findall(r"\d+", stated.inner_text())]
-    value, low, high, level = numbers
+    value, level, low, high = numbers
     # Whether the truth is inside is chance, one time in twenty not: replays tell how often it is.
     assert 0 <= low <= value <= high
     assert level == 95

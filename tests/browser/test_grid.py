@@ -647,6 +647,10 @@ def test_results_change_by_keys_one_and_many(page, drawn_server):
     expect(cards.nth(1)).to_be_focused()
     expect(page.locator('[data-count="yes"]')).to_have_text("6")
     expect(page.locator('[data-count="no"]')).to_have_text("1")
+    # It stays in sight, and says that it is counted elsewhere by now.
+    expect(cards.first).to_have_class(re.compile("left-list"))
+    expect(cards.first.get_by_text("No longer in this list")).to_be_visible()
+    expect(cards.nth(1).get_by_text("No longer in this list")).to_be_hidden()
 
     page.keyboard.press(" ")
     cards.nth(4).locator(".tick input").click(modifiers=["Shift"])
@@ -732,6 +736,7 @@ def test_result_that_is_refused_shows_its_saved_answer_again(page, drawn_server)
     page.keyboard.press("n")
     expect(page.locator("#unsaved")).to_have_text("That can't be. Nothing was changed.")
     expect(cards.first).to_have_attribute("data-answer", "yes")
+    expect(cards.first.get_by_text("No longer in this list")).to_be_hidden()
     expect(cards.first.locator('[aria-pressed="true"]')).to_have_attribute(
         "value", re.compile("yes")
     )

@@ -13,8 +13,9 @@ from app.dashboards.found import tell_found
 from app.dashboards.moments import open_moment
 from app.dashboards.report import describe_report
 from app.dashboards.stopping import build_standing, choose_goal, tell_left, tell_stopping
-from app.dashboards.trust import tell_head
+from app.dashboards.trust import judge_word, tell_head
 from app.dashboards.variety import tell_history, tell_looks, tell_variety
+from app.engine.reliability import group_chances, sum_chances
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid
@@ -132,6 +133,17 @@ def test_found_counts_what_the_answers_say(hunt):
     assert sum(row[1] for row in found.plot.rows) == tally["yes"] - 1  # without the example
 
 
+def test_yes_of_the_last_rounds_are_told_in_the_right_number(session, settings):
+    hunt = Hunt(session, settings)
+    first, *others = hunt.shown()
+    hunt.submit({first: "yes"} | dict.fromkeys(others, "no"))
+    told = tell_found(hunt.moment()).plot.sentence
+    assert told.startswith("Of the 6 images in the last round, 1 was a yes.")
+    hunt.submit(dict.fromkeys(hunt.shown(), "yes"))
+    told = tell_found(hunt.moment()).plot.sentence
+    assert told.startswith("Of the 12 images in the last 2 rounds, 7 were yes.")
+
+
 def test_earlier_round_shows_what_was_known_then_whatever_came_later(hunt):
     before = {after: tell_all(hunt.moment(after)) for after in range(4)}
     answers_before = dict(hunt.answers())
@@ -208,6 +220,17 @@ def test_sample_speaks_once_a_round_of_it_was_submitted(hunt):
     assert late.high - late.low < early.high - early.low
     (taken,) = left.taken
     assert (taken.size, taken.shown, taken.is_running) == (60, 60, False)
+
+
+def test_a_sample_is_trusted_most_and_one_at_random_before_one_by_score(hunt):
+    assert tell_left(hunt.moment()).most_trusted is None
+    hunt.take("estimate", 12)
+    hunt.submit()
+    assert tell_left(hunt.moment()).most_trusted.name == "score-sample"
+    hunt.take("absence", 12)
+    hunt.submit()
+    assert tell_left(hunt.moment()).most_trusted.name == "random-sample"
+    assert tell_left(hunt.moment(3)).most_trusted is None
 
 
 def test_answers_of_a_sample_are_kept_out_of_the_run_of_noes(hunt):
@@ -488,6 +511,28 @@ def test_calibration_compares_what_was_said_before_each_answer(hunt):
     expected = sum(1 / (1 + np.exp(-one.score)) for one in said)
     assert f"expected {expected:.0f} yes" in plot.sentence
     assert "say little" in plot.sentence
+
+
+def judge(promised, yes_of_groups):
+    """What is said of groups of twelve answers each."""
+    chances = np.repeat(promised, 12)
+    signs = np.array([[1] * yes + [-1] * (12 - yes) for yes in yes_of_groups], np.int8).ravel()
+    return judge_word(sum_chances(chances, signs), group_chances(chances, signs))
+
+
+def test_word_is_judged_by_all_answers_together_too():
+    promised = [0.13, 0.185, 0.22, 0.28, 0.335, 0.39, 0.59]  # 26 of 84
+    assert judge(promised, [0, 0, 0, 1, 3, 2, 6]).startswith(
+        "It promises too much: if its chances were right, 18 to 34 yes would have come (95 % sure)."
+    )
+    assert judge(promised, [4, 4, 5, 5, 6, 6, 8]).startswith("It promises too little: ")
+    assert judge(promised, [2, 2, 3, 3, 4, 4, 7]).startswith("Its chances agree ")
+    assert judge(promised[:3], [2, 2, 2]).startswith("So few answers say little yet")
+
+
+def test_word_is_judged_group_by_group_where_they_cancel_each_other():
+    said = judge([0.3] * 3 + [0.7] * 3, [10, 10, 10, 2, 2, 2])
+    assert said.startswith("It promises too much in places and too little in others: in 6 of 6")
 
 
 def test_search_without_a_round_has_little_to_say(session, settings):

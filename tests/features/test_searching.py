@@ -219,6 +219,27 @@ def test_other_answer_after_undo_opens_another_branch_and_keeps_the_history(hunt
     ]
 
 
+def test_history_says_what_was_taken_back_and_done_again(hunt):
+    shown = hunt.shown()
+    hunt.answer({shown[0]: "yes"})
+    hunt.undo()
+    hunt.redo()
+    hunt.answer({shown[1]: "no", shown[2]: "no"})
+    hunt.undo()
+    hunt.submit({})
+    hunt.undo()
+    hunt.redo()
+    events = list_history(hunt.session, hunt.search, page=1).events
+    assert [one.sentence for one in events if one.kind in ("undo", "redo")] == [
+        "Did again the submit of round 1",
+        "Took back the submit of round 1",
+        "Took back 2 answers in round 1",
+        "Did again the answer “yes” in round 1",
+        "Took back the answer “yes” in round 1",
+    ]
+    assert [image_id for image_id, _ in events[-3].images] == [shown[0]]
+
+
 def test_undoing_a_submit_leaves_the_answers_sent_with_it(hunt):
     """Without scripts a grid's answers come with its submit: one press must not lose them all."""
     shown = hunt.shown()

@@ -42,7 +42,7 @@ def test_collection_is_added_imported_and_prepared(client, tmp_path):
     wait_until(lambda: client.get(f"/collections/{collection_id}/progress").text.count("Start a"))
     page = client.get(f"/collections/{collection_id}").text
     assert "3 images" in page
-    assert "1 not an image" in page
+    assert read_facts(client, collection_id)["Refused"] == "1 file: not an image"
     assert "Ready to search" in page
     assert "Known for evaluation" in page
     assert "herons" not in page  # a label, and never shown
@@ -288,6 +288,56 @@ def test_refused_files_say_why(client):
     damaged = client.get(url, params={"reason": "damaged"}).text
     assert "It is a text file." not in damaged
     assert "It ends too early." in damaged
+
+
+def read_facts(client, collection_id):
+    """What is known of a collection's images, without markup: name and text."""
+    page = client.get(f"/collections/{collection_id}").text
+    found = re.findall(r"<dt>(.*?)</dt>\s*<dd>(.*?)</dd>", page, re.DOTALL)
+    return {name: " ".join(re.sub(r"<[^>]+>", "", text).split()) for name, text in found}
+
+
+def refuse(session, collection, path, reason):
+    session.add(
+        RefusedFile(
+            collection_id=collection.id,
+            path=path,
+            reason=reason,
+            detail="It is none.",
+            size_bytes=1,
+            modified_ns=1,
+        )
+    )
+
+
+def test_refused_files_are_counted_once(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        make_images(session, collection, 2)
+        refuse(session, collection, "notes.txt", "not an image")
+    assert read_facts(client, collection.id)["Refused"] == "1 file: not an image"
+    with client.app.state.database.session() as session:
+        refuse(session, collection, "more.txt", "not an image")
+        refuse(session, collection, "away.jpg", "not available")
+    told = "3 files: 2 not an image, 1 not available"
+    assert read_facts(client, collection.id)["Refused"] == told
+
+
+def test_dates_of_one_day_are_told_as_that_day(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, 3)
+        for image in images[:2]:
+            image.captured_at = datetime(2021, 4, 11, 6)
+        make_index(session, client.app.state.settings, images)
+    told = "11 April 2021 (2 images with a date, 1 without)"
+    assert read_facts(client, collection.id)["Dates"] == told
+    with client.app.state.database.session() as session:
+        image = session.get_one(Image, images[2].id)
+        image.captured_at = datetime(2021, 5, 2, 6)
+    assert read_facts(client, collection.id)["Dates"] == "11 April 2021 to 2 May 2021"
+    fields = client.get(f"/collections/{collection.id}/searches/new").text
+    assert "Images here are from 11 April 2021 to 2 May 2021." in fields
 
 
 def test_synthetic_collection_says_so_wherever_it_is_named(client):

@@ -9,6 +9,7 @@ from html import unescape
 import pytest
 from sqlalchemy import func, select, update
 
+from app.engine.remaining import Statement
 from app.searching import open_search, submit_answers
 from app.security import get_local_person
 from app.tables import Image, Round, Search
@@ -78,6 +79,68 @@ def test_page_shows_what_was_found_and_leaves_the_rest_for_later(client, here):
         assert f'hx-get="{here}/dashboard/{part}"' in page
     assert "<style" not in page
     assert 'style="' not in page
+
+
+def word(client, **figures):
+    """What the page says of a statement, without markup."""
+    told = Statement(
+        **{
+            "name": "yield-curve",
+            "title": "Finds thinning out",
+            "kind": "heuristic",
+            "quantity": "left",
+            "value": 1.0,
+            "low": 0.0,
+            "high": 15.0,
+            "level": 0.95,
+            "assumption": "",
+            "cost": 0,
+        }
+        | figures
+    )
+    macros = client.app.state.templates.env.get_template("_dashboard_macros.html").module
+    return re.sub(r"<[^>]+>", "", str(macros.statement_words(told, False))).strip()
+
+
+def test_interval_cannot_be_taken_for_its_level(client):
+    assert word(client) == "about 1 left (95 % interval: 0 to 15)"
+    many = word(client, value=1234.4, low=20.0, high=9876.0)
+    assert many == "about 1\u202f234 left (95 % interval: 20 to 9\u202f876)"
+    share = word(client, quantity="share", value=0.0, high=0.127)
+    assert share.startswith("0 % of the next answers")
+    assert share.endswith("(95 % interval: 0 to 13 %)")
+
+
+def test_estimate_without_room_for_doubt_is_told_in_words(client):
+    for name in ("yield-curve", "calibrated-sum", "two-looks"):
+        told = word(client, name=name, value=0.2, low=0.0, high=0.4)
+        assert told == "no more expected by this rule; it can’t see what the search never showed"
+    told = word(client, name="score-sample", kind="estimate", value=0.0, high=0.0)
+    assert told == "no more expected by this sample; it can’t see what it did not draw"
+    told = word(client, value=2.0, low=2.0, high=2.0)
+    assert told == "about 2 left by this rule; it can’t see what the search never showed"
+    told = word(client, name="random-sample", kind="certificate", value=0.0, high=3.0)
+    assert told == "at most 3 left (95 % sure)"
+
+
+def test_page_says_which_statement_to_trust_most(client, here):
+    part = client.get(f"{here}/dashboard/left", headers=HTMX).text
+    assert "only a sample drawn by lot does, and “Estimate now”" in part
+    assert "trust this most" not in part
+    client.post(f"{here}/detour", data={"kind": "absence", "size": "12"})
+    grid = client.get(here).text
+    fields = {
+        "round_id": re.search(r'name="round_id"\s+value="(\d+)"', grid)[1],
+        "rest_are_no": "on",
+        "gesture_key": "sample",
+    }
+    client.post(f"{here}/submit", data=fields)
+    part = client.get(f"{here}/dashboard/left", headers=HTMX).text
+    assert part.count("trust this most") == 1
+    assert "Trust “0 of 6 images drawn at random” most" in part
+    assert (
+        "“0 of 6 images drawn at random” deserves most trust" in client.get(f"{here}/report").text
+    )
 
 
 def test_links_lead_to_the_dashboard_and_back(client, here):

@@ -3,12 +3,13 @@
 import io
 import re
 import zipfile
+from functools import partial
 
 import pytest
 
-from app.searching import open_search
+from app.searching import open_search, submit_answers, undo
 from app.security import get_local_person
-from app.tables import AuditEvent, Image, Search
+from app.tables import AuditEvent, Image, Import, Search
 from tests.factories import (
     make_collection,
     make_image_file,
@@ -77,6 +78,44 @@ def test_page_offers_what_can_be_had_and_keeps_what_it_is_told(client, search_id
     assert "Kept with this search" in kept.text
     assert re.search(r'value="CC0-1.0"\s+selected', kept.text)
     assert ("", "darwin-core.zip") in offered(client, search_id)
+
+
+def test_page_counts_the_rounds_that_the_dashboard_counts(client, search_id):
+    state = client.app.state
+    for rounds in range(3):
+        lead = client.get(f"/searches/{search_id}/dashboard").text
+        offers = client.get(f"/searches/{search_id}/exports").text
+        told = f"{rounds} round{'' if rounds == 1 else 's'}"
+        assert f"after {told}." in lead
+        assert f"{told}, with every answer and step" in offers
+        with state.database.session() as session:
+            search = session.get_one(Search, search_id)
+            me = get_local_person(session)
+            submit = partial(
+                submit_answers,
+                session,
+                search,
+                person=me,
+                values={},
+                rest_are_no=True,
+                gesture_key=None,
+                indexes=state.indexes,
+            )
+            submit(round_id=search.current_round_id)
+            if rounds:  # one that is taken back and answered again counts once
+                undo(session, search, person=me, gesture_key=None)
+                submit(round_id=search.current_round_id)
+
+
+def test_page_says_where_folders_are_left_out(client, search_id):
+    page = f"/searches/{search_id}/exports"
+    told = "Files are named without their folders here"
+    assert told not in client.get(page).text
+    with client.app.state.database.session() as session:
+        collection_id = session.get_one(Search, search_id).collection_id
+        labelled = Import(collection_id=collection_id, source="x", labels="folders", state="done")
+        session.add(labelled)
+    assert told in client.get(page).text
 
 
 def test_files_have_names_and_stand_in_the_log(client, search_id):

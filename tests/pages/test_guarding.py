@@ -37,7 +37,7 @@ def read(pond, query):
 
 def test_dates_say_of_how_many_images_they_are(pond):
     page = pond.get(pond.own).text
-    assert "1 May 2025 to 2 May 2025 (of 2 images with a date)" in " ".join(page.split())
+    assert "1 May 2025 to 2 May 2025 (2 of them with a date)" in " ".join(page.split())
 
 
 def test_grid_and_trusted_people_are_chosen_and_shown(pond):

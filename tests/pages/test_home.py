@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from app.searching import open_search
+from app.searching import open_search, record_answers, submit_answers
 from app.security import get_local_person
+from app.tables import Round, Search
 from tests.factories import make_collection, make_images, make_index, make_person
 
 
@@ -63,6 +64,53 @@ def test_searches_are_cards_with_what_was_found_and_others_stay_unseen(client):
     for image in images[:2]:
         assert f'src="/images/{image.id}/small"' in page
     assert '<span class="chip">synthetic</span>' in page
+
+
+def test_finds_of_a_round_under_way_are_not_told_as_earlier(client):
+    state = client.app.state
+    with state.database.session() as session:
+        person = get_local_person(session)
+        collection = make_collection(session)
+        make_index(session, state.settings, images := make_images(session, collection, 40))
+        search = open_search(
+            session,
+            person=person,
+            collection_id=collection.id,
+            target_name="Heron",
+            image_ids=[images[0].id],
+            photo_ids=[],
+            indexes=state.indexes,
+            embedders=state.embedders,
+            settings=state.settings,
+        )
+        made = session.get_one(Round, search.current_round_id)
+        search_id, round_id = search.id, made.id
+        record_answers(
+            session,
+            search,
+            person=person,
+            round_id=round_id,
+            values={made.images[0].image_id: "yes"},
+            gesture_key=None,
+        )
+    pages = ("/", f"/collections/{collection.id}")
+    for path in pages:
+        text = " ".join(re.sub(r"<[^>]+>", "", client.get(path).text).split())
+        assert "2 found so far; the first round is still open" in text
+    with state.database.session() as session:
+        submit_answers(
+            session,
+            session.get_one(Search, search_id),
+            person=get_local_person(session),
+            round_id=round_id,
+            values={},
+            rest_are_no=True,
+            gesture_key=None,
+            indexes=state.indexes,
+        )
+    for path in pages:
+        text = " ".join(re.sub(r"<[^>]+>", "", client.get(path).text).split())
+        assert "2 found in 1 round" in text
 
 
 @pytest.mark.parametrize(

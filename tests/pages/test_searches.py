@@ -387,6 +387,17 @@ def test_results_by_script(browser):
     assert f'id="card-{first}"' not in browser.get("/results?show=no").text
 
 
+def test_keys_are_those_of_the_screen(browser):
+    on_grid, on_results = (
+        browser.get(path).text.partition('id="keys"')[2] for path in ("", "/results")
+    )
+    assert "Next images" in on_grid and "Back to the grid" in on_grid
+    assert "Select a range" not in on_grid
+    assert "Select a range" in on_results and "Back to the results" in on_results
+    for only_there in ("Next images", "No, because", "Redo", "Why these images"):
+        assert only_there not in on_results
+
+
 def test_unknown_gallery_is_not_found(browser):
     assert browser.get("/results?show=everything").status_code == 404
 
