@@ -2,10 +2,11 @@
 
 Each request that is worked on has a thread and a connection to PostgreSQL. There are only so many:
 beyond them requests wait in line, one line for each person, and the lines take turns; so nobody
-waits long because somebody else asks for very much. What takes long (dashboards, exports, forms
-with photos) has few places of its own and never takes those of answers and grids. Where too many
-wait, or one has waited too long, the answer is at once a page that says so: whoever sent answers
-sends them again by itself (static/answers.js, static/grid.js), and none is lost.
+waits long because somebody else asks for very much. A submit, for which somebody sits and waits,
+goes before pictures and answers. What takes long (dashboards, exports, forms with photos) has few
+places of its own and never takes those of answers and grids. Where too many wait, or one has waited
+too long, the answer is at once a page that says so: whoever sent answers sends them again by itself
+(static/answers.js, static/grid.js), and none is lost.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from app.errors import ServerBusy
 LONGEST_WAIT_S = 10.0  # pages give up after 15
 RETRY_S = 3  # when it is worth asking again
 SMALL_BYTES = 1_000_000  # of a form or of JSON: read before a place is taken
+AHEAD = re.compile(r"/searches/\d+/submit$")
 CALM = 1  # requests that are worked on at once in a process, the one that asks included
 COSTLY_SHARE = 4  # one of so many places is for what takes long
 # Nothing of these asks the database, or each asks it by itself for moments only.
@@ -28,6 +30,9 @@ COSTLY = re.compile(
     r"/searches/\d+/(dashboard|report|exports?\b|detour)|/exports|/collections/\d+/replays"
     r"|/collections/\d+/searches/import|/replays|/overview|/api/v1/(exports|searches/\d+/export)"
 )
+
+
+Lines = OrderedDict[str, deque[asyncio.Future[None]]]
 
 
 class Lane:
@@ -39,7 +44,8 @@ class Lane:
         self._most_waiting = most_waiting
         self._places = places
         self._at_work: dict[str, int] = {}
-        self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._ahead: Lines = OrderedDict()  # who is let in before all others
+        self._behind: Lines = OrderedDict()
         self.waiting = 0
 
     @property
@@ -47,16 +53,18 @@ class Lane:
         """Places that are taken."""
         return self._places - self._free
 
-    async def enter(self, who: str) -> None:
-        """Take a place, or wait for one. Raises ServerBusy."""
-        if self._free and who not in self._lines and self._may_work(who):
+    async def enter(self, who: str, *, ahead: bool = False) -> None:
+        """Take a place, or wait for one, `ahead` of who is not. Raises ServerBusy."""
+        waits = who in self._ahead or (who in self._behind and not ahead)
+        if self._free and not waits and self._may_work(who):
             self._take(who)
             return
-        line = self._lines.get(who)
+        lines = self._ahead if ahead else self._behind
+        line = lines.get(who)
         if self.waiting >= self._most_waiting or len(line or ()) >= self._most_waiting // 4:
             raise ServerBusy(RETRY_S)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(who, deque()).append(turn)
+        lines.setdefault(who, deque()).append(turn)
         self.waiting += 1
         try:
             async with asyncio.timeout(LONGEST_WAIT_S):
@@ -65,7 +73,9 @@ class Lane:
             if turn.done() and not turn.cancelled():
                 self.leave(who)  # it had just been given the place
             else:
-                self._forget(who, turn)
+                lines[who].remove(turn)
+                self._drop_empty(lines, who)
+                self.waiting -= 1
             if isinstance(error, TimeoutError):
                 raise ServerBusy(RETRY_S) from None
             raise
@@ -78,21 +88,22 @@ class Lane:
             self._at_work[who] = left
         else:
             del self._at_work[who]
-        for one in self._next():
-            self._lines.move_to_end(one)
-            turn = self._lines[one].popleft()
-            self._drop_empty(one)
+        for lines, one in self._next():
+            lines.move_to_end(one)
+            turn = lines[one].popleft()
+            self._drop_empty(lines, one)
             self.waiting -= 1
             self._take(one)
             turn.set_result(None)
 
-    def _next(self) -> Iterator[str]:
+    def _next(self) -> Iterator[tuple[Lines, str]]:
         """Who may begin now, line by line."""
         while self._free:
-            one = next((one for one in self._lines if self._may_work(one)), None)
-            if one is None:
+            waiting = ((lines, one) for lines in (self._ahead, self._behind) for one in lines)
+            found = next((place for place in waiting if self._may_work(place[1])), None)
+            if found is None:
                 return
-            yield one
+            yield found
 
     def _may_work(self, who: str) -> bool:
         return self._at_work.get(who, 0) < self._most_of_one
@@ -101,14 +112,9 @@ class Lane:
         self._free -= 1
         self._at_work[who] = self._at_work.get(who, 0) + 1
 
-    def _forget(self, who: str, turn: asyncio.Future[None]) -> None:
-        self._lines[who].remove(turn)
-        self._drop_empty(who)
-        self.waiting -= 1
-
-    def _drop_empty(self, who: str) -> None:
-        if not self._lines[who]:
-            del self._lines[who]
+    def _drop_empty(self, lines: Lines, who: str) -> None:
+        if not lines[who]:
+            del lines[who]
 
 
 class Admitting:
@@ -130,7 +136,7 @@ class Admitting:
         if lane is self._quick:
             receive = await read_whole(receive)  # else who sends slowly would hold a place
         who = name_asker(scope, headers)
-        await lane.enter(who)
+        await lane.enter(who, ahead=AHEAD.search(scope["path"]) is not None)
         # For what is only a head start: with so few others it takes nothing from anybody.
         scope.setdefault("state", {})["is_calm"] = self._quick.busy <= CALM and not lane.waiting
         is_in = True

@@ -63,6 +63,34 @@ def test_lines_take_turns_and_nobody_gets_more_than_half():
     assert run(play) == ["busy", "ana", "ana", "busy"]
 
 
+def test_a_submit_goes_before_all_else_in_its_turn():
+    async def play() -> list[str]:
+        lane = Lane(places=2, most_waiting=40)
+        begun: list[str] = []
+
+        async def come(who: str, *, ahead: bool = False) -> None:
+            await lane.enter(who, ahead=ahead)
+            begun.append(f"{who} ahead" if ahead else who)
+
+        await lane.enter("somebody")
+        await lane.enter("else")
+        coming = [asyncio.ensure_future(come(who)) for who in ("ana", "ben", "cem")]
+        coming += [asyncio.ensure_future(come(who, ahead=True)) for who in ("cem", "dora")]
+        await settle()
+        assert lane.waiting == 5
+        gone = asyncio.ensure_future(come("eva", ahead=True))
+        await settle()
+        gone.cancel()
+        for who in ("somebody", "else", "cem", "dora", "ana"):
+            lane.leave(who)
+            await settle()
+        await asyncio.wait_for(asyncio.gather(*coming), 1)
+        assert lane.waiting == 0
+        return begun
+
+    assert run(play) == ["cem ahead", "dora ahead", "ana", "ben", "cem"]
+
+
 def test_too_many_are_refused_at_once_the_one_who_asks_for_most_first():
     async def play() -> None:
         lane = Lane(places=1, most_waiting=8)
