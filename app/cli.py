@@ -1146,7 +1146,13 @@ def serve_on(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                announce(web.state.database)
+                try:
+                    announce(web.state.database)
+                except BaseException:
+                    # The database has gone in this moment. Requests that came in it may hold
+                    # threads, for which the interpreter would wait for good.
+                    end_within(settings.stop_s)
+                    raise
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             if say_stopping:
