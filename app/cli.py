@@ -33,6 +33,7 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.access import get_search_called
@@ -53,7 +54,7 @@ from app.database import Database, check_connections, open_database
 from app.demo.showing import prepare_demo, replay_demo
 from app.detecting import USUAL_THRESHOLD, add_detections, is_detections
 from app.embedders import EmbedderChoice, list_embedders
-from app.errors import BadInput, NoIndexYet, NotFound, RarefindError
+from app.errors import BadInput, DatabaseNotUsable, NoIndexYet, NotFound, RarefindError
 from app.evaluation import (
     ReplaySettings,
     choose_stops,
@@ -1141,6 +1142,7 @@ def serve_on(
 ) -> None:
     """Serve on a socket until a signal; `announce` is called when it is ready."""
     web = create_app(settings)
+    gone: list[SQLAlchemyError] = []
 
     class Announcing(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -1148,11 +1150,10 @@ def serve_on(
             if self.started:
                 try:
                     announce(web.state.database)
-                except BaseException:
-                    # The database has gone in this moment. Requests that came in it may hold
-                    # threads, for which the interpreter would wait for good.
-                    end_within(settings.stop_s)
-                    raise
+                except SQLAlchemyError as error:
+                    # The database has gone in this moment. What was asked in it is answered first.
+                    gone.append(error)
+                    self.should_exit = True
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             if say_stopping:
@@ -1179,6 +1180,10 @@ def serve_on(
     )
     with suppress(SystemExit):  # with a number that says no more than the problem
         server.run(sockets=[listening])
+    if gone:
+        raise DatabaseNotUsable(
+            "The database went away while the server started. Start it once more."
+        ) from gone[0]
     if web.state.problem is not None:
         raise web.state.problem
     if not server.started:
