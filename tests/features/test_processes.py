@@ -118,3 +118,36 @@ def test_processes_share_the_limits_of_a_minute(settings):
     assert shared._changes.amount == 30
     none = Limits(settings.model_copy(update={"changes_a_minute": 0, "processes": 3}))
     assert none._changes is None
+
+
+# As a database that goes in the moment in which the server would say that it is ready.
+GOES = """
+import socket
+from sqlalchemy.exc import OperationalError
+from app.cli import serve_on
+from app.errors import DatabaseNotUsable
+from app.settings import Settings
+
+def announce(database):
+    raise OperationalError("SELECT 1", {}, Exception("gone"))
+
+try:
+    serve_on(socket.create_server(("127.0.0.1", 0)), Settings(), announce=announce)
+except DatabaseNotUsable as problem:
+    print(problem)
+"""
+
+
+def test_a_server_whose_database_goes_while_it_starts_ends_with_a_sentence(
+    settings, own_database_url
+):
+    ended = subprocess.run(
+        [sys.executable, "-c", GOES],
+        env=os.environ | {"RAREFIND_HOME": str(settings.home), "DATABASE_URL": own_database_url},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    assert ended.stdout.splitlines()[-1].startswith("The database went away while the server")
+    assert "Traceback" not in ended.stderr
