@@ -3,7 +3,6 @@
 import gc
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
@@ -125,7 +124,6 @@ def create_app(settings: Settings) -> FastAPI:
             raise
         # A thread for each request that is worked on, and some for what ends.
         to_thread.current_default_thread_limiter().total_tokens = count_places(settings) + 8
-        app.state.threads = ThreadPoolExecutor(count_places(settings), "answering")
         app.state.indexes = OpenIndexes(settings)
         app.state.events = OpenEvents()
         app.state.database.lend(open_events=app.state.events)
@@ -144,7 +142,6 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         if worker is not None:
             worker.close(wait_s=settings.stop_s / 2)
-        app.state.threads.shutdown()
         for held in (app.state.readers, app.state.indexes, app.state.database):
             held.close()
 
@@ -239,7 +236,7 @@ def explain_error(request: Request, error: Exception) -> Response:
 
 def add_headers(scope: Scope, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """What every answer says of how it may be used, added to what it says already."""
-    # In pairs of bytes, as it is done for each picture: classes for headers take ten times as long.
+    # In pairs of bytes, for each picture once: classes for headers take five times as long.
     said = {name for name, _ in headers}
     headers += [pair for pair in RAW_HEADERS if pair[0] not in said]
     if scope["scheme"] == "https" and b"strict-transport-security" not in said:

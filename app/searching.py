@@ -530,14 +530,7 @@ def record_answers(
     """
     if not is_locked:
         _lock(session, search)
-    named = {
-        "search_id": search.id,
-        "person_id": person.id,
-        "round_id": round_id,
-        "gesture_key": gesture_key or "",
-        "image_ids": list(values),
-    }
-    known = session.execute(ASK_BEFORE_ANSWER, named).one()
+    known = _ask_standing(session, ASK_BEFORE_ANSWER, search, person, round_id, gesture_key, values)
     stale = known.seat != round_id
     told = list(values)
     answers: Values
@@ -593,13 +586,7 @@ def submit_answers(
     started = time.perf_counter()
     if not is_locked:
         _lock(session, search)
-    named = {
-        "search_id": search.id,
-        "person_id": person.id,
-        "round_id": round_id,
-        "gesture_key": gesture_key or "",
-    }
-    known = session.execute(ASK_BEFORE_SUBMIT, named).one()
+    known = _ask_standing(session, ASK_BEFORE_SUBMIT, search, person, round_id, gesture_key, values)
     if known.is_repeated:
         return Submitted(already=True)
     given, standing = _take(session, search, person, round_id, values, alone, known)
@@ -1638,6 +1625,26 @@ def _is_repeated(session: Session, search: Search, gesture_key: str | None) -> b
         return False
     named = {"search_id": search.id, "gesture_key": gesture_key}
     return session.scalar(ASK_GESTURE, named) is not None
+
+
+def _ask_standing(
+    session: Session,
+    query: Select[Any],
+    search: Search,
+    person: Person,
+    round_id: int,
+    gesture_key: str | None,
+    values: Values,
+) -> Row[Any]:
+    """What is known before answers are saved; `query` by `_ask_before`."""
+    named = {
+        "search_id": search.id,
+        "person_id": person.id,
+        "round_id": round_id,
+        "gesture_key": gesture_key or "",
+        "image_ids": list(values),
+    }
+    return session.execute(query, named).one()
 
 
 def _take(
