@@ -86,9 +86,10 @@ class Narrow:
         return rest.mean(axis=0), covariance
 
     @cached_property
-    def _spans(self) -> Floats:
-        """From the lowest to the highest level along each direction, (e,)."""
-        return np.asarray(np.ptp(self._along, axis=0))
+    def _levels(self) -> Floats:
+        """The levels along each direction, (e, 16)."""
+        levels: Floats = faiss.vector_to_array(self.parts[0].pq.centroids)
+        return levels.reshape(self.directions.shape[1], LEVELS)
 
     def tell_least(
         self, weights: Floats, count: int, edge: float | None, allowed: Allowed | None
@@ -113,7 +114,7 @@ class Narrow:
         if edge is not None:
             mean, covariance = self._rest
             # FAISS rounds what levels are worth to 255 steps of the widest direction.
-            step = float((np.abs(turned) * self._spans).max()) / 255
+            step = float((np.abs(turned) * np.ptp(self._levels, axis=1)).max()) / 255
             variance = float(weights @ covariance @ weights) + len(turned) * step**2 / 12
             lowest = edge - float(mean @ weights) - REST_SPREADS * math.sqrt(max(0.0, variance))
             above = min(above, step_under(products, lowest, per_row))
@@ -121,7 +122,14 @@ class Narrow:
 
     def find(self, weights: Floats, above: float, allowed: Allowed | None) -> Integers:
         """Allowed rows of a product along the directions `above` that, (k,) int64, ascending."""
-        query = np.ascontiguousarray(weights @ self.directions)[np.newaxis]
+        turned = weights @ self.directions
+        query = np.ascontiguousarray(turned)[np.newaxis]
+        worth = self._levels * turned[:, np.newaxis]
+        lowest, highest = float(worth.min(axis=1).sum()), float(worth.max(axis=1).sum())
+        if above >= highest:
+            return np.empty(0, np.int64)
+        # FAISS counts in 16 bits from the lowest product there can be; less would wrap around.
+        above = max(above, lowest + (highest - lowest) / 2**16)
 
         def look(part: Any) -> Integers:
             rows: Integers = part.range_search(query, above)[2]

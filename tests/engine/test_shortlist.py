@@ -456,6 +456,10 @@ def test_the_first_look_finds_the_rows_above_a_product(tmp_path, vectors, count)
         off = 0.1 * np.linalg.norm(weights)  # of 24 directions in 4 bits
         assert set(np.flatnonzero(exact > above + off)) <= set(found.tolist())
         assert (exact[found] > above - off).all()
+    for below in (-1e30, -1e10, -20.0 * float(np.abs(exact).max()), -np.linalg.norm(weights) * 3):
+        assert narrow.find(weights, below, None).tolist() == list(range(count))
+    for beyond in (20.0 * float(np.abs(exact).max()), 1e10):
+        assert narrow.find(weights, beyond, None).tolist() == []
     is_allowed = np.arange(count) % 3 == 0
     found = narrow.find(weights, -1e30, Allowed(is_allowed, int(is_allowed.sum())))
     assert found.tolist() == np.flatnonzero(is_allowed).tolist()
