@@ -188,11 +188,12 @@ class FaissSearcher:
         if allowed is not None and allowed.count <= max(count, most):
             rows = np.flatnonzero(allowed.is_allowed)
             return rows, self._wide.score(rows, weights), True
-        above, expected = narrow.tell_least(weights, count, edge, allowed)
-        if expected <= most:
-            found = narrow.find(weights, above, allowed)
-            if len(found) <= 2 * most:
-                return found, self._wide.score(found, weights), False
+        if count <= most:
+            above, expected = narrow.tell_least(weights, count, edge, allowed)
+            if expected <= most:
+                found = narrow.find(weights, above, allowed)
+                if len(found) <= 2 * most:
+                    return found, self._wide.score(found, weights), False
         above = EVERYTHING
         if edge is not None and count <= most:
             above = self._tell_under(weights, edge, allowed)

@@ -183,6 +183,19 @@ def test_pictures_of_the_same_are_not_all_read(tmp_path, monkeypatch, vectors):
     assert np.sort(scores)[::-1][:40] == pytest.approx(0.5, abs=1e-5)
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("candidates", [100, 8_192])
+def test_a_head_that_tells_nothing_apart_still_gives_images(indexes, monkeypatch, candidates):
+    """No product is above any other, so none is above what a sample tells."""
+    monkeypatch.setattr("app.engine.faiss_searcher.CANDIDATES", candidates)
+    _, told = indexes
+    weights = np.zeros(DIMENSION, np.float32)
+    rows, scores = told.shortlist(weights, 0.5, top=40, line=0, closed=np.arange(10))
+    assert len(rows) >= 40
+    assert not np.isin(rows, np.arange(10)).any()
+    assert scores == pytest.approx(0.5)
+
+
 def test_an_index_that_ranks_all_gives_the_exact_shortlist(indexes):
     ranked, _ = indexes
     weights = np.ones(DIMENSION, np.float32)
