@@ -2,17 +2,22 @@
 
 Each request that is worked on has a thread and a connection to PostgreSQL. There are only so many:
 beyond them requests wait in line, one line for each person, and the lines take turns; so nobody
-waits long because somebody else asks for very much. A submit, for which somebody sits and waits,
-goes before pictures and answers. What takes long (dashboards, exports, forms with photos) has few
-places of its own and never takes those of answers and grids. Where too many wait, or one has waited
-too long, the answer is at once a page that says so: whoever sent answers sends them again by itself
+waits long because somebody else asks for very much. Grids and pages, for which somebody sits and
+waits, go before pictures, and these before answers and whatever else a page sends by itself. What
+changes one search comes one by one: it would only wait for the search's lock, at a place that
+others can use. What takes long (dashboards, exports, forms with photos) has few places of its own
+and never takes those of answers and grids. Where too many wait, or one has waited too long, the
+answer is at once a page that says so: whoever sent answers sends them again by itself
 (static/answers.js, static/grid.js), and none is lost.
 """
 
 import asyncio
+import math
 import re
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,8 +26,13 @@ from app.errors import ServerBusy
 LONGEST_WAIT_S = 10.0  # pages give up after 15
 RETRY_S = 3  # when it is worth asking again
 SMALL_BYTES = 1_000_000  # of a form or of JSON: read before a place is taken
-AHEAD = re.compile(r"/searches/\d+/submit$")
-CALM = 1  # requests that are worked on at once in a process, the one that asks included
+SEARCH = re.compile(r"(?:/api/v1)?(/searches/\d+)/")
+# What can wait a little; for all else people wait.
+PICTURES, PICTURES_S = re.compile(r"/(images|photos)/\d+/(small|large)$"), 0.3
+BY_ITSELF_S = 2.0
+BY_ITSELF = re.compile(r"/searches/\d+/(answers|upcoming|here|leave)$")
+CALM_SHARE = 1 / 3  # of the last seconds, in which a process was at work
+CALM_S = 3.0  # these seconds: how long it takes until two thirds of what was are forgotten
 COSTLY_SHARE = 4  # one of so many places is for what takes long
 # Nothing of these asks the database, or each asks it by itself for moments only.
 UNCOUNTED = re.compile(r"/static/|/api/v1/(health|ready)$|/uploads/\d+/files")
@@ -32,89 +42,126 @@ COSTLY = re.compile(
 )
 
 
-Lines = OrderedDict[str, deque[asyncio.Future[None]]]
+@dataclass(frozen=True)
+class Call:
+    """A request as the lines know it: who asks, how long it can wait, what it alone may change."""
+
+    who: str
+    patience_s: float = 0.0
+    changes: str | None = None
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A call in line, and the moment by which it should be let in once it is the first there."""
+
+    call: Call
+    turn: asyncio.Future[None]
+    by: float = math.inf
 
 
 class Lane:
-    """Places to work at, and the lines of those who wait for one."""
+    """Places to work at, and the lines of those who wait for one.
+
+    A line is what one person asks for with the same patience. Of those that are first in a line the
+    one goes first whose patience ends first, counted from when it came to be the first.
+    """
 
     def __init__(self, places: int, most_waiting: int) -> None:
         self._free = places
         self._most_of_one = max(1, places // 2)
         self._most_waiting = most_waiting
         self._places = places
-        self._at_work: dict[str, int] = {}
-        self._ahead: Lines = OrderedDict()  # who is let in before all others
-        self._behind: Lines = OrderedDict()
+        self._at_work: Counter[str] = Counter()
+        self._changing: set[str | None] = set()
+        self._lines: dict[tuple[str, float], deque[Waiting]] = {}
+        self._share, self._looked_at = 0.0, time.monotonic()
         self.waiting = 0
 
     @property
-    def busy(self) -> int:
-        """Places that are taken."""
-        return self._places - self._free
+    def is_calm(self) -> bool:
+        """Whether there is time for what is only a head start: nobody else is at work or waits,
+        and for most of the last seconds nobody was."""
+        self._look()
+        return self._places - self._free <= 1 and not self.waiting and self._share < CALM_SHARE
 
-    async def enter(self, who: str, *, ahead: bool = False) -> None:
-        """Take a place, or wait for one, `ahead` of who is not. Raises ServerBusy."""
-        waits = who in self._ahead or (who in self._behind and not ahead)
-        if self._free and not waits and self._may_work(who):
-            self._take(who)
+    async def enter(self, call: Call) -> None:
+        """Take a place, or wait for one in its turn. Raises ServerBusy."""
+        name = call.who, call.patience_s
+        if self._free and name not in self._lines and self._may_work(call):
+            self._take(call)
             return
-        lines = self._ahead if ahead else self._behind
-        line = lines.get(who)
-        if self.waiting >= self._most_waiting or len(line or ()) >= self._most_waiting // 4:
+        own = sum(len(line) for (who, _), line in self._lines.items() if who == call.who)
+        if self.waiting >= self._most_waiting or own >= self._most_waiting // 4:
             raise ServerBusy(RETRY_S)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        lines.setdefault(who, deque()).append(turn)
+        waiting = Waiting(call, asyncio.get_running_loop().create_future())
+        self._lines.setdefault(name, deque()).append(waiting)
+        self._begin_to_count(name)
         self.waiting += 1
         try:
             async with asyncio.timeout(LONGEST_WAIT_S):
-                await turn
+                await waiting.turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self.leave(who)  # it had just been given the place
+            if waiting.turn.done() and not waiting.turn.cancelled():
+                self.leave(call)  # it had just been given the place
             else:
-                lines[who].remove(turn)
-                self._drop_empty(lines, who)
+                self._lines[name].remove(waiting)
+                self._begin_to_count(name)
                 self.waiting -= 1
+                self._let_in()  # whom it stood before
             if isinstance(error, TimeoutError):
                 raise ServerBusy(RETRY_S) from None
             raise
 
-    def leave(self, who: str) -> None:
+    def leave(self, call: Call) -> None:
         """Give the place back, and to whoever's turn it is."""
+        self._look()
         self._free += 1
-        left = self._at_work[who] - 1
-        if left:
-            self._at_work[who] = left
-        else:
-            del self._at_work[who]
-        for lines, one in self._next():
-            lines.move_to_end(one)
-            turn = lines[one].popleft()
-            self._drop_empty(lines, one)
-            self.waiting -= 1
-            self._take(one)
-            turn.set_result(None)
+        self._changing.discard(call.changes)
+        self._at_work[call.who] -= 1
+        if not self._at_work[call.who]:
+            del self._at_work[call.who]
+        self._let_in()
 
-    def _next(self) -> Iterator[tuple[Lines, str]]:
-        """Who may begin now, line by line."""
+    def _let_in(self) -> None:
         while self._free:
-            waiting = ((lines, one) for lines in (self._ahead, self._behind) for one in lines)
-            found = next((place for place in waiting if self._may_work(place[1])), None)
-            if found is None:
+            first = (line[0] for line in self._lines.values())
+            able = (waiting for waiting in first if self._may_work(waiting.call))
+            chosen = min(able, key=lambda waiting: waiting.by, default=None)
+            if chosen is None:
                 return
-            yield found
+            name = chosen.call.who, chosen.call.patience_s
+            self._lines[name].popleft()
+            self._begin_to_count(name)
+            self.waiting -= 1
+            self._take(chosen.call)
+            chosen.turn.set_result(None)
 
-    def _may_work(self, who: str) -> bool:
-        return self._at_work.get(who, 0) < self._most_of_one
+    def _begin_to_count(self, name: tuple[str, float]) -> None:
+        """Whoever is first in a line by now becomes impatient; a line of nobody is none."""
+        line = self._lines[name]
+        if not line:
+            del self._lines[name]
+        elif line[0].by == math.inf:
+            line[0].by = time.monotonic() + line[0].call.patience_s
 
-    def _take(self, who: str) -> None:
+    def _may_work(self, call: Call) -> bool:
+        is_free = call.changes is None or call.changes not in self._changing
+        return is_free and self._at_work[call.who] < self._most_of_one
+
+    def _look(self) -> None:
+        """Note whether anybody was at work since the last time."""
+        now = time.monotonic()
+        kept = math.exp((self._looked_at - now) / CALM_S)
+        self._share = kept * self._share + (1 - kept) * (self._free < self._places)
+        self._looked_at = now
+
+    def _take(self, call: Call) -> None:
+        self._look()
         self._free -= 1
-        self._at_work[who] = self._at_work.get(who, 0) + 1
-
-    def _drop_empty(self, lines: Lines, who: str) -> None:
-        if not lines[who]:
-            del lines[who]
+        self._at_work[call.who] += 1
+        if call.changes is not None:
+            self._changing.add(call.changes)
 
 
 class Admitting:
@@ -135,17 +182,16 @@ class Admitting:
         lane = self._costly if is_costly(scope, headers) else self._quick
         if lane is self._quick:
             receive = await read_whole(receive)  # else who sends slowly would hold a place
-        who = name_asker(scope, headers)
-        await lane.enter(who, ahead=AHEAD.search(scope["path"]) is not None)
-        # For what is only a head start: with so few others it takes nothing from anybody.
-        scope.setdefault("state", {})["is_calm"] = self._quick.busy <= CALM and not lane.waiting
+        call = read_call(scope, headers)
+        await lane.enter(call)
+        scope.setdefault("state", {})["is_calm"] = self._quick.is_calm
         is_in = True
 
         def go() -> None:
             nonlocal is_in
             if is_in:
                 is_in = False
-                lane.leave(who)
+                lane.leave(call)
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -179,6 +225,15 @@ async def read_whole(receive: Receive) -> Receive:
         return messages.popleft() if messages else await receive()
 
     return receive_again
+
+
+def read_call(scope: Scope, headers: Mapping[bytes, bytes]) -> Call:
+    """How a request waits."""
+    path = scope["path"]
+    is_by_itself = BY_ITSELF.match(path)
+    patience_s = BY_ITSELF_S if is_by_itself else PICTURES_S if PICTURES.match(path) else 0.0
+    of_search = SEARCH.match(path) if scope["method"] == "POST" else None
+    return Call(name_asker(scope, headers), patience_s, of_search and of_search[1])
 
 
 def name_asker(scope: Scope, headers: Mapping[bytes, bytes]) -> str:

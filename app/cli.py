@@ -128,6 +128,9 @@ token_app = typer.Typer(help="Tokens for programs that use the JSON API.", no_ar
 app.add_typer(token_app, name="token")
 console = Console()
 errors = Console(stderr=True)
+# A connection stays open between requests: longer than people look at a grid, so that they need
+# not connect anew for each.
+IDLE_S = 20
 ADDRESS_FILE = "address.txt"  # where the last server listened, for `rarefind link`
 
 
@@ -1175,6 +1178,7 @@ def serve_on(
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=int(settings.stop_s / 3),
         )
     )

@@ -24,6 +24,7 @@ from app.admitting import RETRY_S, Admitting
 from app.api import health
 from app.api import searches as api_searches
 from app.chores import CHORES
+from app.collecting import ImageCounts
 from app.database import PROJECT, check_connections, count_places, open_database
 from app.disk import explain_disk
 from app.errors import (
@@ -126,7 +127,7 @@ def create_app(settings: Settings) -> FastAPI:
         to_thread.current_default_thread_limiter().total_tokens = count_places(settings) + 8
         app.state.indexes = OpenIndexes(settings)
         app.state.events = OpenEvents()
-        app.state.database.lend(open_events=app.state.events)
+        app.state.database.lend(open_events=app.state.events, image_counts=ImageCounts())
         app.state.metrics.watch(app.state.database)
         app.state.readiness = Readiness(settings, app.state.database)
         app.state.readers = Readers(settings)

@@ -12,8 +12,9 @@
   // waiting and its end.
   function openOutbox({ url, onSaved, onTrouble, onRefused }) {
     const storageKey = `rarefind unsaved ${url}`;
-    const queue = JSON.parse(sessionStorage.getItem(storageKey) || "[]");
+    let queue = JSON.parse(sessionStorage.getItem(storageKey) || "[]");
     let sending = null;
+    let wake = () => {}; // ends a pause
 
     function add(gesture) {
       queue.push({ gesture_key: newGestureKey(), ...gesture });
@@ -32,7 +33,10 @@
       while (queue.length) {
         const [gesture] = queue;
         const reply = await postJson(url, gesture);
-        if (reply.ok) {
+        if (!queue.includes(gesture)) {
+          wait = FIRST_WAIT_MS; // saved otherwise, so this reply says nothing new
+          onTrouble(null);
+        } else if (reply.ok) {
           queue.shift();
           keep();
           wait = FIRST_WAIT_MS;
@@ -45,10 +49,18 @@
           onRefused(reply.sentence, gesture);
         } else {
           onTrouble(`Not saved yet: trying again. ${reply.sentence}`);
-          await pause(wait);
+          await pause(wait, (end) => (wake = end));
           wait = Math.min(2 * wait, LONGEST_WAIT_MS);
         }
       }
+    }
+
+    // The form of a round was saved, and all that was answered in it.
+    function drop(roundId) {
+      queue = queue.filter((gesture) => gesture.round_id !== roundId);
+      keep();
+      onTrouble(null);
+      wake();
     }
 
     function keep() {
@@ -59,7 +71,7 @@
     window.addEventListener("beforeunload", (event) => {
       if (queue.length) event.preventDefault();
     });
-    return { add, settle, waiting: () => [...queue] };
+    return { add, settle, drop, waiting: () => [...queue] };
   }
 
   // {ok, body} or {ok: false, final: no use trying again, sentence}.
@@ -88,9 +100,10 @@
     return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
-  function pause(milliseconds) {
+  function pause(milliseconds, lendEnd) {
     return new Promise((resolve) => {
       const timer = setTimeout(done, milliseconds);
+      lendEnd(done);
       window.addEventListener("online", done);
       function done() {
         clearTimeout(timer);

@@ -27,12 +27,14 @@
   let current = null; // the card that the next key answers
   let anchor = null; // where a range began
   let busy = false; // the grid is about to be replaced
+  let submitting = null; // the round whose form is on its way, and its answers in it
   let gestures = 0; // answers given on this page
   let steps = Promise.resolve(); // undos and redos, one after the other
 
   const outbox = openOutbox({
     url: `${search}/answers`,
     onSaved: (gesture, reply) => {
+      if (reply.stale && gesture.round_id === submitting) return; // the form was quicker
       noteSaved(reply.answers);
       for (const image of Object.keys(gesture.values)) {
         noteAlone(image, gesture.alone?.includes(Number(image)) && reply.answers[image] !== null);
@@ -47,7 +49,8 @@
       unsaved.textContent = sentence || "";
       unsaved.hidden = !sentence;
     },
-    onRefused: (sentence) => {
+    onRefused: (sentence, gesture) => {
+      if (gesture.round_id === submitting) return; // so is the form, and says it
       say(sentence);
       replaceGrid("get", search);
     },
@@ -57,6 +60,7 @@
 
   const grid = () => document.getElementById("grid");
   const form = () => document.getElementById("answers");
+  const roundId = () => Number(grid().dataset.round);
   const cards = () => [...document.querySelectorAll(".cards .picture-card")];
   const next = () => document.querySelector(".bar .next");
   const button = (step) => document.querySelector(`[form="${step}"]`);
@@ -76,6 +80,7 @@
 
   function startGrid() {
     busy = false;
+    submitting = null;
     anchor = null;
     const { round } = grid().dataset;
     // A reload with answers still on their way: show them as given.
@@ -189,7 +194,7 @@
     gestures += 1;
     count();
     outbox.add({
-      round_id: Number(grid().dataset.round),
+      round_id: roundId(),
       values: Object.fromEntries(which.map((card) => [card.dataset.image, givenTo(card)])),
       alone: which.filter((card) => aloneOf(card)?.checked).map((card) => Number(card.dataset.image)),
     });
@@ -540,7 +545,7 @@
         answer: (values) => {
           gestures += 1;
           outbox.add({
-            round_id: Number(grid().dataset.round),
+            round_id: roundId(),
             values,
             alone: Object.keys(values).map(Number),
           });
@@ -563,7 +568,7 @@
     shownAt = performance.now();
   });
 
-  // htmx asks before each request: answers still on their way go first.
+  // htmx asks before each request: answers still on their way go first, unless the form says the same.
   document.addEventListener("htmx:confirm", (event) => {
     const { elt, triggeringEvent, issueRequest } = event.detail;
     if (!["answers", "undo", "redo"].includes(elt.id)) return;
@@ -576,8 +581,28 @@
       if (mustAsk()) return ask();
     }
     begin();
-    outbox.settle().then(() => issueRequest(true));
+    if (elt.id === "answers" && isInForm(outbox.waiting())) {
+      submitting = roundId();
+      issueRequest(true);
+    } else {
+      outbox.settle().then(() => issueRequest(true));
+    }
   });
+
+  // Whether the form says just what these gestures say, so that it does not matter which comes first.
+  function isInForm(waiting) {
+    const seen = new Set();
+    return waiting.every(({ round_id, values, alone = [] }) => {
+      if (round_id !== roundId()) return false;
+      return Object.entries(values).every(([image, value]) => {
+        const card = document.getElementById(`card-${image}`);
+        if (!card || seen.has(image)) return false;
+        seen.add(image);
+        const isAlone = aloneOf(card)?.checked ?? false;
+        return givenTo(card) === value && isAlone === alone.includes(Number(image));
+      });
+    });
+  }
 
   // Even when the rest count as no, a grid without a single answer may not have been looked at.
   function mustAsk() {
@@ -630,6 +655,7 @@
 
   function end() {
     busy = false;
+    submitting = null;
     grid().classList.remove("busy");
     document.dispatchEvent(new Event("rarefind:grid"));
   }
@@ -641,8 +667,9 @@
 
   // The images of the new grid are decoded before it is put in place, so that nothing flashes.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const { target, xhr, serverResponse } = event.detail;
+    const { target, xhr, serverResponse, requestConfig } = event.detail;
     if (target.id !== "grid" || xhr.status !== 200) return;
+    if (requestConfig.elt.id === "answers") outbox.drop(roundId());
     event.detail.shouldSwap = false;
     showGrid(target, serverResponse);
   });

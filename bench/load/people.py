@@ -1,11 +1,12 @@
 """What each person does, for locust: as the pages' own scripts do (static/grid.js, answers.js).
 
 A person signs in, opens a search from one example, and answers a grid of twelve images every six
-seconds: one request for each answer, in the order given, each with a key of its own and sent again
-until it is saved; then the form, which waits for answers still on their way. 0.7 s after a grid has
-come they ask for the images that are likely next, and fetch those early. A picture that a browser
-has it does not ask for again. Scripts and styles are fetched once. What the server said it saved is
-written down.
+seconds, more or less: one request for each answer, in the order given, each with a key of its own
+and sent again until it is saved; then the form, which says what is still on its way once more and
+does not wait for it. The clock runs from then until the grid is there, and on until all of its
+pictures are. 0.7 s after a grid has come they ask for the images that are likely next, and fetch
+those early. A picture that a browser has it does not ask for again. Scripts and styles are fetched
+once. What the server said it saved is written down.
 """
 
 import json
@@ -14,13 +15,15 @@ import re
 import time
 import uuid
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import gevent
 from gevent.pool import Pool
+from gevent.queue import Queue
 from locust import FastHttpUser, constant, events, task
 
-ROUND_S = 6.0
+ROUND_S = 4.0, 8.0  # each is drawn from these: of one length, all would come to press at once
 IDLE_S = 0.7  # grid.js: IDLE_MS
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 15.0  # answers.js
 RETRY_S = 3.0  # grid.js: RETRY_MS
@@ -32,7 +35,8 @@ PLAN = json.loads(Path(os.environ["RAREFIND_LOAD_PLAN"]).read_text())
 OUT = Path(os.environ["RAREFIND_LOAD_OUT"])
 WAITING = list(PLAN["people"])
 LEDGERS: list[dict] = []
-TIMES: list[tuple[float, float]] = []  # of each submit: when it was pressed, and ms to the grid
+# Of each submit: when it was pressed, ms to the grid, ms to the last of its pictures.
+TIMES: list[tuple[float, float, float]] = []
 
 
 class Searcher(FastHttpUser):
@@ -47,7 +51,7 @@ class Searcher(FastHttpUser):
         self.positives = set(self.plan["positives"])
         self.known: set[str] = set()  # files that the browser has
         self.page = ""
-        self.rounds = 0
+        self.lot = Random(self.plan["name"])
         self.ledger = {"name": self.plan["name"], "search": None, "told": {}, "again": 0}
         LEDGERS.append(self.ledger)
         form = {"name": self.plan["name"], "password": PLAN["password"]}
@@ -68,30 +72,39 @@ class Searcher(FastHttpUser):
     @task
     def answer_grid(self) -> None:
         """Twelve answers in six seconds, then the next grid."""
-        started, self.due = self.due, max(self.due + ROUND_S, time.monotonic() + ROUND_S / 2)
+        length = self.lot.uniform(*ROUND_S)
+        self.due = max(self.due + length, time.monotonic() + length / 2)
         early = gevent.spawn_later(IDLE_S, self.fetch_early)
         shown = [int(found) for found in re.findall(r'name="was-(\d+)"', self.page)]
         round_id = int(re.search(r'name="round_id" value="(\d+)"', self.page)[1])
         first = time.monotonic()
         step = max(self.due - first, 0.1) / max(len(shown), 1)
-        values = {}
+        values: dict[int, str] = {}
+        outbox = Queue()
+        sending = gevent.spawn(self.send, outbox)
         for place, image in enumerate(shown):
             sleep_until(first + (place + 0.5) * step)
             values[image] = "yes" if image in self.positives else "no"
-            self.answer(round_id, image, values[image])
+            gesture = {
+                "gesture_key": uuid.uuid4().hex,
+                "round_id": round_id,
+                "values": {str(image): values[image]},
+                "alone": [],
+            }
+            outbox.put(gesture)
         sleep_until(self.due)
         early.kill(block=False) if not early.started else None
-        self.submit(round_id, values)
-        self.due = max(self.due, started + ROUND_S)
+        self.submit(round_id, values, outbox)
+        outbox.put(None)
+        sending.join()
 
-    def answer(self, round_id: int, image: int, value: str) -> None:
-        """Have one answer saved, as answers.js does."""
-        gesture = {
-            "gesture_key": uuid.uuid4().hex,
-            "round_id": round_id,
-            "values": {str(image): value},
-            "alone": [],
-        }
+    def send(self, outbox: Queue) -> None:
+        """Have answers saved one after the other, as answers.js does, until there is a None."""
+        while (gesture := outbox.get()) is not None:
+            self.answer(gesture)
+
+    def answer(self, gesture: dict) -> None:
+        """Have one answer saved."""
         wait_s = FIRST_WAIT_S
         while True:
             reply = self.ask(
@@ -110,11 +123,15 @@ class Searcher(FastHttpUser):
             gevent.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
-    def submit(self, round_id: int, values: dict) -> None:
-        """Press "Next images"; the same gesture again while the server is away."""
+    def submit(self, round_id: int, values: dict, outbox: Queue) -> None:
+        """Press "Next images"; the same gesture again while the server is away.
+
+        What waits in the outbox by then is saved with the form.
+        """
         form = {"round_id": str(round_id), "gesture_key": uuid.uuid4().hex}
         for image, value in values.items():
-            form |= {f"was-{image}": value, f"reason-{image}": "", f"answer-{image}": value}
+            known = self.ledger["told"].get(image, "")  # of what is still on its way, nothing
+            form |= {f"was-{image}": known, f"reason-{image}": "", f"answer-{image}": value}
         pressed = time.monotonic()
         while True:
             reply = self.ask(
@@ -130,8 +147,12 @@ class Searcher(FastHttpUser):
                 return
             self.ledger["again"] += 1
             gevent.sleep(RETRY_S)
-        TIMES.append((time.time(), 1_000 * (time.monotonic() - pressed)))
+        while not outbox.empty():
+            outbox.get()
+        self.note(values)
+        to_grid = 1_000 * (time.monotonic() - pressed)
         self.show(reply.text)
+        TIMES.append((time.time(), to_grid, 1_000 * (time.monotonic() - pressed)))
 
     def show(self, page: str) -> None:
         """Fetch what a page names and the browser does not have yet."""

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.server import Server
 
@@ -43,6 +43,17 @@ def press(page: Page, *keys: str) -> None:
     for key in keys:
         with page.expect_response(ANSWERS):
             page.keyboard.press(key)
+
+
+def hold_answers(page: Page) -> list[Route]:
+    """Answers that are on their way from now on, until they are let go."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/answers", hold)
+    return held
 
 
 def states(page: Page) -> str:
@@ -444,17 +455,58 @@ def test_answer_that_is_refused_takes_no_other_with_it(page, drawn_server):
     assert after_reload(page) == ".nu........."
 
 
-def test_submit_waits_for_answers_on_their_way(page, drawn_server):
+def test_submit_saves_what_is_still_on_its_way(page, drawn_server):
     open_search(page, drawn_server, round_size=6)
     page.route("**/answers", lambda route: route.abort())
     for key in "ynnnnn":
         page.keyboard.press(key)
-    page.keyboard.press("Enter")
     expect(page.locator("#unsaved")).to_be_visible()
-    expect(page.locator(".search-round")).to_have_text("Round 1")
-    page.unroute("**/answers")
+    page.keyboard.press("Enter")
     expect(page.locator(".search-round")).to_have_text("Round 2")
     expect(page.locator(".search-found strong")).to_have_text("2")
+    expect(page.locator("#unsaved")).to_be_hidden()
+    assert page.evaluate("Object.keys(sessionStorage).join()").count("unsaved") == 0
+    page.unroute("**/answers")
+    press(page, "n")  # at once, not after the pause for those before
+    page.keyboard.press("z")
+    page.keyboard.press("z")
+    expect(page.locator(".search-round")).to_have_text("Round 1")
+    assert states(page) == "ynnnnn"
+
+
+def test_answer_that_comes_after_its_grid_was_submitted_changes_nothing(page, drawn_server):
+    open_search(page, drawn_server, round_size=6)
+    held = hold_answers(page)
+    for key in "ynnnnn":
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    assert len(held) == 1  # answers go one by one
+    with page.expect_response(ANSWERS) as late:
+        held[0].continue_()
+    page.unroute("**/answers")
+    assert late.value.json()["stale"]
+    press(page, "n")
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    expect(page.locator("[data-notice]")).to_have_count(0)
+    assert states(page) == "n....."
+    expect(page.locator(".search-found strong")).to_have_text("2")
+    page.get_by_role("link", name="History").click()
+    expect(page.locator("main")).not_to_contain_text("orrected")
+
+
+def test_submit_waits_for_an_answer_that_was_changed_since(page, drawn_server):
+    open_search(page, drawn_server, round_size=6)
+    held = hold_answers(page)
+    for key in ("y", "ArrowLeft", "n", "n", "n", "n", "n", "n"):
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(500)
+    expect(page.locator(".search-round")).to_have_text("Round 1")
+    held[0].continue_()
+    page.unroute("**/answers")  # lets the others go
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    expect(page.locator(".search-found strong")).to_have_text("1")
 
 
 def test_choice_about_the_rest_is_remembered(page, drawn_server):

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
 
 from app import admitting
-from app.admitting import Admitting, Lane, is_costly
+from app.admitting import Admitting, Call, Lane, is_costly, read_call
 from app.database import MOST_AT_ONCE, check_connections, connect_database, count_places
 from app.errors import DatabaseNotUsable, ServerBusy
 from app.security import add_token, get_local_person
@@ -37,23 +37,28 @@ async def settle() -> None:
 # --- Lines ---------------------------------------------------------------------------------------
 
 
+def come_to(lane: Lane, begun: list[str], call: Call) -> asyncio.Task[None]:
+    """Somebody who waits for a place, and is noted when they have it."""
+
+    async def come() -> None:
+        await lane.enter(call)
+        begun.append(call.who)
+
+    return asyncio.ensure_future(come())
+
+
 def test_lines_take_turns_and_nobody_gets_more_than_half():
     async def play() -> list[str]:
         lane = Lane(places=4, most_waiting=40)
         begun: list[str] = []
-
-        async def come(who: str) -> None:
-            await lane.enter(who)
-            begun.append(who)
-
-        coming = [asyncio.ensure_future(come("busy")) for _ in range(8)]
+        coming = [come_to(lane, begun, Call("busy")) for _ in range(8)]
         await settle()
         assert begun == ["busy"] * 2
-        coming += [asyncio.ensure_future(come(who)) for who in ("ana", "ben", "ana", "ana")]
+        coming += [come_to(lane, begun, Call(who)) for who in ("ana", "ben", "ana", "ana")]
         await settle()
         assert begun == ["busy", "busy", "ana", "ben"]
         for who in ("busy", "ana", "ben", "busy", "ana"):
-            lane.leave(who)
+            lane.leave(Call(who))
             await settle()
         for one in coming:
             one.cancel()
@@ -63,48 +68,128 @@ def test_lines_take_turns_and_nobody_gets_more_than_half():
     assert run(play) == ["busy", "ana", "ana", "busy"]
 
 
-def test_a_submit_goes_before_all_else_in_its_turn():
+def test_who_can_wait_lets_others_go_first_until_their_patience_ends():
     async def play() -> list[str]:
         lane = Lane(places=2, most_waiting=40)
         begun: list[str] = []
-
-        async def come(who: str, *, ahead: bool = False) -> None:
-            await lane.enter(who, ahead=ahead)
-            begun.append(f"{who} ahead" if ahead else who)
-
-        await lane.enter("somebody")
-        await lane.enter("else")
-        coming = [asyncio.ensure_future(come(who)) for who in ("ana", "ben", "cem")]
-        coming += [asyncio.ensure_future(come(who, ahead=True)) for who in ("cem", "dora")]
+        for who in ("somebody", "else"):
+            await lane.enter(Call(who))
+        coming = [
+            come_to(lane, begun, Call(who, patience_s))
+            for who, patience_s in (
+                ("answer", 60.0),
+                ("impatient answer", 0.01),
+                ("picture", 0.5),
+                ("submit", 0.0),
+                ("submit too", 0.0),
+                ("gone", 0.0),
+            )
+        ]
         await settle()
-        assert lane.waiting == 5
-        gone = asyncio.ensure_future(come("eva", ahead=True))
+        assert lane.waiting == 6
+        coming[-1].cancel()
+        await asyncio.sleep(0.02)
+        late = come_to(lane, begun, Call("late submit"))
         await settle()
-        gone.cancel()
-        for who in ("somebody", "else", "cem", "dora", "ana"):
-            lane.leave(who)
+        for who in ("somebody", "else", "submit", "submit too", "impatient answer", "late submit"):
+            lane.leave(Call(who))
             await settle()
-        await asyncio.wait_for(asyncio.gather(*coming), 1)
+        await asyncio.wait_for(asyncio.gather(*coming[:-1], late), 1)
         assert lane.waiting == 0
         return begun
 
-    assert run(play) == ["cem ahead", "dora ahead", "ana", "ben", "cem"]
+    assert run(play) == [
+        *("submit", "submit too", "impatient answer", "late submit", "picture", "answer")
+    ]
+
+
+def test_what_changes_one_search_comes_one_by_one_and_holds_nobody_else_up():
+    async def play() -> list[str]:
+        lane = Lane(places=4, most_waiting=40)
+        begun: list[str] = []
+        first = Call("ana", changes="/searches/1")
+        coming = [
+            come_to(lane, begun, call)
+            for call in (
+                first,
+                Call("ben", changes="/searches/1"),
+                Call("ben"),
+                Call("cem", changes="/searches/2"),
+                Call("dora"),
+            )
+        ]
+        await settle()
+        assert begun == ["ana", "cem", "dora"]  # ben's own come in the order they were sent
+        coming[1].cancel()
+        await settle()
+        assert begun[3:] == ["ben"]
+        again = come_to(lane, begun, Call("eva", changes="/searches/1"))
+        lane.leave(Call("dora"))
+        await settle()
+        assert not again.done()
+        lane.leave(first)
+        await asyncio.wait_for(again, 1)
+        return begun[4:]
+
+    assert run(play) == ["eva"]
+
+
+def test_a_lane_is_calm_when_nobody_was_at_work_for_most_of_the_last_seconds(monkeypatch):
+    monkeypatch.setattr(admitting, "CALM_S", 0.2)
+
+    async def play() -> None:
+        lane = Lane(places=4, most_waiting=40)
+        await lane.enter(Call("ana"))
+        assert lane.is_calm  # it is she who asks
+        await lane.enter(Call("ben"))
+        assert not lane.is_calm
+        await asyncio.sleep(0.3)
+        lane.leave(Call("ben"))
+        assert not lane.is_calm  # there was work all the time
+        lane.leave(Call("ana"))
+        await asyncio.sleep(0.5)
+        await lane.enter(Call("ana"))
+        assert lane.is_calm
+
+    run(play)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "patience_s", "changes"),
+    [
+        ("POST", "/searches/7/submit", 0.0, "/searches/7"),
+        ("POST", "/searches/7/answers", admitting.BY_ITSELF_S, "/searches/7"),
+        ("POST", "/api/v1/searches/7/answers", 0.0, "/searches/7"),  # a program waits for it
+        ("POST", "/searches/7/here", admitting.BY_ITSELF_S, "/searches/7"),
+        ("GET", "/searches/7/upcoming", admitting.BY_ITSELF_S, None),
+        ("GET", "/images/12/small", admitting.PICTURES_S, None),
+        ("GET", "/images/12/original", 0.0, None),
+        ("GET", "/searches/7", 0.0, None),
+        ("GET", "/searches/7/results", 0.0, None),
+        ("POST", "/searches/7", 0.0, None),
+        ("POST", "/collections/7/searches", 0.0, None),
+    ],
+)
+def test_how_long_a_request_can_wait_and_what_it_changes(method, path, patience_s, changes):
+    scope = {"type": "http", "method": method, "path": path, "client": ("10.0.0.7", 5)}
+    assert read_call(scope, {b"cookie": b"x"}) == Call("x", patience_s, changes)
+    assert read_call(scope, {}).who == "10.0.0.7"
 
 
 def test_too_many_are_refused_at_once_the_one_who_asks_for_most_first():
     async def play() -> None:
         lane = Lane(places=1, most_waiting=8)
-        await lane.enter("somebody")
-        waiting = [asyncio.ensure_future(lane.enter("busy")) for _ in range(2)]
+        await lane.enter(Call("somebody"))
+        waiting = [asyncio.ensure_future(lane.enter(Call("busy"))) for _ in range(2)]
         await settle()
         with pytest.raises(ServerBusy) as refused:  # a quarter of the line is theirs
-            await lane.enter("busy")
+            await lane.enter(Call("busy"))
         assert refused.value.wait_s and refused.value.status == 503
-        others = [asyncio.ensure_future(lane.enter(f"other {number}")) for number in range(6)]
+        others = [asyncio.ensure_future(lane.enter(Call(f"other {number}"))) for number in range(6)]
         await settle()
         with pytest.raises(ServerBusy):
-            await lane.enter("one more")
-        lane.leave("somebody")
+            await lane.enter(Call("one more"))
+        lane.leave(Call("somebody"))
         await asyncio.wait([*waiting, *others], return_when=asyncio.FIRST_COMPLETED)
         assert [one.done() for one in (*waiting, *others)] == [True] + [False] * 7
         for one in (*waiting, *others):
@@ -118,22 +203,22 @@ def test_who_waits_too_long_or_goes_away_leaves_no_place_taken(monkeypatch):
 
     async def play() -> None:
         lane = Lane(places=1, most_waiting=8)
-        await lane.enter("somebody")
+        await lane.enter(Call("somebody"))
         with pytest.raises(ServerBusy):
-            await lane.enter("late")
-        gone = asyncio.ensure_future(lane.enter("gone"))
+            await lane.enter(Call("late"))
+        gone = asyncio.ensure_future(lane.enter(Call("gone")))
         await settle()
         gone.cancel()
         await settle()
         assert lane.waiting == 0
-        just = asyncio.ensure_future(lane.enter("just"))
+        just = asyncio.ensure_future(lane.enter(Call("just")))
         await settle()
-        lane.leave("somebody")  # the place is theirs,
+        lane.leave(Call("somebody"))  # the place is theirs,
         just.cancel()  # but they have not heard of it
         await settle()
-        await asyncio.wait_for(lane.enter("next"), 1)
-        lane.leave("next")
-        await asyncio.wait_for(lane.enter("next"), 1)
+        await asyncio.wait_for(lane.enter(Call("next")), 1)
+        lane.leave(Call("next"))
+        await asyncio.wait_for(lane.enter(Call("next")), 1)
 
     run(play)
 
@@ -329,7 +414,7 @@ def test_connections_that_postgresql_does_not_take_are_refused_at_the_start(
     )
     database = connect_database(many)
     try:
-        with pytest.raises(DatabaseNotUsable, match=r"may need 7\d\d connections .* which takes"):
+        with pytest.raises(DatabaseNotUsable, match=r"may need 4\d\d connections .* which takes"):
             check_connections(database, many)
         check_connections(database, many.model_copy(update={"processes": 2}))
     finally:

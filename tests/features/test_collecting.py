@@ -3,15 +3,19 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from app import collecting
 from app.collecting import (
+    ImageCounts,
     describe_collection,
     describe_preparation,
     list_collections,
     list_refused,
 )
 from app.errors import NotFound
+from app.removing import put_back_images, remove_images
 from app.tables import Collection, ImageIndex, ImagePath, Import, OracleLabel, RefusedFile
 from tests.factories import make_collection, make_images, make_index, make_person
 
@@ -218,6 +222,37 @@ def test_collections_are_listed_by_name_with_their_own_counts(session, settings)
     assert [(one.collection.id, one.image_count) for one in listed] == [(bay.id, 0), (pond.id, 7)]
     assert [one.preparation.stage for one in listed] == ["waiting", "ready"]
     assert set(listed[1].image_ids) <= {image.id for image in images}
+
+
+def test_images_are_counted_again_only_when_some_came_or_went(session, monkeypatch):
+    pond, bay = make_collection(session, name="Pond"), make_collection(session, name="Bay")
+    images = make_images(session, pond, 7)
+    counts, asked = ImageCounts(), []
+
+    def note(_connection, _cursor, statement, *_more):
+        asked.append("removed_at IS NULL" in statement)
+
+    event.listen(session.get_bind(), "before_cursor_execute", note)
+    try:
+        assert counts.read(session) == {pond.id: 7, bay.id: 0}
+        assert any(asked)
+        asked.clear()
+        assert counts.read(session) == {pond.id: 7, bay.id: 0}
+        assert not any(asked)
+        person = make_person(session)
+        make_images(session, bay, 2)
+        assert counts.read(session) == {pond.id: 7, bay.id: 2}
+        gone = [one.id for one in images[:3]]
+        remove_images(session, pond.id, gone, person=person)
+        assert counts.read(session) == {pond.id: 4, bay.id: 2}
+        put_back_images(session, pond.id, gone[:1], person=person)
+        assert counts.read(session) == {pond.id: 5, bay.id: 2}
+        asked.clear()
+        monkeypatch.setattr(collecting, "COUNTED_S", -1)
+        assert counts.read(session) == {pond.id: 5, bay.id: 2}
+        assert any(asked)
+    finally:
+        event.remove(session.get_bind(), "before_cursor_execute", note)
 
 
 def test_unknown_collection_is_not_found(session):
