@@ -5,9 +5,10 @@ beyond them requests wait in line, one line for each person, and the lines take 
 waits long because somebody else asks for very much. Grids and pages, for which somebody sits and
 waits, go before pictures, and these before answers and whatever else a page sends by itself. What
 changes one search comes one by one: it would only wait for the search's lock, at a place that
-others can use. What takes long (dashboards, exports, forms with photos) has few places of its own
-and never takes those of answers and grids. Where too many wait, or one has waited too long, the
-answer is at once a page that says so: whoever sent answers sends them again by itself
+others can use. What takes long (dashboards, exports, forms with photos) has a place of its own, and
+so has what never does (pictures, answers, signing in): it goes on while others open large
+collections, or look through them. Where too many wait, or one has waited too long, the answer is at
+once a page that says so: whoever sent answers sends them again by itself
 (static/answers.js, static/grid.js), and none is lost.
 """
 
@@ -33,7 +34,12 @@ BY_ITSELF_S = 2.0
 BY_ITSELF = re.compile(r"/searches/\d+/(answers|upcoming|here|leave)$")
 CALM_SHARE = 1 / 3  # of the last seconds, in which a process was at work
 CALM_S = 3.0  # these seconds: how long it takes until two thirds of what was are forgotten
-COSTLY_SHARE = 4  # one of so many places is for what takes long
+COSTLY_PLACES = 1  # for what takes long
+LIGHT_SHARE = 2  # one of so many of the other places is for what never does
+LIGHT = re.compile(
+    r"/(images|photos)/\d+/(small|large)$|(/api/v1)?/searches/\d+/(answers|here|leave)$"
+    r"|/(sign-in|sign-out)?$"
+)
 # Nothing of these asks the database, or each asks it by itself for moments only.
 UNCOUNTED = re.compile(r"/static/|/api/v1/(health|ready)$|/uploads/\d+/files")
 COSTLY = re.compile(
@@ -169,9 +175,11 @@ class Admitting:
 
     def __init__(self, app: ASGIApp, *, places: int, most_waiting: int) -> None:
         self._app = app
-        costly = max(1, places // COSTLY_SHARE)
-        self._quick = Lane(max(1, places - costly), most_waiting)
-        self._costly = Lane(costly, most_waiting)
+        places -= COSTLY_PLACES
+        light = max(1, places // LIGHT_SHARE)
+        self._light = Lane(light, most_waiting)
+        self._middle = Lane(max(1, places - light), most_waiting)
+        self._costly = Lane(COSTLY_PLACES, most_waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on in its turn."""
@@ -179,12 +187,16 @@ class Admitting:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        lane = self._costly if is_costly(scope, headers) else self._quick
-        if lane is self._quick:
+        lane = self._middle
+        if is_costly(scope, headers):
+            lane = self._costly
+        elif LIGHT.match(scope["path"]):
+            lane = self._light
+        if lane is not self._costly:
             receive = await read_whole(receive)  # else who sends slowly would hold a place
         call = read_call(scope, headers)
         await lane.enter(call)
-        scope.setdefault("state", {})["is_calm"] = self._quick.is_calm
+        scope.setdefault("state", {})["is_calm"] = self._middle.is_calm and self._light.is_calm
         is_in = True
 
         def go() -> None:

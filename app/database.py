@@ -81,7 +81,7 @@ BACKUP_LOCK = 7_273_008
 PART_LOCK = 7_273_039
 # Requests that a process works on at once. It is one core's work, and more threads that want to go
 # on wait for each other at every statement: docs/decisions/0027.
-MOST_AT_ONCE = 4
+MOST_AT_ONCE = 5
 # Beside those for requests: of the process that does long work, of its queue, and of any process.
 OTHER_CONNECTIONS = 15
 QUEUE_CONNECTIONS = 7
@@ -242,7 +242,7 @@ def _open_engine(
 
 def count_places(settings: Settings) -> int:
     """How many requests one process works on at once, each with a connection of its own."""
-    return min(MOST_AT_ONCE, max(2, settings.connections // settings.processes))
+    return min(MOST_AT_ONCE, max(3, settings.connections // settings.processes))
 
 
 def check_connections(database: Database, settings: Settings) -> None:

@@ -10,6 +10,7 @@ limits are wide.
 
 import math
 import time
+from threading import Timer
 
 from fastapi import Request
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.errors import TooManyRequests
 from app.settings import Settings
 
+FORGET_S = 1.0
 MOST_HEAD_BYTES = 65_536  # of a request's first line and headers: a browser sends some 2,000
 WRONG_TOKENS_A_MINUTE = 300  # that are nobody's, from one address
 # A piece of an upload is a small photo or 8 MB of a large one; its quota counts the bytes.
@@ -83,11 +85,25 @@ class BoundedHead(HttpToolsProtocol):
         super().on_message_complete()
 
 
+class SlowlyForgetting(MemoryStorage):
+    """Forgets what is past once a second: its own way is to start a thread at each request."""
+
+    @property
+    def timer(self) -> Timer:
+        """Counts down to the next time."""
+        return self._timer
+
+    @timer.setter
+    def timer(self, wanted: Timer) -> None:
+        self._timer = Timer(FORGET_S, wanted.function)
+        self._timer.daemon = True
+
+
 class Limits:
     """Counts what was asked in the last minute."""
 
     def __init__(self, settings: Settings) -> None:
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = MovingWindowRateLimiter(SlowlyForgetting())
         among = settings.processes
         self._changes = _a_minute(settings.changes_a_minute, among)
         self._costly = _a_minute(settings.costly_a_minute, among)

@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     connections: int = Field(
         default=40,
         ge=4,
-        description="Most connections to PostgreSQL for requests, over all processes, four for "
+        description="Most connections to PostgreSQL for requests, over all processes, five for "
         "each of them at most: each request that is worked on has one, others wait. Embedding, "
         "imports and the queue have their own.",
     )

@@ -1,6 +1,8 @@
 """The web around a server: hosts, redirects, files, caches, limits, timing of sign-in, headers."""
 
 import socket
+import threading
+import time
 from urllib.parse import quote
 
 import pytest
@@ -9,7 +11,7 @@ from starlette.testclient import TestClient
 
 from app import accounts
 from app.accounts import close_account
-from app.limiting import COSTLY, PIECES, Limits
+from app.limiting import COSTLY, PIECES, Limits, SlowlyForgetting
 from app.main import SECURITY_HEADERS
 from app.security import issue_sign_in_link
 from app.tables import Person
@@ -255,6 +257,22 @@ def test_guessing_tokens_is_ended(web, monkeypatch):
     ]
     assert asked == [401, 401, 401, 429, 429]
     assert web.get("/sign-in").status_code == 200, "people come in all the same"
+
+
+def test_counting_starts_no_thread_for_each_request_and_forgets(monkeypatch):
+    monkeypatch.setattr("app.limiting.FORGET_S", 0.2)
+    counted, begun = SlowlyForgetting(), []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda one: begun.append(one) or start(one))
+    for _ in range(50):
+        assert counted.acquire_entry("changes/7", limit=100, expiry=1)
+        time.sleep(0.01)
+    assert len(begun) <= 5
+    assert len(counted.events["changes/7"]) == 50
+    time.sleep(1.1)
+    counted.acquire_entry("changes/8", limit=100, expiry=1)
+    time.sleep(0.4)
+    assert not counted.events["changes/7"]
 
 
 def test_limited_routes_are_routes():
