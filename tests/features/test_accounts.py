@@ -24,9 +24,11 @@ def another(client):
     """Makes further browsers of the same server, with nobody signed in."""
 
     def make(**more):
-        return TestClient(
+        made = TestClient(
             client.app, base_url=str(client.base_url), raise_server_exceptions=False, **more
         )
+        made.portal = client.portal  # one loop for all, as in a server: lines wake who waits
+        return made
 
     return make
 

@@ -305,7 +305,8 @@ def test_nothing_to_undo_is_a_sentence(browser):
     assert "nothing to take back" in reply.text.lower()
 
 
-def test_upcoming_images_are_those_of_the_next_grid(browser):
+def test_upcoming_images_are_those_of_the_next_grid(browser, monkeypatch):
+    monkeypatch.setattr("app.admitting.CALM_SHARE", 2)  # a test asks without a pause
     page = browser.grid()
     browser.give(dict.fromkeys(page.image_ids[1:], "no") | {page.image_ids[0]: "yes"})
     upcoming = browser.get("/upcoming").json()
