@@ -2,12 +2,12 @@
 
 Each request that is worked on has a thread and a connection to PostgreSQL. There are only so many:
 beyond them requests wait in line, one line for each person, and the lines take turns; so nobody
-waits long because somebody else asks for very much. Grids and pages, for which somebody sits and
-waits, go before pictures, and these before answers and whatever else a page sends by itself. What
-changes one search comes one by one: it would only wait for the search's lock, at a place that
-others can use. What takes long (dashboards, exports, forms with photos) has a place of its own, and
-so has what never does (pictures, answers, signing in): it goes on while others open large
-collections, or look through them. Where too many wait, or one has waited too long, the answer is at
+waits long because somebody else asks for very much. What takes long (dashboards, exports, forms
+with photos) has a place of its own, and so has what never does (pictures, answers, signing in): it
+goes on while others open large collections, or look through them. Among those who wait for the same
+places, what people wait for goes before pictures, and these before answers and whatever else a page
+sends by itself. What changes one search comes one by one: it would only wait for the search's lock,
+at a place that others can use. Where too many wait, or one has waited too long, the answer is at
 once a page that says so: whoever sent answers sends them again by itself
 (static/answers.js, static/grid.js), and none is lost.
 """
@@ -37,8 +37,7 @@ CALM_S = 3.0  # these seconds: how long it takes until two thirds of what was ar
 COSTLY_PLACES = 1  # for what takes long
 LIGHT_SHARE = 2  # one of so many of the other places is for what never does
 LIGHT = re.compile(
-    r"/(images|photos)/\d+/(small|large)$|(/api/v1)?/searches/\d+/(answers|here|leave)$"
-    r"|/(sign-in|sign-out)?$"
+    rf"{PICTURES.pattern}|(/api/v1)?/searches/\d+/(answers|here|leave)$|/(sign-in|sign-out)?$"
 )
 # Nothing of these asks the database, or each asks it by itself for moments only.
 UNCOUNTED = re.compile(r"/static/|/api/v1/(health|ready)$|/uploads/\d+/files")
@@ -132,7 +131,8 @@ class Lane:
     def _let_in(self) -> None:
         while self._free:
             first = (line[0] for line in self._lines.values())
-            able = (waiting for waiting in first if self._may_work(waiting.call))
+            # Who went away a moment ago has not left the line yet.
+            able = (one for one in first if not one.turn.done() and self._may_work(one.call))
             chosen = min(able, key=lambda waiting: waiting.by, default=None)
             if chosen is None:
                 return

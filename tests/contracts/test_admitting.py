@@ -223,6 +223,21 @@ def test_who_waits_too_long_or_goes_away_leaves_no_place_taken(monkeypatch):
     run(play)
 
 
+def test_who_goes_away_as_a_place_becomes_free_does_not_take_it_along():
+    async def play() -> None:
+        lane = Lane(places=1, most_waiting=8)
+        await lane.enter(Call("somebody"))
+        gone = asyncio.ensure_future(lane.enter(Call("gone")))
+        following = asyncio.ensure_future(lane.enter(Call("next")))
+        await settle()
+        gone.cancel()
+        lane.leave(Call("somebody"))  # in the same moment
+        await asyncio.wait_for(following, 1)
+        assert lane.waiting == 0
+
+    run(play)
+
+
 # --- Requests ------------------------------------------------------------------------------------
 
 
