@@ -249,6 +249,7 @@ def summarise(
         "rounds_wanted": round(wanted.people * wanted.minutes * 10),
         "submit_to_grid_ms": spread([ms for _, ms, _ in report["submits"]]),
         "submit_to_pictures_ms": spread([ms for _, _, ms in report["submits"]]),
+        "p95_by_minute_ms": split_by_minute(report["submits"]),
         "errors": sum(one["count"] for one in report["errors"]),
         "which_errors": report["errors"][:20],
         "asked_again": sum(one["again"] for one in report["people"]),
@@ -270,6 +271,15 @@ def spread(times: list[float]) -> dict[str, float]:
     return {"median": centiles[49], "p95": centiles[94], "p99": centiles[98], "largest": largest}
 
 
+def split_by_minute(submits: list[tuple[float, float, float]]) -> list[float]:
+    """The 95th percentile of submit to grid, minute by minute from the first submit on."""
+    first = min((at for at, _, _ in submits), default=0.0)
+    minutes: dict[int, list[float]] = defaultdict(list)
+    for at, to_grid, _ in submits:
+        minutes[int((at - first) // 60)].append(to_grid)
+    return [spread(times)["p95"] for _, times in sorted(minutes.items())]
+
+
 def show(console: Console, results: dict[str, Any]) -> None:
     """Print them."""
     table = Table(title=results["machine"])
@@ -280,11 +290,13 @@ def show(console: Console, results: dict[str, Any]) -> None:
         counts = [f"{one['count']:,}", f"{one['errors']:,}"]
         table.add_row(name, *counts, *(f"{figure or 0:,.0f}" for figure in figures))
     console.print(table)
+    minutes = ", ".join(f"{ms:,.0f}" for ms in results["p95_by_minute_ms"])
     console.print(
         f"{results['people']} people, {results['minutes']:g} minutes, {results['processes']} "
         f"processes: {results['rounds']:,} rounds (of {results['rounds_wanted']:,})\n"
         f"submit to grid: {tell(results['submit_to_grid_ms'])}\n"
         f"submit to the last of its pictures: {tell(results['submit_to_pictures_ms'])}\n"
+        f"submit to grid, p95 minute by minute: {minutes}\n"
         f"errors {results['errors']:,}; answers saved {results['answers_told']:,}, lost "
         f"{results['answers_lost']:,}; asked again {results['asked_again']:,}",
         highlight=False,
