@@ -75,6 +75,11 @@ def no_doubt(state: RoundState) -> Choice:
     return Choice(state.unanswered[:0], ())
 
 
+def no_crowding(cosines: NDArray[np.float32], _own: Integers) -> NDArray[np.float32]:
+    """In place of _crowding: everywhere alike."""
+    return np.zeros(len(cosines), np.float32)
+
+
 WITHOUT_A_PART: dict[str, dict[str, Any]] = {
     "rarefind, C = 10": {"fit": fit_tightly},
     "rarefind, no pseudo-negatives": {"fit": fit_loosely},
@@ -82,6 +87,7 @@ WITHOUT_A_PART: dict[str, dict[str, Any]] = {
     "rarefind, none by doubt": {"choose": rarefind_with("pf_ma", no_doubt)},
     "rarefind, all by doubt": {"choose": ranking.pf_ma},
     "rarefind, no resemblance": {"choose": rarefind_with("RESEMBLANCE", 0.0)},
+    "rarefind, crowds as others": {"choose": rarefind_with("_crowding", no_crowding)},
     "rarefind, looks may repeat": {"choose": rarefind_with("_common_similarity", lambda _: 2.0)},
     "rarefind, score alone": {"choose": ranking.most_positive},
 }

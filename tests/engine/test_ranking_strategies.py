@@ -80,8 +80,22 @@ def test_rarefind_prefers_what_resembles_a_yes_more_than_a_no(make_state):
     vectors[8], vectors[3] = [1.0, 0.0], [0.0, 1.0]  # the yes, and the no; most others are between
     vectors[9], vectors[4] = [0.8, 0.6], [0.0, 1.0]
     # Score + 8 (cosine to the yes - cosine to the no): row 9 has -0.3 + 8 (0.8 - 0.6) = 1.3,
-    # row 4 has 2 + 8 (0 - 1) = -6, row 0 has 0.5 - 1.6 = -1.1; half of two is by doubt.
+    # row 4 has 2 + 8 (0 - 1) = -6, row 0 has 0.5 - 1.6 = -1.1; half of two is by doubt. It is more
+    # crowded around each of them than around the yes, around the most alike ones most.
     assert ranking.rarefind(make_state(2, vectors=vectors)).rows.tolist() == [6, 9]
+
+
+def test_rarefind_passes_over_what_is_more_crowded_than_the_finds_are(make_state, monkeypatch):
+    monkeypatch.setattr(ranking, "COMPANY", 1)
+    vectors = np.tile([0.0, 0.0, -1.0], (10, 1))
+    vectors[8], vectors[3] = [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]  # the yes, and the no
+    vectors[0], vectors[4], vectors[5] = [0.8, 0.6, 0], [0.8, -0.6, 0], [0.8, -0.6, 0]
+    scores = [1.0, -99, 0.0, -99, 2.0, 2.0, -99, -99, 0, -99]
+    # By doubt row 2. Rows 0, 4 and 5 have cosine 0.8 to the yes and 0 to the no; 4 and 5 have each
+    # other at 1, the yes has none closer than 0.8: 1 + 6.4 against 2 + 6.4 - 8 (1 - 0.8).
+    assert ranking.rarefind(make_state(2, scores, vectors=vectors)).rows.tolist() == [2, 0]
+    vectors[7] = vectors[8]  # the yes has as close a neighbour itself: 1 + 6.4 against 2 + 6.4
+    assert ranking.rarefind(make_state(2, scores, vectors=vectors)).rows.tolist() == [2, 4]
 
 
 def test_rarefind_shows_no_look_twice_while_there_are_others(make_state):
@@ -139,10 +153,19 @@ def naive_rarefind(state):
     by_doubt = sorted(scores, key=lambda row: (scores[row] < 0, abs(scores[row])))
     doubtful = by_doubt[: round(10 * len(yes) / len(yes + no))]
     compared = sorted(scores, key=lambda row: -scores[row])[:310]
+    compared = [row for row in compared if row not in doubtful]
+    everyone = compared + yes + no
+
+    def crowding(row):
+        return np.mean(sorted(scaled[row] @ scaled[one] for one in everyone if one != row)[-10:])
+
+    usual = np.median([crowding(row) for row in yes])
     merits = {
-        row: scores[row] + 8 * (nearest(row, yes, scaled) - (nearest(row, no, scaled) if no else 0))
+        row: scores[row]
+        + 8 * nearest(row, yes, scaled)
+        - 8 * (nearest(row, no, scaled) if no else 0)
+        - 8 * max(crowding(row) - usual, 0)
         for row in compared
-        if row not in doubtful
     }
     order = sorted(merits, key=lambda row: -merits[row])
     limit = 2.0
