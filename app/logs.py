@@ -35,7 +35,7 @@ def take_request_id(given: str) -> str:
     if GIVEN_ID.fullmatch(given):
         return given
     # Nobody is kept out by it. The system's own numbers would have all requests of a process wait.
-    return f"{random.getrandbits(8 * ID_BYTES):0{2 * ID_BYTES}x}"  # noqa: S311
+    return f"{random.getrandbits(8 * ID_BYTES):0{2 * ID_BYTES}x}"
 
 
 def start_logging(settings: Settings) -> None:
