@@ -147,7 +147,8 @@ def _compare(vectors: Floats, positives: Floats, negatives: Floats) -> Floats:
     some = evenly(len(positives), MOST_POSITIVES)
     around = positives[some] @ everyone.T
     usual = np.median(_crowding(around, count + some))
-    return resemblances - np.maximum(_crowding(cosines, np.arange(count)) - usual, 0)
+    crowding = np.maximum(_crowding(cosines, np.arange(count)) - usual, np.float32(0))
+    return np.asarray(resemblances - crowding, np.float32)
 
 
 def _crowding(cosines: Floats, own: Integers) -> Floats:
