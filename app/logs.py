@@ -6,8 +6,8 @@ what errors of the database quote of rows is left out.
 
 import json
 import logging
-import random
 import re
+import secrets
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -34,8 +34,7 @@ def take_request_id(given: str) -> str:
     """The number a proxy gave the request if it looks like one, else a new one."""
     if GIVEN_ID.fullmatch(given):
         return given
-    # Nobody is kept out by it. The system's own numbers would have all requests of a process wait.
-    return f"{random.getrandbits(8 * ID_BYTES):0{2 * ID_BYTES}x}"
+    return secrets.token_hex(ID_BYTES)
 
 
 def start_logging(settings: Settings) -> None:
