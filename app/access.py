@@ -32,7 +32,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session, contains_eager, load_only
+from sqlalchemy.orm import Session, contains_eager
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
@@ -210,13 +210,12 @@ async def in_one_thread(
     """Answer a request in one thread: who asks, whether they may, then `do`, in one transaction.
 
     For what is asked most: as dependencies of a route each of these would change threads, which
-    takes longer than the work. `locks` the search that the address names, as who changes it must;
-    who does not, changes nothing.
+    takes longer than the work. `locks` the search that the address names, as who changes it must.
     """
     database: Database = request.app.state.database
 
     def answer() -> Response:
-        with database.begin(changes=locks) as session:
+        with database.begin() as session:
             login, seen = _ask_together(request, session, locks)
             person = find_person(request, session, login)
             if login is None or person is not login.person:
@@ -247,10 +246,6 @@ def _ask_together(
     return (None, None) if found is None else (found[0], found[1])
 
 
-# Of an image what its thumbnail needs; all it has takes longer to read.
-_OF_PICTURE = (Image.collection_id, Image.sha256, Image.width, Image.height, Image.shows_people)
-
-
 @cache
 def _ask_login_and(name: str, locks: bool) -> Select[LoginSession, Any]:
     with_person = contains_eager(LoginSession.person)
@@ -262,7 +257,7 @@ def _ask_login_and(name: str, locks: bool) -> Select[LoginSession, Any]:
             .join(Image, Image.id == bindparam("image_id"))
             .join(Collection, Collection.id == Image.collection_id)
             .where(token, sees_collection(Whoever))
-            .options(with_person, load_only(*_OF_PICTURE))
+            .options(with_person)
         )
     query = (
         select(LoginSession, Search)

@@ -105,11 +105,6 @@ class Database:
     ) -> None:
         self.bind = bind
         self.hasty = hasty or bind  # for requests: bounded in number, and in what each may take
-        # For requests that only look: to begin and to end a transaction is asked of the database,
-        # too, and takes as long as a picture does otherwise.
-        self._looking = self.hasty
-        if isinstance(self.hasty, Engine):
-            self._looking = self.hasty.execution_options(isolation_level="AUTOCOMMIT")
         self._stop = stop
         # create_savepoint: a test binds a connection whose outer transaction it rolls back.
         self._sessions = sessionmaker(
@@ -132,13 +127,12 @@ class Database:
         with self._sessions() as session, session.begin():
             yield session
 
-    def begin(self, *, changes: bool = True) -> AbstractContextManager[Session]:
+    def begin(self) -> AbstractContextManager[Session]:
         """One transaction as of `session`, which reads no row twice: for what is short.
 
-        Nothing is asked of the database until the first statement. Where nothing is to be changed
-        each statement is a transaction by itself.
+        Nothing is asked of the database until the first statement.
         """
-        opened = self._sessions(bind=self.hasty if changes else self._looking)
+        opened = self._sessions(bind=self.hasty)
         opened.info[KEPT] = []
 
         @contextmanager

@@ -271,13 +271,17 @@ def spread(times: list[float]) -> dict[str, float]:
     return {"median": centiles[49], "p95": centiles[94], "p99": centiles[98], "largest": largest}
 
 
-def split_by_minute(submits: list[tuple[float, float, float]]) -> list[float]:
+def split_by_minute(submits: list[tuple[float, float, float]]) -> list[float | None]:
     """The 95th percentile of submit to grid, minute by minute from the first submit on."""
     first = min((at for at, _, _ in submits), default=0.0)
     minutes: dict[int, list[float]] = defaultdict(list)
     for at, to_grid, _ in submits:
         minutes[int((at - first) // 60)].append(to_grid)
-    return [spread(times)["p95"] for _, times in sorted(minutes.items())]
+    # None of a minute in which too few came for one.
+    return [
+        spread(minutes[one])["p95"] if len(minutes[one]) >= 20 else None
+        for one in range(max(minutes, default=-1) + 1)
+    ]
 
 
 def show(console: Console, results: dict[str, Any]) -> None:
@@ -290,7 +294,7 @@ def show(console: Console, results: dict[str, Any]) -> None:
         counts = [f"{one['count']:,}", f"{one['errors']:,}"]
         table.add_row(name, *counts, *(f"{figure or 0:,.0f}" for figure in figures))
     console.print(table)
-    minutes = ", ".join(f"{ms:,.0f}" for ms in results["p95_by_minute_ms"])
+    minutes = ", ".join("-" if ms is None else f"{ms:,.0f}" for ms in results["p95_by_minute_ms"])
     console.print(
         f"{results['people']} people, {results['minutes']:g} minutes, {results['processes']} "
         f"processes: {results['rounds']:,} rounds (of {results['rounds_wanted']:,})\n"

@@ -136,7 +136,7 @@ def _compare(vectors: Floats, positives: Floats, negatives: Floats) -> Floats:
     around the positives, the median over up to 30 of them.
     Source: the local density of A. Conneau et al., "Word translation without parallel data", ICLR
     2018 (CSLS), against images that are near to everything; to count it from the positives' own
-    on, so that a crowded target loses nothing, is ours.
+    on, so that a crowded target loses little, is ours.
     """
     everyone = np.concatenate([vectors, positives, negatives])
     count = len(vectors)
@@ -152,7 +152,8 @@ def _compare(vectors: Floats, positives: Floats, negatives: Floats) -> Floats:
 
 
 def _crowding(cosines: Floats, own: Integers) -> Floats:
-    """The mean of each row's ten largest (as far as there are), that of its `own` column aside."""
+    """The mean of each row's ten largest (as far as there are), that of its `own` column aside,
+    which is overwritten."""
     cosines[np.arange(len(own)), own] = -2.0
     count = min(COMPANY, cosines.shape[1] - 1)
     means: Floats = np.partition(cosines, -count, axis=1)[:, -count:].mean(axis=1)
