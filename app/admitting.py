@@ -37,7 +37,7 @@ CALM_S = 3.0  # these seconds: how long it takes until two thirds of what was ar
 COSTLY_PLACES = 1  # for what takes long
 LIGHT_SHARE = 2  # one of so many of the other places is for what never does
 LIGHT = re.compile(
-    rf"{PICTURES.pattern}|(/api/v1)?/searches/\d+/(answers|here|leave)$|/(sign-in|sign-out)?$"
+    rf"{PICTURES.pattern}|(/api/v1)?/searches/\d+/(answers|here|leave)$|/sign-(in|out)$"
 )
 # Nothing of these asks the database, or each asks it by itself for moments only.
 UNCOUNTED = re.compile(r"/static/|/api/v1/(health|ready)$|/uploads/\d+/files")

@@ -285,14 +285,15 @@ def test_answers_pictures_and_signing_in_go_on_while_grids_take_their_time():
         held = asyncio.Event()
 
         async def work(scope, _receive, _send):
-            if scope["path"] in ("/searches/1/submit", "/collections/1/searches"):
+            if scope["path"] in ("/searches/1/submit", "/collections/1/searches", "/"):
                 await held.wait()
 
         app = Admitting(work, places=5, most_waiting=40)
         slow = [ask(app, "/searches/1/submit", who=f"{number}") for number in range(9)]
         slow += [ask(app, "/collections/1/searches", who=f"{number}") for number in range(9)]
+        slow += [ask(app, "/", who=f"{number}") for number in range(9)]
         await settle()
-        for path in ("/searches/2/answers", "/images/7/small", "/sign-in", "/"):
+        for path in ("/searches/2/answers", "/images/7/small", "/sign-in"):
             await asyncio.wait_for(ask(app, path, who="somebody"), 1)
         assert not any(one.done() for one in slow)
         held.set()
