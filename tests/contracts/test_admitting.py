@@ -387,7 +387,7 @@ def test_a_full_server_says_so_at_once_and_no_answer_is_lost(
                 time.sleep(0.05)
             refused = [one.result() for one in sent if one.done()]
             assert web.get("/api/v1/health").status_code == 200
-            page = web.get("/", headers=headers | {"Accept": "text/html"})
+            page = web.get("/sign-in", headers=headers | {"Accept": "text/html"})
         # One person has the one place for it, and a quarter of the line: all others hear.
         assert len(refused) >= 8
         assert all(took < 5 for _, took in refused)
