@@ -237,6 +237,10 @@ def check_files(fleet: Fleet) -> Iterator[str]:
         outside = [Path(one.file) for one in images if home not in Path(one.file).parents]
     for part, files in expected.items():
         there = {path for path in (home / part).rglob("*") if path.is_file()}
+        if part == "exports":
+            # A worker that lost its job to another, and was killed while it still wrote, leaves
+            # one after the other has cleared up: the night's sweep takes it, as a test of it says.
+            there = {path for path in there if path.suffix != ".part"}
         yield from _compare(part, files, there)
     folders = {path.name for path in (home / "indexes").glob("*")}
     yield from (f"index {one} has no folder" for one in sorted(ready - folders))

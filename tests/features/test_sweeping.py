@@ -131,6 +131,7 @@ def test_what_was_kept_long_enough_goes_with_its_rows(own_database, pond):
         session.add_all(exports)
         session.flush()
         new, old = (put(pond.home / "exports" / str(one.id) / one.name) for one in exports)
+        cut_off = put(new.parent / f"{'7' * 32}.part")  # by a worker that was killed
         parts = pond.home / "uploads" / str(upload.id) / "parts"
         piece = put(parts / "1", at_s=upload.touched_at.timestamp())
         original = put(pond.home / "originals" / str(away.id) / "ab" / f"{'ab' * 32}.jpg")
@@ -138,7 +139,7 @@ def test_what_was_kept_long_enough_goes_with_its_rows(own_database, pond):
     assert (counted.collections, counted.searches, counted.bin_bytes) == (1, 0, 1_000)
     assert original.exists() and piece.exists() and old.exists()
     assert sweep(own_database, pond, now=NOW, remove=True) == counted
-    assert new.exists() and not any(path.exists() for path in (original, piece, old))
+    assert new.exists() and not any(path.exists() for path in (original, piece, old, cut_off))
     with own_database.session() as session:
         assert session.scalar(text("SELECT count(*) FROM uploads")) == 0
         assert session.scalar(text("SELECT count(*) FROM export_files")) == 1
