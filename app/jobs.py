@@ -397,11 +397,10 @@ class Worker:
 
     def _adopt(self) -> None:
         """Jobs for what an earlier version, or a command that was killed, left unfinished."""
-        builds = list_unfinished_builds(self._database)
-        replay_ids = list_unfinished_replays(self._database)
         with self._database.session() as session:
             session.execute(select(func.pg_advisory_xact_lock(*_lock_key(0))))  # two starts at once
-            for collection_id, embedder in builds:
+            # Looked for only now: the other start's job may be done by this time.
+            for collection_id, embedder in list_unfinished_builds(self._database):
                 if not list_preparing(session, collection_id):
                     add_job(
                         session,
@@ -410,7 +409,7 @@ class Worker:
                         person=None,
                         embedder=embedder,
                     )
-            for replay_id in replay_ids:
+            for replay_id in list_unfinished_replays(self._database):
                 job = find_replay_job(session, replay_id)
                 if job is None or job.state not in UNFINISHED:
                     replay = session.get_one(Replay, replay_id)
