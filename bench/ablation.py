@@ -34,10 +34,9 @@ from app.engine.strategies.fitting import (
     LOOSE_C,
     STEADYING,
     WITHOUT_A_NO,
-    Lesson,
     fit_with_pseudo_negatives,
 )
-from app.engine.strategies.round_state import Choice, Chooser, RoundState
+from app.engine.strategies.round_state import Choice, Chooser, Lesson, RoundState, smallest
 
 Integers = NDArray[np.int64]
 
@@ -75,6 +74,12 @@ def no_doubt(state: RoundState) -> Choice:
     return Choice(state.unanswered[:0], ())
 
 
+def find_with_one_head(state: RoundState) -> tuple[Integers, NDArray[np.float32]]:
+    """In place of _find_likely: by the head alone."""
+    order = np.sort(smallest(-state.scores, ranking.SHORTLIST + state.size))
+    return state.unanswered[order], state.scores[order]
+
+
 def no_crowding(cosines: NDArray[np.float32], _own: Integers) -> NDArray[np.float32]:
     """In place of _crowding: everywhere alike."""
     return np.zeros(len(cosines), np.float32)
@@ -87,6 +92,8 @@ WITHOUT_A_PART: dict[str, dict[str, Any]] = {
     "rarefind, none by doubt": {"choose": rarefind_with("pf_ma", no_doubt)},
     "rarefind, all by doubt": {"choose": ranking.pf_ma},
     "rarefind, no resemblance": {"choose": rarefind_with("RESEMBLANCE", 0.0)},
+    "rarefind, one head": {"choose": rarefind_with("_find_likely", find_with_one_head)},
+    "rarefind, nearest answers alone": {"choose": rarefind_with("NEAREST", 1)},
     "rarefind, crowds as others": {"choose": rarefind_with("_crowding", no_crowding)},
     "rarefind, looks may repeat": {"choose": rarefind_with("_common_similarity", lambda _: 2.0)},
     "rarefind, score alone": {"choose": ranking.most_positive},

@@ -15,12 +15,13 @@ from app.engine.head import Head
 from app.engine.index import VectorIndex
 from app.engine.remaining import SamplePlan, plan_absence, plan_estimate
 from app.engine.stopping import plan_look
-from app.engine.strategies.fitting import Lesson, fit_with_pseudo_negatives
+from app.engine.strategies.fitting import fit_with_pseudo_negatives
 from app.engine.strategies.round_state import (
     GAP,
     OTHER_EMBEDDER,
     SAMPLE,
     SECOND_LOOK,
+    Lesson,
     smallest,
 )
 

@@ -33,12 +33,12 @@ from app.engine.strategies import (
     check_reach,
     get_strategy,
 )
-from app.engine.strategies.fitting import Lesson
 from app.engine.strategies.round_state import (
     EXPLORATION,
     OPENING,
     REASONS,
     Choice,
+    Lesson,
     RoundState,
     smallest,
 )
@@ -128,9 +128,10 @@ def propose_round(
     check_reach(strategy, ranks_all=index.ranks_all)
     closed = answers.rows if hidden_rows is None else np.union1d(answers.rows, hidden_rows)
     taught = answers if events is None or teach_all else teach_one_each(answers, events)
-    head = None
+    lesson = None
     if round_number > 1:
-        head = _fit(index, taught, opening, strategy, rng, closed, pool_rows)
+        lesson = _teach(index, taught, opening, rng, closed, pool_rows)
+    head = None if lesson is None else chosen.fit(lesson)
     ranking = _rank(index, head, opening, closed, pool_rows, events, size)
     fitted = now()
     unanswered, scores = ranking.rows, ranking.scores
@@ -144,9 +145,9 @@ def propose_round(
         choice = _cut(planned, wanted, events)
     elif size == 0:
         choice = Choice(np.empty(0, np.int64), ())
-    elif head is not None:
+    elif lesson is not None and head is not None:
         choice = chosen.choose(
-            RoundState(index, taught, opening, unanswered, head, scores, size, rng)
+            RoundState(index, taught, opening, lesson, unanswered, head, scores, size, rng)
         )
     elif chosen.opens_at_random:
         choice = Choice.of(rng.permutation(unanswered)[:size], EXPLORATION)
@@ -220,16 +221,15 @@ class _Ranking:
     score: Callable[[Integers], Floats]
 
 
-def _fit(
+def _teach(
     index: VectorIndex,
     answers: Answers,
     opening: Opening,
-    strategy: str,
     rng: np.random.Generator,
     closed: Integers,
     pool_rows: Integers | None,
-) -> Head | None:
-    """The head, None with nothing to learn from."""
+) -> Lesson | None:
+    """What a head can be fitted on, None with nothing to learn from."""
     positives = np.concatenate([index.read(answers.positives), opening.examples])
     if len(positives) == 0:
         return None
@@ -242,7 +242,7 @@ def _fit(
     unlabelled = _open_rows(index, closed, others)
     if len(negatives) + len(unlabelled) == 0:
         return None
-    return get_strategy(strategy).fit(Lesson(index, positives, negatives, unlabelled, rng))
+    return Lesson(index, positives, negatives, unlabelled, rng)
 
 
 def _rank(

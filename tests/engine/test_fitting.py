@@ -5,12 +5,14 @@ import pytest
 
 from app.engine.head import fit_head
 from app.engine.strategies.fitting import (
-    Lesson,
     fit_on_answers,
+    fit_on_roots,
     fit_on_tight_budget,
     fit_steadied,
     fit_with_pseudo_negatives,
+    take_roots,
 )
+from app.engine.strategies.round_state import Lesson
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,33 @@ def test_pseudo_negatives_follow_the_seed(index):
     one, same, other = (fit_steadied(lesson_of(index, [1], [2], seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.weights, same.weights)
     assert np.abs(one.weights - other.weights).max() > 0.01
+
+
+def test_roots_are_of_unit_length():
+    vectors = np.array([[0.36, 0.64, 0, 0], [0.09, -1, 0, 0.16], [-1, 0, 0, 0]], np.float32)
+    expected = [[0.6, 0.8, 0, 0], [0.6, 0, 0, 0.8], [0, 0, 0, 0]]
+    np.testing.assert_allclose(take_roots(vectors), expected, atol=1e-6)
+    assert take_roots(vectors).dtype == np.float32
+    assert take_roots(vectors[:0]).shape == (0, 4)
+
+
+def test_a_head_on_roots_is_fitted_on_roots(make_index):
+    index = make_index(np.abs(np.random.default_rng(4).standard_normal((300, 6))))
+    rooted = make_index(np.sqrt(index.vectors))
+    lesson = lesson_of(index, [1, 2, 3], [4, 5])
+    drawn = lesson_of(index, [1, 2, 3], [4, 5]).rng.choice(lesson.unanswered, 200, replace=False)
+    kept = np.sort(drawn)
+    likeness = index.vectors[kept] @ index.vectors[[1, 2, 3]].mean(axis=0)
+    expected = fit_head(
+        rooted.vectors[[1, 2, 3]],
+        rooted.vectors[[4, 5]],
+        pseudo_negatives=rooted.vectors[kept[np.argsort(likeness)[:100]]],
+        centre=rooted.mean,
+        C=30,
+    )
+    head = fit_on_roots(lesson)
+    np.testing.assert_allclose(
+        rooted.scores(head.weights, head.bias),
+        rooted.scores(expected.weights, expected.bias),
+        atol=0.05,
+    )

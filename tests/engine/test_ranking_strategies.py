@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from app.engine.answers import Answers, Opening
 from app.engine.head import Head
 from app.engine.metric import Metric
 from app.engine.strategies import ranking
-from app.engine.strategies.round_state import RoundState, smallest
+from app.engine.strategies.round_state import Lesson, RoundState, smallest
 
 SCORES = [0.5, -0.1, 0.2, -3.0, 2.0, -0.1, 0.0, 0.2, 9.9, -0.3]
 #           0     1    2     3    4     5    6    7    8     9
@@ -25,10 +26,13 @@ def make_state(make_index):
         index = fan if vectors is None else make_index(vectors)
         index = replace(index, _metric=as_it_is(index))
         rows = np.array(sorted(answered), np.int64)
+        answers = Answers(rows, np.array([answered[row] for row in rows], np.int8))
+        opening = Opening(index.vectors[4], index.vectors[:examples])
         return RoundState(
             index=index,
-            answers=Answers(rows, np.array([answered[row] for row in rows], np.int8)),
-            opening=Opening(index.vectors[4], index.vectors[:examples]),
+            answers=answers,
+            opening=opening,
+            lesson=lesson_of(index, answers, opening),
             unanswered=np.setdiff1d(np.arange(len(SCORES)), rows),
             head=Head(np.zeros(index.dimension, np.float32), 0.0),
             scores=np.array(scores, np.float32)[np.setdiff1d(np.arange(len(SCORES)), rows)],
@@ -37,6 +41,17 @@ def make_state(make_index):
         )
 
     return make
+
+
+def lesson_of(index, answers, opening, seed=0):
+    """What `propose_round` makes of the answers to fit on."""
+    return Lesson(
+        index,
+        np.concatenate([index.vectors[answers.positives], opening.examples]),
+        index.vectors[answers.negatives],
+        np.setdiff1d(np.arange(index.count), answers.rows),
+        np.random.default_rng(seed),
+    )
 
 
 def as_it_is(index):
@@ -63,7 +78,7 @@ def test_pf_ma_without_predicted_positives_goes_up_to_the_line(make_state):
 
 def test_rarefind_asks_about_doubts_as_often_as_the_answer_was_yes(make_state):
     # Neither yes nor no resembles a thing: both answered images are alike, all cosines cancel out.
-    alike = np.tile([1.0, 0.0], (10, 1))
+    alike = np.tile([-1.0, 0.0], (10, 1))
     half = ranking.rarefind(make_state(4, vectors=alike))
     assert half.rows.tolist() == [6, 2, 4, 0]
     assert half.reasons == ("close-to-line", "close-to-line", "likely", "likely")
@@ -76,13 +91,25 @@ def test_rarefind_asks_about_doubts_as_often_as_the_answer_was_yes(make_state):
 
 
 def test_rarefind_prefers_what_resembles_a_yes_more_than_a_no(make_state):
-    vectors = np.tile([0.6, 0.8], (10, 1))
-    vectors[8], vectors[3] = [1.0, 0.0], [0.0, 1.0]  # the yes, and the no; most others are between
-    vectors[9], vectors[4] = [0.8, 0.6], [0.0, 1.0]
+    vectors = np.tile([0.6, -0.8], (10, 1))
+    vectors[8], vectors[3] = [1.0, 0.0], [0.0, -1.0]  # the yes, and the no; others are between
+    vectors[9], vectors[4] = [0.8, -0.6], [0.0, -1.0]
     # Score + 8 (cosine to the yes - cosine to the no): row 9 has -0.3 + 8 (0.8 - 0.6) = 1.3,
     # row 4 has 2 + 8 (0 - 1) = -6, row 0 has 0.5 - 1.6 = -1.1; half of two is by doubt. It is more
     # crowded around each of them than around the yes, around the most alike ones most.
     assert ranking.rarefind(make_state(2, vectors=vectors)).rows.tolist() == [6, 9]
+
+
+def test_rarefind_looks_at_three_answers_of_each_kind(make_state):
+    # Cosines to the four yes: row 0 has 1, 0, 0, 0; row 4 has 0.57 three times and 0.
+    vectors = np.tile([0.0, 0.0, 0.0, 0.0, 0.0, -1.0], (10, 1))
+    vectors[[8, 5, 6, 7]] = np.eye(6)[:4]
+    vectors[0], vectors[4] = vectors[8], [0, 0.57, 0.57, 0.57, 0.15, 0]
+    answered = {8: 1, 5: 1, 6: 1, 7: 1} | dict.fromkeys([1, 2, 3], -1)
+    scores = [1.0, 0, 0, 0, 0.9, 0, 0, 0, 0, 0.2]
+    # Row 9 is by doubt, one of two. Then 0.9 + 8 * 0.57 against 1 + 8 / 3: the twin comes later.
+    shown = ranking.rarefind(make_state(2, scores, answered, vectors=vectors))
+    assert shown.rows.tolist() == [9, 4]
 
 
 def test_rarefind_passes_over_what_is_more_crowded_than_the_finds_are(make_state, monkeypatch):
@@ -116,27 +143,47 @@ def test_rarefind_shows_no_look_twice_while_there_are_others(make_state):
     assert ranking.rarefind(state).rows.tolist() == [7, 4, 0]  # the one by doubt is a look as well
 
 
+@pytest.mark.parametrize("is_signed", [True, False])
 @pytest.mark.parametrize("seed", range(8))
-def test_rarefind_is_the_rule_as_written(make_index, seed):
+def test_rarefind_is_the_rule_as_written(make_index, seed, is_signed):
     """Against the rule in plain loops, over more images than are compared with single answers."""
     rng = np.random.default_rng(seed)
-    index = make_index(rng.standard_normal((500, 4)))
+    vectors = rng.standard_normal((500, 4))
+    index = make_index(vectors if is_signed else np.abs(vectors))
     rows = rng.choice(500, 20, replace=False)
     values = np.where(np.arange(20) < rng.integers(1, 19), 1, -1).astype(np.int8)
+    answers, opening = Answers(rows, values), Opening(index.vectors[0], index.vectors[:0])
     state = RoundState(
         index=index,
-        answers=Answers(rows, values),
-        opening=Opening(index.vectors[0], index.vectors[:0]),
+        answers=answers,
+        opening=opening,
+        lesson=lesson_of(index, answers, opening, seed),
         unanswered=np.setdiff1d(np.arange(500), rows),
         head=Head(np.zeros(4, np.float32), 0.0),
         scores=rng.standard_normal(480).astype(np.float32) * [3, 0.1][seed % 2],
         size=10,
         rng=rng,
     )
-    assert ranking.rarefind(state).rows.tolist() == naive_rarefind(state)
+    expected = naive_rarefind(state, None if is_signed else naive_root_scores(state, seed))
+    assert ranking.rarefind(state).rows.tolist() == expected
 
 
-def naive_rarefind(state):
+def naive_root_scores(state, seed):
+    """Of every image, by scikit-learn on centred roots: uncentred it ends a little elsewhere."""
+    vectors = state.index.vectors.astype(float)
+    yes, no = state.answers.positives, state.answers.negatives
+    drawn = np.sort(np.random.default_rng(seed).choice(state.unanswered, 200, replace=False))
+    likeness = vectors[drawn] @ vectors[yes].mean(axis=0)
+    unlike = drawn[np.argsort(likeness, kind="stable")[:100]]
+    centre = np.sqrt(state.index.mean) / state.index.mean.sum() ** 0.5
+    roots = [[x**0.5 for x in vector] / sum(vector) ** 0.5 - centre for vector in vectors]
+    model = LogisticRegression(C=30, class_weight="balanced")
+    taught = [*yes, *no, *unlike]
+    model.fit([roots[row] for row in taught], [row in yes for row in taught])
+    return model.decision_function(roots)
+
+
+def naive_rarefind(state, root_scores):
     vectors = state.index.vectors.astype(float)
     metric = state.index.metric
     scale = metric.rest * np.eye(4)
@@ -147,11 +194,14 @@ def naive_rarefind(state):
     yes, no = state.answers.positives.tolist(), state.answers.negatives.tolist()
     scores = dict(zip(state.unanswered.tolist(), state.scores.tolist(), strict=True))
 
-    def nearest(row, others, vectors=vectors):
-        return max(vectors[row] @ vectors[other] for other in others)
+    def nearest(row, others, vectors=vectors, most=1):
+        return np.mean(sorted(vectors[row] @ vectors[other] for other in others)[-most:])
 
     by_doubt = sorted(scores, key=lambda row: (scores[row] < 0, abs(scores[row])))
     doubtful = by_doubt[: round(10 * len(yes) / len(yes + no))]
+    if root_scores is not None:
+        for row in sorted(scores, key=lambda row: -scores[row])[:1_000]:
+            scores[row] = (scores[row] + root_scores[row]) / 2
     compared = sorted(scores, key=lambda row: -scores[row])[:310]
     compared = [row for row in compared if row not in doubtful]
     everyone = compared + yes + no
@@ -162,8 +212,8 @@ def naive_rarefind(state):
     usual = np.median([crowding(row) for row in yes])
     merits = {
         row: scores[row]
-        + 8 * nearest(row, yes, scaled)
-        - 8 * (nearest(row, no, scaled) if no else 0)
+        + 8 * nearest(row, yes, scaled, 3)
+        - 8 * (nearest(row, no, scaled, 3) if no else 0)
         - 8 * max(crowding(row) - usual, 0)
         for row in compared
     }

@@ -16,7 +16,7 @@ from app.engine.strategies import (
     uncertainty,
 )
 from app.engine.strategies.clustering import seed_greedily
-from app.engine.strategies.round_state import RoundState
+from app.engine.strategies.round_state import Lesson, RoundState
 
 
 def unit(vectors):
@@ -37,18 +37,20 @@ def state_of(index, *, yes=(), no=(), size=3, weights=None, bias=0.0, examples=N
     values = np.array([1] * len(yes) + [-1] * len(no), np.int8)
     weights = np.zeros(index.dimension) if weights is None else weights
     head = Head(np.asarray(weights, np.float32), bias)
+    examples = np.empty((0, index.dimension), np.float32) if examples is None else examples
+    unanswered = np.setdiff1d(np.arange(index.count), rows)
+    positives = np.concatenate([index.vectors[list(yes)], examples])
+    rng = np.random.default_rng(seed)
     return RoundState(
         index=index,
         answers=Answers(rows, values),
-        opening=Opening(
-            index.vectors[0],
-            np.empty((0, index.dimension), np.float32) if examples is None else examples,
-        ),
-        unanswered=(unanswered := np.setdiff1d(np.arange(index.count), rows)),
+        opening=Opening(index.vectors[0], examples),
+        lesson=Lesson(index, positives, index.vectors[list(no)], unanswered, rng),
+        unanswered=unanswered,
         head=head,
         scores=index.scores(head.weights, head.bias)[unanswered],
         size=size,
-        rng=np.random.default_rng(seed),
+        rng=rng,
     )
 
 

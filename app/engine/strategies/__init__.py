@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from app.engine import EngineError
 from app.engine.head import Head
 from app.engine.strategies import decern, diversity, neighbours, ranking, uncertainty
-from app.engine.strategies.fitting import Lesson, fit_on_answers, fit_on_tight_budget, fit_steadied
-from app.engine.strategies.round_state import Chooser
+from app.engine.strategies.fitting import fit_on_answers, fit_on_tight_budget, fit_steadied
+from app.engine.strategies.round_state import Chooser, Lesson
 from app.engine.strategies.subpool import within_anchors
 
 

@@ -4,14 +4,11 @@ Source of pseudo-negatives: R. T. Mullapudi et al., "Learning Rare Category Clas
 Labeling Budget", ICCV 2021: of a rare target, images low in the current ranking are safe negatives.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.head import Head, fit_head
-from app.engine.index import VectorIndex
-from app.engine.strategies.round_state import smallest
+from app.engine.strategies.round_state import Lesson, smallest
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -21,22 +18,6 @@ PER_ANSWER = 100  # f_a of the paper
 MOST = 500  # the paper's numbers reach 5,000, for the same heads at ten times the time
 STEADYING = 100  # pseudo-negatives of `rarefind`, always
 LOOSE_C = 30.0
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """What a head is fitted on.
-
-    `positives` (p, d), p >= 1, and `negatives` (m, d), float32 unit rows: vectors of answers and
-    uploaded examples. `unanswered` (u,) int64, ascending rows that pseudo-negatives may be drawn
-    from with `rng`; m + u >= 1.
-    """
-
-    index: VectorIndex
-    positives: Floats
-    negatives: Floats
-    unanswered: Integers
-    rng: np.random.Generator
 
 
 def fit_on_answers(lesson: Lesson) -> Head:
@@ -65,6 +46,36 @@ def fit_steadied(lesson: Lesson) -> Head:
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
     return fit_with_pseudo_negatives(lesson, STEADYING, C=LOOSE_C)
+
+
+def fit_on_roots(lesson: Lesson) -> Head:
+    """As `fit_steadied`, but on roots: a head for what `take_roots` makes of vectors.
+
+    Its pseudo-negatives are drawn anew: those of another head were drawn before.
+    Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
+    """
+    pseudo_negatives = lesson.index.read(draw_unlike(lesson, STEADYING))
+    return fit_head(
+        take_roots(lesson.positives),
+        take_roots(lesson.negatives),
+        pseudo_negatives=take_roots(pseudo_negatives),
+        centre=take_roots(lesson.index.mean[None])[0],
+        C=LOOSE_C,
+    )
+
+
+def take_roots(vectors: Floats) -> Floats:
+    """The square roots of vectors' numbers, of those below 0 nothing, brought to unit length.
+
+    Parameters: `vectors` (k, d) float32. Returns (k, d) float32 rows, of unit length but for those
+    without a number above 0. A few large numbers no longer outweigh all others.
+    Source: R. Arandjelovic, A. Zisserman, "Three things everyone should know to improve object
+    retrieval", CVPR 2012; F. Perronnin, J. Sanchez, T. Mensink, "Improving the Fisher kernel for
+    large-scale image classification", ECCV 2010.
+    """
+    roots: Floats = np.sqrt(np.maximum(vectors, np.float32(0)))
+    lengths = np.linalg.norm(roots, axis=1, keepdims=True)
+    return np.asarray(roots / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
 def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> Head:

@@ -1,4 +1,4 @@
-"""What a strategy is given and what it gives back."""
+"""What a strategy is given, to fit a head and to choose, and what it gives back."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,17 +34,34 @@ REASONS = (
 
 
 @dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a head is fitted on.
+
+    `positives` (p, d), p >= 1, and `negatives` (m, d), float32 unit rows: vectors of answers and
+    uploaded examples. `unanswered` (u,) int64, ascending rows that pseudo-negatives may be drawn
+    from with `rng`; m + u >= 1.
+    """
+
+    index: VectorIndex
+    positives: Floats
+    negatives: Floats
+    unanswered: Integers
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, eq=False)
 class RoundState:
     """Everything that may decide which images come next.
 
     `unanswered` (u,) int64: the rows that may be shown, ascending, or where the index does not rank
-    all the shortlist of them; never empty. `scores` (u,) float32: the head's scores of these.
-    `size`: images wanted, at most u.
+    all the shortlist of them; never empty. `head` was fitted on `lesson`; `scores` (u,) float32 are
+    its scores of these. `size`: images wanted, at most u.
     """
 
     index: VectorIndex
     answers: Answers
     opening: Opening
+    lesson: Lesson
     unanswered: Integers
     head: Head
     scores: Floats
