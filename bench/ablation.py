@@ -74,10 +74,14 @@ def no_doubt(state: RoundState) -> Choice:
     return Choice(state.unanswered[:0], ())
 
 
-def find_with_one_head(state: RoundState) -> tuple[Integers, NDArray[np.float32]]:
+def find_with_one_head(
+    state: RoundState, doubtful: Integers
+) -> tuple[Integers, NDArray[np.float32], NDArray[np.float32]]:
     """In place of _find_likely: by the head alone."""
     order = np.sort(smallest(-state.scores, ranking.SHORTLIST + state.size))
-    return state.unanswered[order], state.scores[order]
+    order = order[~np.isin(state.unanswered[order], doubtful)]
+    rows = state.unanswered[order]
+    return rows, state.index.read(rows), state.scores[order]
 
 
 def no_crowding(cosines: NDArray[np.float32], _own: Integers) -> NDArray[np.float32]:
@@ -86,8 +90,8 @@ def no_crowding(cosines: NDArray[np.float32], _own: Integers) -> NDArray[np.floa
 
 
 WITHOUT_A_PART: dict[str, dict[str, Any]] = {
-    "rarefind, C = 10": {"fit": fit_tightly},
-    "rarefind, no pseudo-negatives": {"fit": fit_loosely},
+    "rarefind, first head C = 10": {"fit": fit_tightly},
+    "rarefind, first head on answers": {"fit": fit_loosely},
     "rarefind, without the metric": {"choose": choose_plainly},
     "rarefind, none by doubt": {"choose": rarefind_with("pf_ma", no_doubt)},
     "rarefind, all by doubt": {"choose": ranking.pf_ma},

@@ -64,8 +64,8 @@ __all__ = [
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-# More than any strategy takes: `rarefind` compares 300 and a round with the answers, and events
-# take the places of some.
+# `rarefind` compares 300 and a round with the answers, and events take the places of some. (Its
+# second head would look at 1,000; from a shortlist it has these alone.)
 SHORTLIST = 360
 
 
@@ -74,8 +74,8 @@ class Proposal:
     """The next grid. Without a head (round 1) scores are similarities to the opening vector.
 
     `rows` (k,) int64 in display order; `scores` and `probabilities` (k,) float32, probabilities NaN
-    without a head; `reasons`: k of REASONS. `fit_s` (fitting and scoring) and `choose_s` are
-    seconds by the caller's clock, NaN without one.
+    without a head; `reasons`: k of REASONS. `fit_s` (fitting and scoring) and `choose_s` (with
+    the second head of `rarefind`) are seconds by the caller's clock, NaN without one.
     """
 
     rows: Integers
@@ -130,7 +130,7 @@ def propose_round(
     taught = answers if events is None or teach_all else teach_one_each(answers, events)
     lesson = None
     if round_number > 1:
-        lesson = _teach(index, taught, opening, rng, closed, pool_rows)
+        lesson = _find_lesson(index, taught, opening, rng, closed, pool_rows)
     head = None if lesson is None else chosen.fit(lesson)
     ranking = _rank(index, head, opening, closed, pool_rows, events, size)
     fitted = now()
@@ -221,7 +221,7 @@ class _Ranking:
     score: Callable[[Integers], Floats]
 
 
-def _teach(
+def _find_lesson(
     index: VectorIndex,
     answers: Answers,
     opening: Opening,

@@ -31,9 +31,23 @@ def make_index(tmp_path_factory: pytest.TempPathFactory) -> MakeIndex:
 @pytest.fixture(scope="session")
 def clustered(make_index: MakeIndex) -> tuple[VectorIndex, np.ndarray]:
     """400 images in 16 dimensions; the 30 of the target have two looks with something in common."""
+    vectors, target_rows = draw_clusters()
+    return make_index(vectors), target_rows
+
+
+@pytest.fixture(scope="session", params=[True, False], ids=["signed", "unsigned"])
+def clusters(
+    make_index: MakeIndex, request: pytest.FixtureRequest
+) -> tuple[VectorIndex, np.ndarray]:
+    """The same, and without numbers below 0, where `rarefind` has a second head."""
+    vectors, target_rows = draw_clusters()
+    return make_index(vectors if request.param else np.abs(vectors)), target_rows
+
+
+def draw_clusters() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(4)
     vectors = rng.standard_normal((400, 16))
     looks = rng.standard_normal(16) * 1.5 + rng.standard_normal((2, 16)) * 1.5
     target_rows = np.sort(rng.choice(400, 30, replace=False))
     vectors[target_rows] += looks[np.arange(30) % 2]
-    return make_index(vectors), target_rows
+    return vectors, target_rows

@@ -97,9 +97,9 @@ def test_what_all_images_have_in_common_makes_none_alike():
 
 
 @pytest.fixture(scope="module")
-def bursts(clustered):
+def bursts(clusters):
     """The index of 400 with bursts of 1 to 6 rows in a row, but for some rows apart."""
-    index, target_rows = clustered
+    index, target_rows = clusters
     rng = np.random.default_rng(1)
     starts = np.cumsum(rng.integers(1, 7, 400))
     return (
@@ -132,8 +132,8 @@ def test_no_strategy_gives_an_event_two_places(bursts, strategy):
     assert len(played[-1].answers.rows) > 100
 
 
-def test_each_image_alone_is_as_without_events(clustered):
-    index, target_rows = clustered
+def test_each_image_alone_is_as_without_events(clusters):
+    index, target_rows = clusters
     runs = [
         replay(
             index,
@@ -166,8 +166,8 @@ def propose(index, answers, events, **more):
     )
 
 
-def test_a_burst_counts_once_in_the_head_unless_asked(clustered):
-    index, _ = clustered
+def test_a_burst_counts_once_in_the_head_unless_asked(clusters):
+    index, _ = clusters
     events = np.arange(index.count)
     events[10:40] = 10
     one = Answers(np.array([5, 10]), np.array([1, -1], np.int8))
@@ -179,8 +179,8 @@ def test_a_burst_counts_once_in_the_head_unless_asked(clustered):
     np.testing.assert_allclose(taught_all, propose(index, many, None).head.weights)
 
 
-def test_planned_rows_come_in_their_order_one_of_each_event(clustered):
-    index, _ = clustered
+def test_planned_rows_come_in_their_order_one_of_each_event(clusters):
+    index, _ = clusters
     events = np.arange(index.count)
     events[50:60] = 50
     plan = Choice.of(np.array([55, 7, 51, 9, 3, 8]), "sample")

@@ -51,8 +51,8 @@ def propose(index, answers, *, row=0, strategy="pf-ma", size=10, round_number=2,
 
 @pytest.mark.parametrize("strategy", ["rarefind", "pf-ma", "random"])
 @pytest.mark.parametrize("round_number", [1, 2])
-def test_a_pool_without_images_gives_an_empty_grid(clustered, strategy, round_number):
-    index, target_rows = clustered
+def test_a_pool_without_images_gives_an_empty_grid(clusters, strategy, round_number):
+    index, target_rows = clusters
     answers = make_answers(yes=[target_rows[0]], no=[target_rows[1]])
     nothing = np.empty(0, np.int64)
     arguments = {"strategy": strategy, "round_number": round_number, "pool_rows": nothing}
@@ -63,8 +63,8 @@ def test_a_pool_without_images_gives_an_empty_grid(clustered, strategy, round_nu
 
 
 @pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "random"])
-def test_round_one_is_nearest_to_the_opening(clustered, strategy):
-    index, target_rows = clustered
+def test_round_one_is_nearest_to_the_opening(clusters, strategy):
+    index, target_rows = clusters
     example = target_rows[0]
     answers = make_answers(yes=[example])
 
@@ -79,8 +79,8 @@ def test_round_one_is_nearest_to_the_opening(clustered, strategy):
     assert proposal.head is None
 
 
-def test_random_opens_at_random(clustered):
-    index, _ = clustered
+def test_random_opens_at_random(clusters):
+    index, _ = clusters
     first = propose(index, Answers.empty(), strategy="random", round_number=1, seed=1)
     other = propose(index, Answers.empty(), strategy="random", round_number=1, seed=2)
     assert first.rows.tolist() != other.rows.tolist()
@@ -88,8 +88,8 @@ def test_random_opens_at_random(clustered):
 
 
 @pytest.mark.parametrize("strategy", LEARNING)
-def test_without_any_positive_the_opening_goes_on(clustered, strategy):
-    index, _ = clustered
+def test_without_any_positive_the_opening_goes_on(clusters, strategy):
+    index, _ = clusters
     similarities = index.vectors @ index.vectors[5]
     order = np.argsort(-similarities, kind="stable")
     answers = make_answers(no=order[:6].tolist(), unsure=order[6:8].tolist())
@@ -151,8 +151,8 @@ def test_swapping_yes_and_no_turns_the_ranking_round(clustered):
 
 
 @pytest.mark.parametrize("strategy", ["pf-ma", "most-positive", "most-ambiguous"])
-def test_unsure_images_do_not_train(clustered, strategy):
-    index, target_rows = clustered
+def test_unsure_images_do_not_train(clusters, strategy):
+    index, target_rows = clusters
     known = {"yes": target_rows[:4].tolist(), "no": [1, 2, 3]}
     pool = np.setdiff1d(np.arange(index.count), [7, 8, 9])
 
@@ -166,8 +166,8 @@ def test_unsure_images_do_not_train(clustered, strategy):
 
 
 @pytest.mark.parametrize("strategy", LEARNING)
-def test_proposal_says_what_the_head_says(clustered, strategy):
-    index, target_rows = clustered
+def test_proposal_says_what_the_head_says(clusters, strategy):
+    index, target_rows = clusters
     answers = make_answers(yes=target_rows[:4].tolist(), no=[1, 2, 3])
 
     proposal = propose(index, answers, strategy=strategy)
@@ -178,9 +178,9 @@ def test_proposal_says_what_the_head_says(clustered, strategy):
     assert set(proposal.reasons) <= set(REASONS)
 
 
-def test_time_is_told_by_the_clock_given(clustered):
+def test_time_is_told_by_the_clock_given(clusters):
     ticks = iter([1.0, 3.0, 10.0])
-    proposal = propose(clustered[0], Answers.empty(), clock=lambda: next(ticks))
+    proposal = propose(clusters[0], Answers.empty(), clock=lambda: next(ticks))
     assert (proposal.fit_s, proposal.choose_s) == (2.0, 7.0)
 
 
@@ -190,8 +190,8 @@ def test_time_is_told_by_the_clock_given(clustered):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @settings(max_examples=8, deadline=None)
 @given(data=st.data())
-def test_never_an_answered_row_never_twice(clustered, strategy, data):
-    index, _ = clustered
+def test_never_an_answered_row_never_twice(clusters, strategy, data):
+    index, _ = clusters
     rows = data.draw(st.lists(st.integers(0, index.count - 1), unique=True, max_size=40))
     values = data.draw(
         st.lists(st.sampled_from([-1, 0, 1]), min_size=len(rows), max_size=len(rows))
@@ -208,8 +208,8 @@ def test_never_an_answered_row_never_twice(clustered, strategy, data):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("left", [0, 1, 5])
-def test_fewer_left_than_wanted_gives_all_that_are_left(clustered, strategy, left):
-    index, target_rows = clustered
+def test_fewer_left_than_wanted_gives_all_that_are_left(clusters, strategy, left):
+    index, target_rows = clusters
     answered = np.setdiff1d(np.arange(index.count), np.arange(left))
     values = np.where(np.isin(answered, target_rows), 1, -1).astype(np.int8)
 
@@ -220,8 +220,8 @@ def test_fewer_left_than_wanted_gives_all_that_are_left(clustered, strategy, lef
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("round_number", [1, 2])
-def test_only_the_pool_is_shown(clustered, strategy, round_number):
-    index, target_rows = clustered
+def test_only_the_pool_is_shown(clusters, strategy, round_number):
+    index, target_rows = clusters
     pool = np.arange(3, 300, 7)
     answers = make_answers(yes=[int(target_rows[0])], no=[int(pool[0])])
 
@@ -252,8 +252,8 @@ def test_equal_images_come_in_order_of_rows(make_index, strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_same_seed_same_round(clustered, strategy):
-    index, target_rows = clustered
+def test_same_seed_same_round(clusters, strategy):
+    index, target_rows = clusters
     answers = make_answers(yes=target_rows[:3].tolist(), no=[1, 2])
     one, other = (propose(index, answers, strategy=strategy, seed=5) for _ in range(2))
     assert one.rows.tolist() == other.rows.tolist()
@@ -261,8 +261,8 @@ def test_same_seed_same_round(clustered, strategy):
 
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, "anchoral:badge"])
-def test_order_of_answers_does_not_matter(clustered, strategy):
-    index, target_rows = clustered
+def test_order_of_answers_does_not_matter(clusters, strategy):
+    index, target_rows = clusters
     yes, no = target_rows[:9].tolist(), np.setdiff1d(np.arange(60), target_rows)[:20].tolist()
     plain = propose(index, make_answers(yes=yes, no=no), strategy=strategy)
     turned = propose(index, make_answers(no=no[::-1], yes=yes[::-1]), strategy=strategy)
@@ -271,8 +271,8 @@ def test_order_of_answers_does_not_matter(clustered, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["pf-ma", "most-positive", "most-ambiguous", "opening-only"])
-def test_permuting_the_images_permutes_the_round(clustered, make_index, strategy):
-    index, target_rows = clustered
+def test_permuting_the_images_permutes_the_round(clusters, make_index, strategy):
+    index, target_rows = clusters
     order = np.random.default_rng(8).permutation(index.count)
     place = np.argsort(order)
     permuted = make_index(index.vectors[order])
@@ -289,9 +289,9 @@ def test_permuting_the_images_permutes_the_round(clustered, make_index, strategy
     assert order[moved.rows].tolist() == plain.rows.tolist()
 
 
-def test_unknown_strategy_names_the_known_ones(clustered):
+def test_unknown_strategy_names_the_known_ones(clusters):
     with pytest.raises(UnknownStrategy, match=r"'pfma'.*pf-ma, .*random"):
-        propose(clustered[0], Answers.empty(), strategy="pfma", round_number=1)
+        propose(clusters[0], Answers.empty(), strategy="pfma", round_number=1)
 
 
 # Around the loop

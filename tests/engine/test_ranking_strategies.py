@@ -10,6 +10,7 @@ from app.engine.answers import Answers, Opening
 from app.engine.head import Head
 from app.engine.metric import Metric
 from app.engine.strategies import ranking
+from app.engine.strategies.fitting import fit_on_roots, fit_steadied
 from app.engine.strategies.round_state import Lesson, RoundState, smallest
 
 SCORES = [0.5, -0.1, 0.2, -3.0, 2.0, -0.1, 0.0, 0.2, 9.9, -0.3]
@@ -23,7 +24,10 @@ def make_state(make_index):
     fan = make_index(np.stack([np.cos(angles), np.sin(angles)], axis=1))
 
     def make(size, scores=SCORES, answered=ANSWERED, examples=0, seed=0, vectors=None):
-        index = fan if vectors is None else make_index(vectors)
+        index = fan
+        if vectors is not None:
+            # A number below 0 that says nothing: else a second head would have a say.
+            index = make_index(np.column_stack([vectors, np.full(len(vectors), -1e-6)]))
         index = replace(index, _metric=as_it_is(index))
         rows = np.array(sorted(answered), np.int64)
         answers = Answers(rows, np.array([answered[row] for row in rows], np.int8))
@@ -78,7 +82,7 @@ def test_pf_ma_without_predicted_positives_goes_up_to_the_line(make_state):
 
 def test_rarefind_asks_about_doubts_as_often_as_the_answer_was_yes(make_state):
     # Neither yes nor no resembles a thing: both answered images are alike, all cosines cancel out.
-    alike = np.tile([-1.0, 0.0], (10, 1))
+    alike = np.tile([1.0, 0.0], (10, 1))
     half = ranking.rarefind(make_state(4, vectors=alike))
     assert half.rows.tolist() == [6, 2, 4, 0]
     assert half.reasons == ("close-to-line", "close-to-line", "likely", "likely")
@@ -91,25 +95,34 @@ def test_rarefind_asks_about_doubts_as_often_as_the_answer_was_yes(make_state):
 
 
 def test_rarefind_prefers_what_resembles_a_yes_more_than_a_no(make_state):
-    vectors = np.tile([0.6, -0.8], (10, 1))
-    vectors[8], vectors[3] = [1.0, 0.0], [0.0, -1.0]  # the yes, and the no; others are between
-    vectors[9], vectors[4] = [0.8, -0.6], [0.0, -1.0]
+    vectors = np.tile([0.6, 0.8], (10, 1))
+    vectors[8], vectors[3] = [1.0, 0.0], [0.0, 1.0]  # the yes, and the no; most others are between
+    vectors[9], vectors[4] = [0.8, 0.6], [0.0, 1.0]
     # Score + 8 (cosine to the yes - cosine to the no): row 9 has -0.3 + 8 (0.8 - 0.6) = 1.3,
     # row 4 has 2 + 8 (0 - 1) = -6, row 0 has 0.5 - 1.6 = -1.1; half of two is by doubt. It is more
     # crowded around each of them than around the yes, around the most alike ones most.
     assert ranking.rarefind(make_state(2, vectors=vectors)).rows.tolist() == [6, 9]
 
 
-def test_rarefind_looks_at_three_answers_of_each_kind(make_state):
-    # Cosines to the four yes: row 0 has 1, 0, 0, 0; row 4 has 0.57 three times and 0.
-    vectors = np.tile([0.0, 0.0, 0.0, 0.0, 0.0, -1.0], (10, 1))
-    vectors[[8, 5, 6, 7]] = np.eye(6)[:4]
-    vectors[0], vectors[4] = vectors[8], [0, 0.57, 0.57, 0.57, 0.15, 0]
-    answered = {8: 1, 5: 1, 6: 1, 7: 1} | dict.fromkeys([1, 2, 3], -1)
-    scores = [1.0, 0, 0, 0, 0.9, 0, 0, 0, 0, 0.2]
-    # Row 9 is by doubt, one of two. Then 0.9 + 8 * 0.57 against 1 + 8 / 3: the twin comes later.
-    shown = ranking.rarefind(make_state(2, scores, answered, vectors=vectors))
-    assert shown.rows.tolist() == [9, 4]
+@pytest.mark.parametrize("kind", [1, -1])
+def test_rarefind_looks_at_three_answers_of_each_kind(make_state, monkeypatch, kind):
+    monkeypatch.setattr(ranking, "_crowding", lambda _, own: np.zeros(len(own)))
+    # Four answers are axes, two of the other kind another. By the largest cosine to the four, or
+    # the mean of two, row 4 is nearest, by the mean of all row 0, by that of three row 9.
+    vectors = np.zeros((10, 6))
+    vectors[[5, 6, 7, 8]], vectors[[2, 3]] = np.eye(6)[:4], np.eye(6)[4]
+    vectors[0, :4], vectors[4, :4], vectors[9, :4] = 0.5, [0.7, 0.6, 0.1, 0], [0.55] * 3 + [0]
+    vectors[1, 5] = 1  # by doubt: the only one not below 0
+    vectors[[4, 9], 5] = [0.14**0.5, 0.0925**0.5]
+    answered = dict.fromkeys([5, 6, 7, 8], kind) | dict.fromkeys([2, 3], -kind)
+    scores = [-1, 0, 0, 0, -1, 0, 0, 0, 0, -1]
+    state = make_state(4, scores, answered, vectors=vectors)
+    monkeypatch.setattr(ranking, "_common_similarity", lambda _: 2.0)
+    shown = ranking.rarefind(state).rows.tolist()
+    by_doubt = round(4 * {1: 4, -1: 2}[kind] / 6)
+    by_likeness = [row for row in [9, 0, 4][::kind] if row not in shown[:by_doubt]]
+    assert shown[0] == 1
+    assert shown[by_doubt:] == by_likeness
 
 
 def test_rarefind_passes_over_what_is_more_crowded_than_the_finds_are(make_state, monkeypatch):
@@ -145,8 +158,9 @@ def test_rarefind_shows_no_look_twice_while_there_are_others(make_state):
 
 @pytest.mark.parametrize("is_signed", [True, False])
 @pytest.mark.parametrize("seed", range(8))
-def test_rarefind_is_the_rule_as_written(make_index, seed, is_signed):
+def test_rarefind_is_the_rule_as_written(make_index, monkeypatch, seed, is_signed):
     """Against the rule in plain loops, over more images than are compared with single answers."""
+    monkeypatch.setattr(ranking, "SCORED_TWICE", 400)
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((500, 4))
     index = make_index(vectors if is_signed else np.abs(vectors))
@@ -166,6 +180,52 @@ def test_rarefind_is_the_rule_as_written(make_index, seed, is_signed):
     )
     expected = naive_rarefind(state, None if is_signed else naive_root_scores(state, seed))
     assert ranking.rarefind(state).rows.tolist() == expected
+
+
+def test_a_second_head_has_a_say_where_no_answered_image_has_a_number_below_0(
+    make_index, monkeypatch
+):
+    heads = []
+    monkeypatch.setattr(ranking, "fit_on_roots", lambda lesson: heads.append(fit_on_roots(lesson)))
+
+    def ask(vectors):
+        index = make_index(vectors)
+        answers = Answers(np.array([3, 8, 9]), np.array([1, -1, -1], np.int8))
+        opening = Opening(index.vectors[0], index.vectors[:0])
+        open_rows = np.setdiff1d(np.arange(len(vectors)), answers.rows)
+        lesson = lesson_of(index, answers, opening)
+        head = fit_steadied(lesson)
+        scores = index.scores(head.weights, head.bias)[open_rows]
+        rng = np.random.default_rng(0)
+        ranking.rarefind(
+            RoundState(index, answers, opening, lesson, open_rows, head, scores, 4, rng)
+        )
+
+    vectors = np.abs(np.random.default_rng(5).standard_normal((60, 5)))
+    for row in (3, 9):
+        signed = vectors.copy()
+        signed[row, 2] = -0.1
+        ask(signed)
+    assert heads == []
+    with pytest.raises(AttributeError):  # there is a second head, here None
+        ask(vectors)
+    assert len(heads) == 1
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_rarefind_fills_rounds_of_any_size(make_index, is_signed):
+    vectors = np.random.default_rng(6).standard_normal((1_500, 4))
+    index = make_index(vectors if is_signed else np.abs(vectors))
+    answers = Answers(np.array([3, 8, 9]), np.array([1, -1, -1], np.int8))
+    opening = Opening(index.vectors[0], index.vectors[:0])
+    open_rows = np.setdiff1d(np.arange(1_500), answers.rows)
+    lesson = lesson_of(index, answers, opening)
+    head = fit_steadied(lesson)
+    scores = index.scores(head.weights, head.bias)[open_rows]
+    for size in (12, 1_200, len(open_rows)):
+        rng = np.random.default_rng(0)
+        state = RoundState(index, answers, opening, lesson, open_rows, head, scores, size, rng)
+        assert len(np.unique(ranking.rarefind(state).rows)) == size
 
 
 def naive_root_scores(state, seed):
@@ -199,11 +259,13 @@ def naive_rarefind(state, root_scores):
 
     by_doubt = sorted(scores, key=lambda row: (scores[row] < 0, abs(scores[row])))
     doubtful = by_doubt[: round(10 * len(yes) / len(yes + no))]
-    if root_scores is not None:
-        for row in sorted(scores, key=lambda row: -scores[row])[:1_000]:
-            scores[row] = (scores[row] + root_scores[row]) / 2
-    compared = sorted(scores, key=lambda row: -scores[row])[:310]
+    twice = root_scores is not None
+    compared = sorted(scores, key=lambda row: -scores[row])[: 400 if twice else 310]
     compared = [row for row in compared if row not in doubtful]
+    if twice:
+        for row in compared:
+            scores[row] = (scores[row] + root_scores[row]) / 2
+        compared = sorted(compared, key=lambda row: -scores[row])[:310]
     everyone = compared + yes + no
 
     def crowding(row):

@@ -8,8 +8,8 @@ from app.engine.loop import STRATEGIES, make_opening, propose_round, round_rng
 from app.engine.replay import hold_out, replay, retrace
 
 
-def play(clustered, **changes):
-    index, target_rows = clustered
+def play(clusters, **changes):
+    index, target_rows = clusters
     arguments = {
         "opening_rows": target_rows[:1],
         "strategy": "pf-ma",
@@ -21,12 +21,12 @@ def play(clustered, **changes):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_round_is_what_the_loop_proposes(clustered, strategy):
-    index, target_rows = clustered
+def test_every_round_is_what_the_loop_proposes(clusters, strategy):
+    index, target_rows = clusters
     opening = Opening(make_opening(index.vectors[target_rows[:2]]), np.empty((0, 16), np.float32))
     answers = Answers(target_rows[:2], np.ones(2, np.int8))
 
-    played = play(clustered, strategy=strategy, opening_rows=target_rows[:2], rounds=4)
+    played = play(clusters, strategy=strategy, opening_rows=target_rows[:2], rounds=4)
 
     for number, one in enumerate(played, start=1):
         proposal = propose_round(
@@ -43,10 +43,10 @@ def test_every_round_is_what_the_loop_proposes(clustered, strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_run_retraced_has_the_heads_that_chose_its_rounds(clustered, strategy):
-    index, target_rows = clustered
+def test_a_run_retraced_has_the_heads_that_chose_its_rounds(clusters, strategy):
+    index, target_rows = clusters
     pool = np.arange(0, index.count, 2)
-    played = play(clustered, strategy=strategy, rounds=4, pool_rows=pool)
+    played = play(clusters, strategy=strategy, rounds=4, pool_rows=pool)
     traced = retrace(
         index,
         opening_rows=target_rows[:1],
@@ -67,9 +67,9 @@ def test_a_run_retraced_has_the_heads_that_chose_its_rounds(clustered, strategy)
         assert own.answers.rows.tolist() == known.answers.rows.tolist()
 
 
-def test_the_oracle_answers_by_the_labels(clustered):
-    _, target_rows = clustered
-    played = play(clustered)
+def test_the_oracle_answers_by_the_labels(clusters):
+    _, target_rows = clusters
+    played = play(clusters)
     for one in played:
         expected = np.where(np.isin(one.proposal.rows, target_rows), Value.YES, Value.NO)
         assert one.values.tolist() == expected.tolist()
@@ -79,19 +79,19 @@ def test_the_oracle_answers_by_the_labels(clustered):
     assert len(last.positives) > 20  # the loop finds most of the 30
 
 
-def test_learning_beats_chance_and_the_opening_alone(clustered):
+def test_learning_beats_chance_and_the_opening_alone(clusters):
     found = {
-        name: len(play(clustered, strategy=name)[-1].answers.positives)
+        name: len(play(clusters, strategy=name)[-1].answers.positives)
         for name in ("pf-ma", "most-positive", "opening-only", "random")
     }
     assert found["pf-ma"] > found["opening-only"] > found["random"]
     assert found["most-positive"] > found["opening-only"]
 
 
-def test_mistakes_and_unsure_come_at_the_given_rates(clustered):
-    _, target_rows = clustered
+def test_mistakes_and_unsure_come_at_the_given_rates(clusters):
+    _, target_rows = clusters
     arguments = {"strategy": "random", "rounds": 40, "size": 10, "oracle_unsure": 0.3}
-    played = play(clustered, **arguments, oracle_error=0.2)
+    played = play(clusters, **arguments, oracle_error=0.2)
     rows = np.concatenate([one.proposal.rows for one in played])
     values = np.concatenate([one.values for one in played])
 
@@ -102,19 +102,19 @@ def test_mistakes_and_unsure_come_at_the_given_rates(clustered):
     assert 0.13 < wrong.mean() < 0.27
 
 
-def test_same_seed_same_replay_and_another_seed_another(clustered):
+def test_same_seed_same_replay_and_another_seed_another(clusters):
     def rows(**changes):
-        played = play(clustered, oracle_error=0.3, **changes)
+        played = play(clusters, oracle_error=0.3, **changes)
         return [(one.proposal.rows.tolist(), one.values.tolist()) for one in played]
 
     assert rows() == rows()
     assert rows() != rows(seed=4)
 
 
-def test_replay_ends_when_no_image_is_left(clustered):
-    _, target_rows = clustered
+def test_replay_ends_when_no_image_is_left(clusters):
+    _, target_rows = clusters
     pool = np.setdiff1d(np.arange(25), target_rows[:1])
-    played = play(clustered, pool_rows=pool, rounds=50)
+    played = play(clusters, pool_rows=pool, rounds=50)
     assert sum(len(one.values) for one in played) == len(pool)
     assert len(played) == -(-len(pool) // 10)
 

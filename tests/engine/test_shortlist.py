@@ -40,6 +40,17 @@ def vectors() -> np.ndarray:
 @pytest.fixture(scope="module")
 def indexes(tmp_path_factory, vectors) -> tuple[VectorIndex, VectorIndex]:
     """The same vectors, ranked all and told by shortlists."""
+    return build_both(tmp_path_factory, vectors)
+
+
+@pytest.fixture(scope="module")
+def unsigned(tmp_path_factory, vectors) -> tuple[VectorIndex, VectorIndex]:
+    """As `indexes`, of vectors without a number below 0."""
+    cut = np.maximum(vectors, 0)
+    return build_both(tmp_path_factory, cut / np.linalg.norm(cut, axis=1, keepdims=True))
+
+
+def build_both(tmp_path_factory, vectors: np.ndarray) -> tuple[VectorIndex, VectorIndex]:
     built = []
     for most in (COUNT, COUNT - 1):
         with pytest.MonkeyPatch.context() as patch:
@@ -228,8 +239,13 @@ def test_neighbours_are_those_of_the_exact_index(indexes):
     assert similarities.shape == expected.shape
 
 
-@pytest.mark.parametrize("strategy", WITHOUT_ALL)
-def test_rounds_are_those_of_the_exact_index(indexes, vectors, strategy):
+@pytest.mark.parametrize(
+    ("kind_of_vectors", "strategy"),
+    [*(("indexes", strategy) for strategy in WITHOUT_ALL), ("unsigned", "rarefind")],
+)
+def test_rounds_are_those_of_the_exact_index(request, kind_of_vectors, strategy):
+    indexes = request.getfixturevalue(kind_of_vectors)
+    vectors = indexes[0].vectors
     same = []
     for seed in range(4):
         rng = np.random.default_rng(seed)

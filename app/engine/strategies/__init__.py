@@ -23,7 +23,7 @@ class StrategyNeedsAllScores(EngineError):
 class Strategy:
     """One entry of the register.
 
-    `title` and `summary` are for people; `fit` makes the head that `choose` works with.
+    `title` and `summary` are for people; `fit` makes the head whose scores `choose` is given.
     `for_evaluators`: of use in a comparison rather than in a hunt. `opens_at_random`: round 1 is
     drawn by lot instead of being nearest to the opening. `needs_all`: it looks at every image and
     can't choose from a shortlist.

@@ -49,9 +49,11 @@ def fit_steadied(lesson: Lesson) -> Head:
 
 
 def fit_on_roots(lesson: Lesson) -> Head:
-    """As `fit_steadied`, but on roots: a head for what `take_roots` makes of vectors.
+    """As `fit_steadied`, with pseudo-negatives drawn anew, but on roots: the second head of
+    `rarefind`.
 
-    Its pseudo-negatives are drawn anew: those of another head were drawn before.
+    Returns a head that applies to what `take_roots` makes of vectors, and to nothing else. Raises
+    ValueError when there is neither a negative nor a pseudo-negative.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
     pseudo_negatives = lesson.index.read(draw_unlike(lesson, STEADYING))
@@ -59,6 +61,8 @@ def fit_on_roots(lesson: Lesson) -> Head:
         take_roots(lesson.positives),
         take_roots(lesson.negatives),
         pseudo_negatives=take_roots(pseudo_negatives),
+        # Not the mean of all roots, which would take a pass: any centre near it gives the same
+        # head, sooner than none.
         centre=take_roots(lesson.index.mean[None])[0],
         C=LOOSE_C,
     )

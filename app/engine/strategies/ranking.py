@@ -36,25 +36,24 @@ def rarefind(state: RoundState) -> Choice:
     to the nearest three positives - cosine to the nearest three negatives - what it is more crowded
     there than around the positives, all in the index's metric), best first, passing over those
     closer to an image of this round than the positives commonly are to each other, while there are
-    others. The score is the head's or, where vectors have no number below 0, the mean of it and
-    that of a second head, on the vectors' roots.
+    others. The score is the head's or, where no answered image has a number below 0, the mean of it
+    and that of a second head, on the vectors' roots.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
-    read = state.index.read
     positives, negatives = state.lesson.positives, state.lesson.negatives
     yes_share = len(positives) / (len(positives) + len(negatives))
-    doubtful = pf_ma(replace(state, size=round(yes_share * state.size))).rows
-    likely, scores = _find_likely(state)
-    is_other = ~np.isin(likely, doubtful)
-    likely, scores = likely[is_other], scores[is_other]
-    of_likely = read(likely)
-    apply = state.index.metric.apply_unit
-    merits = scores + RESEMBLANCE * _compare(apply(of_likely), apply(positives), apply(negatives))
-    ranking = np.argsort(-merits, kind="stable")
-    likely, of_likely = likely[ranking], of_likely[ranking]
-    limit = _common_similarity(positives)
+    by_doubt = pf_ma(replace(state, size=round(yes_share * state.size)))
+    doubtful = by_doubt.rows
     count = state.size - len(doubtful)
-    likely = likely[_spread(of_likely, read(doubtful), limit, count)]
+    if count == 0:
+        return by_doubt
+    likely, vectors, scores = _find_likely(state, doubtful)
+    apply = state.index.metric.apply_unit
+    merits = scores + RESEMBLANCE * _compare(apply(vectors), apply(positives), apply(negatives))
+    ranking = np.argsort(-merits, kind="stable")
+    likely, vectors = likely[ranking], vectors[ranking]
+    limit = _common_similarity(positives)
+    likely = likely[_spread(vectors, state.index.read(doubtful), limit, count)]
     return Choice(
         np.concatenate([doubtful, likely]),
         (CLOSE_TO_LINE,) * len(doubtful) + (LIKELY,) * len(likely),
@@ -130,25 +129,29 @@ def adaptive(state: RoundState) -> Choice:
     return most_ambiguous(state)
 
 
-def _find_likely(state: RoundState) -> tuple[Integers, Floats]:
-    """The likeliest rows, ascending, and their scores, each (k,).
+def _find_likely(state: RoundState, doubtful: Integers) -> tuple[Integers, Floats, Floats]:
+    """The likeliest rows but the `doubtful` ones, ascending, with their vectors and scores.
 
-    Where no positive has a number below 0, as behind a ReLU, a second head is fitted on the roots
-    of all vectors, and the score of the 1,000 that the first one likes best is the mean of both.
-    Two heads that err differently err less together.
+    Where no answered image has a number below 0, as behind a ReLU, a second head is fitted on the
+    roots of all vectors, and the score of the 1,000 that the first one likes best is the mean of
+    both. Two heads that err differently err less together. On an index that gives a shortlist the
+    second one sees no more than that.
     Source: averaging, L. Breiman, "Bagging predictors", Machine Learning 24, 1996; over two views
     of the same vectors it is ours.
     """
-    wanted = SHORTLIST + state.size
-    if state.lesson.positives.min() < 0:
-        order = np.sort(smallest(-state.scores, wanted))
-        return state.unanswered[order], state.scores[order]
-    order = np.sort(smallest(-state.scores, SCORED_TWICE))
-    roots = take_roots(state.index.read(state.unanswered[order]))
-    other = fit_on_roots(state.lesson)
-    scores = (state.scores[order] + roots @ other.weights + np.float32(other.bias)) / np.float32(2)
-    best = np.sort(smallest(-scores, wanted))
-    return state.unanswered[order[best]], scores[best]
+    lesson, wanted = state.lesson, SHORTLIST + state.size
+    has_roots = min(lesson.positives.min(), lesson.negatives.min(initial=0)) >= 0
+    order = np.sort(smallest(-state.scores, max(SCORED_TWICE, wanted) if has_roots else wanted))
+    order = order[~np.isin(state.unanswered[order], doubtful)]
+    rows, scores = state.unanswered[order], state.scores[order]
+    vectors = state.index.read(rows)
+    if has_roots:
+        other = fit_on_roots(lesson)
+        second = take_roots(vectors) @ other.weights + np.float32(other.bias)
+        scores = (scores + second) / np.float32(2)
+        best = np.sort(smallest(-scores, wanted))
+        rows, vectors, scores = rows[best], vectors[best], scores[best]
+    return rows, vectors, scores
 
 
 def _compare(vectors: Floats, positives: Floats, negatives: Floats) -> Floats:
