@@ -148,7 +148,7 @@ def _find_likely(state: RoundState, doubtful: Integers) -> tuple[Integers, Float
     if has_roots:
         other = fit_on_roots(lesson)
         second = take_roots(vectors) @ other.weights + np.float32(other.bias)
-        scores = (scores + second) / np.float32(2)
+        scores = np.asarray((scores + second) / 2, np.float32)
         best = np.sort(smallest(-scores, wanted))
         rows, vectors, scores = rows[best], vectors[best], scores[best]
     return rows, vectors, scores
