@@ -81,8 +81,8 @@ NOTICES = {
     "imported": "Imported, with every round and answer. The newest rounds were proposed again, and "
     "the same images came.",
     "imported-unlike": "Imported, with every round and answer. But proposed again here, some "
-    "rounds come out with other images: most likely another kind of processor made the vectors. "
-    "What was shown and answered stays as it was.",
+    "rounds come out with other images: another kind of processor made the vectors, or another "
+    "version of Rarefind chose. What was shown and answered stays as it was.",
 }
 
 router = APIRouter(prefix="/searches/{search_id}")
