@@ -23,6 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database import PROJECT
+from app.engine.numerals import plural
 from app.engine.stopping import get_stop_rule
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
@@ -30,6 +31,7 @@ from app.evaluation import RIVAL, PlayedRun, ReplaySettings, read_replay, write_
 from app.importing import get_thumbnail
 from app.replay_summary import (
     ALL,
+    FEWEST_TARGETS,
     STOP_SUMMARY,
     SUMMARY,
     Figure,
@@ -57,6 +59,7 @@ CURVES = {
     "recall": ("Recall", "Share of the target's images that were found"),
     "f1": ("F1", "How well the trained boundary separates yes from no"),
 }
+NOT_GIVEN = f"not given: fewer than {FEWEST_TARGETS} targets"
 BAND_TITLES = {"all": "All targets", "head": "Head", "middle": "Middle", "tail": "Tail"}
 WIDTH, HEIGHT = 236, 118  # of a curve's plot, in its own units
 MOST_PICTURES = 6_000  # about 10 MB in the page; the images beyond keep their name
@@ -89,7 +92,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of the table, as text; `verdict` is better, worse or nothing."""
+    """One figure of the table, as text; `verdict` is better, worse or nothing.
+
+    Of too few targets, there is no verdict, `interval` is empty, and `difference_interval` says so.
+    """
 
     mean: str
     interval: str
@@ -217,6 +223,7 @@ def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str
         "settings": settings,
         "run_count": len(runs),
         "rival": RIVAL if RIVAL in settings.strategies else None,
+        "fewest_targets": FEWEST_TARGETS,
         "measures": chief,
         "further_measures": further,
         "titles": {name: get_strategy(name).title for name in strategies},
@@ -226,6 +233,9 @@ def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str
                 "name": band,
                 "title": BAND_TITLES[band],
                 "targets": next(row.targets for row in summary if row.band == band),
+                "few": _tell_few(
+                    [row for row in summary if row.band == band], measures, with_differences=True
+                ),
                 "rows": _list_rows(summary, strategies, band, chief),
                 "further_rows": _list_rows(summary, strategies, band, further),
                 "charts": [
@@ -265,6 +275,14 @@ def compare_replays(
         "strategies": strategies,
         "titles": {name: get_strategy(name).title for name in strategies},
         "measures": measures,
+        "few": [
+            _tell_few(
+                [by_strategy[name] for name in strategies],
+                [pair[side] for pair in measures],
+                with_differences=False,
+            )
+            for side, by_strategy in enumerate(summaries)
+        ],
         "figures": {
             name: [
                 (
@@ -361,6 +379,26 @@ def _list_rows(
     ]
 
 
+def _tell_few(rows: list[SummaryRow], measures: list[Measure], *, with_differences: bool) -> str:
+    """Why figures of a table have no interval, in words; empty if all have one."""
+    if rows and rows[0].targets < FEWEST_TARGETS:
+        count = plural(rows[0].targets, "target")
+        return (
+            f"Only {count}: too few to say how sure a mean is, or which strategy is better. So the "
+            f"means stand alone. Play at least {FEWEST_TARGETS} targets to see more."
+        )
+    figures = [row.figures[measure.name] for row in rows for measure in measures]
+    shown = [figure.value for figure in figures]
+    if with_differences:
+        shown += [figure.difference for figure in figures if figure.difference]
+    if any(np.isfinite(one.mean) and np.isnan(one.low) for one in shown):
+        return (
+            f"Figures without an interval come from fewer than {FEWEST_TARGETS} targets: too few "
+            "to say how sure the mean is, or which strategy is better."
+        )
+    return ""
+
+
 def _describe_stop(row: StopSummaryRow) -> StopLine:
     rule = get_stop_rule(row.rule)
     wanted = {
@@ -397,7 +435,9 @@ def _describe_figure(figure: Figure, measure: Measure) -> Cell:
         mean=_write(value.mean, measure),
         interval=_write_range(value, measure),
         difference=_write(difference.mean, measure, signed=True) if difference else "",
-        difference_interval=_write_range(difference, measure, signed=True) if difference else "",
+        difference_interval=(
+            _write_range(difference, measure, signed=True) or NOT_GIVEN if difference else ""
+        ),
         verdict=verdict,
     )
 

@@ -3,9 +3,10 @@
 The unit is the target: seeds of one target are averaged first, for they are repeats of one thing
 and not evidence of their own (S. H. Hurlbert, "Pseudoreplication and the design of ecological field
 experiments", 1984). Intervals are Student's t over the targets ("The probable error of a mean",
-1908); differences are paired by target. Strategies are many, so a difference counts as beyond
-chance only if its p-value is below 0.05 after S. Holm's correction over the strategies ("A simple
-sequentially rejective multiple test procedure", 1979).
+1908); differences are paired by target. Their ends are cut to what the figure can be. Fewer than
+five targets have a mean alone, for their interval is mostly wider than what it is about. Strategies
+are many, so a difference counts as beyond chance only if its p-value is below 0.05 after S. Holm's
+correction over the strategies ("A simple sequentially rejective multiple test procedure", 1979).
 """
 
 import csv
@@ -49,6 +50,7 @@ FURTHER_AREAS = {
     "average_precision": "average precision",
 }
 CONFIDENCE = 0.95
+FEWEST_TARGETS = 5  # for an interval or a p-value
 ALL = "all"
 
 Doubles = NDArray[np.float64]
@@ -56,7 +58,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of a run; a difference in the wrong direction is no gain.
+    """One figure of a run, from 0 to `most`; a difference in the wrong direction is no gain.
 
     The report shows those that are not `further` first, the others on demand.
     """
@@ -67,11 +69,12 @@ class Measure:
     more_is_better: bool = True
     digits: int = 3
     further: bool = False
+    most: float = 1  # a share; counts and times have no end
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval; the interval is NaN for fewer than two targets."""
+    """A mean with its 95 % interval; the interval is NaN for fewer than five targets."""
 
     mean: float
     low: float
@@ -136,7 +139,7 @@ def summarise(runs: list[PlayedRun], settings: ReplaySettings) -> list[SummaryRo
                 strategy: mean_by_target(own, strategy, targets, measure.of_run)
                 for strategy in settings.strategies
             }
-            for strategy, figure in _compare(values).items():
+            for strategy, figure in _compare(values, measure.most).items():
                 figures[strategy][measure.name] = figure
         for strategy in settings.strategies:
             count = sum(run.strategy == strategy for run in own)
@@ -183,11 +186,11 @@ def summarise_stops(runs: list[PlayedRun], settings: ReplaySettings) -> list[Sto
                     rule,
                     own[0].goal,
                     len(own),
-                    _share(_mean_of_stops(own, targets, "stopped")),
-                    _share(_mean_of_stops(ended, targets, "reached")),
-                    _share(_mean_of_stops(ended, targets, "recall")),
-                    interval(_mean_of_stops(ended, targets, "answers")),
-                    interval(_mean_of_stops(ended, targets, "beyond")),
+                    interval(_mean_of_stops(own, targets, "stopped"), 0, 1),
+                    interval(_mean_of_stops(ended, targets, "reached"), 0, 1),
+                    interval(_mean_of_stops(ended, targets, "recall"), 0, 1),
+                    interval(_mean_of_stops(ended, targets, "answers"), 0),
+                    interval(_mean_of_stops(ended, targets, "beyond"), 0),
                 )
             )
     return summary
@@ -226,9 +229,15 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
             partial(answers_to_recall, level=LEVEL, budget=budget),
             more_is_better=False,
             digits=0,
+            most=np.inf,
         ),
         Measure(
-            "ms_per_round", "Milliseconds a round", _ms_per_round, more_is_better=False, digits=1
+            "ms_per_round",
+            "Milliseconds a round",
+            _ms_per_round,
+            more_is_better=False,
+            digits=1,
+            most=np.inf,
         ),
         Measure(
             "precision",
@@ -242,6 +251,7 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
             _per_hundred,
             digits=1,
             further=True,
+            most=100,
         ),
         Measure(
             f"average_precision@{last}",
@@ -272,6 +282,7 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
                 more_is_better=False,
                 digits=0,
                 further=True,
+                most=np.inf,
             )
             for level in FURTHER_LEVELS
         ),
@@ -283,6 +294,7 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
                 more_is_better=False,
                 digits=1,
                 further=True,
+                most=np.inf,
             )
             for level in sorted({LEVEL, *FURTHER_LEVELS})
         ),
@@ -331,22 +343,25 @@ def mean_by_target(
     return np.array([np.mean(by_target[t]) if by_target[t] else np.nan for t in targets])
 
 
-def interval(values: Doubles) -> Interval:
-    """The mean of the targets' values (those that are not NaN) with its 95 % t interval."""
+def interval(values: Doubles, least: float = -np.inf, most: float = np.inf) -> Interval:
+    """The mean of the targets' values (those that are not NaN) with its 95 % t interval.
+
+    Its ends are cut to `least`..`most`, between which the values are.
+    """
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return Interval(np.nan, np.nan, np.nan)
     mean = float(values.mean())
-    if len(values) == 1:
+    if len(values) < FEWEST_TARGETS:
         return Interval(mean, np.nan, np.nan)
     half = stdtrit(len(values) - 1, 1 - (1 - CONFIDENCE) / 2) * _standard_error(values)
-    return Interval(mean, mean - half, mean + half)
+    return Interval(mean, max(mean - half, least), min(mean + half, most))
 
 
 def p_value(differences: Doubles) -> float:
-    """Two-sided, of a paired t-test; NaN for fewer than two targets."""
+    """Two-sided, of a paired t-test; NaN for fewer than five targets."""
     differences = differences[np.isfinite(differences)]
-    if len(differences) < 2:
+    if len(differences) < FEWEST_TARGETS:
         return float("nan")
     error = _standard_error(differences)
     if error == 0:
@@ -371,7 +386,8 @@ def list_bands(runs: list[PlayedRun]) -> list[str]:
     return [ALL, *(band for band in BANDS if band in present)]
 
 
-def _compare(values: dict[str, Doubles]) -> dict[str, Figure]:
+def _compare(values: dict[str, Doubles], most: float) -> dict[str, Figure]:
+    """The figures of a measure from 0 to `most`: a difference is at most as large either way."""
     rival = values.get(RIVAL)
     differences = (
         {} if rival is None else {n: own - rival for n, own in values.items() if n != RIVAL}
@@ -379,8 +395,8 @@ def _compare(values: dict[str, Doubles]) -> dict[str, Figure]:
     p_values = correct_by_holm({name: p_value(own) for name, own in differences.items()})
     return {
         name: Figure(
-            interval(own),
-            interval(differences[name]) if name in differences else None,
+            interval(own, 0, most),
+            interval(differences[name], -most, most) if name in differences else None,
             p_values.get(name, float("nan")),
         )
         for name, own in values.items()
@@ -394,12 +410,6 @@ def _mean_of_stops(stops: list[StopRow], targets: list[str], column: str) -> Dou
         if np.isfinite(value := float(getattr(one, column))):
             by_target[one.target].append(value)
     return np.array([np.mean(by_target[t]) if by_target[t] else np.nan for t in targets])
-
-
-def _share(values: Doubles) -> Interval:
-    """The interval of a share ends at 0 and 1."""
-    one = interval(values)
-    return Interval(one.mean, *(float(np.clip(end, 0, 1)) for end in (one.low, one.high)))
 
 
 def _at(column: str, number: int) -> Callable[[PlayedRun], float]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Cast, Integer, cast, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -53,11 +53,14 @@ class TargetChoice:
     name: str
     image_count: int
     band: str
-    usual: bool  # neither too small nor too common
+    size: Literal["few", "usual", "many"]  # usual ones are played unless others are asked for
 
 
 def list_target_choices(session: Session, collection_id: int) -> list[TargetChoice]:
-    """The labels of a collection with at least two images, the rarest first."""
+    """The labels of a collection with at least two images, the rarest first.
+
+    Of the usual size are those that the command line plays without `--targets-between`.
+    """
     rows = session.execute(
         select(OracleLabel.label, func.count())
         .join(Image, Image.id == OracleLabel.image_id)
@@ -66,10 +69,7 @@ def list_target_choices(session: Session, collection_id: int) -> list[TargetChoi
         .having(func.count() >= 2)
         .order_by(func.count(), OracleLabel.label)
     )
-    return [
-        TargetChoice(label, count, band_of(count), USUAL_SIZES[0] <= count <= USUAL_SIZES[1])
-        for label, count in rows
-    ]
+    return [TargetChoice(label, count, band_of(count), _size_of(count)) for label, count in rows]
 
 
 def start_replay(
@@ -198,6 +198,11 @@ def time_left_s(replay: Replay, *, now: datetime) -> float | None:
     return (
         (now - replay.started_at).total_seconds() / played * (replay.run_count - replay.done_count)
     )
+
+
+def _size_of(image_count: int) -> Literal["few", "usual", "many"]:
+    least, most = USUAL_SIZES
+    return "few" if image_count < least else "many" if image_count > most else "usual"
 
 
 @contextmanager

@@ -81,8 +81,9 @@ RESULT_KINDS = ("yes", "likely", "unsure", "no", "open")
 
 REASON_SENTENCES = {
     "opening": "Among the images that fit best what you opened this search with.",
-    "close-to-line": "Not sure yet whether yes or no: your answer teaches most here.",
-    "likely": "Among the likeliest images not yet seen.",
+    "close-to-line": "Of the images left among those closest to the line between yes and no: your "
+    "answer teaches most here.",
+    "likely": "Among the likeliest of the images left, however likely that is.",
     "exploration": "A look somewhere new, to find what your answers don't cover yet.",
     "gap": "Among the images most like the gap you picked on the dashboard.",
     "sample": "Drawn by lot for the sample, whether it is likely or not.",
@@ -605,7 +606,13 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
             round_number=number,
             images=[pair for pair in given[action.id] if pair[0] not in hidden],
             sentence=(
-                _tell(action, number, len(given[action.id]), len(looked_at[action.id]), opened_with)
+                _tell(
+                    action,
+                    number,
+                    [value for _, value in given[action.id]],
+                    len(looked_at[action.id]),
+                    opened_with,
+                )
                 if action.reverses_id is None
                 else _tell_reversal(
                     action.kind,
@@ -813,9 +820,10 @@ def _name_opening(examples: list[Example]) -> str:
 
 
 def _tell(
-    action: Action, number: int | None, count: int, looked_at_count: int, opened_with: str
+    action: Action, number: int | None, values: list[str], looked_at_count: int, opened_with: str
 ) -> str:
-    """An action as a sentence: `count` images got an answer, `looked_at_count` for themselves."""
+    """An action as a sentence: `values` were given, `looked_at_count` of them for their own."""
+    count = len(values)
     what = plural(count, "image")
     if looked_at_count == 1 < count:
         what = f"an event of {what}"
@@ -829,8 +837,14 @@ def _tell(
         return f"Opened the search with {opened_with}"
     if action.kind == "detour":
         return f"Asked for other images in round {number}"
-    where = "Corrected" if action.kind == "correct" else "Answered"
-    return f"{where} {what} in round {number}"
+    verb = "Corrected" if action.kind == "correct" else "Answered"
+    where = "" if number is None else f" in round {number}"
+    if set(values) == {"cleared"}:
+        return f"Took the answer off {what}{where}"
+    if len(set(values)) == 1:
+        said = f"to “{values[0]}”" if action.kind == "correct" else f"“{values[0]}”"
+        what = said if count == 1 else f"{what} {said}"
+    return f"{verb} {what}{where}"
 
 
 def _tell_reversal(

@@ -13,6 +13,7 @@ from app.engine.remaining import (
     Statement,
     calibrated_sum,
 )
+from app.reporting import list_examples
 from app.tables import (
     Action,
     RoundImage,
@@ -31,10 +32,11 @@ class Found:
     positive_events: int | None  # None where each image stands by itself
     negatives: int
     unsure: int
-    answered: int
+    answered: int  # the examples among them
+    examples: int  # images of the collection that opened the search, and still count
     image_count: int
     seconds: float
-    per_hundred: float | None  # answers, of events where there are any
+    per_hundred: float | None  # answers but examples, of events where there are any
     by_chance: Statement | None  # positives per 100 random answers
     forecast_yes: float | None  # in the next round
     next_count: int
@@ -52,14 +54,16 @@ def tell_found(moment: Moment) -> Found:
     seconds = _count_seconds(moment)
     image_count = moment.image_count
     by_chance = None
-    asked_yes, asked = tally["yes"], answered
-    if moment.grouped is not None:  # an answer is for an event
-        asked_yes = len(moment.counted.positives)
-        asked = len(np.unique(moment.grouped.numbers_of(_list_standing(moment))))
+    # What the search was opened with is no yield of its.
+    examples = {one.image_id for one in list_examples(moment.session, moment.search)}
+    standing = _list_standing(moment)
+    asked_yes = _count(moment, set(_list_standing(moment, "yes")) - examples)
+    asked = _count(moment, set(standing) - examples)
     if moment.calibration is not None:
         left = calibrated_sum(moment.left_scores, moment.calibration, rng=moment.rng())
         count = image_count if moment.event_rows is None else moment.unit_count
-        by_chance = _to_rate(left, asked_yes, count)
+        opened_with = _count(moment, set(standing) & examples)
+        by_chance = _to_rate(left, asked_yes, count - opened_with)
     next_scores = moment.session.scalars(
         select(RoundImage.score).where(RoundImage.round_id == moment.made.id)
     ).all()
@@ -69,10 +73,13 @@ def tell_found(moment: Moment) -> Found:
     pace = seconds / moment.after if moment.after else None
     return Found(
         positives=tally["yes"],
-        positive_events=_count_events(moment),
+        positive_events=(
+            None if moment.grouped is None else _count(moment, set(_list_standing(moment, "yes")))
+        ),
         negatives=tally["no"],
         unsure=tally["unsure"],
         answered=answered,
+        examples=len(set(standing) & examples),
         image_count=image_count,
         seconds=seconds,
         per_hundred=100 * asked_yes / asked if asked else None,
@@ -94,21 +101,32 @@ def _list_standing(moment: Moment, *values: str) -> list[int]:
     ]
 
 
-def _count_events(moment: Moment) -> int | None:
-    """Events of which an image was found."""
+def _count(moment: Moment, image_ids: set[int]) -> int:
+    """How many events they are of, where there are any: an answer is for an event."""
     if moment.grouped is None:
-        return None
-    return len(np.unique(moment.grouped.numbers_of(_list_standing(moment, "yes"))))
+        return len(image_ids)
+    return len(np.unique(moment.grouped.numbers_of(sorted(image_ids))))
 
 
 def _count_seconds(moment: Moment) -> float:
-    """Time between one action and the next, pauses left out."""
-    query = select(Action.at).where(Action.search_id == moment.search.id).order_by(Action.id)
+    """Time between one action and the next.
+
+    Pauses are left out, and what went before asking for other images: whoever does that has been
+    reading the dashboard.
+    """
+    query = (
+        select(Action.at, Action.kind)
+        .where(Action.search_id == moment.search.id)
+        .order_by(Action.id)
+    )
     if not moment.is_now:
         query = query.where(Action.at <= moment.made.proposed_at)
-    times = list(moment.session.scalars(query))
-    steps = [(later - one).total_seconds() for one, later in pairwise(times)]
-    return sum(step for step in steps if step <= PAUSE_S)
+    steps = [
+        (later.at - one.at).total_seconds()
+        for one, later in pairwise(moment.session.execute(query).all())
+        if later.kind != "detour"
+    ]
+    return float(sum(step for step in steps if step <= PAUSE_S))
 
 
 def _to_rate(left: Statement, found: int, image_count: int) -> Statement:

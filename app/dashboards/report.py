@@ -14,6 +14,7 @@ from app.dashboards.moments import Moment
 from app.dashboards.stopping import Left, Stopping, tell_left, tell_stopping
 from app.dashboards.variety import Variety, tell_variety
 from app.engine.numerals import plural, spaced
+from app.engine.strategies import get_strategy
 from app.events import describe_rule, rule_of
 from app.filtering import Filter, cover_filter, list_chips
 from app.reporting import list_examples
@@ -86,7 +87,10 @@ def describe_report(moment: Moment) -> Report:
         ("Images compared by", f"{row.embedder}, revision {row.revision}"),
         (
             "Images chosen by",
-            ", ".join(f"{name} ({plural(count, 'round')})" for name, count in strategies.items())
+            ", ".join(
+                f"{get_strategy(name).title} ({name}; {plural(count, 'round')})"
+                for name, count in strategies.items()
+            )
             or "nothing yet",
         ),
         (

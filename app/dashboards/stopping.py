@@ -107,7 +107,7 @@ def tell_left(moment: Moment) -> Left:
     """How many are left?"""
     own = moment.session.get_one(ImageIndex, moment.made.index_id)
     standing = build_standing(moment)
-    statements = [run_of_negatives(standing.values), recent_yield(standing.values)]
+    statements = [recent_yield(standing.values), run_of_negatives(standing.values)]
     curve = yield_curve(standing.values, standing.unanswered_count)
     if curve.value < standing.unanswered_count:  # finds have begun to thin out
         statements.append(curve)

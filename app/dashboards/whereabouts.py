@@ -354,7 +354,7 @@ def _plot_deployments(moment: Moment, tallies: Tallies) -> Plot | str:
             "name, and a search is never told them."
         )
     if len(folders) < 2:
-        return "All images are of one deployment: there are none to compare."
+        return "All images are of one deployment or in one folder: there are none to compare."
     order = sorted(
         folders,
         key=lambda name: (

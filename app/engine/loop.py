@@ -33,6 +33,7 @@ from app.engine.strategies import (
     check_reach,
     get_strategy,
 )
+from app.engine.strategies.fitting import has_roots
 from app.engine.strategies.round_state import (
     EXPLORATION,
     OPENING,
@@ -64,9 +65,10 @@ __all__ = [
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
-# `rarefind` compares 300 and a round with the answers, and events take the places of some. (Its
-# second head would look at 1,000; from a shortlist it has these alone.)
+# More than any strategy takes: `rarefind` compares 300 and a round with the answers, and where its
+# second head has a say looks at 1,000. Events take the places of some.
 SHORTLIST = 360
+LONG_SHORTLIST = 1_060
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +134,8 @@ def propose_round(
     if round_number > 1:
         lesson = _find_lesson(index, taught, opening, rng, closed, pool_rows)
     head = None if lesson is None else chosen.fit(lesson)
-    ranking = _rank(index, head, opening, closed, pool_rows, events, size)
+    top = SHORTLIST if lesson is None or not has_roots(lesson) else LONG_SHORTLIST
+    ranking = _rank(index, head, opening, closed, pool_rows, events, size, top)
     fitted = now()
     unanswered, scores = ranking.rows, ranking.scores
     if events is not None:
@@ -253,6 +256,7 @@ def _rank(
     pool_rows: Integers | None,
     events: Integers | None,
     size: int,
+    top: int,
 ) -> _Ranking:
     """Score what may be shown: by the head, or without one by the likeness to the opening."""
     weights, bias = (opening.vector, 0.0) if head is None else (head.weights, head.bias)
@@ -265,9 +269,7 @@ def _rank(
         return index.read(some) @ weights + np.float32(bias)
 
     line = 0 if head is None else size  # likeness to the opening has no boundary
-    rows, scores = index.shortlist(
-        weights, bias, top=SHORTLIST, line=line, closed=closed, rows=pool_rows
-    )
+    rows, scores = index.shortlist(weights, bias, top=top, line=line, closed=closed, rows=pool_rows)
     if events is not None:  # the likeliest image of an event stands for it, wherever it is
         rows = _open_rows(index, closed, rows_with(rows, events))
         if pool_rows is not None:

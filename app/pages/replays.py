@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app.access import get_collection
 from app.database import DbSession
 from app.errors import BadInput, NotFound
-from app.evaluation import RIVAL, ReplaySettings
+from app.evaluation import RIVAL, USUAL_SIZES, ReplaySettings
 from app.filtering import Filter, join_pairs, list_chips, read_filter, take_filter
 from app.jobs import find_replay_job, play, stop_job
 from app.pages.addresses import LARGEST_ID, Id, see_other
@@ -31,6 +31,7 @@ from app.replay_dashboard import (
     trace_run,
 )
 from app.replay_report import compare_replays, describe_report, find_film
+from app.replay_summary import FEWEST_TARGETS
 from app.replays import (
     find_replay_folder,
     get_replay,
@@ -66,12 +67,7 @@ def replays_page(
 ) -> Response:
     """Past replays of a collection, and the form that starts one."""
     collection = get_collection(session, person, collection_id)
-    form: dict[str, Any] = {
-        **USUAL,
-        "targets": [one.name for one in list_target_choices(session, collection_id) if one.usual],
-        "strategies": [RIVAL, DEFAULT_STRATEGY],
-    }
-    return render_replays(request, session, person, collection, form)
+    return render_replays(request, session, person, collection, None)
 
 
 @router.post("")
@@ -381,8 +377,14 @@ def render_replays(
     chosen: Filter = EVERY_IMAGE,
     problem: str | None = None,
 ) -> Response:
-    """The list and the form, as it was filled in."""
+    """The list and the form, as it was filled in; without, as the command line would play."""
     past = list_replays(session, collection.id)
+    choices = list_target_choices(session, collection.id)
+    usual = {
+        **USUAL,
+        "targets": [one.name for one in choices if one.size == "usual"],
+        "strategies": [RIVAL, DEFAULT_STRATEGY],
+    }
     return render(
         request,
         "replays.html",
@@ -390,9 +392,11 @@ def render_replays(
         person=person,
         collection=collection,
         replays=past,
-        choices=list_target_choices(session, collection.id),
+        choices=choices,
+        usual_sizes=USUAL_SIZES,
+        fewest_targets=FEWEST_TARGETS,
         strategies=list_strategies(session, collection.id, request.app.state.indexes),
-        form=form or {**USUAL, "targets": [], "strategies": [RIVAL, DEFAULT_STRATEGY]},
+        form=form or usual,
         **describe_filter(session, person, collection.id, chosen, with_offer=True),
         filters_of={one.id: tell_where(session, one) for one in past},
         most_rounds=MOST_ROUNDS,

@@ -127,7 +127,9 @@ def test_found_counts_what_the_answers_say(hunt):
         tally["unsure"],
     )
     assert found.answered == 1 + 3 * 6 + 1  # the example, three rounds, the one just now
-    assert found.per_hundred == pytest.approx(100 * tally["yes"] / 20)
+    assert found.examples == 1
+    # What the search was opened with is no yield of its.
+    assert found.per_hundred == pytest.approx(100 * (tally["yes"] - 1) / 19)
     assert found.image_count == 300
     assert [sum(row[1:]) for row in found.plot.rows] == [6, 6, 6]
     assert sum(row[1] for row in found.plot.rows) == tally["yes"] - 1  # without the example
@@ -179,6 +181,21 @@ def test_time_spent_leaves_pauses_out(hunt):
         hunt.session.execute(update(Action).where(Action.id == action.id).values(at=at))
     hunt.session.flush()
     assert tell_found(hunt.moment()).seconds == 90
+    hunt.take("estimate", 12)  # after reading the dashboard for a while
+    asked = hunt.session.scalars(own.order_by(None).order_by(Action.id.desc())).first()
+    assert asked.kind == "detour"
+    at = start + timedelta(seconds=4_200)
+    hunt.session.execute(update(Action).where(Action.id == asked.id).values(at=at))
+    hunt.session.flush()
+    assert tell_found(hunt.moment()).seconds == 90
+
+
+def test_a_search_that_found_nothing_itself_has_no_yield(session, settings):
+    hunt = Hunt(session, settings)
+    for _ in range(2):
+        hunt.submit(dict.fromkeys(hunt.shown(), "no"))
+    found = tell_found(hunt.moment())
+    assert (found.positives, found.examples, found.per_hundred) == (1, 1, 0)
 
 
 def test_gaps_are_likely_images_without_a_find_beside_them(hunt):
@@ -234,7 +251,7 @@ def test_a_sample_is_trusted_most_and_one_at_random_before_one_by_score(hunt):
 
 
 def test_answers_of_a_sample_are_kept_out_of_the_run_of_noes(hunt):
-    before = tell_left(hunt.moment()).statements[0]
+    before = {one.name: one for one in tell_left(hunt.moment()).statements}["run-of-negatives"]
     hunt.take("absence", 30)
     for _ in range(5):
         hunt.submit()
@@ -556,7 +573,7 @@ def test_report_names_what_a_methods_section_needs(hunt):
     assert facts["Collection"] == "Pond, 300 images"
     assert facts["Opened with"] == "1 image of the collection"
     assert facts["Images compared by"] == "hand-made, revision 1"
-    assert facts["Images chosen by"] == "most-positive (3 rounds)"
+    assert facts["Images chosen by"] == "Most likely first (most-positive; 3 rounds)"
     assert facts["Rounds"] == "4, of them 1 asked for on the dashboard"
     assert facts["Answers given by"] == "me (25 answers)"
     assert facts["Seed"] == "4"

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from app.engine.stopping import STOP_RULES, Goal
 from app.errors import BadInput, LabelsNotUsable
 from app.evaluation import (
     AnotherReplay,
+    PlayedRun,
     ReplaySettings,
     Run,
     band_of,
@@ -33,8 +35,11 @@ from app.evaluation import (
     split_pool,
 )
 from app.oracle import index_vectors, make_oracle, read_oracle, read_oracle_of
-from app.replay_report import compare_replays, find_film, write_report
+from app.replay_report import Cell, compare_replays, describe_report, find_film, write_report
 from app.replay_summary import (
+    FEWEST_TARGETS,
+    Measure,
+    StopSummaryRow,
     answers_to_recall,
     correct_by_holm,
     curve,
@@ -434,7 +439,7 @@ def test_stops_are_summed_up_over_targets(played):
     assert one.stopped.mean == np.mean([np.mean([s.stopped for s in part]) for part in by_target])
     answers = [np.mean([s.answers for s in part if s.stopped]) for part in by_target]
     assert one.answers.mean == pytest.approx(np.mean(answers))
-    assert 0 <= one.reached.low <= one.reached.high <= 1
+    assert np.isnan([one.reached.low, one.reached.high]).all()  # of two targets
 
 
 def test_finished_runs_are_kept_and_only_missing_ones_played(bench, oracle, played, tmp_path):
@@ -467,16 +472,34 @@ def test_folder_with_something_else_is_refused(bench, oracle, tmp_path):
 
 
 def test_intervals_and_p_values_are_students():
-    values = np.array([0.2, 0.5, 0.45, np.nan, 0.9])
+    values = np.array([0.2, 0.5, 0.45, np.nan, 0.9, 0.4])
     known = values[np.isfinite(values)]
-    low, high = stats.t.interval(0.95, 3, known.mean(), stats.sem(known))
+    low, high = stats.t.interval(0.95, 4, known.mean(), stats.sem(known))
     one = interval(values)
     assert (one.mean, one.low, one.high) == pytest.approx((known.mean(), low, high))
-    other = np.array([0.1, 0.3, 0.5, 0.2, 0.6])
+    other = np.array([0.1, 0.3, 0.5, 0.2, 0.6, 0.1])
     expected = stats.ttest_rel(known, other[np.isfinite(values)]).pvalue
     assert p_value(values - other) == pytest.approx(expected)
-    assert p_value(np.zeros(3)) == 1 and p_value(np.full(3, 0.5)) == 0
-    assert np.isnan(p_value(np.array([1.0]))) and np.isnan(interval(np.array([1.0])).low)
+    assert p_value(np.zeros(5)) == 1 and p_value(np.full(5, 0.5)) == 0
+
+
+def test_ends_of_an_interval_are_figures_that_can_be():
+    values = np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+    raw = interval(values)
+    assert raw.low < 0 and raw.high < 1
+    cut = interval(values, 0, 1)
+    assert (cut.mean, cut.low, cut.high) == (raw.mean, 0, raw.high)
+    assert interval(1 - values, 0, 1).high == 1
+    assert interval(2 * values - 1, -1, 1).low == -1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_few_targets_have_a_mean_but_no_interval_and_no_p_value(count):
+    values = np.array([1.0, 0.9, 1.1, 1.0, np.nan, np.nan][:count] + [np.nan] * 2)
+    one = interval(values)
+    assert np.isnan([one.low, one.high, p_value(values)]).all()
+    assert np.isnan(one.mean) if count == 0 else one.mean == pytest.approx(np.nanmean(values))
+    assert count < FEWEST_TARGETS == 5
 
 
 def test_holm_corrects_in_steps():
@@ -508,6 +531,108 @@ def test_summary_averages_seeds_before_targets(played):
         np.mean([by_target[name] - rival[name] for name in by_target])
     )
     assert {r.band for r in summarise(runs, SETTINGS)} == {"all", "middle", "tail"}
+
+
+def make_runs(played: Path, finds: dict[str, list[float]]) -> list[PlayedRun]:
+    """Runs of made targets, each at the same share in every round: by strategy, a share a target.
+
+    0 takes no time, 1 takes some; F1 is measured for the first four targets only.
+    """
+    one = read_replay(played)[1][0]
+    return [
+        replace(
+            one,
+            target=f"target {n}",
+            strategy=strategy,
+            seed=0,
+            rows=[
+                replace(row, coverage=share, recall=share, f1=share if n < 4 else np.nan,
+                        fit_ms=50 * share, select_ms=0.0)
+                for row in one.rows
+            ],
+        )
+        for strategy, shares in finds.items()
+        for n, share in enumerate(shares)
+    ]  # fmt: skip
+
+
+def make_manifest(played: Path, targets: int) -> dict[str, Any]:
+    manifest = read_replay(played)[0]
+    changed = {"targets": [f"target {n}" for n in range(targets)], "seeds": 1, "stops": []}
+    return {**manifest, "settings": {**manifest["settings"], **changed}}
+
+
+def read_table(band: dict[str, Any], measures: list[Measure], strategy: str) -> dict[str, Cell]:
+    cells = next(cells for row, cells in band["rows"] if row.strategy == strategy)
+    return {one.name: cell for one, cell in zip(measures, cells, strict=True)}
+
+
+def test_report_has_no_interval_that_cannot_be(played):
+    one, none = [0.0] * 5 + [1.0], [1.0] * 5 + [0.0]
+    told = describe_report(
+        make_manifest(played, 6), make_runs(played, {"pf-ma": none, "random": one})
+    )
+    (band,) = told["bands"]
+    table = read_table(band, told["measures"], "random")
+    assert table["recall@4"].interval == "0.000 to 0.595"
+    assert table["recall@4"].difference_interval == "\N{MINUS SIGN}1.000 to +0.190"
+    assert read_table(band, told["measures"], "pf-ma")["recall@4"].interval == "0.405 to 1.000"
+    assert table["ms_per_round"].interval == "0.0 to 29.8"
+    assert table["ms_per_round"].difference_interval == "\N{MINUS SIGN}76.2 to +9.5"  # no share
+    # F1 is of four targets: no interval, and the report says why.
+    assert (table["f1@4"].mean, table["f1@4"].interval, table["f1@4"].verdict) == ("0.000", "", "")
+    assert "Figures without" in band["few"] and "fewer than 5" in band["few"]
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(4, ""), (5, "worse")])
+def test_report_of_few_targets_shows_means_and_says_why_nothing_else(played, count, verdict):
+    good, bad = [0.90, 0.91, 0.92, 0.93, 0.94][:count], [0.1] * count
+    manifest = make_manifest(played, count)
+    runs = make_runs(played, {"pf-ma": good, "random": bad})
+    told = describe_report(manifest, runs)
+    (band,) = told["bands"]
+    cell = read_table(band, told["measures"], "random")["recall@4"]
+    assert (cell.mean, cell.verdict) == ("0.100", verdict)
+    assert cell.difference.startswith("\N{MINUS SIGN}0.8")
+    assert bool(cell.interval) == bool(verdict)
+    assert ("not given" in cell.difference_interval) == (not verdict)
+    assert ("Only 4 targets" in band["few"]) == (not verdict)
+    panels = [panel for title, _, own in band["charts"] if title == "Recall" for panel in own]
+    assert all(bool(panel.line.shade) == bool(verdict) and panel.line.mean for panel in panels)
+    row = next(one for one in summarise(runs, ReplaySettings(**manifest["settings"])))
+    assert np.isnan(row.figures["recall@4"].value.low) == (not verdict)
+    both = compare_replays((manifest, runs), (manifest, runs))
+    assert all(("Only 4 targets" in words) == (not verdict) for words in both["few"])
+    place = next(n for n, (one, _) in enumerate(both["measures"]) if one.name == "recall@4")
+    assert bool(both["figures"]["random"][place][0].interval) == bool(verdict)
+
+
+def test_only_targets_that_both_played_are_counted(played):
+    runs = make_runs(played, {"pf-ma": [0.8, 0.81, 0.82, 0.83, 0.84], "random": [0.1] * 5})
+    runs = [run for run in runs if (run.strategy, run.target) != ("pf-ma", "target 4")]
+    told = describe_report(make_manifest(played, 5), runs)
+    cell = read_table(told["bands"][0], told["measures"], "random")["recall@4"]
+    assert cell.interval and "not given" in cell.difference_interval and not cell.verdict
+
+
+def test_stop_rules_of_few_targets_have_no_interval_and_shares_end_at_one(played):
+    one = read_replay(played)[1][0]
+    stops = [one.stops[0], replace(one.stops[1], stopped=True)]
+    settings = replace(SETTINGS, strategies=(one.strategy,), seeds=1)
+
+    def sum_up(count: int) -> StopSummaryRow:
+        runs = [
+            replace(one, target=f"target {n}", stops=[
+                replace(stop, target=f"target {n}", stopped=True, answers=1 if n else 90,
+                        recall=0.1 if n else 1.0) for stop in stops])
+            for n in range(count)
+        ]  # fmt: skip
+        return summarise_stops(runs, settings)[0]
+
+    few, enough = sum_up(4), sum_up(5)
+    assert np.isnan([few.recall.low, few.answers.high]).all() and few.recall.mean > 0
+    assert enough.recall.low == enough.answers.low == 0  # below without the cut
+    assert 0 < enough.recall.high <= 1 < enough.answers.high
 
 
 def test_run_that_falls_short_counts_its_whole_budget(played):
@@ -548,6 +673,14 @@ def test_report_needs_nothing_but_itself(played, oracle):
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     assert not re.search(r"url\(|@import|https?://", page)
     assert "</script><b>" not in page
+    # Of so few targets it has means alone, and says so once above the table of each band.
+    tables = page.split("<h2>Figures")[1:]
+    for table, few in zip(
+        tables, ("Only 2 targets", "Only 1 target", "Only 1 target"), strict=True
+    ):
+        assert table.count(few) == 1 and table.index(few) < table.index("<table")
+        assert "95 % interval." not in table.split("When to stop")[0]
+    assert not re.search(r'class="muted range">|<b>(better|worse)</b>|class="front-shade"', page)
     data = json.loads(page.split('id="films">')[1].split("</script>")[0])
     _, runs = read_replay(played)
     assert [run[:3] for run in data["runs"]] == [[r.target, r.strategy, r.seed] for r in runs]

@@ -659,7 +659,7 @@ def test_history_tells_of_an_event_as_what_it_is(hunt):
     hunt.submit()
     hunt.answer({hunt.shown()[0]: "yes"})
     page = list_history(hunt.session, hunt.search, page=1)
-    assert page.events[0].sentence == "Answered an event of 4 images in round 3"
+    assert page.events[0].sentence == "Answered an event of 4 images “yes” in round 3"
     searching.undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None)
     page = list_history(hunt.session, hunt.search, page=1)
     taken_back = "Took back the answer “yes” for an event of 4 images in round 3"

@@ -128,6 +128,51 @@ def test_replay_is_played_reported_kept_and_compared(pond):
     assert alone.status_code == 422 and "two replays" in alone.text
 
 
+def test_report_and_comparison_of_few_targets_say_so_once(pond):
+    ids = [play(pond, rounds=rounds).rsplit("/", 1)[1] for rounds in (1, 2)]
+    report = pond.get(f"{pond.here}/{ids[0]}").text
+    assert report.count("Only 1 target") == 1
+    assert report.index("Only 1 target") < report.index('<table class="figures">')
+    both = pond.get(f"{pond.here}/compare", params={"of": ids}).text
+    assert both.count("Only 1 target") == 1 and "Both replays" in both
+    assert both.index("Only 1 target") > both.index("Figures</h2>")
+    for page in (report, both):
+        assert not re.search(r'class="muted range">[^<]', page)
+        assert not re.search(r"<b>(better|worse)</b>", page)
+
+
+def test_targets_are_grouped_by_size_and_the_unticked_say_why(pond):
+    with pond.app.state.database.session() as session:
+        images = make_images(
+            session, session.get_one(Collection, pond.collection_id), 201, first=200
+        )
+        session.add_all(
+            OracleLabel(image_id=image.id, label=label)
+            for label, count in (("smew", 6), ("coot", 201), ("grebe", 9), ("teal", 200))
+            for image in images[:count]
+        )
+    page = pond.get(pond.here).text
+    listed = re.findall(r'name="targets"\s+value="(\w+)"( checked)?', page)
+    assert listed == [
+        ("heron", " checked"),
+        ("empty", " checked"),
+        ("teal", " checked"),
+        ("smew", ""),
+        ("grebe", ""),
+        ("coot", ""),
+    ]
+    places = [
+        page.index(words)
+        for words in ("10 to 200 images", 'value="heron"', "Fewer than 10 images: too few to tell",
+                      'value="smew"', "More than 200 images: ", 'value="coot"')
+    ]  # fmt: skip
+    assert places == sorted(places)
+    assert "Rare ones tell most" not in page
+    # Shown again for another reason, it has the same ticks.
+    again = pond.get(f"{pond.here}/compare").text
+    assert re.findall(r'name="targets"\s+value="(\w+)"( checked)?', again) == listed
+
+
 def test_one_run_is_shown_beside_the_truth_after_any_round(pond):
     address = play(pond, rounds=3)
     assert f"{address}/run?target=heron" in pond.get(address).text

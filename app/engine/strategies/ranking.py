@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.parts import evenly
-from app.engine.strategies.fitting import fit_on_roots, take_roots
+from app.engine.strategies.fitting import fit_on_roots, has_roots, take_roots
 from app.engine.strategies.round_state import (
     CLOSE_TO_LINE,
     EXPLORATION,
@@ -134,18 +134,17 @@ def _find_likely(state: RoundState, doubtful: Integers) -> tuple[Integers, Float
 
     Where no answered image has a number below 0, as behind a ReLU, a second head is fitted on the
     roots of all vectors, and the score of the 1,000 that the first one likes best is the mean of
-    both. Two heads that err differently err less together. On an index that gives a shortlist the
-    second one sees no more than that.
+    both. Two heads that err differently err less together.
     Source: averaging, L. Breiman, "Bagging predictors", Machine Learning 24, 1996; over two views
     of the same vectors it is ours.
     """
     lesson, wanted = state.lesson, SHORTLIST + state.size
-    has_roots = min(lesson.positives.min(), lesson.negatives.min(initial=0)) >= 0
-    order = np.sort(smallest(-state.scores, max(SCORED_TWICE, wanted) if has_roots else wanted))
+    twice = has_roots(lesson)
+    order = np.sort(smallest(-state.scores, max(SCORED_TWICE, wanted) if twice else wanted))
     order = order[~np.isin(state.unanswered[order], doubtful)]
     rows, scores = state.unanswered[order], state.scores[order]
     vectors = state.index.read(rows)
-    if has_roots:
+    if twice:
         other = fit_on_roots(lesson)
         second = take_roots(vectors) @ other.weights + np.float32(other.bias)
         scores = np.asarray((scores + second) / 2, np.float32)
