@@ -130,12 +130,18 @@
       splitLine: { lineStyle: { color: c.line } },
     };
     return {
-      grid: { left: 52, right: 12, top: 36, bottom: 44 },
+      grid: { left: 68, right: 12, top: 36, bottom: 44 },
       legend: { top: 0, left: 0, textStyle: { color: c.text }, itemHeight: 10, itemWidth: 16, itemGap: 20 },
       tooltip: { trigger: "axis", renderMode: "richText", confine: true, valueFormatter: spaced },
       xAxis: { ...axis, type: category ? "category" : "value", name: names[0], nameGap: 28, splitLine: { show: false } },
-      yAxis: { ...axis, type: "value", name: names[1], nameGap: 38 },
+      // Room for numbers as long as 100 % or 10 000.
+      yAxis: { ...axis, type: "value", name: names[1], nameGap: 52 },
     };
+  }
+
+  // The legend's mark of a series that is drawn as an area: as pale, and without a line.
+  function area(name, color, opacity) {
+    return { name, icon: "roundRect", itemStyle: { color, opacity } };
   }
 
   // Yes at the foot and full, what was no above it and pale: told apart by lightness too.
@@ -167,7 +173,7 @@
     const line = (name, data, more) => ({ type: "line", name, data, symbol: "none", ...more });
     return {
       ...base,
-      legend: { ...base.legend, data: ["Coverage", "90 % interval"] },
+      legend: { ...base.legend, data: ["Coverage", area("90 % interval", c.accent, 0.3)] },
       tooltip: {
         ...base.tooltip,
         formatter: ([one]) => {
@@ -206,6 +212,7 @@
     };
     return {
       ...base,
+      legend: { ...base.legend, data: [area(columns[4], c.muted, 0.3), columns[3], columns[2]] },
       tooltip: {
         ...base.tooltip,
         formatter: ([one]) => {
@@ -248,7 +255,7 @@
     const axis = marks.share ? { max: 1, axisLabel: { color: c.muted, formatter: (v) => `${Math.round(100 * v)} %` } } : {};
     return {
       ...base,
-      legend: { ...base.legend, data: marks.level ? ["Said", band, "True"] : ["Said", "True"] },
+      legend: { ...base.legend, data: marks.level ? ["Said", area(band, c.accent, 0.3), "True"] : ["Said", "True"] },
       tooltip: {
         ...base.tooltip,
         formatter: ([one]) => {
@@ -288,9 +295,11 @@
     const base = frame(c, ["Chance said before", "Share of yes"]);
     const shares = { min: 0, max: 1, axisLabel: { color: c.muted, formatter: percent } };
     const most = Math.max(...rows.map((row) => row[4]));
+    const upright = { name: "90 % interval", icon: "path://M0 0h9v2h-3.5v6h3.5v2h-9v-2h3.5v-6h-3.5z" };
+    const dashes = { name: "Promise kept", icon: "path://M0 0h4v1.5h-4zM6 0h4v1.5h-4zM12 0h4v1.5h-4z" };
     return {
       ...base,
-      legend: { ...base.legend, data: ["Answers", "90 % interval", "Promise kept"] },
+      legend: { ...base.legend, data: ["Answers", upright, dashes] },
       tooltip: { ...base.tooltip, trigger: "item" },
       xAxis: { ...base.xAxis, ...shares },
       yAxis: { ...base.yAxis, ...shares },
@@ -335,7 +344,7 @@
       legend: { show: false },
       grid: { ...base.grid, top: 12, bottom: 28 },
       tooltip: { ...base.tooltip, formatter: ([one]) => `${new Date(one.value[0]).toLocaleString()}: ${one.value[1]}` },
-      xAxis: { ...base.xAxis, type: "time", name: "", min: marks.since, max: marks.until, axisLabel: { color: c.muted, hideOverlap: true } },
+      xAxis: { ...base.xAxis, type: "time", name: "", min: marks.since, max: marks.until, containShape: false, axisLabel: { color: c.muted, hideOverlap: true } },
       yAxis: { ...base.yAxis, minInterval: 1 },
       series: [{ type: "bar", name: "Rounds", data: rows, barWidth: window.innerWidth < 640 ? 1.5 : 4, itemStyle: { color: c.accent } }],
     };
@@ -378,6 +387,7 @@
     const long = { Day: 10, Week: 10, Month: 7, Year: 4 }[columns[0]];
     return {
       ...base,
+      legend: { ...base.legend, data: ["Found", "Likely", area("All images", c.muted, 0.25)] },
       tooltip: {
         ...base.tooltip,
         formatter: ([one]) => tell(rows[one.dataIndex], `${columns[0]} ${rows[one.dataIndex][0].slice(0, long)}`),

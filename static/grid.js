@@ -23,6 +23,7 @@
   const RETRY_MS = 3000;
   const IDLE_MS = 700;
   const YEAR_S = 31_536_000;
+  const LATEST = 8; // finds beside their number, as many as the server draws
 
   let current = null; // the card that the next key answers
   let anchor = null; // where a range began
@@ -30,6 +31,7 @@
   let submitting = null; // the round whose form is on its way, and its answers in it
   let gestures = 0; // answers given on this page
   let steps = Promise.resolve(); // undos and redos, one after the other
+  let latest = null; // {row, images}: the row of finds on the page and what it knows, newest first
 
   const outbox = openOutbox({
     url: `${search}/answers`,
@@ -146,11 +148,41 @@
     }
     addTo("[data-found]", "found", found);
     addTo("[data-given]", "given", given);
+    showLatest();
     if (!form()) return;
     form().querySelector("[data-answered]").textContent = cards().length - left;
     form().querySelector("[data-unanswered]").textContent = `${left} of ${cards().length}`;
     const rest = form().elements.rest_are_no.checked ? left : 0;
     form().querySelector("[data-rest]").textContent = rest ? `, ${rest} as no` : "";
+  }
+
+  // The pictures beside the number found, from those of the grid: no answer waits for the server.
+  function showLatest() {
+    const row = document.querySelector("#search-top .latest");
+    if (latest?.row !== row) {
+      const drawn = [...row.children].map((picture) => picture.dataset.latest);
+      const older = cards().filter((card) => card.dataset.drawn === "yes");
+      const images = new Set([...drawn, ...older.map((card) => card.dataset.image)]);
+      latest = { row, images: [...images] };
+    }
+    const yes = new Map(cards().map((card) => [card.dataset.image, answerOf(card) === "yes"]));
+    const kept = latest.images.filter((image) => yes.get(image) ?? true);
+    const found = [...yes.keys()].filter((image) => yes.get(image) && !kept.includes(image));
+    found.sort((one, other) => other - one); // of several at once, as the server orders them
+    latest.images = [...found, ...kept];
+    const there = new Map([...row.children].map((picture) => [picture.dataset.latest, picture]));
+    const wanted = latest.images.slice(0, LATEST);
+    if (wanted.join() === [...there.keys()].join()) return;
+    row.replaceChildren(...wanted.map((image) => there.get(image) ?? drawSmall(image)));
+  }
+
+  function drawSmall(image) {
+    const picture = new Image(32, 32);
+    picture.alt = "";
+    picture.dataset.latest = image;
+    picture.decoding = "async";
+    picture.src = `/images/${image}/small`;
+    return picture;
   }
 
   // Images that an answer to this one is for.

@@ -143,14 +143,22 @@
   }
 
   function zoom(wanted, centreX = stage.clientWidth / 2, centreY = stage.clientHeight / 2) {
-    const smallest = fit();
-    const next = Math.min(Math.max(wanted, smallest), Math.max(MOST_ZOOM, smallest));
+    const next = Math.min(Math.max(wanted, smallest()), MOST_ZOOM);
     x = centreX - ((centreX - x) * next) / scale;
     y = centreY - ((centreY - y) * next) / scale;
     scale = next;
-    whole = next <= smallest;
+    whole = next === fit();
     place();
     sharpen();
+  }
+
+  // The whole image, or its own size where the window has room for more.
+  function smallest() {
+    return Math.min(fit(), 1 / devicePixelRatio);
+  }
+
+  function isAllInSight() {
+    return scale <= fit();
   }
 
   function pixelForPixel() {
@@ -315,7 +323,7 @@
     if (event.target.closest("button") || event.button > 0) return;
     stage.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, event);
-    swipe = event.pointerType !== "mouse" && whole && fingers.size === 1 ? event : null;
+    swipe = event.pointerType !== "mouse" && isAllInSight() && fingers.size === 1 ? event : null;
     stage.classList.toggle("panning", !swipe);
   });
 

@@ -1,4 +1,5 @@
-"""The dashboard of a search among real fish: figures, gap, sample, second look, report."""
+"""The dashboard of a search among real fish: figures, gap, sample, second look, report; and charts
+of given numbers."""
 
 import csv
 import io
@@ -13,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.server import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
 RARE = "11_Abudefduf_vaigiensis"
 ROUNDS = 2  # then there are likely looks that no find resembles
@@ -89,6 +90,7 @@ class Hunter:
         return list(csv.DictReader(io.StringIO(answer.text())))
 
 
+@pytest.mark.slow
 def test_dashboard_of_a_search_among_real_fish(
     page: Page, make_server: Callable[[Path], Server], fish_images: Path
 ) -> None:
@@ -182,3 +184,128 @@ def report_is_kept(hunter: Hunter) -> None:
     assert f"{found} yes" in report
     assert "Sergeant: report of a search" in report
     assert "<style>" in report
+
+
+DRAW = """(plot) => {
+  const figure = document.createElement("figure");
+  figure.className = "plot card";
+  figure.innerHTML = '<div class="chart" data-plot></div>';
+  figure.firstChild.dataset.plot = JSON.stringify(plot);
+  document.querySelector("main .page").prepend(figure);
+  document.dispatchEvent(new Event("htmx:afterSettle"));
+}"""
+
+# Of each shape and word: where it is, without its stroke, and how it is drawn.
+SHAPES = """(svg) => [...svg.querySelectorAll("path, text")].map((one) => {
+  const {left, right, top, bottom} = one.getBoundingClientRect();
+  const fill = one.getAttribute("fill");
+  const opacity = Number(one.getAttribute("fill-opacity") ?? 1);
+  return {
+    text: one.tagName === "text" ? one.textContent : null,
+    left, right, top, bottom,
+    fill: fill === "none" || fill === "transparent" ? null : fill,
+    opacity,
+    stroke: one.getAttribute("stroke"),
+  };
+})"""
+
+
+def draw(page: Page, kind: str, rows: list, **more: object) -> list[dict]:
+    """What is in the drawing of a chart of these numbers, on the page of the overview."""
+    page.evaluate(DRAW, {"name": kind, "kind": kind, "rows": rows, **more})
+    drawing = page.locator("main .page > figure").first.locator("svg")
+    expect(drawing).to_be_visible()
+    return drawing.evaluate(SHAPES)
+
+
+def find_text(shapes: list[dict], text: str) -> dict:
+    return min((one for one in shapes if one["text"] == text), key=lambda one: one["top"])
+
+
+def find_mark(shapes: list[dict], name: str) -> str:
+    """Whether the legend has a line or an area beside this name."""
+    marks = list_marks(shapes, name)
+    wide = [mark for mark in marks if mark["right"] - mark["left"] >= 15]
+    assert len(wide) == 1, (name, marks)
+    [mark] = wide
+    if mark["bottom"] - mark["top"] < 2:
+        return "line"
+    assert len(marks) == 1, (name, marks)
+    assert mark["bottom"] - mark["top"] >= 8
+    assert mark["fill"] and mark["opacity"] < 0.5  # pale, as it is drawn
+    return "area"
+
+
+def list_marks(shapes: list[dict], name: str) -> list[dict]:
+    """What the legend, which is at the top, draws beside this name."""
+    word = find_text(shapes, name)
+    return [
+        shape
+        for shape in shapes
+        if shape["text"] is None
+        and word["left"] - 24 <= shape["left"] <= shape["right"] <= word["left"]
+        and word["top"] - 2 <= shape["top"] <= shape["bottom"] <= word["bottom"] + 2
+    ]
+
+
+@pytest.fixture
+def overview(page: Page, drawn_server: Server) -> Page:
+    drawn_server.sign_in(page)
+    page.goto(f"{drawn_server.address}/overview")
+    return page
+
+
+def test_few_rounds_are_drawn_over_the_whole_week(overview: Page) -> None:
+    bars = [["2026-03-02T10:00:00+00:00", 3], ["2026-03-08T14:00:00+00:00", 5]]
+    week = {"since": "2026-03-01T12:00:00+00:00", "until": "2026-03-08T15:20:00+00:00"}
+    for rows in (bars, bars[:1]):
+        shapes = draw(overview, "hours", rows, marks=week)
+        frame = overview.locator("main .page > figure svg").first.bounding_box()
+        drawn = [one for one in shapes if one["fill"] and 1 < one["right"] - one["left"] < 6]
+        assert len(drawn) == len(rows), drawn
+        places = [(bar["left"] + bar["right"]) / 2 - frame["x"] for bar in drawn]
+        room = frame["width"] - 80  # without the axis
+        days = [(one["left"] + one["right"]) / 2 - frame["x"] for one in shapes if one["text"]]
+        assert places[0] == pytest.approx(68 + room * 22 / 171.3, abs=12)
+        assert max(days) > 0.8 * frame["width"]
+        if len(rows) == 2:
+            assert places[1] == pytest.approx(68 + room * 170 / 171.3, abs=12)
+
+
+def test_marks_of_a_legend_look_like_what_they_name(overview: Page) -> None:
+    shapes = draw(overview, "interval", [[1, 0.2, 0.1, 0.4], [2, 0.5, 0.4, 0.8]])
+    assert find_mark(shapes, "90 % interval") == "area"
+    assert find_mark(shapes, "Coverage") == "line"
+    rows = [[1, 20, 10, 40, 25], [2, 50, 40, 80, 45]]
+    shapes = draw(overview, "against", rows, marks={"level": 0.9, "share": False})
+    assert find_mark(shapes, "90 % interval") == "area"
+    assert [find_mark(shapes, name) for name in ("Said", "True")] == ["line", "line"]
+    columns = ["from", "to", "Yes", "No", "No answer"]
+    rows = [[-1, 0, 1, 20, 500], [0, 1, 10, 2, 50]]
+    shapes = draw(overview, "histogram", rows, columns=columns, marks={"boundary": 0})
+    assert find_mark(shapes, "No answer") == "area"
+    assert [find_mark(shapes, name) for name in ("Yes", "No")] == ["line", "line"]
+    rows = [["2026-03-01", 1, 0, 20], ["2026-04-01", 4, 2, 30]]
+    shapes = draw(overview, "dates", rows, columns=["Month", "Found", "Likely", "All images"])
+    assert find_mark(shapes, "All images") == "area"
+    rows = [[0, 0.2, 0.1, 1, 20, 0.05, 0.01, 0.2], [0.8, 1, 0.9, 9, 10, 0.9, 0.7, 0.98]]
+    shapes = draw(overview, "calibration", rows)
+    assert find_mark(shapes, "Promise kept") == "line"
+    [interval] = list_marks(shapes, "90 % interval")  # upright, as it is drawn
+    assert interval["bottom"] - interval["top"] > interval["right"] - interval["left"] > 5
+
+
+def test_title_of_an_axis_keeps_clear_of_its_numbers(overview: Page) -> None:
+    month = ["Month", "Found", "Likely", "All images"]
+    score = ["from", "to", "Yes", "No", "No answer"]
+    for width in (1280, 390):
+        overview.set_viewport_size({"width": width, "height": 800})
+        dates = draw(overview, "dates", [["2026-03-01", 3, 1, 20]], columns=month)
+        rows = [[0, 1, 10, 2, 50]]
+        scores = draw(overview, "histogram", rows, columns=score, marks={"boundary": 0})
+        for shapes in (dates, scores):
+            title = find_text(shapes, "Share of its group")
+            full = find_text(shapes, "100 %")
+            assert title["left"] >= 0
+            assert full["left"] - title["right"] >= 4
+        assert not overview.evaluate("document.documentElement.scrollWidth > innerWidth")

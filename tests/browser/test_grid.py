@@ -227,7 +227,8 @@ def test_large_view_zooms_pans_lights_and_answers(page, drawn_server):
 
     whole = zoom.inner_text()
     page.keyboard.press("1")
-    expect(zoom).to_have_text("100 %" if int(whole.split()[0]) < 100 else whole)
+    expect(zoom).to_have_text("100 %")
+    page.keyboard.press("0")
     page.mouse.move(500, 400)
     page.mouse.wheel(0, -600)
     page.keyboard.press("+")
@@ -257,6 +258,114 @@ def test_large_view_zooms_pans_lights_and_answers(page, drawn_server):
     page.keyboard.press("Escape")
     expect(card(page, 1)).to_be_focused()
     assert after_reload(page) == ".y.........."
+
+
+def test_image_smaller_than_the_window_is_shown_pixel_for_pixel(page, phone, drawn_server):
+    fine = {"width": 390, "height": 844, "deviceScaleFactor": 3, "mobile": True}
+    phone.context.new_cdp_session(phone).send("Emulation.setDeviceMetricsOverride", fine)
+    for one in (page, phone):
+        open_search(one, drawn_server)
+        shown = card(one, 1)
+        size = {side: int(shown.get_attribute(f"data-{side}")) for side in ("width", "height")}
+        one.keyboard.press("ArrowRight")
+        one.keyboard.press("f")
+        picture, zoom = one.locator(".large-picture"), one.locator("[data-large-zoom]")
+        expect(one.locator("#large")).to_be_visible()
+        whole, whole_box = zoom.inner_text(), picture.bounding_box()
+        assert int(whole.split()[0]) > 100
+        for pixels, fitted in (("1", "0"), ("1:1", "Whole")):
+            if len(pixels) == 1:
+                one.keyboard.press(pixels)
+            else:
+                one.get_by_role("button", name=pixels).click()
+            expect(zoom).to_have_text("100 %")
+            box = picture.bounding_box()
+            assert {side: box[side] for side in size} == pytest.approx(size, abs=0.5)
+            stage = one.locator(".large-stage").bounding_box()
+            middle = [
+                part["x"] + part["width"] / 2 - part["y"] - part["height"] / 2
+                for part in (box, stage)
+            ]
+            assert middle[0] == pytest.approx(middle[1], abs=1)
+            one.keyboard.press("-")
+            expect(zoom).to_have_text("100 %")  # nothing is shown smaller than it is
+            if len(fitted) == 1:
+                one.keyboard.press(fitted)
+            else:
+                one.get_by_role("button", name=fitted).click()
+            expect(zoom).to_have_text(whole)
+            assert picture.bounding_box() == pytest.approx(whole_box, abs=0.5)
+        one.keyboard.press("1")
+        one.set_viewport_size({"width": 700, "height": 700})
+        expect(zoom).to_have_text("100 %")  # as it was asked for
+
+
+def test_small_image_is_answered_by_a_swipe_at_any_zoom_that_shows_all_of_it(phone, drawn_server):
+    page = phone
+    open_search(page, drawn_server, round_size=6)
+    page.keyboard.press("f")
+    expect(page.locator("#large")).to_be_visible()
+    page.keyboard.press("1")
+    with page.expect_response(ANSWERS):
+        touch(page, (100, 300), (180, 303), (260, 305))
+    assert states(page) == "y....."
+
+
+def latest(page: Page) -> list[str]:
+    """The images beside the number found, the newest first."""
+    return [
+        re.sub(r"\D", "", source)
+        for source in page.locator(".latest img").evaluate_all(
+            "all => all.map((one) => one.getAttribute('src'))"
+        )
+    ]
+
+
+def test_pictures_beside_the_number_found_change_with_it(page, drawn_server):
+    open_search(page, drawn_server)
+    [example] = latest(page)
+    ids = [card(page, place).get_attribute("data-image") for place in range(12)]
+    found = page.locator(".search-found strong")
+    held = hold_answers(page)
+    page.keyboard.press("y")  # nothing waits for the server
+    expect(found).to_have_text("2")
+    assert latest(page) == [ids[0], example]
+    with page.expect_response(ANSWERS):
+        held[0].continue_()
+    page.unroute("**/answers")
+    press(page, "n", "y")
+    assert latest(page) == [ids[2], ids[0], example]
+    card(page, 0).focus()
+    press(page, "n")
+    expect(found).to_have_text("2")
+    assert latest(page) == [ids[2], example]
+    for place in (0, 2):  # another answer, and the same again: it is the newest
+        for key in "uy":
+            card(page, place).focus()
+            press(page, key)
+    assert latest(page) == [ids[2], ids[0], example]
+    page.reload()
+    assert latest(page) == [ids[2], ids[0], example]
+
+    page.keyboard.press("Control+a")
+    press(page, "y")
+    expect(found).to_have_text("13")
+    drawn = latest(page)
+    assert len(drawn) == 8
+    page.reload()
+    assert latest(page) == drawn
+    card(page, 0).focus()
+    press(page, "n")
+    page.keyboard.press("z")
+    expect(found).to_have_text("13")
+    wait_until(page, "document.querySelectorAll('.latest img').length === 8")
+    page.keyboard.press("Control+a")
+    press(page, "n")
+    expect(found).to_have_text("1")
+    # The server drew the newest eight alone: older ones come with the next grid.
+    assert set(latest(page)) <= {example}
+    assert after_reload(page) == "nnnnnnnnnnnn"
+    assert latest(page) == [example]
 
 
 def test_back_closes_the_large_view_and_not_the_grid(page, drawn_server):

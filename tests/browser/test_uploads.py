@@ -1,6 +1,7 @@
 """Uploads in a real Chromium: a zip over a line that is cut, many files, a folder, and a phone."""
 
 import re
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -131,6 +132,24 @@ def test_many_files_and_a_folder_go_on_after_a_reload_and_say_what_is_refused(
     page.goto(f"{empty_server.address}/work")
     expect(page.get_by_text("Add images").first).to_be_visible()
     expect(page.get_by_text("Done").first).to_be_visible()
+
+
+def test_page_of_a_collection_stays_at_the_top_while_it_is_prepared(page, empty_server, tmp_path):
+    """The page that comes after each stage has pictures above what was the first thing on it."""
+    files = [make_image_file(tmp_path / f"{number}.jpg", number) for number in range(40)]
+    empty_server.sign_in(page)
+    begin(page, empty_server.address, f"Tall {time.time_ns()}")  # may be run again
+    loads = []
+    page.on("load", lambda one: loads.append(one.url))
+    page.set_input_files("#choose-files", files)
+    expect(page.locator(".steps")).to_be_visible(timeout=20_000)
+    expect(page.locator(".head-mosaic")).to_have_count(0)  # else there is nothing to see here
+    expect(page.get_by_role("link", name="Start a search")).to_be_visible(timeout=PREPARED_MS)
+    expect(page.locator(".head-mosaic")).to_be_visible()
+    page.wait_for_load_state()
+    assert len(loads) > 1, loads
+    assert page.evaluate("document.documentElement.scrollHeight > innerHeight + 250")
+    assert page.evaluate("scrollY") == 0
 
 
 DROP = """
