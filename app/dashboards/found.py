@@ -56,13 +56,14 @@ def tell_found(moment: Moment) -> Found:
     by_chance = None
     # What the search was opened with is no yield of its.
     examples = {one.image_id for one in list_examples(moment.session, moment.search)}
-    standing = _list_standing(moment)
-    asked_yes = _count(moment, set(_list_standing(moment, "yes")) - examples)
-    asked = _count(moment, set(standing) - examples)
+    standing = _find_standing(moment)
+    confirmed = _find_standing(moment, "yes")
+    asked_yes = _count(moment, confirmed - examples)
+    asked = _count(moment, standing - examples)
     if moment.calibration is not None:
         left = calibrated_sum(moment.left_scores, moment.calibration, rng=moment.rng())
         count = image_count if moment.event_rows is None else moment.unit_count
-        opened_with = _count(moment, set(standing) & examples)
+        opened_with = _count(moment, standing & examples)
         by_chance = _to_rate(left, asked_yes, count - opened_with)
     next_scores = moment.session.scalars(
         select(RoundImage.score).where(RoundImage.round_id == moment.made.id)
@@ -73,13 +74,11 @@ def tell_found(moment: Moment) -> Found:
     pace = seconds / moment.after if moment.after else None
     return Found(
         positives=tally["yes"],
-        positive_events=(
-            None if moment.grouped is None else _count(moment, set(_list_standing(moment, "yes")))
-        ),
+        positive_events=None if moment.grouped is None else _count(moment, confirmed),
         negatives=tally["no"],
         unsure=tally["unsure"],
         answered=answered,
-        examples=len(set(standing) & examples),
+        examples=len(standing & examples),
         image_count=image_count,
         seconds=seconds,
         per_hundred=100 * asked_yes / asked if asked else None,
@@ -92,13 +91,13 @@ def tell_found(moment: Moment) -> Found:
     )
 
 
-def _list_standing(moment: Moment, *values: str) -> list[int]:
+def _find_standing(moment: Moment, *values: str) -> set[int]:
     """Images with an answer, or with one of these, that were not removed."""
-    return [
+    return {
         image_id
         for image_id, value in moment.values.items()
         if image_id not in moment.removed and (not values or value in values)
-    ]
+    }
 
 
 def _count(moment: Moment, image_ids: set[int]) -> int:

@@ -33,7 +33,6 @@ from app.engine.strategies import (
     check_reach,
     get_strategy,
 )
-from app.engine.strategies.fitting import has_roots
 from app.engine.strategies.round_state import (
     EXPLORATION,
     OPENING,
@@ -134,7 +133,7 @@ def propose_round(
     if round_number > 1:
         lesson = _find_lesson(index, taught, opening, rng, closed, pool_rows)
     head = None if lesson is None else chosen.fit(lesson)
-    top = SHORTLIST if lesson is None or not has_roots(lesson) else LONG_SHORTLIST
+    top = LONG_SHORTLIST if lesson is not None and lesson.has_roots else SHORTLIST
     ranking = _rank(index, head, opening, closed, pool_rows, events, size, top)
     fitted = now()
     unanswered, scores = ranking.rows, ranking.scores

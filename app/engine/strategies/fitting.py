@@ -48,11 +48,6 @@ def fit_steadied(lesson: Lesson) -> Head:
     return fit_with_pseudo_negatives(lesson, STEADYING, C=LOOSE_C)
 
 
-def has_roots(lesson: Lesson) -> bool:
-    """Whether no answered image has a number below 0, as behind a ReLU: roots are for these."""
-    return bool(min(lesson.positives.min(), lesson.negatives.min(initial=0)) >= 0)
-
-
 def fit_on_roots(lesson: Lesson) -> Head:
     """As `fit_steadied`, with pseudo-negatives drawn anew, but on roots: the second head of
     `rarefind`.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.parts import evenly
-from app.engine.strategies.fitting import fit_on_roots, has_roots, take_roots
+from app.engine.strategies.fitting import fit_on_roots, take_roots
 from app.engine.strategies.round_state import (
     CLOSE_TO_LINE,
     EXPLORATION,
@@ -139,12 +139,12 @@ def _find_likely(state: RoundState, doubtful: Integers) -> tuple[Integers, Float
     of the same vectors it is ours.
     """
     lesson, wanted = state.lesson, SHORTLIST + state.size
-    twice = has_roots(lesson)
-    order = np.sort(smallest(-state.scores, max(SCORED_TWICE, wanted) if twice else wanted))
+    most = max(SCORED_TWICE, wanted) if lesson.has_roots else wanted
+    order = np.sort(smallest(-state.scores, most))
     order = order[~np.isin(state.unanswered[order], doubtful)]
     rows, scores = state.unanswered[order], state.scores[order]
     vectors = state.index.read(rows)
-    if twice:
+    if lesson.has_roots:
         other = fit_on_roots(lesson)
         second = take_roots(vectors) @ other.weights + np.float32(other.bias)
         scores = np.asarray((scores + second) / 2, np.float32)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +49,19 @@ class Lesson:
     unanswered: Integers
     rng: np.random.Generator
 
+    @cached_property
+    def has_roots(self) -> bool:
+        """Whether no answered image has a number below 0, as behind a ReLU: then roots help."""
+        return bool(min(self.positives.min(), self.negatives.min(initial=0)) >= 0)
+
 
 @dataclass(frozen=True, eq=False)
 class RoundState:
     """Everything that may decide which images come next.
 
     `unanswered` (u,) int64: the rows that may be shown, ascending, or where the index does not rank
-    all the shortlist of them; never empty. `head` was fitted on `lesson`, which has the
-    same `index` and `rng`; `scores` (u,) float32 are
-    its scores of these. `size`: images wanted, at most u.
+    all the shortlist of them; never empty. `head` was fitted on `lesson`, which has the same `index`
+    and `rng`; `scores` (u,) float32 are its scores of these. `size`: images wanted, at most u.
     """
 
     index: VectorIndex
