@@ -60,8 +60,9 @@ class RoundState:
     """Everything that may decide which images come next.
 
     `unanswered` (u,) int64: the rows that may be shown, ascending, or where the index does not rank
-    all the shortlist of them; never empty. `head` was fitted on `lesson`, which has the same `index`
-    and `rng`; `scores` (u,) float32 are its scores of these. `size`: images wanted, at most u.
+    all the shortlist of them; never empty. `head` was fitted on `lesson`, which has the same
+    `index` and `rng`; `scores` (u,) float32 are its scores of these. `size`: images wanted, at
+    most u.
     """
 
     index: VectorIndex
