@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from itertools import groupby
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, Integer, Select, bindparam, func, or_, select
+from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased, joinedload
 
@@ -77,6 +78,7 @@ LATEST_POSITIVES = 8
 RECENT_ROUNDS = 3
 NEAREST = 6  # positives, and negatives
 MOST_LIKELY = 600  # ten pages of results: who needs more answers some first
+TALLIED = {"yes": "yes", "no": "no", "unsure": "unsure", "cleared": "without an answer again"}
 RESULT_KINDS = ("yes", "likely", "unsure", "no", "open")
 
 REASON_SENTENCES = {
@@ -228,7 +230,7 @@ class EventStrip:
 
 @dataclass(frozen=True)
 class HistoryEvent:
-    """One action, as the history page tells it."""
+    """One action, or answers that follow each other, as the history page tells it."""
 
     at: datetime
     who: str
@@ -598,34 +600,41 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
     hidden = find_people_images(session, sorted(named))
     standing = list_standing_steps(session, search)
     opened_with = _name_opening(list_examples(session, search))
-    events = [
-        HistoryEvent(
-            at=action.at,
-            who=name,
-            kind=action.kind,
-            round_number=number,
-            images=[pair for pair in given[action.id] if pair[0] not in hidden],
-            sentence=(
-                _tell(
-                    action,
-                    number,
-                    [value for _, value in given[action.id]],
-                    len(looked_at[action.id]),
-                    opened_with,
-                )
-                if action.reverses_id is None
-                else _tell_reversal(
-                    action.kind,
-                    kinds[action.reverses_id],
-                    number,
-                    [value for _, value in given[action.reverses_id]],
-                    len(looked_at[action.reverses_id]),
-                )
-            ),
-            taken_back=action.kind in UNDOABLE and action.id not in standing,
+
+    def alike(row: Row[Action, str, int | None]) -> tuple[object, ...]:
+        """Answers are saved one by one: those that follow each other in a round are one event."""
+        action, name, number = row
+        is_answer = action.kind == "answer"
+        return (name, number, action.id in standing) if is_answer else (action.id,)
+
+    events = []
+    for _, together in groupby(rows, alike):
+        steps = list(together)
+        action, name, number = steps[0]
+        told = [one.id for one, _, _ in reversed(steps)]
+        values = dict(pair for action_id in told for pair in given[action_id])
+        if action.reverses_id is not None:
+            sentence = _tell_reversal(
+                action.kind,
+                kinds[action.reverses_id],
+                number,
+                [value for _, value in given[action.reverses_id]],
+                len(looked_at[action.reverses_id]),
+            )
+        else:
+            own = set().union(*(looked_at[action_id] for action_id in told))
+            sentence = _tell(action, number, list(values.values()), len(own), opened_with)
+        events.append(
+            HistoryEvent(
+                at=action.at,
+                who=name,
+                kind=action.kind,
+                round_number=number,
+                images=[pair for pair in values.items() if pair[0] not in hidden],
+                sentence=sentence,
+                taken_back=action.kind in UNDOABLE and action.id not in standing,
+            )
         )
-        for action, name, number in rows
-    ]
     return HistoryPage(events, total, page, pages)
 
 
@@ -844,7 +853,10 @@ def _tell(
     if len(set(values)) == 1:
         said = f"to “{values[0]}”" if action.kind == "correct" else f"“{values[0]}”"
         what = said if count == 1 else f"{what} {said}"
-    return f"{verb} {what}{where}"
+        return f"{verb} {what}{where}"
+    counts = Counter(values)
+    tally = [f"{counts[value]} {word}" for value, word in TALLIED.items() if counts[value]]
+    return f"{verb} {what}{where}: {', '.join(tally)}"
 
 
 def _tell_reversal(

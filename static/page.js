@@ -35,6 +35,15 @@
     if (event.target.closest("[data-dismiss]")) event.target.closest(".notice").remove();
   });
 
+  // What is shown once can be copied, where the browser lets a page do that: on a safe connection.
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      button.querySelector("span").textContent = "Copied";
+    });
+  }
+
   // An open menu closes when something else is clicked, or by Escape.
   document.addEventListener("click", (event) => {
     for (const menu of document.querySelectorAll("details.menu[open]")) {

@@ -240,6 +240,26 @@ def test_history_says_what_was_taken_back_and_done_again(hunt):
     assert [image_id for image_id, _ in events[-3].images] == [shown[0]]
 
 
+def test_history_tells_answers_that_follow_each_other_as_one(hunt):
+    first, second, third, fourth, *_ = hunt.shown()
+    hunt.answer({first: "yes"})
+    hunt.answer({second: "no"})
+    hunt.answer({first: "no"})
+    hunt.answer({third: "unsure"})
+    hunt.answer({fourth: "yes"})
+    hunt.undo()
+    hunt.submit({})
+    events = list_history(hunt.session, hunt.search, page=1).events
+    assert [(one.sentence, one.images, one.taken_back) for one in events[2:4]] == [
+        ("Answered “yes” in round 1", [(fourth, "yes")], True),
+        (
+            "Answered 3 images in round 1: 2 no, 1 unsure",
+            [(first, "no"), (second, "no"), (third, "unsure")],
+            False,
+        ),
+    ]
+
+
 def test_undoing_a_submit_leaves_the_answers_sent_with_it(hunt):
     """Without scripts a grid's answers come with its submit: one press must not lose them all."""
     shown = hunt.shown()
