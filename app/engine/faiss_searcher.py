@@ -52,12 +52,13 @@ LEAST_RECALL = 0.99
 RECALL_QUERIES, RECALL_NEAREST = 64, 50
 CHUNK_ROWS = 65_536  # 128 MiB at 512 dimensions: what is in memory at once while building
 MOST_ON_GPU = 2_048  # neighbours that FAISS finds at once on a GPU
-CANDIDATES, CANDIDATES_SHARE = 8_192, 300  # at least so many rows, and one of so many
+CANDIDATES, CANDIDATES_SHARE = 8_192, 200  # at least so many rows, and one of so many
 SCATTERED_SHARE = 20  # more than one of so many rows are not read one by one
 GATHERED_ROWS = 2_048  # that are read one by one before they are looked at: 1 MiB at 512 dimensions
 MOST_THREADS = 8  # memory gives no more of them work
 FEW_CLOSED = 1_000  # rows that are left out afterwards; of more it is told before
 SLACK = 32  # rows more than asked for: 8 bits may order them otherwise
+BLUR, MOST_BLURRED = 2.0, 3_000  # deviations of 8 bits; rows so near the boundary that go on
 HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that it is measured on
 HEAD_ROUNDS = (1, 5, 12)
 TOP, LINE = 300, 12  # rows of each part that these are asked for
@@ -151,9 +152,12 @@ class FaissSearcher:
             if is_every or len(found) >= top:
                 break
             count *= 4  # nearly all that was found has an answer
-        picked: Integers = np.sort(
-            found[pick_parts(scores, top=top + SLACK, line=line + LINE_SLACK if line else 0)]
-        )
+        if line:
+            # Where the boundary lies deep among the images, 8 bits do not tell which are nearest.
+            is_blurred = np.abs(scores) < BLUR * self._wide.tell_rounding(weights)
+            blurred = min(int(np.count_nonzero(is_blurred)), MOST_BLURRED)
+            line += max(LINE_SLACK, blurred)
+        picked: Integers = np.sort(found[pick_parts(scores, top=top + SLACK, line=line)])
         return picked
 
     def score_all(self, weights: Floats) -> Floats:
@@ -260,6 +264,17 @@ class _Codes:
     @property
     def width(self) -> int:
         return int(self.index.d)
+
+    def tell_rounding(self, weights: Floats) -> float:
+        """The standard deviation of what 8 bits change in x·w."""
+        # A number lies anywhere in its step: the variance is a twelfth of the step's square.
+        return float(np.linalg.norm(weights * self._steps)) / 12**0.5
+
+    @cached_property
+    def _steps(self) -> Floats:
+        """How far apart the 256 numbers are that there are of each dimension, (d,)."""
+        spans: Floats = faiss.vector_to_array(self.index.sq.trained)[self.width :]
+        return spans / 255
 
     def score(self, rows: Integers, weights: Floats) -> Floats:
         """x·w of some rows (k,), to the rounding of 8 bits."""

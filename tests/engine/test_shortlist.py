@@ -150,6 +150,36 @@ def test_a_boundary_deep_among_the_images_is_looked_for_in_all_of_them(indexes):
     assert naive_parts(scores, NOTHING, 5, 12) <= set(rows.tolist())
 
 
+def test_where_eight_bits_can_not_tell_which_are_nearest_more_are_looked_at(indexes, monkeypatch):
+    """With few rows to spare: hundreds lie within what rounding changes, and all of them go on."""
+    monkeypatch.setattr("app.engine.faiss_searcher.LINE_SLACK", 1)
+    _, told = indexes
+    rng = np.random.default_rng(5)
+    counts = []
+    for _ in range(10):
+        weights = 8 * rng.standard_normal(DIMENSION).astype(np.float32)
+        bias = -float(np.median(told.vectors @ weights))
+        scores = told.vectors @ weights + np.float32(bias)
+        rows, _ = told.shortlist(weights, bias, top=5, line=12, closed=NOTHING)
+        assert naive_parts(scores, NOTHING, 5, 12) <= set(rows.tolist())
+        counts.append(len(rows))
+    assert min(counts) > 100
+
+    monkeypatch.setattr("app.engine.faiss_searcher.MOST_BLURRED", 20)
+    rows, _ = told.shortlist(weights, bias, top=5, line=12, closed=NOTHING)
+    assert len(rows) <= 5 + faiss_searcher.SLACK + 2 * (12 + 20)
+
+
+def test_rounding_is_as_large_as_the_index_says(indexes):
+    _, told = indexes
+    rng = np.random.default_rng(6)
+    codes = told._searcher._wide
+    for _ in range(5):
+        weights = rng.standard_normal(DIMENSION).astype(np.float32)
+        off = told._searcher.score_all(weights) - told.vectors @ weights
+        assert codes.tell_rounding(weights) == pytest.approx(np.std(off), rel=0.1)
+
+
 @pytest.mark.parametrize("candidates", [300, 8_192])
 @pytest.mark.parametrize("size", [50, 1_500, 12_000])
 def test_a_shortlist_stays_within_a_pool(indexes, monkeypatch, size, candidates):

@@ -163,7 +163,8 @@ def test_reset_and_closing_sign_out_everywhere(client, another):
     ada, program = another(), another()
     set_password(ada, add(client))
     token = re.search(
-        r'secret">([\w-]+)<', ada.post("/account/tokens", data={"name": "x", "scope": "read"}).text
+        r'id="token">([\w-]+)<',
+        ada.post("/account/tokens", data={"name": "x", "scope": "read"}).text,
     )[1]
     bearer = {"Authorization": f"Bearer {token}"}
     assert program.get("/api/v1/searches", headers=bearer).status_code == 200
