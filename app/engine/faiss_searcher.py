@@ -273,8 +273,8 @@ class _Codes:
     @cached_property
     def _steps(self) -> Floats:
         """How far apart the 256 numbers are that there are of each dimension, (d,)."""
-        spans: Floats = faiss.vector_to_array(self.index.sq.trained)[self.width :]
-        return spans / 255
+        spans = faiss.vector_to_array(self.index.sq.trained)[self.width :]
+        return np.asarray(spans / 255, np.float32)
 
     def score(self, rows: Integers, weights: Floats) -> Floats:
         """x·w of some rows (k,), to the rounding of 8 bits."""
