@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import ThreadpoolController
 
@@ -61,9 +62,15 @@ def fit_head(
     """
     vectors = np.concatenate([positives, negatives, pseudo_negatives]).astype(np.float64) - centre
     is_positive = np.arange(len(vectors)) < len(positives)
+    counts = {True: len(positives), False: len(vectors) - len(positives)}
+    if not counts[True] or not counts[False]:
+        raise ValueError("a head needs a positive, and a negative or a pseudo-negative")
+    # As "balanced" would find them, which takes as long as the fit of few answers does.
+    weighed = {kind: len(vectors) / (2 * count) for kind, count in counts.items()}
     # In double precision: a head must not depend on the order of its training rows.
-    model = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
-    model.fit(vectors, is_positive)
+    model = LogisticRegression(C=C, class_weight=weighed, max_iter=1000)
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        model.fit(vectors, is_positive)
     weights = model.coef_[0]
     return Head(weights.astype(np.float32), float(model.intercept_[0] - weights @ centre))
 

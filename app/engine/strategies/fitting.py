@@ -77,9 +77,11 @@ def take_roots(vectors: Floats) -> Floats:
     retrieval", CVPR 2012; F. Perronnin, J. Sanchez, T. Mensink, "Improving the Fisher kernel for
     large-scale image classification", ECCV 2010.
     """
-    roots: Floats = np.sqrt(np.maximum(vectors, np.float32(0)))
-    lengths = np.linalg.norm(roots, axis=1, keepdims=True)
-    return np.asarray(roots / np.maximum(lengths, np.float32(1e-12)), np.float32)
+    roots: Floats = np.maximum(vectors, np.float32(0))
+    lengths = np.sqrt(roots.sum(axis=1, keepdims=True))  # of what will be roots
+    np.sqrt(roots, out=roots)
+    roots /= np.maximum(lengths, np.float32(1e-12))
+    return roots
 
 
 def fit_with_pseudo_negatives(lesson: Lesson, wanted: int, C: float = 10.0) -> Head:
