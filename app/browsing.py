@@ -23,7 +23,7 @@ from app.filtering import Filter, list_image_ids, to_condition
 from app.importing import read_photo
 from app.indexes import choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
-from app.searching import list_left_out
+from app.premises import list_left_out
 from app.settings import Settings
 from app.tables import FILE_NAME, Box, Image, ImagePath, Person, Photo, TrayItem
 from app.workers import Readers

@@ -6,8 +6,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
+from app.adjusting import MAX_COUNTS_LENGTH, check_text
 from app.errors import BadInput, NotFound
-from app.searching import MAX_COUNTS_LENGTH, check_text
 from app.tables import CardImage, Image, Search
 
 MAX_CARD_IMAGES = 12  # of each kind: they stand beside the grid

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from app import engine
+from app.adjusting import DEFAULT_STRATEGY, NEAR_ANSWERS
 from app.engine.coverage import class_radius, coverage, find_modes, mode_coverage
 from app.engine.index import VectorIndex, open_index, read_manifest
 from app.engine.loop import STRATEGIES, UnknownStrategy, Value
@@ -36,7 +37,6 @@ from app.engine.strategies import StrategyNeedsAllScores, check_reach, get_strat
 from app.errors import BadInput, NotFound, RarefindError
 from app.oracle import Oracle, count_of, name_some
 from app.reading import start_worker
-from app.searching import DEFAULT_STRATEGY, NEAR_ANSWERS
 
 RIVAL = "pf-ma"
 ALL = "all"

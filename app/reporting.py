@@ -18,6 +18,14 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased, joinedload
 
 from app.access import is_in_search, sees_search
+from app.answers import (
+    count_along,
+    list_asked_elsewhere,
+    read_answers_in_order,
+    read_current_answers,
+    read_reasons,
+    was_removed,
+)
 from app.detecting import list_boxes
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
@@ -34,28 +42,20 @@ from app.events import (
     read_pool,
 )
 from app.indexing import OpenIndexes
-from app.remarks import Remarks, is_remarked, read_remarks_of_images, read_remarks_of_searches
-from app.searching import (
-    UNDOABLE,
+from app.premises import (
     choose_planned,
-    count_along,
     find_rows,
-    list_asked_elsewhere,
     list_detour_images,
     list_left_out,
     list_pool,
-    list_standing_steps,
-    may_step,
-    read_answers_in_order,
-    read_current_answers,
     read_engine_answers,
     read_head,
     read_opening,
-    read_reasons,
-    was_removed,
 )
+from app.remarks import Remarks, is_remarked, read_remarks_of_images, read_remarks_of_searches
 from app.seats import find_seat, is_shared, list_held, list_here, list_standing, list_tips
 from app.sensitive import find_people_images
+from app.steps import UNDOABLE, list_standing_steps, may_step
 from app.tables import (
     Action,
     Answer,

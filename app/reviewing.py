@@ -15,12 +15,14 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
 from app.access import is_asked, list_invitable, list_members
+from app.answers import VALUES, read_current_answers
 from app.audit import note
 from app.engine.agreement import Agreement, guess_unseen, measure_agreement, weigh_answers
 from app.engine.index import VectorIndex
 from app.errors import BadInput, NotFound
 from app.indexing import OpenIndexes
-from app.searching import VALUES, correct_answers, read_current_answers, read_head
+from app.premises import read_head
+from app.searching import correct_answers
 from app.tables import (
     REVIEW_KINDS,
     Action,

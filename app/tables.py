@@ -782,7 +782,7 @@ class Detour(Table):
     """Rounds that a person asked for: a gap, a sample, a second look, another embedder's look.
 
     Which images they show follows from the index and the head of the round that was on screen, the
-    answers that stood, and the seed: `searching.read_plan`. The plan is kept, for a round of it not
+    answers that stood, and the seed: `premises.read_plan`. The plan is kept, for a round of it not
     to cost more than others.
     """
 

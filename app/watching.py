@@ -86,7 +86,7 @@ class Metrics:
             statement = state.statement
             if isinstance(statement, Insert) and statement.table is Answer.__table__:
                 given: Any = state.parameters
-                # One by one, or as columns: app/searching.py.
+                # One by one, or as columns: app/answers.py.
                 values = (
                     [row["value"] for row in given] if isinstance(given, list) else given["values"]
                 )

@@ -9,6 +9,8 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.orm import Session
 
 from app.access import get_collection, get_own_search, get_search, may_answer
+from app.adjusting import DEFAULT_ROUND_SIZE, DEFAULT_STRATEGY, move_search, read_search_filter
+from app.answers import Values, split_reason
 from app.api.models import (
     LARGEST_ID,
     AskForExport,
@@ -63,23 +65,10 @@ from app.remarks import (
     write_note,
 )
 from app.reporting import current_grid, list_examples, list_results, list_searches
-from app.searching import (
-    DEFAULT_ROUND_SIZE,
-    DEFAULT_STRATEGY,
-    Step,
-    Values,
-    move_search,
-    open_search,
-    read_search_filter,
-    record_answers,
-    redo,
-    sit_down,
-    split_reason,
-    submit_answers,
-    undo,
-)
+from app.searching import open_search, record_answers, sit_down, submit_answers
 from app.security import SignedIn
 from app.sensitive import read_sight
+from app.steps import Step, redo, undo
 from app.tables import Person, Search
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.answers import VALUES
 from app.engine.answers import Answers
 from app.engine.coverage import CoverageEstimate, choose_candidates, estimate_coverage
 from app.engine.events import answer_by_event, show_one_each, teach_one_each
@@ -28,12 +29,7 @@ from app.engine.strategies.round_state import smallest
 from app.errors import NotFound
 from app.events import Events, read_events, read_pool
 from app.indexing import OpenIndexes
-from app.searching import (
-    VALUES,
-    close_outside,
-    list_left_out,
-    read_head,
-)
+from app.premises import close_outside, list_left_out, read_head
 from app.seats import list_standing, list_tips
 from app.sensitive import COARSEST, Sight
 from app.tables import (

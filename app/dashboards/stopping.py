@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload
 
+from app.answers import VALUES
 from app.dashboards.moments import Moment
 from app.engine.coverage import CoverageEstimate
 from app.engine.index import VectorIndex
@@ -37,7 +38,8 @@ from app.engine.stopping import (
 )
 from app.errors import RefusedGoal
 from app.indexes import list_indexes
-from app.searching import LARGEST_DETOURS, SMALLEST_DETOUR, VALUES, read_plan, recall_plan
+from app.premises import read_plan, recall_plan
+from app.searching import LARGEST_DETOURS, SMALLEST_DETOUR
 from app.tables import (
     ChosenGoal,
     Detour,

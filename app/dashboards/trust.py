@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from app.answers import VALUES
 from app.dashboards.moments import Moment, Plot, rounded
 from app.engine.answers import Value
 from app.engine.head import probabilities
 from app.engine.numerals import plural, spaced
 from app.engine.reliability import SURE, Group, Total, group_chances, sum_chances, too_many_miss
-from app.searching import VALUES
 
 SURPRISES = 8
 FEW_ANSWERS = 60  # with so many it takes a gap of some 13 points to tell it from chance

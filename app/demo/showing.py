@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from sqlalchemy import Select, select
 
+from app.adjusting import DEFAULT_ROUND_SIZE, DEFAULT_STRATEGY
 from app.browsing import add_image_to_tray
 from app.database import Database, open_database
 from app.demo.drawing import IMAGES, LABELS, PLATES, draw_collection
@@ -21,7 +22,6 @@ from app.errors import BadInput, SourceNotUsable
 from app.events import group_by_itself
 from app.importing import get_or_add_collection, import_images
 from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, build_index
-from app.searching import DEFAULT_ROUND_SIZE, DEFAULT_STRATEGY
 from app.security import get_local_person
 from app.settings import Settings
 from app.sources import check_source

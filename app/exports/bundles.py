@@ -22,6 +22,16 @@ from sqlalchemy import case, func, insert, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
+from app.adjusting import (
+    MAX_COUNTS_LENGTH,
+    MAX_NAME_LENGTH,
+    check_reasons,
+    check_round_size,
+    check_strategy,
+    check_text,
+    filter_search,
+    read_search_filter,
+)
 from app.cards import MAX_CARD_IMAGES
 from app.database import is_among
 from app.errors import BadInput
@@ -55,22 +65,12 @@ from app.importing import photo_path, read_photo
 from app.indexing import OpenIndexes, discard_files, lay_out_past
 from app.reading import ReadImage
 from app.remarks import Remarks, list_standing_tags, read_remarks, read_remarks_of_images
-from app.searching import (
-    MAX_COUNTS_LENGTH,
-    MAX_NAME_LENGTH,
-    check_reasons,
-    check_round_size,
-    check_strategy,
-    check_text,
-    filter_search,
-    read_search_filter,
-    read_steps,
-    repeat_round,
-)
+from app.rounds import repeat_round
 from app.seats import list_seats
 from app.security import same_name
 from app.sensitive import Sight, find_people_images
 from app.settings import Settings
+from app.steps import read_steps
 from app.store import fetch_file
 from app.tables import (
     Action,

@@ -10,11 +10,11 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from app.answers import read_current_answers
 from app.exports.details import LICENCE_ADDRESSES, read_details
 from app.exports.rows import list_notes, read_naming
 from app.exports.sightings import read_sightings
 from app.remarks import read_remarks_of_images
-from app.searching import read_current_answers
 from app.sensitive import EXACT
 from app.tables import Search
 

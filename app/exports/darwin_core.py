@@ -11,6 +11,7 @@ from xml.etree import ElementTree  # nosec B405 # it writes, and reads nothing
 
 from sqlalchemy.orm import Session
 
+from app.answers import read_current_answers
 from app.exports.archives import Parts
 from app.exports.details import LICENCE_ADDRESSES, ExportDetails, read_details
 from app.exports.rows import read_naming, write_csv
@@ -21,7 +22,6 @@ from app.exports.sightings import (
     list_deployments,
     read_sightings,
 )
-from app.searching import read_current_answers
 from app.sensitive import Sight
 from app.tables import Search
 

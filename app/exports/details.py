@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy.orm import Session
 
+from app.adjusting import check_text
 from app.errors import BadInput
-from app.searching import check_text
 from app.tables import Search
 
 LONGEST = 200

@@ -15,13 +15,14 @@ from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.answers import read_current_answers
 from app.database import is_among
 from app.engine.head import probabilities
 from app.errors import BadInput, EmbedderMismatch
 from app.exports.rows import ROWS_AT_A_TIME, write_csv
 from app.indexes import choose_index
 from app.indexing import OpenIndexes
-from app.searching import read_current_answers, read_head
+from app.premises import read_head
 from app.tables import Collection, Image, ImageIndex, Round, Search
 
 HEADER = ["path", "sha256", "score", "probability", "predicted"]

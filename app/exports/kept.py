@@ -16,12 +16,12 @@ from pydantic import (
     model_validator,
 )
 
+from app.adjusting import MAX_REASON_LENGTH
 from app.engine.loop import REASONS
 from app.engine.stopping import STOP_RULES
 from app.errors import BadInput
 from app.exports.details import ExportDetails
 from app.remarks import MAX_NOTE_LENGTH, split_tags
-from app.searching import MAX_REASON_LENGTH
 
 
 def check_floats(data: bytes) -> bytes:

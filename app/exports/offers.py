@@ -8,6 +8,7 @@ from functools import partial
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from app.answers import read_current_answers
 from app.engine.numerals import plural, spaced
 from app.errors import BadInput, NotFound
 from app.exports.archives import pack, to_bytes
@@ -20,7 +21,6 @@ from app.exports.heads import write_head
 from app.exports.pictures import list_pictures, write_pictures
 from app.exports.rows import Format, write_export, write_states
 from app.indexing import OpenIndexes
-from app.searching import read_current_answers
 from app.seats import list_standing, list_tips
 from app.sensitive import Sight, read_sight
 from app.settings import Settings

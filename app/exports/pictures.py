@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 
 from sqlalchemy.orm import Session
 
+from app.answers import read_current_answers
 from app.errors import ReadersBusy
 from app.exports.archives import pack
 from app.exports.rows import read_naming, write_csv
 from app.exports.sightings import read_sightings
 from app.exports.stripping import NotCopied, copy_without_metadata
-from app.searching import read_current_answers
 from app.sensitive import Sight
 from app.settings import Settings
 from app.store import find_original

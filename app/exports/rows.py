@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from sqlalchemy import ColumnElement, String, func, literal_column, select
 from sqlalchemy.orm import Session
 
+from app.answers import read_current_answers
 from app.database import is_among
 from app.deploying import may_folders_be_labels
 from app.events import read_events
@@ -17,7 +18,6 @@ from app.indexing import OpenIndexes
 from app.metadata import list_columns
 from app.remarks import Remarks
 from app.reporting import describe_images
-from app.searching import read_current_answers
 from app.seats import list_standing
 from app.sensitive import Sight
 from app.tables import FILE_NAME, Image, ImageIndex, Round, RoundImage, Search

@@ -11,6 +11,14 @@ from pydantic import Field
 from sqlalchemy.orm import Session
 
 from app.access import check_sees_people, get_collection, get_photo, get_search
+from app.adjusting import (
+    DEFAULT_ROUND_SIZE,
+    DEFAULT_STRATEGY,
+    MAX_COUNTS_LENGTH,
+    MAX_NAME_LENGTH,
+    ROUND_SIZES,
+    list_strategies,
+)
 from app.browsing import (
     IMAGES_PER_PAGE,
     add_image_to_tray,
@@ -46,15 +54,7 @@ from app.pages.filters import FilterFields, describe_filter
 from app.pages.indexes import describe_indexes
 from app.pages.remarks import describe_remarks
 from app.pages.rendering import file_name, render, wants_fragment
-from app.searching import (
-    DEFAULT_ROUND_SIZE,
-    DEFAULT_STRATEGY,
-    MAX_COUNTS_LENGTH,
-    MAX_NAME_LENGTH,
-    ROUND_SIZES,
-    list_strategies,
-    open_search,
-)
+from app.searching import open_search
 from app.security import Searcher, SignedIn
 from app.sensitive import read_sight
 from app.settings import Settings

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
 from app.access import get_own_search
+from app.adjusting import filter_search, read_search_filter
 from app.database import DbSession
 from app.errors import BadInput
 from app.filtering import (
@@ -24,7 +25,6 @@ from app.filtering import (
 )
 from app.pages.addresses import Id, see_other
 from app.pages.rendering import render
-from app.searching import filter_search, read_search_filter
 from app.security import SignedIn
 from app.sensitive import read_sight
 from app.tables import Person, Search

@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse
 from sqlalchemy.orm import Session
 
 from app.access import get_collection
+from app.adjusting import DEFAULT_STRATEGY, list_strategies
 from app.database import DbSession
 from app.errors import BadInput, NotFound
 from app.evaluation import RIVAL, USUAL_SIZES, ReplaySettings
@@ -44,7 +45,6 @@ from app.replays import (
     stop_replay,
     time_left_s,
 )
-from app.searching import DEFAULT_STRATEGY, list_strategies
 from app.security import Evaluator
 from app.tables import Collection, Person, Replay
 

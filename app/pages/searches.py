@@ -21,6 +21,14 @@ from app.access import (
     in_one_thread,
     may_answer,
 )
+from app.adjusting import (
+    ROUND_SIZES,
+    change_search,
+    list_strategies,
+    move_search,
+    read_search_filter,
+)
+from app.answers import Values
 from app.audit import note
 from app.cards import change_card, find_on_card, list_reasons, put_on_card, read_card
 from app.database import DbSession
@@ -45,24 +53,11 @@ from app.reporting import (
     list_results,
     upcoming_images,
 )
-from app.searching import (
-    ROUND_SIZES,
-    Values,
-    change_search,
-    correct_answers,
-    list_strategies,
-    move_search,
-    read_search_filter,
-    record_answers,
-    redo,
-    sit_down,
-    stay_here,
-    submit_answers,
-    undo,
-)
+from app.searching import correct_answers, record_answers, sit_down, stay_here, submit_answers
 from app.seats import leave, list_here
 from app.security import SignedIn
 from app.sensitive import list_hidden_with, read_sight
+from app.steps import redo, undo
 from app.tables import Person, Search
 
 MOST_COLUMNS = 6

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import func, select, text
 
+from app.answers import read_current_answers
 from app.engine.index import open_index
 from app.exports.bundles import repeat_rounds
 from app.exports.files import export_path
 from app.indexing import OpenIndexes
 from app.reading import THUMBNAIL_SIDES, thumbnail_path
-from app.searching import read_current_answers
 from app.tables import (
     Action,
     Answer,

@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import create_engine, func, select
 
 from app import searching
+from app.adjusting import change_search, filter_search
+from app.answers import read_current_answers, read_reasons
 from app.cards import change_card, put_on_card, read_card
 from app.database import Database, psycopg_url
 from app.engine.stopping import STOP_RULES
@@ -23,6 +25,7 @@ from app.filtering import Filter
 from app.importing import read_photo
 from app.indexes import list_indexes
 from app.indexing import OpenIndexes, get_current_index
+from app.premises import to_bytes
 from app.remarks import (
     add_tags,
     change_note,
@@ -33,9 +36,9 @@ from app.remarks import (
     write_note,
 )
 from app.reporting import current_grid, list_history
-from app.searching import read_current_answers, read_reasons
 from app.seats import find_seat, list_seats, stay
 from app.sensitive import hide_people
+from app.steps import undo
 from app.tables import (
     ChosenGoal,
     Detour,
@@ -70,7 +73,7 @@ def hunt_everywhere(session, settings, readers) -> Hunt:
     hunt = Hunt(session, settings)
     for number, image in enumerate(hunt.images):
         image.sha256 = hashlib.sha256(bytes([number])).hexdigest()
-    searching.change_search(
+    change_search(
         session,
         hunt.search,
         target_name="Grey heron",
@@ -152,7 +155,7 @@ def add_examples(session, settings, readers, hunt) -> None:
             ExampleVector(
                 example_id=example.id,
                 revision="1",
-                vector=searching.to_bytes(vector),
+                vector=to_bytes(vector),
                 after_round_id=hunt.search.current_round_id,
             )
         )
@@ -305,7 +308,7 @@ def test_search_repeats_in_another_database(
             indexes=indexes,
         )
         assert session.get_one(Round, search.current_round_id).index_id == before
-        searching.undo(session, search, person=search.owner, gesture_key=None)
+        undo(session, search, person=search.owner, gesture_key=None)
 
 
 def refuse(hunt, settings, data, collection, error, match):
@@ -386,7 +389,7 @@ def test_search_with_a_filter_repeats_and_goes_on_with_it(
     hunt.submit()
     for month in (4, 5):
         chosen = Filter((("from", f"2026-0{month}-01"), ("to", f"2026-0{month}-28")))
-        searching.filter_search(session, hunt.search, chosen)
+        filter_search(session, hunt.search, chosen)
         hunt.submit()
     hunt.take("estimate", 18)
     hunt.submit()

@@ -15,10 +15,10 @@ from app.downloads import ask_for_file
 from app.errors import DatabaseNotUsable, NotFound
 from app.remarks import add_tags, write_note
 from app.reporting import current_grid
-from app.searching import undo
 from app.security import get_local_person, list_tokens
 from app.sensitive import count_people_images
 from app.settings import Settings
+from app.steps import undo
 from app.tables import FILE_NAME, Answer, Person, Search, Table
 from tests.features.test_detours import Hunt
 

@@ -4,12 +4,13 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import searching
+from app.adjusting import change_search
 from app.cards import MAX_CARD_IMAGES, change_card, list_reasons, put_on_card, read_card
 from app.errors import BadInput, NotFound
 from app.exports.rows import export_rows
 from app.indexing import OpenIndexes
 from app.reporting import current_grid
+from app.rounds import repeat_round
 from app.sensitive import EXACT
 from app.settings import Settings
 from app.tables import Image, ImageIndex, Round, RoundImage
@@ -23,7 +24,7 @@ def pair(session: Session, settings: Settings) -> Pair:
 
 
 def change(pair: Pair, *, no_reasons: list[str], learns_from_poor: bool) -> None:
-    searching.change_search(
+    change_search(
         pair.session,
         pair.search,
         target_name="Heron",
@@ -63,7 +64,7 @@ def test_poor_and_empty_images_train_the_head_only_if_asked_and_rounds_repeat(pa
     # Poor images count as no all the same, and are not shown again.
     assert {pair.answers()[image] for image in rest} == {"no"}
     for made in pair.session.scalars(select(Round)).all():
-        again = searching.repeat_round(pair.session, made, pair.indexes)
+        again = repeat_round(pair.session, made, pair.indexes)
         stored = select(RoundImage.image_id).filter_by(round_id=made.id)
         held = pair.indexes.get(pair.session.get_one(ImageIndex, made.index_id)).image_ids
         shown = pair.session.scalars(stored.order_by(RoundImage.position)).all()

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from app import removing, searching
+from app.answers import read_current_answers
 from app.dashboards.found import tell_found
 from app.dashboards.moments import open_moment
 from app.dashboards.report import describe_report
@@ -18,8 +19,10 @@ from app.dashboards.variety import tell_history, tell_looks, tell_variety
 from app.engine.reliability import group_chances, sum_chances
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
+from app.premises import read_plan
 from app.reporting import current_grid
 from app.sensitive import EXACT
+from app.steps import undo
 from app.tables import Action, Detour
 from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
@@ -98,7 +101,7 @@ class Hunt:
         )
 
     def answers(self):
-        return searching.read_current_answers(self.session, self.search)
+        return read_current_answers(self.session, self.search)
 
     def moment(self, after=None):
         return open_moment(self.session, self.search, self.indexes, after, sight=EXACT)
@@ -458,7 +461,7 @@ def test_only_a_whole_second_look_counts(hunt):
 def test_sample_answered_elsewhere_to_its_end_is_complete(hunt):
     hunt.take("absence", 12)
     detour = hunt.session.scalars(select(Detour)).one()
-    plan, index = searching.read_plan(hunt.session, hunt.search, detour, hunt.indexes)
+    plan, index = read_plan(hunt.session, hunt.search, detour, hunt.indexes)
     image_ids = index.image_ids[plan.rows].tolist()
 
     def asked():
@@ -482,7 +485,7 @@ def test_every_sample_counts_as_a_try_also_one_taken_back(hunt):
     hunt.submit()
     assert take_and_submit() == 1
     hunt.take("absence", 6)
-    searching.undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None)
+    undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None)
     hunt.submit()
     assert take_and_submit() == 3
 
@@ -584,7 +587,7 @@ def test_report_counts_an_answer_once_under_who_gave_it_last(hunt):
     first, second = hunt.shown()[:2]
     for _ in range(5):
         hunt.answer(first, "no")
-        searching.undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None)
+        undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None)
     hunt.answer(second, "no")
     me, hunt.person = hunt.person, make_person(hunt.session, name="you")
     hunt.answer(second, "yes")

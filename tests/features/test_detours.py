@@ -5,10 +5,14 @@ import pytest
 from sqlalchemy import select
 
 from app import removing, searching
+from app.answers import read_current_answers
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
+from app.premises import list_detour_images, read_head, read_plan, recall_plan
 from app.reporting import current_grid
-from app.tables import Detour, Round, RoundImage
+from app.rounds import repeat_round
+from app.steps import redo, undo
+from app.tables import Detour, ImageIndex, Round, RoundImage
 from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
 
@@ -72,13 +76,13 @@ class Hunt:
         )
 
     def undo(self):
-        searching.undo(self.session, self.search, person=self.person, gesture_key=None)
+        undo(self.session, self.search, person=self.person, gesture_key=None)
 
     def redo(self):
-        searching.redo(self.session, self.search, person=self.person, gesture_key=None)
+        redo(self.session, self.search, person=self.person, gesture_key=None)
 
     def answers(self):
-        return searching.read_current_answers(self.session, self.search)
+        return read_current_answers(self.session, self.search)
 
     def made(self):
         return self.session.get_one(Round, self.search.current_round_id)
@@ -132,7 +136,7 @@ def test_grid_with_an_answer_counts_as_submitted(hunt):
 def test_sample_goes_on_in_its_order_until_all_of_it_was_shown(hunt):
     hunt.take("estimate", 30)
     detour = hunt.session.scalars(select(Detour)).one()
-    plan, index = searching.read_plan(hunt.session, hunt.search, detour, hunt.indexes)
+    plan, index = read_plan(hunt.session, hunt.search, detour, hunt.indexes)
     expected = index.image_ids[plan.rows].tolist()
     assert len(expected) == 30
     seen = []
@@ -143,7 +147,7 @@ def test_sample_goes_on_in_its_order_until_all_of_it_was_shown(hunt):
     assert seen == expected
     assert hunt.made().detour_id is None
     previous = hunt.made().previous_id
-    assert searching.list_detour_images(hunt.session, detour.id, previous) == expected
+    assert list_detour_images(hunt.session, detour.id, previous) == expected
 
 
 def test_sample_ends_when_asked_and_keeps_its_answers(hunt):
@@ -178,11 +182,11 @@ def test_removed_images_are_in_no_plan_and_a_plan_is_made_the_same_again(hunt):
     removing.remove_images(hunt.session, collection_id, gone, person=hunt.person)
     hunt.take("absence", 500)
     detour = hunt.session.scalars(select(Detour)).one()
-    planned = searching.recall_plan(hunt.session, hunt.search, detour, hunt.indexes).image_ids
+    planned = recall_plan(hunt.session, hunt.search, detour, hunt.indexes).image_ids
     assert detour.left_out_ids == gone
     assert set(planned) == {image.id for image in hunt.images} - set(hunt.answers()) - set(gone)
     removing.put_back_images(hunt.session, collection_id, gone, person=hunt.person)
-    plan, index = searching.read_plan(hunt.session, hunt.search, detour, hunt.indexes)
+    plan, index = read_plan(hunt.session, hunt.search, detour, hunt.indexes)
     assert index.image_ids[plan.rows].tolist() == planned.tolist()
 
 
@@ -202,7 +206,7 @@ def prepare_otherwise(hunt, settings):
 def test_another_embedder_shows_what_it_holds_likely_and_the_search_does_not(hunt, settings):
     prepare_otherwise(hunt, settings)
     before = hunt.shown()
-    head = searching.read_head(hunt.made())
+    head = read_head(hunt.made())
     scores = hunt.index.scores(head.weights, head.bias)
     unlikely = {image.id for image in hunt.images[100:110] if scores[hunt.images.index(image)] < 0}
     hunt.take("other-embedder", 12, embedder="other-eyes")
@@ -244,9 +248,9 @@ def test_every_round_of_detours_is_proposed_again_image_for_image(hunt, settings
     # By the plans that were kept, and planned anew as detours of earlier versions are.
     propose_again(hunt, rounds)
     for detour in hunt.session.scalars(select(Detour)):
-        kept = searching.recall_plan(hunt.session, hunt.search, detour, hunt.indexes)
+        kept = recall_plan(hunt.session, hunt.search, detour, hunt.indexes)
         detour.planned_image_ids = detour.seen_again = detour.beside_count = None
-        anew = searching.recall_plan(hunt.session, hunt.search, detour, hunt.indexes)
+        anew = recall_plan(hunt.session, hunt.search, detour, hunt.indexes)
         assert kept.image_ids.tolist() == anew.image_ids.tolist()
         assert (kept.seen_again, kept.beside_count) == (anew.seen_again, anew.beside_count)
     hunt.session.flush()
@@ -258,8 +262,8 @@ def propose_again(hunt, rounds):
         stored = hunt.session.scalars(
             select(RoundImage.image_id).filter_by(round_id=made.id).order_by(RoundImage.position)
         ).all()
-        index = hunt.indexes.get(hunt.session.get_one(searching.ImageIndex, made.index_id))
-        again = searching.repeat_round(hunt.session, made, hunt.indexes)
+        index = hunt.indexes.get(hunt.session.get_one(ImageIndex, made.index_id))
+        again = repeat_round(hunt.session, made, hunt.indexes)
         assert index.image_ids[again.rows].tolist() == stored
         assert (again.head is None) == (made.head_bias is None)
 

@@ -11,6 +11,8 @@ from sqlalchemy import delete, func, insert, literal, select, text
 
 from app import events, searching
 from app.access import invite
+from app.adjusting import change_search
+from app.answers import count_along, read_current_answers
 from app.dashboards.found import tell_found
 from app.dashboards.moments import open_moment
 from app.dashboards.stopping import build_standing, tell_left
@@ -24,7 +26,9 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.reporting import current_grid, describe_event, list_history, list_results
 from app.reviewing import ask_review, give_opinion, settle
+from app.rounds import repeat_round
 from app.seats import lease, list_own
+from app.steps import undo
 from app.tables import (
     Answer,
     Collection,
@@ -87,7 +91,7 @@ class Bursts(Hunt):
         )
 
     def answers(self):
-        return searching.read_current_answers(self.session, self.search)
+        return read_current_answers(self.session, self.search)
 
     def rounds(self):
         query = select(Round).filter_by(search_id=self.search.id).order_by(Round.id)
@@ -95,7 +99,7 @@ class Bursts(Hunt):
 
     def check_repeats(self):
         for made in self.rounds():
-            again = searching.repeat_round(self.session, made, self.indexes)
+            again = repeat_round(self.session, made, self.indexes)
             index = self.indexes.get(self.row)
             stored = [place.image_id for place in made.images]
             assert index.image_ids[again.rows].tolist() == stored, made.number
@@ -291,7 +295,7 @@ def test_a_round_shows_one_image_an_event_and_its_answer_is_for_all(hunt):
         (one, None if one == shown else shown) for one in hunt.mates(shown)
     }
     assert (
-        searching.undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None).sentence
+        undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None).sentence
         == "Took back “no:empty” for an event of 4 images in round 3."
     )
     assert not set(hunt.mates(shown)) & set(hunt.answers())
@@ -340,7 +344,7 @@ def test_an_answer_changes_none_that_came_along_with_another_image(hunt):
     hunt.answer({shown: "yes"})
     image.removed_at = None
     hunt.session.flush()
-    along = searching.count_along(hunt.session, hunt.search, {late: mates, shown: mates})
+    along = count_along(hunt.session, hunt.search, {late: mates, shown: mates})
     assert along == {late: (0, False), shown: (3, False)}
     hunt.answer({late: "no"})
     given = hunt.answers()
@@ -400,7 +404,7 @@ def test_stored_rounds_repeat_through_regrouping_detours_and_undo(hunt):
     for kind in ("estimate", "second-look", "absence"):
         hunt.take(kind, 6)
         hunt.submit()
-    searching.change_search(
+    change_search(
         hunt.session,
         hunt.search,
         target_name="Heron",
@@ -660,7 +664,7 @@ def test_history_tells_of_an_event_as_what_it_is(hunt):
     hunt.answer({hunt.shown()[0]: "yes"})
     page = list_history(hunt.session, hunt.search, page=1)
     assert page.events[0].sentence == "Answered an event of 4 images “yes” in round 3"
-    searching.undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None)
+    undo(hunt.session, hunt.search, person=hunt.person, gesture_key=None)
     page = list_history(hunt.session, hunt.search, page=1)
     taken_back = "Took back the answer “yes” for an event of 4 images in round 3"
     assert page.events[0].sentence == taken_back

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from app import searching
+from app.answers import list_round_image_ids, read_current_answers
 from app.exports.rows import write_export
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.sensitive import EXACT
@@ -35,7 +36,7 @@ def answered(session, settings):
         embedders=LoadedEmbedders(settings, Readers(settings)),
         settings=settings,
     )
-    shown = searching._list_round_image_ids(session, search.current_round_id)
+    shown = list_round_image_ids(session, search.current_round_id)
     values = dict(zip(shown, ["yes", "no", "unsure", "yes"], strict=False))
     for given in (values, {shown[3]: None}):
         searching.record_answers(
@@ -92,7 +93,7 @@ def test_csv_has_the_same_rows_and_no_formulas(session, answered):
 
 def test_csv_of_a_search_without_answers_is_a_header(session, answered):
     search, indexes, _ = answered
-    images = searching.read_current_answers(session, search)
+    images = read_current_answers(session, search)
     searching.correct_answers(
         session,
         search,

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import delete, select
 
 from app import searching
+from app.adjusting import filter_search
 from app.browsing import list_images, sample_images
 from app.dashboards.moments import open_moment
 from app.engine.bounds import enclose, read_fields
@@ -24,12 +25,15 @@ from app.filtering import (
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.oracle import read_oracle_of
+from app.premises import read_plan
 from app.reporting import current_grid, list_results, upcoming_images
+from app.rounds import repeat_round
 from app.searchers import note_images
 from app.sensitive import guard_places
 from app.tables import (
     Collection,
     Detour,
+    ImageIndex,
     ImagePath,
     OracleLabel,
     Person,
@@ -185,9 +189,7 @@ def test_stored_box_of_somebody_who_is_not_trusted_any_more_is_coarse_at_the_nex
     session.flush()
     owner = session.get_one(Person, search.owner_id)
     pairs = [("south", "51.0"), ("north", "51.015"), ("west", "3"), ("east", "5")]
-    searching.filter_search(
-        session, search, read_filter(session, search.collection_id, pairs, person=owner)
-    )
+    filter_search(session, search, read_filter(session, search.collection_id, pairs, person=owner))
     submit(hunt)
     kept = session.get_one(Pool, session.get_one(Round, search.current_round_id).pool_id)
     latitudes = {images[i].latitude for i in np.frombuffer(kept.image_ids, "<i8").tolist()}
@@ -330,7 +332,7 @@ def test_filtered_search_shows_only_what_fits_and_repeats_when_the_truth_has_mov
         indexes=hunt.indexes,
     )
     detour = session.scalars(select(Detour)).one()
-    plan, _ = searching.read_plan(session, search, detour, hunt.indexes)
+    plan, _ = read_plan(session, search, detour, hunt.indexes)
     assert set(moment.index.image_ids[plan.sample.frame].tolist()) <= even
     submit(hunt)
     # One pool serves all rounds; a filter that keeps others makes another.
@@ -340,7 +342,7 @@ def test_filtered_search_shows_only_what_fits_and_repeats_when_the_truth_has_mov
     session.flush()
     submit(hunt)
     assert len(session.scalars(select(Pool)).all()) == 2
-    searching.filter_search(session, search, Filter())
+    filter_search(session, search, Filter())
     for _ in range(6):  # the sample goes on to its end, then every image may come
         submit(hunt)
     assert not set(shown(hunt)) <= even
@@ -348,8 +350,8 @@ def test_filtered_search_shows_only_what_fits_and_repeats_when_the_truth_has_mov
         stored = session.scalars(
             select(RoundImage.image_id).filter_by(round_id=made.id).order_by(RoundImage.position)
         ).all()
-        again = searching.repeat_round(session, made, hunt.indexes)
-        index = hunt.indexes.get(session.get_one(searching.ImageIndex, made.index_id))
+        again = repeat_round(session, made, hunt.indexes)
+        index = hunt.indexes.get(session.get_one(ImageIndex, made.index_id))
         assert index.image_ids[again.rows].tolist() == list(stored), made.number
     session.execute(delete(Search))  # its pools go with its rounds
     assert session.scalars(select(Pool)).all() == []
@@ -374,12 +376,12 @@ def test_a_filter_does_not_cut_a_sample_short_that_was_drawn_before(hunt):
     pairs = [("deployment", "Z")]
     chosen = read_filter(session, search.collection_id, pairs, person=hunt.person)
     assert len(list_image_ids(session, search.collection_id, chosen)) == 2
-    searching.filter_search(session, search, chosen)
+    filter_search(session, search, chosen)
     submit(hunt)
     assert len(shown(hunt)) == len(sample) == search.round_size
     made = session.get_one(Round, search.current_round_id)
-    again = searching.repeat_round(session, made, hunt.indexes)
-    index = hunt.indexes.get(session.get_one(searching.ImageIndex, made.index_id))
+    again = repeat_round(session, made, hunt.indexes)
+    index = hunt.indexes.get(session.get_one(ImageIndex, made.index_id))
     assert index.image_ids[again.rows].tolist() == shown(hunt)
 
 
@@ -405,7 +407,7 @@ def test_search_is_filtered_by_the_answers_of_another(hunt):
 
 def test_filter_that_keeps_nothing_is_refused(hunt):
     with pytest.raises(BadInput, match="No image is left"):
-        searching.filter_search(hunt.session, hunt.search, Filter((("deployment", "Z"),)))
+        filter_search(hunt.session, hunt.search, Filter((("deployment", "Z"),)))
 
 
 def test_replay_looks_only_where_it_is_told(hunt, settings, tmp_path):

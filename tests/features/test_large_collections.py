@@ -4,6 +4,8 @@ import pytest
 from sqlalchemy import select
 
 from app import searching
+from app.adjusting import filter_search, list_strategies
+from app.answers import read_current_answers
 from app.dashboards.moments import open_moment
 from app.dashboards.report import describe_report
 from app.errors import BadInput
@@ -31,7 +33,7 @@ def test_a_search_finds_the_target_and_every_round_is_proposed_again(hunt, setti
     prepare_otherwise(hunt, settings)
     for _ in range(3):
         hunt.submit()
-    found = set(searching.read_current_answers(hunt.session, hunt.search))
+    found = set(read_current_answers(hunt.session, hunt.search))
     assert hunt.targets <= found
     hunt.take("estimate", 30)
     hunt.submit()
@@ -73,7 +75,7 @@ def test_a_filter_holds(hunt):
         image.path = f"{'A' if number % 5 else 'B'}/{number:03}.jpg"
     hunt.session.flush()
     kept = {image.id for image in hunt.images if image.path.startswith("A")}
-    searching.filter_search(hunt.session, hunt.search, Filter((("deployment", "A"),)))
+    filter_search(hunt.session, hunt.search, Filter((("deployment", "A"),)))
     hunt.submit()
     for _ in range(3):
         assert set(hunt.shown()) <= kept
@@ -82,7 +84,7 @@ def test_a_filter_holds(hunt):
 
 
 def test_strategies_that_look_at_every_image_are_neither_offered_nor_taken(hunt, session, settings):
-    offered = searching.list_strategies(session, hunt.search.collection_id, hunt.indexes)
+    offered = list_strategies(session, hunt.search.collection_id, hunt.indexes)
     names = [choice.name for choice in offered]
     assert names[0] == "rarefind"
     assert "pf-ma" in names
@@ -108,7 +110,7 @@ def test_a_collection_that_grew_too_large_for_a_strategy_says_so_and_keeps_the_a
     hunt = Hunt(session, settings)
     hunt.search.strategy = "coreset"
     hunt.submit()
-    answers = searching.read_current_answers(session, hunt.search)
+    answers = read_current_answers(session, hunt.search)
     monkeypatch.setattr("app.engine.index.RANKED_ROWS", 50)
     make_index(session, settings, hunt.images, hunt.index.vectors)
     with (
@@ -116,8 +118,8 @@ def test_a_collection_that_grew_too_large_for_a_strategy_says_so_and_keeps_the_a
         session.begin_nested(),
     ):
         hunt.submit()
-    assert searching.read_current_answers(session, hunt.search) == answers
+    assert read_current_answers(session, hunt.search) == answers
     hunt.search.strategy = "rarefind"
     hunt.submit()
-    assert len(searching.read_current_answers(session, hunt.search)) == len(answers) + 12
+    assert len(read_current_answers(session, hunt.search)) == len(answers) + 12
     assert OpenIndexes(settings).get(hunt.row).ranks_all

@@ -10,6 +10,7 @@ from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
 from app import browsing, removing, searching
+from app.answers import read_current_answers
 from app.chores import do_update
 from app.collecting import describe_collection, list_collections
 from app.dashboards.found import tell_found
@@ -20,6 +21,7 @@ from app.exports.rows import export_rows
 from app.importing import import_images
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index
 from app.jobs import add_job
+from app.premises import list_left_out
 from app.reporting import (
     current_grid,
     list_examples,
@@ -27,9 +29,11 @@ from app.reporting import (
     list_results,
     upcoming_images,
 )
+from app.rounds import repeat_round
 from app.security import get_local_person
 from app.sensitive import EXACT, hide_people
 from app.settings import Settings
+from app.steps import undo
 from app.tables import Answer, Image, ImageIndex, ImagePath, Person, Round, RoundImage, Search
 from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
@@ -105,7 +109,7 @@ def assert_rounds_repeat(session: Session, search: Search, indexes: OpenIndexes)
         stored = session.scalars(
             select(RoundImage.image_id).filter_by(round_id=made.id).order_by(RoundImage.position)
         ).all()
-        again = searching.repeat_round(session, made, indexes)
+        again = repeat_round(session, made, indexes)
         held = indexes.get(session.get_one(ImageIndex, made.index_id)).image_ids
         assert held[again.rows].tolist() == list(stored)
 
@@ -130,7 +134,7 @@ def test_many_removed_and_hidden_images_are_no_many_rows(
     assert session.bind is not None
     event.listen(session.bind, "after_cursor_execute", count)
     try:
-        held = searching.list_left_out(session, search.collection_id, indexes.get(index))
+        held = list_left_out(session, search.collection_id, indexes.get(index))
         history = list_history(session, search, page=1)
     finally:
         event.remove(session.bind, "after_cursor_execute", count)
@@ -186,7 +190,7 @@ def test_a_search_goes_on_without_removed_images_and_repeats_its_rounds(
 
     removing.put_back_images(session, collection_id, gone, person=person)
     assert current_grid(session, search, search.owner).found >= 4
-    assert first[0] in searching.read_current_answers(session, search)
+    assert first[0] in read_current_answers(session, search)
     assert_rounds_repeat(session, search, indexes)
     assert session.scalar(select(func.count()).select_from(Image)) == 100
 
@@ -205,9 +209,9 @@ def test_undo_of_an_answer_on_a_removed_image_keeps_what_stood(
             gesture_key=None,
         )
     removing.remove_images(session, search.collection_id, [image_id], person=person)
-    searching.undo(session, search, person=person, gesture_key=None)
+    undo(session, search, person=person, gesture_key=None)
     removing.put_back_images(session, search.collection_id, [image_id], person=person)
-    assert searching.read_current_answers(session, search)[image_id] == "yes"
+    assert read_current_answers(session, search)[image_id] == "yes"
 
 
 def test_removed_images_are_in_no_list_and_no_count(

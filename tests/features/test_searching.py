@@ -9,10 +9,14 @@ from sqlalchemy.orm import Session
 
 from app import searching
 from app.access import get_search
+from app.adjusting import change_search
+from app.answers import read_current_answers
 from app.errors import BadInput, IndexNotUsable, NotFound, NothingToUndo
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid, list_history, list_results, list_searches, upcoming_images
+from app.rounds import repeat_round
 from app.settings import Settings
+from app.steps import may_step, read_steps, redo, undo
 from app.tables import Answer, Example, Image, ImageIndex, Person, Round, RoundImage, Search
 from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
@@ -37,7 +41,7 @@ class Hunt:
         return current_grid(self.session, self.search, self.person).round_id
 
     def answers(self) -> dict[int, str]:
-        return searching.read_current_answers(self.session, self.search)
+        return read_current_answers(self.session, self.search)
 
     def answer(self, values, *, round_id=None, key=None):
         return searching.record_answers(
@@ -62,10 +66,10 @@ class Hunt:
         )
 
     def undo(self, key=None):
-        return searching.undo(self.session, self.search, person=self.person, gesture_key=key)
+        return undo(self.session, self.search, person=self.person, gesture_key=key)
 
     def redo(self, key=None):
-        return searching.redo(self.session, self.search, person=self.person, gesture_key=key)
+        return redo(self.session, self.search, person=self.person, gesture_key=key)
 
 
 @pytest.fixture
@@ -299,7 +303,7 @@ def test_every_stored_round_is_proposed_again_image_for_image(hunt):
                 values={hunt.images[0].id: "no"},
                 gesture_key=None,
             )
-            searching.change_search(
+            change_search(
                 hunt.session,
                 hunt.search,
                 target_name="Heron",
@@ -315,8 +319,8 @@ def test_every_stored_round_is_proposed_again_image_for_image(hunt):
         stored = hunt.session.scalars(
             select(RoundImage).filter_by(round_id=made.id).order_by(RoundImage.position)
         ).all()
-        again = searching.repeat_round(hunt.session, made, hunt.indexes)
-        index = hunt.indexes.get(hunt.session.get_one(searching.ImageIndex, made.index_id))
+        again = repeat_round(hunt.session, made, hunt.indexes)
+        index = hunt.indexes.get(hunt.session.get_one(ImageIndex, made.index_id))
         assert index.image_ids[again.rows].tolist() == [place.image_id for place in stored]
         assert again.scores.tolist() == pytest.approx([place.score for place in stored], abs=1e-6)
         if made.head_bias is not None:
@@ -422,8 +426,8 @@ def test_what_can_be_taken_back_is_counted_as_it_is_walked(hunt):
     rng = np.random.default_rng(0)
     seen = set()
     for number in range(60):
-        done, undone = searching.read_steps(hunt.session, hunt.search, hunt.person)
-        counted = searching.may_step(hunt.session, hunt.search, hunt.person)
+        done, undone = read_steps(hunt.session, hunt.search, hunt.person)
+        counted = may_step(hunt.session, hunt.search, hunt.person)
         assert counted == (bool(done), bool(undone)), number
         seen.add(counted)
         luck = rng.random()

@@ -12,12 +12,15 @@ from sqlalchemy.orm import Session
 
 from app import searching
 from app.access import invite, remove_member
+from app.answers import read_current_answers
 from app.dashboards.moments import open_moment
 from app.database import Database
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.reporting import current_grid, list_history, upcoming_images
+from app.rounds import repeat_round
 from app.seats import leave, list_here
 from app.settings import Settings
+from app.steps import redo, undo
 from app.tables import Action, Answer, ImageIndex, Lease, Person, Round, RoundImage, Search, Seat
 from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
@@ -67,10 +70,10 @@ class Pair:
         )
 
     def undo(self, person: Person):
-        return searching.undo(self.session, self.search, person=person, gesture_key=None)
+        return undo(self.session, self.search, person=person, gesture_key=None)
 
     def answers(self) -> dict[int, str]:
-        return searching.read_current_answers(self.session, self.search)
+        return read_current_answers(self.session, self.search)
 
     def go_silent(self, person: Person) -> None:
         self.session.execute(
@@ -113,7 +116,7 @@ def assert_rounds_repeat(session: Session, search: Search, indexes: OpenIndexes)
         stored = session.scalars(
             select(RoundImage.image_id).filter_by(round_id=made.id).order_by(RoundImage.position)
         ).all()
-        again = searching.repeat_round(session, made, indexes)
+        again = repeat_round(session, made, indexes)
         held = indexes.get(session.get_one(ImageIndex, made.index_id)).image_ids
         assert held[again.rows].tolist() == list(stored), made.id
     return len(rounds)
@@ -175,7 +178,7 @@ def test_two_at_once_for_twenty_rounds_each(own_database: Database, settings: Se
     assert not set(ada_saw) & set(ben_saw)
     with own_database.session() as session:
         search = session.get_one(Search, search_id)
-        answers = searching.read_current_answers(session, search)
+        answers = read_current_answers(session, search)
         assert {image: answers[image] for image in ada_said | ben_said} == ada_said | ben_said
         authors = dict(
             session.execute(
@@ -228,7 +231,7 @@ def test_undo_takes_back_ones_own_and_leaves_what_others_said(pair: Pair):
     # Ben takes back his correction: what Ada had said is taken back too, so nothing stands.
     assert pair.undo(pair.ben).kind == "correct"
     assert first not in pair.answers()
-    searching.redo(pair.session, pair.search, person=pair.ada, gesture_key=None)
+    redo(pair.session, pair.search, person=pair.ada, gesture_key=None)
     assert pair.answers()[first] == "yes"
     assert pair.shown(pair.ben) == bens
     events = list_history(pair.session, pair.search, page=1).events

@@ -9,6 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import searching
+from app.adjusting import move_search
+from app.answers import read_current_answers
 from app.browsing import add_photo_to_tray, find_by_words, find_similar
 from app.database import Database
 from app.engine.index import open_index
@@ -24,8 +26,11 @@ from app.indexes import (
     update_indexes,
 )
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index, combine_indexes
+from app.premises import read_head
 from app.reporting import current_grid, list_history
+from app.rounds import repeat_round
 from app.settings import Settings
+from app.steps import redo, undo
 from app.tables import (
     Collection,
     ExampleVector,
@@ -79,7 +84,7 @@ class Pond:
         )
 
     def move(self, search: Search, embedder: str) -> None:
-        searching.move_search(
+        move_search(
             self.session,
             search,
             embedder=embedder,
@@ -156,7 +161,7 @@ def assert_rounds_repeat(pond: Pond, search: Search) -> None:
         stored = pond.session.scalars(
             select(RoundImage).filter_by(round_id=made.id).order_by(RoundImage.position)
         ).all()
-        again = searching.repeat_round(pond.session, made, pond.indexes)
+        again = repeat_round(pond.session, made, pond.indexes)
         index = pond.indexes.get(pond.session.get_one(ImageIndex, made.index_id))
         assert index.image_ids[again.rows].tolist() == [place.image_id for place in stored]
         assert again.scores.tolist() == pytest.approx([one.score for one in stored], abs=1e-6)
@@ -165,7 +170,7 @@ def assert_rounds_repeat(pond: Pond, search: Search) -> None:
 def test_words_open_a_search_with_the_images_that_fit(pond):
     search = pond.open(words="  grey heron ")
     assert set(pond.shown(search)) <= {image.id for image in pond.images[:HERONS]}
-    assert searching.read_current_answers(pond.session, search) == {}
+    assert read_current_answers(pond.session, search) == {}
     assert search.embedder == "reader"
     index = pond.indexes.get(choose_index(pond.session, pond.collection.id, embedder="reader"))
     embedder = pond.embedders.get(choose_index(pond.session, pond.collection.id, words="x"))
@@ -193,7 +198,7 @@ def test_words_and_examples_open_together_and_repeat(pond):
     example = pond.images[60].id
     both = pond.open(words="heron", image_ids=[example])
     words, image = pond.open(words="heron"), pond.open(image_ids=[example], embedder="reader")
-    assert searching.read_current_answers(pond.session, both) == {example: "yes"}
+    assert read_current_answers(pond.session, both) == {example: "yes"}
     assert pond.shown(both) not in (pond.shown(words), pond.shown(image))
     assert set(pond.shown(both)) & set(pond.shown(words))
     for search in (both, words, image):
@@ -253,15 +258,15 @@ def test_moved_search_keeps_its_answers_and_finds_by_the_other_index(pond):
     photo = pond.add_photo()
     search = pond.open(words="heron", photo_ids=[photo.id])
     pond.answer_truly(search)
-    answers = searching.read_current_answers(pond.session, search)
+    answers = read_current_answers(pond.session, search)
     before = pond.shown(search)
     pond.move(search, "hash")
     assert pond.shown(search) == before, "the grid being answered stays"
-    assert searching.read_current_answers(pond.session, search) == answers
+    assert read_current_answers(pond.session, search) == answers
     pond.answer_truly(search)
     assert pond.index_of(search) == "hash"
     made = pond.session.get_one(Round, search.current_round_id)
-    assert len(searching.read_head(made).weights) == 24
+    assert len(read_head(made).weights) == 24
     of_photo = select(ExampleVector.revision).order_by(ExampleVector.revision)
     assert list(pond.session.scalars(of_photo)) == ["hash:1", "reader:1", "reader:1"]
     pond.move(search, "reader")
@@ -277,11 +282,11 @@ def test_undo_and_redo_cross_a_move(pond):
     pond.move(search, "hash")
     pond.answer_truly(search)
     grids.append(pond.shown(search))
-    searching.undo(pond.session, search, person=pond.person, gesture_key=None)
+    undo(pond.session, search, person=pond.person, gesture_key=None)
     assert (pond.shown(search), pond.index_of(search)) == (grids[0], "reader")
-    searching.redo(pond.session, search, person=pond.person, gesture_key=None)
+    redo(pond.session, search, person=pond.person, gesture_key=None)
     assert (pond.shown(search), pond.index_of(search)) == (grids[1], "hash")
-    searching.undo(pond.session, search, person=pond.person, gesture_key=None)
+    undo(pond.session, search, person=pond.person, gesture_key=None)
     pond.answer_truly(search)
     assert pond.shown(search) == grids[1], "another branch, but from the same index and answers"
     assert_rounds_repeat(pond, search)

@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.event import listen
 
-from app.searching import open_search, read_current_answers
+from app.answers import read_current_answers
+from app.searching import open_search
 from app.security import get_local_person
 from app.tables import Image, Search
 from tests.factories import make_collection, make_images, make_index

@@ -7,8 +7,9 @@ from functools import partial
 
 import pytest
 
-from app.searching import open_search, submit_answers, undo
+from app.searching import open_search, submit_answers
 from app.security import get_local_person
+from app.steps import undo
 from app.tables import AuditEvent, Image, Import, Search
 from tests.factories import (
     make_collection,
