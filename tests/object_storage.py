@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.error import URLError
-from urllib.request import urlopen
 
 
 @contextmanager
@@ -25,10 +23,12 @@ def serving_s3() -> Iterator[str]:
     try:
         for _ in range(600):
             try:
-                urlopen(f"{address}/moto-api/data.json", timeout=5).close()  # loopback
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
                 break
-            except (URLError, ConnectionError):
+            except ConnectionError:
                 time.sleep(0.1)
+        else:
+            raise AssertionError("The S3 server did not start.")
         yield address
     finally:
         process.terminate()

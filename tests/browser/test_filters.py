@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.server import Server
 from tests.features.test_export_formats import check_camtrap_dp
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.server import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROUNDS = 4
 

@@ -14,7 +14,7 @@ from tests.browser.line import Line
 from tests.browser.server import Server
 from tests.factories import make_image_file
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PREPARED_MS = 150_000
 

@@ -12,7 +12,7 @@ from app.engine.words import PROMPTS
 from tests.browser.server import Server
 from tests.stand_ins import make_tiny_clip
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 WORDS = "striped fish"
 ROUNDING = 1e-5  # of a cosine computed in another batch; see also the spread asserted below

@@ -460,6 +460,7 @@ def test_setting_that_cannot_be_used_is_said(rarefind, monkeypatch, command):
     assert "docs/operations.md" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [

@@ -28,6 +28,8 @@ from app.errors import DatabaseNotUsable
 from app.security import get_local_person
 from app.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 # Opens the database of a data folder, adds a person, says so, and stays until it is told to end.
 USER = """
 import sys

@@ -28,6 +28,8 @@ from tests.conftest import open_web, sign_in
 from tests.factories import make_collection, make_image_file, make_images
 from tests.stand_ins import HashEmbedder, register
 
+pytestmark = pytest.mark.slow
+
 LIMIT_S = 1.0
 FAULTS = {"03.jpg": "crash", "09.jpg": "endless", "14.jpg": "greedy"}
 REASONS = {"03.jpg": CRASHED, "09.jpg": TOO_SLOW, "14.jpg": TOO_LARGE}

@@ -23,6 +23,8 @@ from app.errors import BadInput, SourceNotUsable
 from app.settings import Settings
 from app.tables import Collection, OracleLabel, TrayItem
 
+pytestmark = pytest.mark.slow
+
 COUNT = 72  # at least two images of each of most species
 SEED = 5
 

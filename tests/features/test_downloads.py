@@ -266,6 +266,7 @@ SLOW_WORKER = """
 """
 
 
+@pytest.mark.slow
 def test_killed_workers_file_is_made_elsewhere_and_no_half_is_offered(world, own_database_url):
     export_id, job_id = world.ask("images.csv")
     process = subprocess.Popen(

@@ -337,6 +337,7 @@ class CrashingPreparation(Preparation):
         return super().__call__(picture)
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_reader_is_left_out_alone(
     database: Database,
     collection: Collection,
@@ -670,6 +671,7 @@ KILLED_BUILD = """
 """
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_where_it_was(
     own_database: Database,
     settings: Settings,

@@ -282,6 +282,7 @@ def test_killed_workers_job_goes_on_elsewhere_once(own_database, own_database_ur
     assert [read(own_database, one).attempts for one in job_ids] == [2, 1]
 
 
+@pytest.mark.slow
 def test_job_whose_worker_died_before_it_began_does_not_block_its_collection(
     own_database, settings
 ):
@@ -300,6 +301,7 @@ def test_job_whose_worker_died_before_it_began_does_not_block_its_collection(
     assert sorted(done) == [job_id, other_id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["waiting", "done"])
 def test_place_that_a_living_worker_took_and_forgot_is_free_again(own_database, settings, state):
     """The database was killed as the worker took the job, or as it gave its place back."""

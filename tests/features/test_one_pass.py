@@ -22,6 +22,8 @@ from app.tables import Image, ImageIndex, Import
 from tests.factories import make_collection, make_image_file
 from tests.stand_ins import HashEmbedder, register
 
+pytestmark = pytest.mark.slow
+
 DEFAULT = "efficientnet-lite0"
 
 

@@ -15,6 +15,8 @@ import pytest
 from app.limiting import Limits
 from app.security import add_token, get_local_person
 
+pytestmark = pytest.mark.slow
+
 RAREFIND = Path(sys.executable).parent / "rarefind"
 PATIENCE_S = 120
 STOP_S = 8

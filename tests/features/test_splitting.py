@@ -27,6 +27,8 @@ from app.tables import Collection, Image, ImageIndex, IndexPart, Job, Unreadable
 from tests.factories import make_collection
 from tests.stand_ins import HashEmbedder, register
 
+pytestmark = pytest.mark.slow
+
 PART = 32
 IMAGES = 12 * PART + 5  # the last part is a short one
 BROKEN = 77  # the number of an image that can't be read

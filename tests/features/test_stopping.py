@@ -18,6 +18,8 @@ from app.tables import Round
 from tests.factories import make_collection, make_images, make_index
 from tests.gateway import Gateway
 
+pytestmark = pytest.mark.slow
+
 RAREFIND = Path(sys.executable).parent / "rarefind"
 STARTING_S = 60
 STOP_S = 6
