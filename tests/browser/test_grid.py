@@ -8,8 +8,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.server import Server
 
-# One worker has them all: each would start a server and a browser of its own.
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 
 ANSWERS = re.compile("/answers$")
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.server import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
 ROUNDS = 6
 KEYS = {"y": "yes", "n": "no", "u": "unsure"}
