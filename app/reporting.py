@@ -1,6 +1,7 @@
-"""What the pages show of a search: the current grid, why an image is shown, results, history.
+"""What the pages show of a search: the current grid, why an image is shown; a person's searches.
 
-Nothing here changes anything.
+Its results and its history have files of their own (app/results.py, app/history.py). Nothing here
+changes anything.
 """
 
 from collections import Counter
@@ -8,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from itertools import groupby
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, func, or_, select
+from sqlalchemy import BigInteger, Integer, Select, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy.orm import Session, joinedload
 
 from app.access import is_in_search, sees_search
 from app.answers import (
@@ -27,24 +26,15 @@ from app.answers import (
     was_removed,
 )
 from app.detecting import list_boxes
-from app.engine.head import Head, probabilities
+from app.engine.head import probabilities
 from app.engine.index import VectorIndex
-from app.engine.loop import nearest_among, propose_round, rank_likely, round_rng
-from app.engine.numerals import plural
+from app.engine.loop import nearest_among, propose_round, round_rng
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
-from app.events import (
-    count_events,
-    find_grouping_id,
-    list_asked,
-    list_events_of,
-    read_events,
-    read_pool,
-)
+from app.events import count_events, find_grouping_id, list_events_of, read_events, read_pool
 from app.indexing import OpenIndexes
 from app.premises import (
     choose_planned,
-    find_rows,
     list_detour_images,
     list_left_out,
     list_pool,
@@ -52,10 +42,9 @@ from app.premises import (
     read_head,
     read_opening,
 )
-from app.remarks import Remarks, is_remarked, read_remarks_of_images, read_remarks_of_searches
+from app.remarks import Remarks, is_remarked, read_remarks_of_searches
 from app.seats import find_seat, is_shared, list_held, list_here, list_standing, list_tips
-from app.sensitive import find_people_images
-from app.steps import UNDOABLE, list_standing_steps, may_step
+from app.steps import may_step
 from app.tables import (
     Action,
     Answer,
@@ -72,14 +61,9 @@ from app.tables import (
 
 Integers = NDArray[np.int64]
 
-RESULTS_PER_PAGE = 60
-EVENTS_PER_PAGE = 100
 LATEST_POSITIVES = 8
 RECENT_ROUNDS = 3
 NEAREST = 6  # positives, and negatives
-MOST_LIKELY = 600  # ten pages of results: who needs more answers some first
-TALLIED = {"yes": "yes", "no": "no", "unsure": "unsure", "cleared": "without an answer again"}
-RESULT_KINDS = ("yes", "likely", "unsure", "no", "open")
 
 REASON_SENTENCES = {
     "opening": "Among the images that fit best what you opened this search with.",
@@ -185,73 +169,6 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class ResultCard:
-    """One image of the results."""
-
-    image_id: int
-    path: str
-    width: int
-    height: int
-    answer: str | None
-    no_reason: str | None
-    # The path of the image of its event that was looked at instead; none of a removed one.
-    answered_with: str | None
-    who: str | None
-    at: datetime | None
-    round_number: int | None
-    score: float | None  # by the head of the current round
-    probability: float | None
-    remarks: Remarks
-    boxes: list[Box]
-
-
-@dataclass(frozen=True)
-class ResultsPage:
-    """One page of a results gallery."""
-
-    show: str
-    cards: list[ResultCard]
-    total: int
-    page: int
-    pages: int
-    counts: dict[str, int]
-    found_events: int | None  # None where each image stands by itself
-
-
-@dataclass(frozen=True)
-class EventStrip:
-    """The images of an event, and the one of them that was asked for."""
-
-    image_id: int
-    round_id: int
-    is_asked: bool  # by this round; else answers are corrections
-    cards: list[ResultCard]
-
-
-@dataclass(frozen=True)
-class HistoryEvent:
-    """One action, or answers that follow each other, as the history page tells it."""
-
-    at: datetime
-    who: str
-    kind: str
-    round_number: int | None
-    images: list[tuple[int, str]]  # image id and the value it was given
-    sentence: str
-    taken_back: bool
-
-
-@dataclass(frozen=True)
-class HistoryPage:
-    """One page of the history, newest first."""
-
-    events: list[HistoryEvent]
-    total: int
-    page: int
-    pages: int
-
-
-@dataclass(frozen=True)
 class SearchSummary:
     """A search as a card of the home page."""
 
@@ -279,7 +196,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
 
     Who has none in this search is shown the newest of the others'.
     """
-    made = _get_round_of(session, search, person)
+    made = get_round_of(session, search, person)
     shown = session.execute(ASK_CARDS, {"round_id": made.id}).all()
     answers = read_answers_in_order(session, search)
     positives = [image_id for image_id, value in answers.items() if value == "yes"]
@@ -329,7 +246,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         asked_elsewhere=len(elsewhere) or len(made.leased_ids or ()),
         strip=strip,
         found=tally["yes"],
-        found_events=_count_found_events(session, made, answers),
+        found_events=count_found_events(session, made, answers),
         answered=len(answers),
         image_count=session.get_one(ImageIndex, made.index_id).image_count,
         latest_positives=positives[: -1 - LATEST_POSITIVES : -1],
@@ -365,7 +282,7 @@ def upcoming_images(
 
     Proposes the next round as if this one were submitted as it stands, open images left aside.
     """
-    made = _get_round_of(session, search, person)
+    made = get_round_of(session, search, person)
     index = indexes.get(session.get_one(ImageIndex, made.index_id))
     left_out = list_left_out(session, search.collection_id, index)
     held = list_held(session, search, person) if is_shared(session, search) else []
@@ -420,7 +337,7 @@ def explain_image(
     image = session.get(Image, image_id)
     if image is None or image.collection_id != search.collection_id:
         raise NotFound("There is no such image in this collection.")
-    made = _get_round_of(session, search, person)
+    made = get_round_of(session, search, person)
     chain = list_standing(search.id)
     place = session.scalar(
         select(RoundImage)
@@ -463,179 +380,6 @@ def explain_image(
         boxes=list_boxes(session, [image_id]).get(image_id, []),
         event_ids=list_events_of(session, made, [image_id]).get(image_id, []),
     )
-
-
-def describe_event(
-    session: Session, search: Search, image_id: int, person: Person, indexes: OpenIndexes
-) -> EventStrip:
-    """The images of an image's event with their answers, in order of time; or the image alone."""
-    image = session.get(Image, image_id)
-    if image is None or image.collection_id != search.collection_id:
-        raise NotFound("There is no such image in this collection.")
-    made = _get_round_of(session, search, person)
-    image_ids = list_events_of(session, made, [image_id]).get(image_id, [image_id])
-    index = indexes.get(session.get_one(ImageIndex, made.index_id))
-    is_asked = image_id in list_asked(session, made.id)
-    cards = describe_images(session, search, image_ids, index)
-    return EventStrip(image_id, made.id, is_asked, cards)
-
-
-def list_results(
-    session: Session, search: Search, *, show: str, page: int, indexes: OpenIndexes
-) -> ResultsPage:
-    """A gallery of answered images, of those left open, or of likely positives not yet seen."""
-    if show not in RESULT_KINDS:
-        raise NotFound("There is no such gallery.")
-    made = _get_current_round(session, search)
-    index = indexes.get(session.get_one(ImageIndex, made.index_id))
-    head = read_head(made)
-    answers = read_current_answers(session, search)
-    left_open = _list_left_open(session, search, answers)
-    likely = [] if head is None else _list_likely(session, search, made, head, index)
-    if show == "likely":
-        image_ids = likely
-    elif show == "open":
-        image_ids = left_open
-    else:
-        image_ids = list_answered(session, search, show)
-    counts = dict.fromkeys(RESULT_KINDS, 0) | Counter(answers.values())
-    counts |= {"open": len(left_open), "likely": len(likely)}
-    pages = max(1, ceil(len(image_ids) / RESULTS_PER_PAGE))
-    page = min(max(page, 1), pages)
-    wanted = image_ids[(page - 1) * RESULTS_PER_PAGE : page * RESULTS_PER_PAGE]
-    cards = describe_images(session, search, wanted, index)
-    found_events = _count_found_events(session, made, answers)
-    return ResultsPage(show, cards, len(image_ids), page, pages, counts, found_events)
-
-
-def describe_images(
-    session: Session, search: Search, image_ids: list[int], index: VectorIndex
-) -> list[ResultCard]:
-    """Images with their newest answer, and their score by the head of the current round."""
-    head = read_head(_get_current_round(session, search))
-    along = aliased(Image)
-    newest = (
-        select(
-            Answer.image_id,
-            Answer.value,
-            Answer.reason,
-            along.path.label("along"),
-            Person.name,
-            Action.at,
-            Round.number,
-        )
-        .join(Action, Action.id == Answer.action_id)
-        .join(Person, Person.id == Action.person_id)
-        .outerjoin(Round, Round.id == Action.round_id)
-        .outerjoin(along, (along.id == Answer.with_image_id) & along.removed_at.is_(None))
-        .where(Answer.search_id == search.id, Answer.image_id.in_(image_ids))
-        .order_by(Answer.image_id, Answer.id.desc())
-        .ext(distinct_on(Answer.image_id))
-    )
-    events = {row.image_id: row for row in session.execute(newest) if row.value != "cleared"}
-    images = {
-        image.id: image for image in session.scalars(select(Image).where(Image.id.in_(image_ids)))
-    }
-    held = np.array([i for i in image_ids if i in images], dtype=np.int64)
-    held = held[index.holds(held)]
-    figures: dict[int, tuple[float, float]] = {}
-    if head is not None and len(held):
-        scores = index.vectors[index.rows_of(held)] @ head.weights + np.float32(head.bias)
-        pairs = zip(scores.tolist(), probabilities(scores).tolist(), strict=True)
-        figures = dict(zip(held.tolist(), pairs, strict=True))
-    remarks = read_remarks_of_images(session, image_ids)
-    boxes = list_boxes(session, image_ids)
-    cards = []
-    for image_id in image_ids:
-        image, event = images[image_id], events.get(image_id)
-        score, probability = figures.get(image_id, (None, None))
-        cards.append(
-            ResultCard(
-                image_id=image_id,
-                path=image.path,
-                width=image.width,
-                height=image.height,
-                answer=event.value if event else None,
-                no_reason=event.reason if event else None,
-                answered_with=event.along if event else None,
-                who=event.name if event else None,
-                at=event.at if event else None,
-                round_number=event.number if event else None,
-                score=score,
-                probability=probability,
-                remarks=remarks.get(image_id, Remarks()),
-                boxes=boxes.get(image_id, []),
-            )
-        )
-    return cards
-
-
-def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
-    """Everything done in the search, newest first; what was taken back is marked."""
-    total = session.scalar(select(func.count()).where(Action.search_id == search.id)) or 0
-    pages = max(1, ceil(total / EVENTS_PER_PAGE))
-    page = min(max(page, 1), pages)
-    rows = session.execute(
-        select(Action, Person.name, Round.number)
-        .join(Person, Person.id == Action.person_id)
-        .outerjoin(Round, Round.id == Action.round_id)
-        .where(Action.search_id == search.id)
-        .order_by(Action.id.desc())
-        .limit(EVENTS_PER_PAGE)
-        .offset((page - 1) * EVENTS_PER_PAGE)
-    ).all()
-    reversed_ids = {action.reverses_id for action, _, _ in rows if action.reverses_id is not None}
-    of_reversed = select(Action.id, Action.kind).where(Action.id.in_(reversed_ids))
-    kinds = {one.id: one.kind for one in session.execute(of_reversed)}
-    told_ids = reversed_ids.union(action.id for action, _, _ in rows)
-    given: dict[int, list[tuple[int, str]]] = {action_id: [] for action_id in told_ids}
-    looked_at: dict[int, set[int]] = {action_id: set() for action_id in told_ids}
-    for answer in session.scalars(
-        select(Answer).where(Answer.action_id.in_(given)).order_by(Answer.id)
-    ):
-        given[answer.action_id].append((answer.image_id, answer.value))
-        looked_at[answer.action_id].add(answer.with_image_id or answer.image_id)
-    # Images of people are not even named here; the steps are.
-    named = {image_id for pairs in given.values() for image_id, _ in pairs}
-    hidden = find_people_images(session, sorted(named))
-    standing = list_standing_steps(session, search)
-    opened_with = _name_opening(list_examples(session, search))
-
-    def alike(row: Row[Action, str, int | None]) -> tuple[object, ...]:
-        """Answers are saved one by one: those that follow each other in a round are one event."""
-        action, name, number = row
-        is_answer = action.kind == "answer"
-        return (name, number, action.id in standing) if is_answer else (action.id,)
-
-    events = []
-    for _, together in groupby(rows, alike):
-        steps = list(together)
-        action, name, number = steps[0]
-        told = [one.id for one, _, _ in reversed(steps)]
-        values = dict(pair for action_id in told for pair in given[action_id])
-        if action.reverses_id is not None:
-            sentence = _tell_reversal(
-                action.kind,
-                kinds[action.reverses_id],
-                number,
-                [value for _, value in given[action.reverses_id]],
-                len(looked_at[action.reverses_id]),
-            )
-        else:
-            own = set().union(*(looked_at[action_id] for action_id in told))
-            sentence = _tell(action, number, list(values.values()), len(own), opened_with)
-        events.append(
-            HistoryEvent(
-                at=action.at,
-                who=name,
-                kind=action.kind,
-                round_number=number,
-                images=[pair for pair in values.items() if pair[0] not in hidden],
-                sentence=sentence,
-                taken_back=action.kind in UNDOABLE and action.id not in standing,
-            )
-        )
-    return HistoryPage(events, total, page, pages)
 
 
 def list_searches(
@@ -681,7 +425,31 @@ def list_searches(
     return summaries
 
 
-def _count_found_events(session: Session, made: Round, answers: dict[int, str]) -> int | None:
+def list_answered(
+    session: Session, search: Search, value: str, limit: int | None = None
+) -> list[int]:
+    """Images whose newest answer is `value`, the one answered last first."""
+    named = {"search_id": search.id, "value": value, "limit": limit}
+    return list(session.scalars(_ask_answered(), named))
+
+
+def get_round_of(session: Session, search: Search, person: Person) -> Round:
+    """The round a person has to answer now; the newest of the search for who has none."""
+    seat = find_seat(session, search, person)
+    if seat is None or seat.round_id is None:
+        return get_current_round(session, search)
+    return session.get_one(Round, seat.round_id)
+
+
+def get_current_round(session: Session, search: Search) -> Round:
+    """The newest round of a search, or a sentence that it has none."""
+    if search.current_round_id is None:
+        raise NotFound("This search has no grid. Start a new one from the collection.")
+    return session.get_one(Round, search.current_round_id)
+
+
+def count_found_events(session: Session, made: Round, answers: dict[int, str]) -> int | None:
+    """How many events were found; None where each image stands by itself."""
     found = [image_id for image_id, value in answers.items() if value == "yes"]
     return count_events(session, made, found)
 
@@ -706,19 +474,6 @@ def _tell_detour(session: Session, made: Round, shown_count: int) -> str | None:
         "other-embedder": "A second look, as another embedder sees your answers",
     }[detour.kind]
     return f"{what}: images {before + 1} to {before + shown_count} of {detour.image_count}."
-
-
-def _get_current_round(session: Session, search: Search) -> Round:
-    if search.current_round_id is None:
-        raise NotFound("This search has no grid. Start a new one from the collection.")
-    return session.get_one(Round, search.current_round_id)
-
-
-def _get_round_of(session: Session, search: Search, person: Person) -> Round:
-    seat = find_seat(session, search, person)
-    if seat is None or seat.round_id is None:
-        return _get_current_round(session, search)
-    return session.get_one(Round, seat.round_id)
 
 
 def _tally_rounds(session: Session, search: Search, answers: dict[int, str]) -> list[RoundTally]:
@@ -748,14 +503,6 @@ def _ask_shown() -> Select[int, int, Sequence[int]]:
     )
 
 
-def list_answered(
-    session: Session, search: Search, value: str, limit: int | None = None
-) -> list[int]:
-    """Images whose newest answer is `value`, the one answered last first."""
-    named = {"search_id": search.id, "value": value, "limit": limit}
-    return list(session.scalars(_ask_answered(), named))
-
-
 @cache
 def _ask_answered() -> Select[int]:
     newest = (
@@ -773,40 +520,6 @@ def _list_latest_positives(session: Session, search: Search, limit: int) -> list
     return list_answered(session, search, "yes", limit)
 
 
-def _list_left_open(session: Session, search: Search, answers: dict[int, str]) -> list[int]:
-    """Images of submitted rounds that have no answer, the latest shown first."""
-    chain = list_standing(search.id)
-    shown = session.scalars(
-        select(RoundImage.image_id)
-        .join(Image, Image.id == RoundImage.image_id)
-        .where(
-            RoundImage.round_id.in_(select(chain.c.id)),
-            RoundImage.round_id.not_in(list_tips(search.id)),
-            Image.removed_at.is_(None),
-        )
-        .order_by(RoundImage.round_id.desc(), RoundImage.position)
-    )
-    return [image_id for image_id in dict.fromkeys(shown) if image_id not in answers]
-
-
-def _list_likely(
-    session: Session, search: Search, made: Round, head: Head, index: VectorIndex
-) -> list[int]:
-    """Images outside all grids, without answer, that the head takes for positives, best first."""
-    left_out = list_left_out(session, search.collection_id, index)
-    answers = read_engine_answers(session, search, index, left_out=left_out)
-    pool_ids = read_pool(session, made)
-    pool_rows = None if pool_ids is None else find_rows(index, pool_ids)
-    rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY, rows=pool_rows)
-    in_grids = set(
-        session.scalars(
-            select(RoundImage.image_id).where(RoundImage.round_id.in_(list_tips(search.id)))
-        )
-    )
-    image_ids: list[int] = index.image_ids[rows[scores > 0]].tolist()
-    return [image_id for image_id in image_ids if image_id not in in_grids]
-
-
 def _list_answer_events(session: Session, search: Search, image_id: int) -> list[AnswerEvent]:
     rows = session.execute(
         select(Answer.value, Answer.reason, Person.name, Action.at, Round.number)
@@ -817,61 +530,3 @@ def _list_answer_events(session: Session, search: Search, image_id: int) -> list
         .order_by(Answer.id)
     )
     return [AnswerEvent(*row) for row in rows]
-
-
-def _name_opening(examples: list[Example]) -> str:
-    image_count = sum(example.image_id is not None for example in examples)
-    photo_count = sum(example.photo_id is not None for example in examples)
-    named = [f"{plural(image_count, 'image')} of the collection"] if image_count else []
-    named += [plural(photo_count, "photo")] if photo_count else []
-    named += [f"the words “{example.words}”" for example in examples if example.words]
-    return " and ".join(named)
-
-
-def _tell(
-    action: Action, number: int | None, values: list[str], looked_at_count: int, opened_with: str
-) -> str:
-    """An action as a sentence: `values` were given, `looked_at_count` of them for their own."""
-    count = len(values)
-    what = plural(count, "image")
-    if looked_at_count == 1 < count:
-        what = f"an event of {what}"
-    elif looked_at_count < count:
-        what = f"{looked_at_count} events and images, {what} in all"
-    if action.kind == "submit":
-        more = plural(count, "more image") if looked_at_count == count else what
-        filled = f", answering {more}" if count else ""
-        return f"Submitted round {number}{filled}"
-    if action.kind == "example":
-        return f"Opened the search with {opened_with}"
-    if action.kind == "detour":
-        return f"Asked for other images in round {number}"
-    verb = "Corrected" if action.kind == "correct" else "Answered"
-    where = "" if number is None else f" in round {number}"
-    if set(values) == {"cleared"}:
-        return f"Took the answer off {what}{where}"
-    if len(set(values)) == 1:
-        said = f"to “{values[0]}”" if action.kind == "correct" else f"“{values[0]}”"
-        what = said if count == 1 else f"{what} {said}"
-        return f"{verb} {what}{where}"
-    counts = Counter(values)
-    tally = [f"{counts[value]} {word}" for value, word in TALLIED.items() if counts[value]]
-    return f"{verb} {what}{where}: {', '.join(tally)}"
-
-
-def _tell_reversal(
-    kind: str, reversed_kind: str, number: int | None, values: list[str], looked_at_count: int
-) -> str:
-    """What an undo took back, or a redo did again: a step of that kind, and the values it gave."""
-    what = plural(len(values), "answer")
-    said = {"cleared": "no answer"}.get(values[0], values[0]) if values else ""
-    if reversed_kind == "submit":
-        what = "the submit"
-    elif reversed_kind == "detour":
-        what = "the choice of other images"
-    elif looked_at_count == 1 < len(values) and len(set(values)) == 1:
-        what = f"the answer “{said}” for an event of {plural(len(values), 'image')}"
-    elif len(values) == 1:
-        what = f"the {'correction to' if reversed_kind == 'correct' else 'answer'} “{said}”"
-    where = f"of round {number}" if reversed_kind == "submit" else f"in round {number}"
-    return f"{'Took back' if kind == 'undo' else 'Did again'} {what} {where}"

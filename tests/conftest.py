@@ -47,6 +47,8 @@ SELECT
 SHARED_DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
+# First: by what it finds then, pytest-xdist tells the workers what belongs together.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files side by side, but one browser at a time: two slow each other into their time limits.
 

@@ -64,7 +64,8 @@ from app.remarks import (
     take_tag_off,
     write_note,
 )
-from app.reporting import current_grid, list_examples, list_results, list_searches
+from app.reporting import current_grid, list_examples, list_searches
+from app.results import list_results
 from app.searching import open_search, record_answers, sit_down, submit_answers
 from app.security import SignedIn
 from app.sensitive import read_sight

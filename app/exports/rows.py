@@ -17,7 +17,7 @@ from app.events import read_events
 from app.indexing import OpenIndexes
 from app.metadata import list_columns
 from app.remarks import Remarks
-from app.reporting import describe_images
+from app.results import describe_images
 from app.seats import list_standing
 from app.sensitive import Sight
 from app.tables import FILE_NAME, Image, ImageIndex, Round, RoundImage, Search

@@ -36,6 +36,7 @@ from app.deploying import may_folders_be_labels
 from app.errors import BadInput, NotFound
 from app.events import find_grouping_id
 from app.exports.rows import Format, write_export
+from app.history import list_history
 from app.indexes import list_indexes
 from app.pages.addresses import Count, Id, OptionalId, PageNumber, see_other
 from app.pages.filters import describe_filter
@@ -45,14 +46,12 @@ from app.remarks import MAX_TAG_LENGTH, list_image_tags
 from app.reporting import (
     Grid,
     current_grid,
-    describe_event,
     explain_image,
     list_answered,
     list_examples,
-    list_history,
-    list_results,
     upcoming_images,
 )
+from app.results import describe_event, list_results
 from app.searching import correct_answers, record_answers, sit_down, stay_here, submit_answers
 from app.seats import leave, list_here
 from app.security import SignedIn

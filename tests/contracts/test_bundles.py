@@ -22,6 +22,7 @@ from app.exports.bundles import MOST_BYTES, import_search, repeat_rounds
 from app.exports.details import read_details, save_details
 from app.exports.offers import write_file
 from app.filtering import Filter
+from app.history import list_history
 from app.importing import read_photo
 from app.indexes import list_indexes
 from app.indexing import OpenIndexes, get_current_index
@@ -35,7 +36,7 @@ from app.remarks import (
     take_tag_off,
     write_note,
 )
-from app.reporting import current_grid, list_history
+from app.reporting import current_grid
 from app.seats import find_seat, list_seats, stay
 from app.sensitive import hide_people
 from app.steps import undo

@@ -22,9 +22,11 @@ from app.errors import BadInput
 from app.events import Rule, group_by_itself, group_images, read_events
 from app.exports.bundles import import_search, repeat_rounds
 from app.exports.offers import write_file
+from app.history import list_history
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
-from app.reporting import current_grid, describe_event, list_history, list_results
+from app.reporting import current_grid
+from app.results import describe_event, list_results
 from app.reviewing import ask_review, give_opinion, settle
 from app.rounds import repeat_round
 from app.seats import lease, list_own

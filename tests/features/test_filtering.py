@@ -26,7 +26,8 @@ from app.indexing import LoadedEmbedders, OpenIndexes
 from app.metadata import add_table
 from app.oracle import read_oracle_of
 from app.premises import read_plan
-from app.reporting import current_grid, list_results, upcoming_images
+from app.reporting import current_grid, upcoming_images
+from app.results import list_results
 from app.rounds import repeat_round
 from app.searchers import note_images
 from app.sensitive import guard_places

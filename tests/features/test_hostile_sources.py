@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from app.camtrap import read_package
-from app.cli import make_printable
+from app.cli.terminal import make_printable
 from app.database import Database
 from app.detecting import add_detections
 from app.engine.embedders import Pixels, Preparation

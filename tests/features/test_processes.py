@@ -126,7 +126,7 @@ def test_processes_share_the_limits_of_a_minute(settings):
 GOES = """
 import socket
 from sqlalchemy.exc import OperationalError
-from app.cli import serve_on
+from app.cli.serving import serve_on
 from app.errors import DatabaseNotUsable
 from app.settings import Settings
 

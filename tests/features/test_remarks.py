@@ -27,7 +27,8 @@ from app.remarks import (
     take_tag_off,
     write_note,
 )
-from app.reporting import list_results, list_searches
+from app.reporting import list_searches
+from app.results import list_results
 from app.searching import record_answers
 from app.tables import Image, Import, NoteEvent, RoundImage, SearchMember, TagEvent
 from tests.factories import make_person

@@ -18,17 +18,13 @@ from app.dashboards.moments import open_moment
 from app.database import Database
 from app.errors import BadInput
 from app.exports.rows import export_rows
+from app.history import list_history
 from app.importing import import_images
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index
 from app.jobs import add_job
 from app.premises import list_left_out
-from app.reporting import (
-    current_grid,
-    list_examples,
-    list_history,
-    list_results,
-    upcoming_images,
-)
+from app.reporting import current_grid, list_examples, upcoming_images
+from app.results import list_results
 from app.rounds import repeat_round
 from app.security import get_local_person
 from app.sensitive import EXACT, hide_people

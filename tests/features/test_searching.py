@@ -12,8 +12,10 @@ from app.access import get_search
 from app.adjusting import change_search
 from app.answers import read_current_answers
 from app.errors import BadInput, IndexNotUsable, NotFound, NothingToUndo
+from app.history import list_history
 from app.indexing import LoadedEmbedders, OpenIndexes
-from app.reporting import current_grid, list_history, list_results, list_searches, upcoming_images
+from app.reporting import current_grid, list_searches, upcoming_images
+from app.results import list_results
 from app.rounds import repeat_round
 from app.settings import Settings
 from app.steps import may_step, read_steps, redo, undo

@@ -15,8 +15,9 @@ from app.access import invite, remove_member
 from app.answers import read_current_answers
 from app.dashboards.moments import open_moment
 from app.database import Database
+from app.history import list_history
 from app.indexing import LoadedEmbedders, OpenIndexes
-from app.reporting import current_grid, list_history, upcoming_images
+from app.reporting import current_grid, upcoming_images
 from app.rounds import repeat_round
 from app.seats import leave, list_here
 from app.settings import Settings

@@ -16,6 +16,7 @@ from app.database import Database
 from app.engine.index import open_index
 from app.engine.words import embed_words
 from app.errors import BadInput, IndexNotUsable, NoWords
+from app.history import list_history
 from app.indexes import (
     choose_index,
     list_builds,
@@ -27,7 +28,7 @@ from app.indexes import (
 )
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index, combine_indexes
 from app.premises import read_head
-from app.reporting import current_grid, list_history
+from app.reporting import current_grid
 from app.rounds import repeat_round
 from app.settings import Settings
 from app.steps import redo, undo

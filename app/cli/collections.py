@@ -1,0 +1,329 @@
+"""Commands of collections: import images, bring tables, group into events, remove images."""
+
+from datetime import UTC, datetime
+from math import inf
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from app.audit import note
+from app.cli.indexes import Vectors, bring_indexes_up_to_date
+from app.cli.terminal import console, get_collection_named, make_printable, opened, progress_of
+from app.collecting import list_collections
+from app.detecting import USUAL_THRESHOLD, add_detections, is_detections
+from app.errors import BadInput
+from app.events import describe_grouping, group_images, make_rule
+from app.importing import ImportSummary, get_or_add_collection, import_images
+from app.indexes import list_wanted, update_indexes
+from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, fetch_embedder
+from app.jobs import calling_for_help
+from app.metadata import add_table
+from app.open_sets import bring_set, find_set
+from app.removing import describe_removal, find_listed, put_back_images, remove_images
+from app.searchers import choose_vectors
+from app.security import get_local_person
+from app.settings import Settings
+from app.sources import check_source
+
+collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True)
+
+
+@collection_app.command("add")
+def collection_add(
+    name: Annotated[str, typer.Argument(help="Its name; an existing one gets what is new.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder, searched through, a .zip, or torchvision:SET, a labelled set such as "
+            "torchvision:OxfordIIITPet, which may also stand alone."
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Known labels for evaluators: 'folders', a CSV of file and label, or a COCO JSON."
+        ),
+    ] = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            help="The model that makes images comparable; without it those the collection has, "
+            f"or {DEFAULT_EMBEDDER} for a new one."
+        ),
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy originals to the data folder")] = False,
+    vectors: Vectors = None,
+) -> None:
+    """Import images into a collection and prepare it for searching."""
+    with opened() as (settings, database):
+        name, folder, labels = find_source(name, source, labels, settings)
+        check_source(folder, settings, labels)  # before a collection is made for it
+        if embedder is not None:
+            fetch_embedder(embedder, settings)
+        with database.session() as session:
+            person = get_local_person(session)
+            collection = get_or_add_collection(session, name, source=folder, person=person)
+            what = f"Began to add images to “{collection.name}” from {folder}"
+            note(session, person, "import", what)
+            collection_id = collection.id
+            if vectors is not None:
+                choose_vectors(session, collection_id, vectors, settings)
+            first = list_wanted(session, collection_id, embedder=embedder)[0]
+        with progress_of("Importing") as advance:
+            summary = import_images(
+                database,
+                collection_id,
+                folder,
+                settings=settings,
+                copy=copy,
+                labels=labels,
+                embedder=first,
+                progress=lambda done: advance(done.done_count, done.found_count),
+            )
+        print_summary(summary)
+        if summary.imported or summary.known:
+            with progress_of("Preparing") as advance, calling_for_help(database) as call_for_help:
+                update_indexes(
+                    database,
+                    collection_id,
+                    settings=settings,
+                    embedder=embedder,
+                    progress=advance,
+                    call_for_help=call_for_help,
+                )
+        if not summary.imported:
+            raise typer.Exit(1)
+
+
+@collection_app.command("metadata")
+def collection_metadata(
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="CSV with a row an image: file or sha256, and more; or MegaDetector's JSON.",
+        ),
+    ],
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Of MegaDetector: boxes that are less certain count as none."
+        ),
+    ] = USUAL_THRESHOLD,
+) -> None:
+    """Keep what a table or MegaDetector says of the images, to see, filter and export."""
+    with opened() as (settings, database):
+        data = file.expanduser().read_bytes()
+        with database.session() as session:
+            collection_id = get_collection_named(session, name).id
+            person = get_local_person(session)
+            if is_detections(file.name, data):
+                summary = add_detections(
+                    session,
+                    collection_id,
+                    name=file.name,
+                    data=data,
+                    threshold=threshold,
+                    person=person,
+                )
+            else:
+                summary = add_table(
+                    session, collection_id, name=file.name, data=data, person=person
+                )
+        if is_detections(file.name, data):
+            bring_indexes_up_to_date(database, collection_id, settings)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("rows", f"{summary.rows:,}")
+    table.add_row("images with a row", f"{summary.images:,}")
+    table.add_row("images without any row", f"{summary.images_without:,}")
+    table.add_row("rows without an image", f"{summary.unmatched:,}")
+    console.print(table)
+    for column, kind in summary.columns:
+        console.print(f"column {column}: {kind}", highlight=False, markup=False)
+    for line in (*summary.unmatched_examples, *summary.notes):
+        console.print(line, style="dim", highlight=False, markup=False)
+    if summary.unmatched > len(summary.unmatched_examples):
+        console.print("All rows without an image: the collection's page, “Tables”.")
+
+
+@collection_app.command("group")
+def collection_group(
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    gap: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SECONDS", help="Bursts: at most so long between one image and the next."
+        ),
+    ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(help="Images with the same text in a column of a brought table."),
+    ] = None,
+    near_duplicates: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LIKENESS",
+            help="Files that follow one another and are so alike, such as 0.9; of images with a "
+            "time only within a minute.",
+        ),
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Each image by itself.")] = False,
+) -> None:
+    """Group images into events: one stands for all in searches. Without an option, say how it is.
+
+    Searches go by it from their next round on; earlier rounds stay as they were.
+    """
+    given = {
+        "bursts": gap is not None,
+        "column": column is not None,
+        "near-duplicates": near_duplicates is not None,
+        "none": none,
+    }
+    kinds = [kind for kind, is_given in given.items() if is_given]
+    if len(kinds) > 1:
+        raise typer.BadParameter("Group in one way: --gap, --column, --near-duplicates or --none.")
+    with opened() as (settings, database), database.session() as session:
+        collection = get_collection_named(session, name)
+        if kinds:
+            rule = make_rule(
+                kinds[0],
+                gap_s="" if gap is None else str(gap),
+                column=column or "",
+                likeness="" if near_duplicates is None else str(near_duplicates),
+            )
+            person = get_local_person(session)
+            indexes = OpenIndexes(settings, patience_s=inf)
+            group_images(session, collection.id, rule, person=person, indexes=indexes)
+        view = describe_grouping(session, collection.id)
+    console.print(view.sentence, highlight=False, soft_wrap=True)
+    if view.grouping is not None and view.has_events:
+        console.print(
+            f"{view.event_count:,} events hold {view.grouped_count:,} images; "
+            f"{view.alone_count:,} images stand by themselves.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    elif view.grouping is not None and view.grouping.kind != "none":
+        console.print("No two images belong together by it.", highlight=False)
+
+
+@collection_app.command("remove-images")
+def collection_remove_images(
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    listed: Annotated[
+        Path, typer.Option("--list", help="Text file, a path a line, as the collection has it.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Remove images from a collection; files are not touched, and they can be put back."""
+    with opened() as (settings, database):
+        with database.session() as session:
+            collection_id = get_collection_named(session, name).id
+            image_ids = find_listed(session, collection_id, read_lines(listed))
+            removal = describe_removal(session, collection_id, image_ids)
+            console.print(
+                f"{len(removal.images):,} images will no longer be shown, counted or searched. "
+                f"{removal.answer_count:,} answers in {removal.search_count:,} searches stand on "
+                "them: kept in the history, but no longer counted, exported or learned from. "
+                "Files are not touched; “rarefind collection put-back” undoes it.",
+                highlight=False,
+            )
+            if not yes:
+                typer.confirm("Remove them?", abort=True)
+            remove_images(session, collection_id, image_ids, person=get_local_person(session))
+        bring_indexes_up_to_date(database, collection_id, settings)
+
+
+@collection_app.command("put-back")
+def collection_put_back(
+    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    listed: Annotated[
+        Path, typer.Option("--list", help="Text file, a path a line, as the collection has it.")
+    ],
+) -> None:
+    """Put removed images back into a collection, with the answers on them."""
+    with opened() as (settings, database):
+        with database.session() as session:
+            collection_id = get_collection_named(session, name).id
+            image_ids = find_listed(session, collection_id, read_lines(listed))
+            person = get_local_person(session)
+            count = put_back_images(session, collection_id, image_ids, person=person)
+        console.print(f"{count:,} images are back.", highlight=False)
+        bring_indexes_up_to_date(database, collection_id, settings)
+
+
+@collection_app.command("list")
+def collection_list() -> None:
+    """Show the collections there are, and how each stands."""
+    with opened() as (_, database), database.session() as session:
+        table = Table("name", "images", "state", box=None, pad_edge=False)
+        table.add_column("came from", overflow="fold")
+        for summary in list_collections(session, get_local_person(session), now=datetime.now(UTC)):
+            preparation = summary.preparation
+            table.add_row(
+                escape(summary.collection.name),
+                f"{summary.image_count:,}",
+                "being prepared" if preparation.is_running else preparation.stage,
+                escape(preparation.source or ""),
+            )
+    if table.row_count:
+        console.print(table, highlight=False)
+    else:
+        console.print("There is no collection yet. Add one: rarefind collection add NAME FOLDER")
+
+
+def find_source(
+    name: str, source: str | None, labels: str | None, settings: Settings
+) -> tuple[str, Path, str | None]:
+    """The collection's name, the folder or zip to import, and its labels; a set is fetched."""
+    open_set = find_set(source if source is not None else name)
+    if open_set is None:
+        if source is None:
+            raise typer.BadParameter("Give a folder, a .zip or torchvision:SET after the name.")
+        return name, Path(source), labels
+    if labels is not None:
+        raise typer.BadParameter("The set brings its own labels: leave --labels out.")
+    with progress_of("Laying out") as advance:
+        ready = bring_set(open_set, settings, progress=advance)
+    return open_set if source is None else name, ready.folder, str(ready.labels)
+
+
+def print_summary(summary: ImportSummary) -> None:
+    """The table an import ends with."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("imported", f"{summary.imported:,}")
+    table.add_row("known already", f"{summary.known:,}")
+    table.add_row("duplicates", f"{summary.duplicates:,}")
+    if summary.removed:
+        table.add_row("removed earlier, left so", f"{summary.removed:,}")
+    for reason, count in summary.refused.items():
+        table.add_row(f"refused: {reason}", f"{count:,}")
+    if summary.labelled or summary.unmatched_labels:
+        table.add_row("labelled (for evaluators)", f"{summary.labelled:,}")
+        table.add_row("labels without an image", f"{summary.unmatched_labels:,}")
+    table.add_row("seconds", f"{summary.seconds:.1f}")
+    table.add_row("images per second", f"{summary.images_per_s:.0f}")
+    console.print(table)
+    for examples in summary.refused_examples.values():
+        for example in examples:
+            console.print(
+                f"refused {make_printable(example)}", style="dim", highlight=False, markup=False
+            )
+    for remark in summary.notes:
+        console.print(remark, highlight=False, markup=False)
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file, or a sentence."""
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"The list {file} can't be read: {error}") from error

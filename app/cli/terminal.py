@@ -1,0 +1,152 @@
+"""What commands share: settings and an open database, and what people read of errors, progress.
+
+A collection by its name and the address of the server are here too: more than one topic needs them.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from sqlalchemy.orm import Session
+
+from app.database import Database, open_database
+from app.errors import NotFound, RarefindError
+from app.importing import find_collection
+from app.settings import Settings
+from app.tables import Collection
+
+console = Console()
+errors = Console(stderr=True)
+ADDRESS_FILE = "address.txt"  # where the last server listened, for `rarefind link`
+
+
+class SettingsNotUsable(RarefindError):
+    """A setting, or the environment variable behind it, has a value that can't be used."""
+
+    title = "A setting can't be used"
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Settings, Database]]:
+    """Settings and an open database, closed again; errors become sentences."""
+    with explained():
+        settings = read_settings()
+        database = open_database(settings)
+        try:
+            yield settings, database
+        finally:
+            database.close()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """A known error is a sentence and exit status 1, not a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        yield
+    except RarefindError as error:
+        print_error(f"{error.title}: {error}")
+        raise typer.Exit(1) from error
+    except BrokenPipeError:
+        raise  # whoever read our output has had enough: typer ends quietly
+    except OSError as error:
+        print_error(
+            f"Can't go on: {error.filename or 'the system says'}: {error.strerror or error}."
+        )
+        raise typer.Exit(1) from error
+
+
+def read_settings(**given: str | int | bool | None) -> Settings:
+    """The settings, with what was given on the command line before the environment."""
+    known = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(**known)  # type: ignore[arg-type]  # checked by pydantic
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{name_variable(str(part['loc'][0]))}: {part['msg'].removeprefix('Value error, ')}"
+            for part in error.errors()
+        )
+        raise SettingsNotUsable(f"{wrong}. docs/operations.md lists every setting.") from error
+
+
+def get_collection_named(session: Session, name: str) -> Collection:
+    """The collection, or a sentence that there is none."""
+    found = find_collection(session, name)
+    if found is None:
+        raise NotFound(f"There is no collection “{name}”.")
+    return found
+
+
+def link_url(settings: Settings) -> str:
+    """What a link begins with: where people reach the server."""
+    return settings.public_url or read_address(settings)
+
+
+def read_address(settings: Settings) -> str:
+    """Where the server listens, or listened last."""
+    running = settings.home / ADDRESS_FILE
+    return running.read_text() if running.exists() else base_url(settings)
+
+
+def base_url(settings: Settings) -> str:
+    """Where a browser on this machine finds the server."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  # nosec B104 # named to be left out
+    return f"http://{host}:{settings.port}"
+
+
+@contextmanager
+def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal; elsewhere a plain line at every tenth."""
+    if not console.is_terminal:
+        shown = -1
+
+        def say(done: int, total: int) -> None:
+            nonlocal shown
+            tenth = 10 * done // total if total else 0
+            if tenth > shown:
+                shown = tenth
+                print(f"{what}: {done} of {total}", flush=True)  # noqa: T201
+
+        yield say
+        return
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def print_error(sentence: str) -> None:
+    """A sentence on standard error."""
+    errors.print(sentence, style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def make_printable(text: str) -> str:
+    """Text with codes in place of letters by which a file's name could command the terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def name_variable(setting: str) -> str:
+    """The environment variable of a setting."""
+    return setting if setting.isupper() else f"RAREFIND_{setting.upper()}"

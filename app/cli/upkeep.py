@@ -1,0 +1,291 @@
+"""Commands of upkeep: people and their tokens; the bin, backups, the store, the doctor."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.orm import Session
+
+from app.accounts import (
+    add_person,
+    change_role,
+    end_token,
+    get_person_named,
+    list_accounts,
+    make_token,
+    reset_password,
+)
+from app.backing_up import Manifest, back_up, restore_backup
+from app.cli.terminal import (
+    console,
+    explained,
+    link_url,
+    make_printable,
+    opened,
+    print_error,
+    progress_of,
+    read_settings,
+)
+from app.examining import examine
+from app.filling import fill_store
+from app.security import get_local_person, list_tokens
+from app.store import say_store
+from app.sweeping import Swept, sweep
+from app.tables import Person
+
+app = typer.Typer()
+user_app = typer.Typer(help="People and their accounts.", no_args_is_help=True)
+token_app = typer.Typer(help="Tokens for programs that use the JSON API.", no_args_is_help=True)
+
+
+@user_app.command("add")
+def user_add(
+    name: Annotated[str, typer.Argument(help="The name they sign in by.")],
+    role: Annotated[str, typer.Option(help="viewer, ecologist, evaluator or admin.")] = "ecologist",
+) -> None:
+    """Add a person and print a one-time link by which they set their password."""
+    with opened() as (settings, database), database.session() as session:
+        admin = get_local_person(session)
+        person = add_person(session, name, role, by=admin)
+        url = reset_password(
+            session, person, by=admin, base_url=link_url(settings), settings=settings
+        )
+    console.print(url, soft_wrap=True, highlight=False)
+
+
+@user_app.command("list")
+def user_list() -> None:
+    """Show everybody who has an account."""
+    with opened() as (_, database), database.session() as session:
+        table = Table("name", "role", "last seen", "", box=None, pad_edge=False)
+        for account in list_accounts(session):
+            person = account.person
+            waits = "waits for a password" if account.awaits_password else ""
+            table.add_row(
+                escape(person.name),
+                person.role,
+                f"{account.seen_at.astimezone():%Y-%m-%d %H:%M}" if account.seen_at else "never",
+                "closed" if person.closed_at else waits,
+            )
+    console.print(table, highlight=False)
+
+
+@user_app.command("role")
+def user_role(
+    name: Annotated[str, typer.Argument(help="Their name.")],
+    role: Annotated[str, typer.Argument(help="viewer, ecologist, evaluator or admin.")],
+) -> None:
+    """Give a person another role."""
+    with opened() as (_, database), database.session() as session:
+        person = get_person_named(session, name)
+        change_role(session, person, role, by=get_local_person(session))
+
+
+@user_app.command("reset")
+def user_reset(name: Annotated[str, typer.Argument(help="Their name.")]) -> None:
+    """Sign a person out everywhere and print a link by which they set a new password."""
+    with opened() as (settings, database), database.session() as session:
+        url = reset_password(
+            session,
+            get_person_named(session, name),
+            by=get_local_person(session),
+            base_url=link_url(settings),
+            settings=settings,
+        )
+    console.print(url, soft_wrap=True, highlight=False)
+
+
+@token_app.command("add")
+def token_add(
+    name: Annotated[str, typer.Argument(help="To know it by later.")],
+    scope: Annotated[str, typer.Option(help="read, search or admin.")] = "search",
+    user: Annotated[str | None, typer.Option(help="For whom; without it for you.")] = None,
+) -> None:
+    """Make a token with which a program acts as a person; it is shown this once."""
+    with opened() as (_, database), database.session() as session:
+        made = make_token(session, get_owner(session, user), name, scope)
+    console.print(made, soft_wrap=True, highlight=False)
+
+
+@token_app.command("list")
+def token_list(
+    user: Annotated[str | None, typer.Option(help="Whose; without it yours.")] = None,
+) -> None:
+    """The names of the tokens that work."""
+    with opened() as (_, database), database.session() as session:
+        for token in list_tokens(session, get_owner(session, user)):
+            line = f"{token.name}  {token.scope}  {token.made_at:%Y-%m-%d}"
+            console.print(line, highlight=False, markup=False)
+
+
+@token_app.command("revoke")
+def token_revoke(
+    name: Annotated[str, typer.Argument(help="As it was added.")],
+    user: Annotated[str | None, typer.Option(help="Whose; without it yours.")] = None,
+) -> None:
+    """Make a token work no longer."""
+    with opened() as (_, database), database.session() as session:
+        end_token(session, get_owner(session, user), name)
+
+
+@app.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; else it is only counted.")] = False,
+) -> None:
+    """Remove what has lain in the bin for 30 days, and files that nothing needs any more.
+
+    Without --yes it only says what it would remove. Files that rows name and that are gone are
+    listed. People and workers may go on meanwhile.
+    """
+    with opened() as (settings, database):
+        swept = sweep(database, settings, now=datetime.now(UTC), remove=yes)
+    print_swept(swept, is_done=yes)
+
+
+@app.command()
+def backup(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A new or empty folder, or that of an earlier backup."),
+    ],
+) -> None:
+    """Copy the database and the files that it needs to a folder, while people work.
+
+    In the folder of an earlier backup only what is new is copied. Originals that lie outside the
+    data folder are not in it.
+    """
+    with explained(), progress_of("Backing up") as advance:
+        made = back_up(read_settings(), folder, now=datetime.now(UTC), progress=advance)
+    print_backup(made.manifest, folder)
+    console.print(
+        f"copied now: {made.copied_count:,} files, {made.copied_bytes / 1e6:,.1f} MB",
+        highlight=False,
+    )
+    if made.manifest.store is not None:
+        console.print(
+            f"It holds the database alone. Files are in the store {made.manifest.store}: have it "
+            "keep old versions and copies by its own means.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if made.manifest.outside_count:
+        console.print(
+            f"{made.manifest.outside_count:,} originals lie outside the data folder and are not in "
+            "it: back their folders up yourself.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if made.missing:
+        some = ", ".join(made.missing[:3]) + (", …" if len(made.missing) > 3 else "")
+        print_error(
+            f"{len(made.missing):,} files were gone from the data folder, and are not in the "
+            f"backup: {some}. “rarefind doctor” says what to do."
+        )
+
+
+@app.command("fill-store")
+def fill_the_store() -> None:
+    """Put the files of a data folder that was one machine's into the store of RAREFIND_STORE.
+
+    People and workers may go on, if they have RAREFIND_STORE set already.
+    """
+    with opened() as (settings, database), progress_of("Putting") as advance:
+        count = fill_store(database, settings, progress=advance)
+    console.print(f"{count:,} files are in {say_store(settings)}.", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def restore(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder that “rarefind backup” wrote.")
+    ],
+) -> None:
+    """Bring a backup back into an empty data folder and an empty database.
+
+    Checksums are compared before anything is touched. RAREFIND_HOME and DATABASE_URL say where to.
+    """
+    with explained():
+        settings = read_settings()
+        with progress_of("Restoring") as advance:
+            manifest = restore_backup(settings, folder, progress=advance)
+    print_backup(manifest, folder)
+    console.print(
+        f"Restored to {settings.home}. “rarefind doctor” says what else is needed, such as "
+        "weights and originals; “rarefind serve” opens it.",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Check everything Rarefind needs and say what to do; ends with 1 if something is wrong."""
+    signs = {"well": ("✓", "green"), "remark": ("!", "yellow"), "wrong": ("✗", "red")}
+    wrong_count = 0
+    with explained():
+        for finding in examine(read_settings(), now=datetime.now(UTC)):
+            sign, style = signs[finding.state]
+            line = Text.assemble((sign, style), f" {finding.what}: {finding.sentence}")
+            console.print(line, soft_wrap=True, highlight=False)
+            wrong_count += finding.state == "wrong"
+    if wrong_count:
+        console.print(f"\nTo mend: {wrong_count}", style="red", highlight=False)
+        raise typer.Exit(1)
+
+
+def get_owner(session: Session, name: str | None) -> Person:
+    """The person of that name, or whom this machine's commands act for."""
+    return get_person_named(session, name) if name else get_local_person(session)
+
+
+def print_swept(swept: Swept, *, is_done: bool) -> None:
+    """What `gc` removed or would, and what is missing."""
+    if swept.is_empty:
+        console.print("There is nothing to remove.")
+    else:
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold")
+        table.add_column(justify="right")
+        table.add_column(justify="right")
+        if swept.collections or swept.searches:
+            both = f"{swept.collections:,} collections, {swept.searches:,} searches"
+            table.add_row("too long in the bin", both, f"{swept.bin_bytes / 1e6:,.1f} MB")
+        for left in swept.leftovers:
+            size = f"{left.size_bytes / 1e6:,.1f} MB"
+            table.add_row(left.kind, f"{left.count:,} files", size)
+        console.print(table)
+        what = "Removed" if is_done else "To remove"
+        console.print(f"{what}: {swept.size_bytes / 1e6:,.1f} MB", highlight=False)
+        if not is_done:
+            console.print("Nothing was removed yet: “rarefind gc --yes” does it.", highlight=False)
+    for lost in swept.missing:
+        some = ", ".join(make_printable(str(path)) for path in lost.some)
+        more = lost.count - len(lost.some)
+        some += f" and {more:,} more" if more else ""
+        print_error(
+            f"{lost.count:,} of {lost.total:,} {lost.kind} of “{lost.collection}” are missing: "
+            f"{some}. {lost.advice}"
+        )
+
+
+def print_backup(manifest: Manifest, folder: Path) -> None:
+    """What a backup holds."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, count in manifest.counts.items():
+        table.add_row(name, f"{count:,}")
+    table.add_row("files", f"{manifest.file_count:,}")
+    table.add_row("MB", f"{manifest.size_bytes / 1e6:,.1f}")
+    console.print(
+        f"{folder}: Rarefind as it was on {manifest.made_at.astimezone():%Y-%m-%d %H:%M}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print(table)
