@@ -35,7 +35,7 @@ test: install ## run the tests (browser tests need chromium; they say so if it i
 	$(PYTEST) -m 'not slow and not chaos'
 
 .PHONY: test-slow
-test-slow: install ## run the tests that take longest: whole stories in the browser, on real images
+test-slow: install ## run the tests that take longest: real images, killed servers, stories in the browser
 	$(PYTEST) -m slow
 
 .PHONY: chaos

@@ -56,8 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     chance, which the summary shows.
     """
     for item in items:
-        is_browser = "browser" in item.path.relative_to(Path(__file__).parent).parts
-        group = "browser" if is_browser else str(item.path)
+        path = item.path.relative_to(Path(__file__).parent)
+        is_browser = "browser" in path.parts
+        group = "browser" if is_browser else path.as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
         if is_browser:
             item.add_marker(pytest.mark.flaky(reruns=1))

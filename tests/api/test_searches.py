@@ -277,6 +277,7 @@ def labels(api, tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_replay_on_a_server_shows_the_images_of_the_offline_one(api, labels, tmp_path):
     """Every strategy: the live search and the replay are one loop."""
     state = api.app.state
@@ -335,6 +336,7 @@ def test_program_browses_and_searches_a_part(api):
     assert refused.status_code == 422 and "No image is left" in refused.json()["detail"]
 
 
+@pytest.mark.slow
 def test_filtered_replay_on_a_server_shows_the_images_of_the_offline_one(api, labels, tmp_path):
     state = api.app.state
     where = ("month=7",)

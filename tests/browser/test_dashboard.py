@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.server import Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400), pytest.mark.slow]
 
 RARE = "11_Abudefduf_vaigiensis"
 ROUNDS = 2  # then there are likely looks that no find resembles

@@ -27,6 +27,8 @@ from schemathesis.specs.openapi.checks import (
 from tests.conftest import open_web
 from tests.planting import ASKING, CALM, FIRST_SECRET, SEARCH_SECRET, SECRET, plant
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = int(os.environ.get("RAREFIND_HOSTILE_REQUESTS", "0"))
 REQUESTS_A_BATCH = 10_000  # then a new world, before this one is full of what was made in it
 SEED = int(os.environ.get("RAREFIND_HOSTILE_SEED", secrets.randbits(31) if REQUESTS else 7))

@@ -21,6 +21,8 @@ from app.tables import Person
 from tests.conftest import open_web
 from tests.planting import ASKING, CALM, plant
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = int(os.environ.get("RAREFIND_HOSTILE_REQUESTS", "0"))
 SEED = int(os.environ.get("RAREFIND_HOSTILE_SEED", secrets.randbits(31) if REQUESTS else 3))
 HOSTILE = [

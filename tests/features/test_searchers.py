@@ -26,6 +26,8 @@ from tests.factories import make_image_file
 from tests.features.test_sweeping import NOW
 from tests.stand_ins import HashEmbedder, register
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rarefind(monkeypatch, settings, own_database_url):

@@ -25,6 +25,8 @@ from app.security import get_local_person
 from app.tables import Collection, Image, OracleLabel, Person, Replay
 from tests.factories import make_collection, make_images, make_index
 
+pytestmark = pytest.mark.slow
+
 PLAN = {"targets": ["heron"], "strategies": ["pf-ma", "random"], "rounds": 2, "size": 6, "seeds": 1}
 
 
