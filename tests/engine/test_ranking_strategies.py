@@ -138,6 +138,15 @@ def test_rarefind_passes_over_what_is_more_crowded_than_the_finds_are(make_state
     assert ranking.rarefind(make_state(2, scores, vectors=vectors)).rows.tolist() == [2, 4]
 
 
+def test_of_many_positives_some_tell_how_similar_they_are(monkeypatch):
+    """Every second of six: each against all others, so that none looks lonelier than it is."""
+    monkeypatch.setattr(ranking, "MOST_TYPICAL", 3)
+    angles = np.radians([0, 1, 20, 23, 60, 65])
+    positives = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert ranking._common_similarity(positives) == pytest.approx(np.cos(np.radians(3)))
+    assert ranking._common_similarity(positives[:1]) > 1
+
+
 def test_rarefind_shows_no_look_twice_while_there_are_others(make_state):
     # The positives have cosine 0.6. Rows 0 and 2 are one look; 4, and 7 by doubt, are others.
     vectors = np.tile([1.0, 0.0, 0.0], (10, 1))

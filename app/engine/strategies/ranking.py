@@ -26,6 +26,7 @@ RESEMBLANCE = 8.0  # what a difference of 1 between two cosines counts in its sc
 NEAREST = 3  # answers of each kind that an image is compared with
 COMPANY = 10  # neighbours that tell how crowded it is around an image
 MOST_POSITIVES = 30  # that tell how crowded it commonly is around a positive
+MOST_TYPICAL = 256  # positives that tell how similar they commonly are to each other
 
 
 def rarefind(state: RoundState) -> Choice:
@@ -193,11 +194,13 @@ def _mean_of_largest(cosines: Floats, most: int) -> Floats:
 
 
 def _common_similarity(positives: Floats) -> float:
-    """The median similarity of a positive to the nearest other; above any while there is one."""
+    """The median similarity of a positive, of up to 256 of them, to the nearest of all others;
+    above any while there is one."""
     if len(positives) == 1:
         return 2.0
-    similarities = positives @ positives.T
-    np.fill_diagonal(similarities, -2.0)
+    some = evenly(len(positives), MOST_TYPICAL)
+    similarities = positives[some] @ positives.T
+    similarities[np.arange(len(some)), some] = -2.0
     return float(np.median(similarities.max(axis=1)))
 
 
