@@ -1,6 +1,7 @@
 """Two people in one search at once, in two browsers."""
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -24,8 +25,9 @@ def other_page(chromium: Browser) -> Iterator[Page]:
     yield from open_page(chromium)
 
 
-def let_in(server: Server, page: Page, other: Page, name: str) -> None:
-    """Sign the first page in as the admin and the other as an ecologist."""
+def let_in(server: Server, page: Page, other: Page, name: str) -> str:
+    """Sign the first page in as the admin and the other as an ecologist, whose name is returned."""
+    name = f"{name} {time.time_ns()}"  # a test may be run again
     server.sign_in(page)
     page.goto(f"{server.address}/people")
     page.get_by_label("Name", exact=True).fill(name)
@@ -35,6 +37,7 @@ def let_in(server: Server, page: Page, other: Page, name: str) -> None:
     other.locator("[name=again]").fill(PASSWORD)
     other.get_by_role("button", name="Set password and sign in").click()
     expect(other.get_by_role("link", name="Reef", exact=True)).to_be_visible()
+    return name
 
 
 def open_search(server: Server, page: Page) -> str:
@@ -67,9 +70,9 @@ def read_images(page: Page) -> list[str]:
 
 
 def test_two_people_answer_one_search_and_never_get_the_same_image(server, page, other_page):
-    let_in(server, page, other_page, "Ada")
+    ada = let_in(server, page, other_page, "Ada")
     search = open_search(server, page)
-    share(page, search, "Ada")
+    share(page, search, ada)
     page.goto(search)
     other_page.goto(search)
     expect(other_page.locator(".search-here")).to_contain_text("Ada")
@@ -109,7 +112,7 @@ def test_two_people_answer_one_search_and_never_get_the_same_image(server, page,
 def test_blind_second_opinion_is_given_and_its_conflicts_are_settled(  # noqa: PLR0915 - a story
     server, page, other_page
 ):
-    let_in(server, page, other_page, "Eve")
+    eve = let_in(server, page, other_page, "Eve")
     search = open_search(server, page)
     # Two keys say why it is a no; the chip on the image says it too, and changes it.
     page.keyboard.press("y")
@@ -144,7 +147,7 @@ def test_blind_second_opinion_is_given_and_its_conflicts_are_settled(  # noqa: P
     # All answered images are asked of Eve, who sees none of the answers and not the search.
     page.goto(f"{search}/reviews")
     expect(page.get_by_role("heading", name="Worth a second answer")).to_be_visible()
-    page.get_by_label("Whom").fill("Eve")
+    page.get_by_label("Whom").fill(eve)
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.get_by_text("0 of 13 answered")).to_be_visible()
     other_page.goto(search)
