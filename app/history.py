@@ -6,7 +6,6 @@ Nothing here changes anything.
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
 from math import ceil
 
 from sqlalchemy import Row, func, select
@@ -40,7 +39,6 @@ class HistoryPage:
     """One page of the history, newest first."""
 
     events: list[HistoryEvent]
-    total: int
     page: int
     pages: int
 
@@ -76,15 +74,25 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
     standing = list_standing_steps(session, search)
     opened_with = _name_opening(list_examples(session, search))
 
-    def alike(row: Row[Action, str, int | None]) -> tuple[object, ...]:
-        """Answers are saved one by one: those that follow each other in a round are one event."""
-        action, name, number = row
-        is_answer = action.kind == "answer"
-        return (name, number, action.id in standing) if is_answer else (action.id,)
+    # Answers are saved one by one: those that follow each other in a round are one event, until an
+    # image is answered again.
+    folds: list[list[Row[Action, str, int | None]]] = []
+    last: tuple[object, ...] = ()
+    seen: set[int] = set()
+    for row in rows:
+        one, who, round_number = row
+        alike = (one.kind, who, round_number, one.id in standing)
+        image_ids = {image_id for image_id, _ in given[one.id]}
+        if one.kind == "answer" and alike == last and seen.isdisjoint(image_ids):
+            folds[-1].append(row)
+        else:
+            folds.append([row])
+            seen = set()
+        last = alike
+        seen |= image_ids
 
     events = []
-    for _, together in groupby(rows, alike):
-        steps = list(together)
+    for steps in folds:
         action, name, number = steps[0]
         told = [one.id for one, _, _ in reversed(steps)]
         values = dict(pair for action_id in told for pair in given[action_id])
@@ -110,7 +118,7 @@ def list_history(session: Session, search: Search, *, page: int) -> HistoryPage:
                 taken_back=action.kind in UNDOABLE and action.id not in standing,
             )
         )
-    return HistoryPage(events, total, page, pages)
+    return HistoryPage(events, page, pages)
 
 
 def _name_opening(examples: list[Example]) -> str:

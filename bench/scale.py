@@ -139,11 +139,12 @@ def draw_growth(counts: list[int], results: list[dict[str, Any]]) -> None:
 
     def place(count: float, ms: float) -> tuple[float, float]:
         across = (np.log10(count) - low) / (high - low)
-        up = (np.log10(ms) - 1) / 4  # 10 ms to 100 s
+        up = np.log10(ms) / 5  # 1 ms to 100 s
         return left + across * (width - left - 210), top + (1 - up) * (height - 2 * top - 20)
 
     parts = []
     for ms, said in (
+        (1, "1 ms"),
         (10, "10 ms"),
         (100, "100 ms"),
         (1_000, "1 s"),
@@ -155,7 +156,7 @@ def draw_growth(counts: list[int], results: list[dict[str, Any]]) -> None:
         parts.append(f'<path d="M{x:.0f} {y:.0f}H{end:.0f}" stroke="#bbb"/>')
         parts.append(f'<text x="{x - 8:.0f}" y="{y + 4:.0f}" text-anchor="end">{said}</text>')
     for count in counts:
-        x, y = place(count, 10)
+        x, y = place(count, 1)
         parts.append(f'<text x="{x:.0f}" y="{y + 20:.0f}" text-anchor="middle">{count:,}</text>')
     said_at = 0.0
     for (label, points), dash in zip(values.items(), ("2 4", "7 4", "none"), strict=True):

@@ -39,8 +39,15 @@
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.hidden = !navigator.clipboard;
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-      button.querySelector("span").textContent = "Copied";
+      const secret = document.getElementById(button.dataset.copy);
+      let said = "Copied";
+      try {
+        await navigator.clipboard.writeText(secret.textContent);
+      } catch {
+        getSelection().selectAllChildren(secret);
+        said = "Your browser refuses: copy what is selected";
+      }
+      button.querySelector("span").textContent = said;
     });
   }
 

@@ -25,7 +25,8 @@ def serving_s3() -> Iterator[str]:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=5).close()
                 break
-            except ConnectionError:
+            except OSError:
+                assert process.poll() is None, "The S3 server ended."
                 time.sleep(0.1)
         else:
             raise AssertionError("The S3 server did not start.")

@@ -58,7 +58,7 @@ GATHERED_ROWS = 2_048  # that are read one by one before they are looked at: 1 M
 MOST_THREADS = 8  # memory gives no more of them work
 FEW_CLOSED = 1_000  # rows that are left out afterwards; of more it is told before
 SLACK = 32  # rows more than asked for: 8 bits may order them otherwise
-BLUR, MOST_BLURRED = 2.0, 3_000  # deviations of 8 bits; rows so near the boundary that go on
+BLUR, MOST_BLURRED = 2.0, 3_000  # deviations of 8 bits; rows so near the boundary, each side
 HEADS, HEAD_YES, HEAD_NO, HEAD_FAR = 16, 4, 9, 100  # that it is measured on
 HEAD_ROUNDS = (1, 5, 12)
 TOP, LINE = 300, 12  # rows of each part that these are asked for
@@ -228,7 +228,8 @@ class FaissSearcher:
         products = sample @ weights.astype(np.float32)
         if allowed is not None:
             products = products[allowed.is_allowed[evenly(self._every.ntotal, SAMPLE_ROWS)]]
-        return step_under(products, edge, self._every.ntotal / len(sample))
+        per_row = self._every.ntotal / len(sample)
+        return step_under(products, edge, per_row, LINE_SLACK + MOST_BLURRED)
 
     @cached_property
     def _wide(self) -> "_Codes":

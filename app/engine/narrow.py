@@ -117,7 +117,7 @@ class Narrow:
             step = float((np.abs(turned) * np.ptp(self._levels, axis=1)).max()) / 255
             variance = float(weights @ covariance @ weights) + len(turned) * step**2 / 12
             lowest = edge - float(mean @ weights) - REST_SPREADS * math.sqrt(max(0.0, variance))
-            above = min(above, step_under(products, lowest, per_row))
+            above = min(above, step_under(products, lowest, per_row, LINE_SLACK))
         return above, round(per_row * np.count_nonzero(products > above))
 
     def find(self, weights: Floats, above: float, allowed: Allowed | None) -> Integers:
@@ -146,12 +146,12 @@ class Narrow:
         return rows if allowed is None else rows[allowed.is_allowed[rows]]
 
 
-def step_under(products: Floats, edge: float, per_row: float) -> float:
-    """A product that, of rows under the `edge`, more than are looked for are above, as told by a
-    sample of one in `per_row` rows.
+def step_under(products: Floats, edge: float, per_row: float, count: int) -> float:
+    """A product that, of rows under the `edge`, more than `count` are above, as told by a sample of
+    one in `per_row` rows.
     """
     under = products[products < edge]
-    place = max(16, math.ceil(8 * LINE_SLACK / per_row))
+    place = max(16, math.ceil(8 * count / per_row))
     return float(np.partition(under, -1 - place)[-1 - place]) if place < len(under) else EVERYTHING
 
 

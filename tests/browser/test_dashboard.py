@@ -90,7 +90,6 @@ class Hunter:
         return list(csv.DictReader(io.StringIO(answer.text())))
 
 
-@pytest.mark.slow
 def test_dashboard_of_a_search_among_real_fish(
     page: Page, make_server: Callable[[Path], Server], fish_images: Path
 ) -> None:

@@ -133,7 +133,6 @@ def test_a_burst_has_one_place_in_the_grid_and_a_strip_of_its_own(
     expect(burst).to_have_count(1)
 
 
-@pytest.mark.slow
 def test_camtrap_package_comes_in_is_filtered_searched_and_leaves_valid(  # noqa: PLR0915 - a story
     sample_server: Server, shared_data, page: Page, tmp_path
 ):

@@ -1,6 +1,7 @@
 """The head: orientation, balance, centring, and agreement with scikit-learn's own model."""
 
 import numpy as np
+import pytest
 from sklearn.linear_model import LogisticRegression
 
 from app.engine.head import fit_head, probabilities
@@ -65,3 +66,11 @@ def test_probabilities_are_a_sigmoid_without_overflow():
     expected = [0, 1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-2)), 1]
     np.testing.assert_allclose(probabilities(scores), expected, rtol=1e-6)
     assert probabilities(scores).dtype == np.float32
+
+
+@pytest.mark.parametrize("missing", ["positives", "negatives"])
+def test_a_head_of_one_class_is_refused(missing):
+    some, none = np.eye(2, 3, dtype=np.float32), np.zeros((0, 3), np.float32)
+    given = {"positives": some, "negatives": some} | {missing: none}
+    with pytest.raises(ValueError, match="a head needs a positive"):
+        fit_head(**given, pseudo_negatives=none, centre=np.zeros(3, np.float32))

@@ -247,6 +247,7 @@ def test_history_says_what_was_taken_back_and_done_again(hunt):
 
 
 def test_history_tells_answers_that_follow_each_other_as_one(hunt):
+    """Until one of the images is answered again: what it was before stays to be seen."""
     first, second, third, fourth, *_ = hunt.shown()
     hunt.answer({first: "yes"})
     hunt.answer({second: "no"})
@@ -256,13 +257,14 @@ def test_history_tells_answers_that_follow_each_other_as_one(hunt):
     hunt.undo()
     hunt.submit({})
     events = list_history(hunt.session, hunt.search, page=1).events
-    assert [(one.sentence, one.images, one.taken_back) for one in events[2:4]] == [
+    assert [(one.sentence, one.images, one.taken_back) for one in events[2:5]] == [
         ("Answered “yes” in round 1", [(fourth, "yes")], True),
         (
             "Answered 3 images in round 1: 2 no, 1 unsure",
-            [(first, "no"), (second, "no"), (third, "unsure")],
+            [(second, "no"), (first, "no"), (third, "unsure")],
             False,
         ),
+        ("Answered “yes” in round 1", [(first, "yes")], False),
     ]
 
 

@@ -212,7 +212,7 @@ def get_built(database: Database, collection: Collection) -> ImageIndex:
     return row
 
 
-@pytest.mark.parametrize("who_dies", ["helper", pytest.param("builder", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("who_dies", ["helper", "builder"])
 def test_of_two_workers_on_one_build_one_is_killed(
     who_dies: str,
     own_database: Database,
