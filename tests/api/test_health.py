@@ -54,6 +54,7 @@ def test_what_is_missing_is_named(api, own_database):  # noqa: F811
     assert states[2].startswith("Missing: number 1.") and "Pond" not in answer.text
 
 
+@pytest.mark.slow
 def test_database_that_hangs_or_is_gone_makes_no_request_of_these_wait(settings, own_database_url):
     idle = settings.model_copy(update={"run_jobs": False})
     with Gateway(own_database_url) as gateway, open_web(idle, gateway.url) as web:

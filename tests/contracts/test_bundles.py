@@ -462,6 +462,7 @@ def test_collection_without_the_images_or_their_vectors_is_refused(hunt, setting
     refuse(hunt, settings, data, collection, EmbedderMismatch, "not prepared with 1 for all images")
 
 
+@pytest.mark.slow
 def test_file_that_was_tampered_with_is_refused(hunt, settings):
     data = write_bundle(hunt, settings)
     with zipfile.ZipFile(io.BytesIO(data)) as bundle:

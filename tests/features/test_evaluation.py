@@ -386,12 +386,14 @@ def test_f1_is_empty_once_no_target_is_left_to_judge_by(bench, oracle, tmp_path)
     assert (last["f1"], last["average_precision"]) == ("", "")
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_but_milliseconds(bench, oracle, played, tmp_path):
     run_replays(oracle, bench / "index", SETTINGS, tmp_path / "out", workers=2)
     assert read_rounds(tmp_path / "out") == read_rounds(played)
     assert (tmp_path / "out/stops.csv").read_text() == (played / "stops.csv").read_text()
 
 
+@pytest.mark.slow
 def test_stops_are_where_the_rounds_say(oracle, played):
     with (played / "stops.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))

@@ -383,6 +383,7 @@ def test_an_example_photo_is_there_on_every_machine(
     assert store.fetch_file(other, path) and path.read_bytes() == data
 
 
+@pytest.mark.slow
 def test_a_build_is_shared_by_machines_without_a_common_folder(
     own_database: Database,
     machine: Machine,

@@ -48,6 +48,7 @@ def test_collection_is_added_imported_and_prepared(client, tmp_path):
     assert "herons" not in page  # a label, and never shown
 
 
+@pytest.mark.slow
 def test_preparation_can_be_stopped_and_gone_on_with_as_it_was_begun(client, tmp_path):
     source = tmp_path / "photos"
     for number in range(CHUNK_FILES + 20):
