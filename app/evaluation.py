@@ -469,8 +469,8 @@ def open_folder(out: Path, manifest: dict[str, Any]) -> None:
         )
         if differing:
             raise AnotherReplay(
-                f"{out} holds runs with another {', '.join(differing)}. They are left as they are; "
-                "choose another folder."
+                f"{out} holds runs of other settings ({', '.join(differing)}). They are left as "
+                "they are; choose another folder."
             )
     elif out.exists() and any(out.iterdir()):
         raise BadInput(f"{out} is not empty and holds no replay. Choose another folder.")

@@ -54,7 +54,9 @@ def collection_add(
             f"or {DEFAULT_EMBEDDER} for a new one."
         ),
     ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy originals to the data folder")] = False,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy originals to the data folder.")
+    ] = False,
     vectors: Vectors = None,
 ) -> None:
     """Import images into a collection and prepare it for searching."""
