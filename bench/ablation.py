@@ -34,6 +34,7 @@ from app.engine.strategies.fitting import (
     LOOSE_C,
     STEADYING,
     WITHOUT_A_NO,
+    fit_steadied,
     fit_with_pseudo_negatives,
 )
 from app.engine.strategies.round_state import Choice, Chooser, Lesson, RoundState, smallest
@@ -89,9 +90,15 @@ def no_crowding(cosines: NDArray[np.float32], _own: Integers) -> NDArray[np.floa
     return np.zeros(len(cosines), np.float32)
 
 
+def fit_with_line_at_0(lesson: Lesson) -> Head:
+    """The head of `rarefind` as it is fitted."""
+    return replace(fit_steadied(lesson), line=0.0)
+
+
 WITHOUT_A_PART: dict[str, dict[str, Any]] = {
     "rarefind, first head C = 10": {"fit": fit_tightly},
     "rarefind, first head on answers": {"fit": fit_loosely},
+    "rarefind, line at 0": {"fit": fit_with_line_at_0},
     "rarefind, without the metric": {"choose": choose_plainly},
     "rarefind, none by doubt": {"choose": rarefind_with("pf_ma", no_doubt)},
     "rarefind, all by doubt": {"choose": ranking.pf_ma},

@@ -156,7 +156,10 @@ def propose_round(
     else:
         choice = Choice.of(unanswered[smallest(-scores, size)], OPENING)
     shown = ranking.score(choice.rows)
-    chances = np.full_like(shown, np.nan) if head is None else probabilities(shown)
+    chances = np.full_like(shown, np.nan)
+    if head is not None:
+        shown = shown - np.float32(head.line)
+        chances, head = probabilities(shown), head.at_line()
     return Proposal(
         choice.rows, shown, chances, choice.reasons, head, fitted - started, now() - fitted
     )

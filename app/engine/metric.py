@@ -46,12 +46,22 @@ class Metric:
         applied: Floats = (rest * centred + along @ self.directions).astype(np.float32, copy=False)
         return applied
 
-    def apply_unit(self, vectors: Floats) -> Floats:
-        """The same, brought to unit length: their products are cosines in this metric."""
-        applied = self.apply(vectors)
-        lengths = np.linalg.norm(applied, axis=1, keepdims=True).astype(np.float32)
-        unit: Floats = applied / np.maximum(lengths, np.float32(1e-12))
-        return unit
+    def cosines(self, vectors: Floats, rows: Integers) -> Floats:
+        """Cosines in this metric of `vectors[rows]` to all of `vectors`, (len(rows), k) float32.
+
+        Parameters: `vectors` (k, d) of the index; `rows` of them. One that lies at the centre has
+        a cosine of 0 to all. As of `apply`, but nothing is brought back from the directions, which
+        is half of its work: the products of vectors along them and of all else add up.
+        """
+        rest = np.float32(self.rest) ** 2
+        extra = self.gains**2 - rest
+        centred = vectors - self.centre
+        along = centred @ self.directions.T
+        squares = rest * np.einsum("ij,ij->i", centred, centred) + along**2 @ extra
+        lengths = np.sqrt(np.maximum(squares, np.float32(1e-24)))
+        products = rest * (centred[rows] @ centred.T) + (along[rows] * extra) @ along.T
+        cosines: Floats = products / lengths[rows, None] / lengths
+        return cosines
 
 
 def learn_metric(vectors: Floats, centre: Floats) -> Metric:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from app.engine.head import fit_head, probabilities
+from app.engine.head import Head, find_line, fit_head, probabilities
 
 
 def unit_rows(n: int, d: int, seed: int) -> np.ndarray:
@@ -74,3 +74,57 @@ def test_a_head_of_one_class_is_refused(missing):
     given = {"positives": some, "negatives": some} | {missing: none}
     with pytest.raises(ValueError, match="a head needs a positive"):
         fit_head(**given, pseudo_negatives=none, centre=np.zeros(3, np.float32))
+
+
+def drawn_answers(seed: int) -> dict[str, np.ndarray]:
+    """Positives near one direction, negatives some way off it and some at random."""
+    rng = np.random.default_rng(seed)
+    target = unit_rows(1, 24, seed)
+    noise = lambda n: rng.standard_normal((n, 24)).astype(np.float32)  # noqa: E731
+    near = lambda n, pull: pull * target + 0.22 * noise(n)  # noqa: E731
+    rows = {
+        "positives": near(14, 1.0),
+        "negatives": np.concatenate([near(40, 0.7), noise(30)]),
+        "pseudo_negatives": noise(60),
+    }
+    rows = {name: some / np.linalg.norm(some, axis=1, keepdims=True) for name, some in rows.items()}
+    return rows | {"centre": np.full(24, 0.01, np.float32)}
+
+
+def best_line_by_refits(taught: dict[str, np.ndarray], C: float) -> float:
+    """The line of highest F1, each answer scored by a head fitted anew without it."""
+    scores: dict[str, list[float]] = {"positives": [], "negatives": []}
+    for kind, found in scores.items():
+        for place in range(len(taught[kind])):
+            others = taught | {kind: np.delete(taught[kind], place, axis=0)}
+            head = fit_head(**others, C=C)
+            found.append(float(taught[kind][place] @ head.weights + head.bias))
+    best, line = -1.0, 0.0
+    for at in np.linspace(-3, 3, 121):
+        right = sum(1 / (1 + np.exp(-(one - at) / 0.3)) for one in scores["positives"])
+        wrong = sum(1 / (1 + np.exp(-(one - at) / 0.3)) for one in scores["negatives"])
+        f1 = 2 * right / (right + wrong + len(scores["positives"])) - 0.05 * at**2
+        if f1 > best:
+            best, line = f1, at
+    return line
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4, 5, 7, 10])
+def test_the_line_is_that_of_heads_fitted_without_the_answer(seed):
+    taught = drawn_answers(seed)
+    head = fit_head(**taught, C=30.0)
+    line = find_line(head, **taught, C=30.0)
+    assert abs(line - best_line_by_refits(taught, 30.0)) <= 0.1
+
+
+@pytest.mark.parametrize("positives, negatives", [(1, 70), (14, 0)])
+def test_too_few_answers_leave_the_line_at_0(positives, negatives):
+    taught = drawn_answers(1)
+    taught["positives"] = taught["positives"][:positives]
+    taught["negatives"] = taught["negatives"][:negatives]
+    assert find_line(fit_head(**taught, C=30.0), **taught, C=30.0) == 0.0
+
+
+def test_a_head_at_its_line_reads_yes_above_0():
+    head = Head(np.array([1.0, 0.0], np.float32), 0.5, line=0.75).at_line()
+    assert (head.bias, head.line) == (-0.25, 0.0)

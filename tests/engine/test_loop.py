@@ -19,6 +19,7 @@ from app.engine.loop import (
     rank_likely,
     round_rng,
 )
+from app.engine.strategies.round_state import Lesson, RoundState
 
 LEARNING = [name for name in STRATEGIES if name not in ("random", "opening-only")]
 
@@ -176,6 +177,31 @@ def test_proposal_says_what_the_head_says(clusters, strategy):
     np.testing.assert_allclose(proposal.scores, expected, atol=1e-5)
     np.testing.assert_allclose(proposal.probabilities, 1 / (1 + np.exp(-expected)), atol=1e-5)
     assert set(proposal.reasons) <= set(REASONS)
+
+
+def test_a_line_that_was_moved_is_told_but_does_not_choose(clusters):
+    """`rarefind` chooses by the head as it was fitted; the head that is kept has its line at 0."""
+    index, target_rows = clusters
+    yes = target_rows[::3].tolist()  # most images of the round are chosen by doubt
+    no = [row for row in range(0, 400, 40) if row not in target_rows]
+    answers = make_answers(yes=yes, no=no)
+    open_rows = np.setdiff1d(np.arange(400), answers.rows)
+    rng = round_rng(3, 2)
+    lesson = Lesson(index, index.vectors[yes], index.vectors[no], open_rows, rng)
+    fitted = STRATEGIES["rarefind"].fit(lesson)
+    scores = index.scores(fitted.weights, fitted.bias)[open_rows]
+    state = RoundState(
+        index, answers, open_with(index, 0), lesson, open_rows, fitted, scores, 10, rng
+    )
+    expected = STRATEGIES["rarefind"].choose(state).rows.tolist()
+    assert abs(fitted.line) >= 0.05
+
+    proposal = propose(index, answers, strategy="rarefind", seed=3)
+
+    assert proposal.rows.tolist() == expected
+    assert (proposal.head.bias, proposal.head.line) == (fitted.bias - fitted.line, 0.0)
+    told = index.vectors[proposal.rows] @ fitted.weights + fitted.bias - fitted.line
+    np.testing.assert_allclose(proposal.scores, told, atol=1e-5)
 
 
 def test_time_is_told_by_the_clock_given(clusters):

@@ -44,8 +44,19 @@ def test_the_metric_is_its_definition(seed):
     metric = learn_metric(vectors, vectors.mean(axis=0))
     expected = (vectors - vectors.mean(axis=0)) @ naive_map(vectors)
     np.testing.assert_allclose(metric.apply(vectors), expected, atol=2e-5)
-    lengths = np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(metric.apply_unit(vectors), expected / lengths, atol=2e-4)
+    unit_length = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    rows = np.array([7, 0, 31])
+    np.testing.assert_allclose(
+        metric.cosines(vectors, rows), unit_length[rows] @ unit_length.T, atol=2e-4
+    )
+
+
+def test_an_image_at_the_centre_is_like_no_other():
+    vectors = drawn(0)
+    metric = learn_metric(vectors, vectors[4])
+    cosines = metric.cosines(vectors, np.array([4, 5]))
+    np.testing.assert_array_equal(cosines[0], 0)
+    assert np.isfinite(cosines[1]).all()
 
 
 def test_directions_beyond_the_first_share_the_mean_of_their_variances(monkeypatch):

@@ -246,7 +246,7 @@ def naive_root_scores(state, seed):
     unlike = drawn[np.argsort(likeness, kind="stable")[:100]]
     centre = np.sqrt(state.index.mean) / state.index.mean.sum() ** 0.5
     roots = [[x**0.5 for x in vector] / sum(vector) ** 0.5 - centre for vector in vectors]
-    model = LogisticRegression(C=30, class_weight="balanced")
+    model = LogisticRegression(C=30, class_weight="balanced", tol=1e-3)
     taught = [*yes, *no, *unlike]
     model.fit([roots[row] for row in taught], [row in yes for row in taught])
     return model.decision_function(roots)

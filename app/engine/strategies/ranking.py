@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.metric import Metric
 from app.engine.parts import evenly
 from app.engine.strategies.fitting import fit_on_roots, take_roots
 from app.engine.strategies.round_state import (
@@ -49,8 +50,7 @@ def rarefind(state: RoundState) -> Choice:
     if count == 0:
         return by_doubt
     likely, vectors, scores = _find_likely(state, doubtful)
-    apply = state.index.metric.apply_unit
-    merits = scores + RESEMBLANCE * _compare(apply(vectors), apply(positives), apply(negatives))
+    merits = scores + RESEMBLANCE * _compare(state.index.metric, vectors, positives, negatives)
     ranking = np.argsort(-merits, kind="stable")
     likely, vectors = likely[ranking], vectors[ranking]
     limit = _common_similarity(positives)
@@ -154,9 +154,9 @@ def _find_likely(state: RoundState, doubtful: Integers) -> tuple[Integers, Float
     return rows, vectors, scores
 
 
-def _compare(vectors: Floats, positives: Floats, negatives: Floats) -> Floats:
+def _compare(metric: Metric, vectors: Floats, positives: Floats, negatives: Floats) -> Floats:
     """Cosine to the nearest positives, minus that to the nearest negatives if there are any, minus
-    what it is more crowded there than around the positives; (k,).
+    what it is more crowded there than around the positives, all in the metric; (k,).
 
     How crowded it is around an image is the mean cosine to the ten most similar among all three;
     around the positives, the median over up to 30 of them.
@@ -164,17 +164,16 @@ def _compare(vectors: Floats, positives: Floats, negatives: Floats) -> Floats:
     2018 (CSLS), against images that are near to everything; to count it from the positives' own
     on, so that a crowded target loses little, is ours.
     """
+    count, answered = len(vectors), len(vectors) + len(positives)
+    some = count + evenly(len(positives), MOST_POSITIVES)
     everyone = np.concatenate([vectors, positives, negatives])
-    count = len(vectors)
-    cosines = vectors @ everyone.T
-    resemblances = _mean_of_largest(cosines[:, count : count + len(positives)], NEAREST)
+    cosines, around = np.split(
+        metric.cosines(everyone, np.concatenate([np.arange(count), some])), [count]
+    )
+    resemblances = _mean_of_largest(cosines[:, count:answered], NEAREST)
     if len(negatives):
-        resemblances = resemblances - _mean_of_largest(
-            cosines[:, count + len(positives) :], NEAREST
-        )
-    some = evenly(len(positives), MOST_POSITIVES)
-    around = positives[some] @ everyone.T
-    usual = np.median(_crowding(around, count + some))
+        resemblances = resemblances - _mean_of_largest(cosines[:, answered:], NEAREST)
+    usual = np.median(_crowding(around, some))
     crowding = np.maximum(_crowding(cosines, np.arange(count)) - usual, np.float32(0))
     return np.asarray(resemblances - crowding, np.float32)
 
