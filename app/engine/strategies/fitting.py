@@ -49,14 +49,11 @@ def fit_steadied(lesson: Lesson) -> Head:
     that of `find_line`.
     Source: ours, chosen by measuring; docs/algorithms.md, "`rarefind`, in ten lines".
     """
-    taught = {
-        "positives": lesson.positives,
-        "negatives": lesson.negatives,
-        "pseudo_negatives": lesson.index.read(draw_unlike(lesson, STEADYING)),
-        "centre": lesson.index.mean,
-    }
-    head = fit_head(**taught, C=LOOSE_C)
-    return replace(head, line=find_line(head, **taught, C=LOOSE_C))
+    positives, negatives, centre = lesson.positives, lesson.negatives, lesson.index.mean
+    drawn = lesson.index.read(draw_unlike(lesson, STEADYING))
+    head = fit_head(positives, negatives, pseudo_negatives=drawn, centre=centre, C=LOOSE_C)
+    line = find_line(head, positives, negatives, pseudo_negatives=drawn, centre=centre, C=LOOSE_C)
+    return replace(head, line=line)
 
 
 def fit_on_roots(lesson: Lesson) -> Head:
