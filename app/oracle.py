@@ -6,7 +6,6 @@ leaves an image out, or names one that nobody knows, is refused: a replay must n
 
 import csv
 import hashlib
-import io
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from app.filtering import Filter, list_image_ids
 from app.indexing import get_current_index
 from app.metadata import list_columns
 from app.settings import Settings
-from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_labels
+from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_labels, read_table
 from app.store import fetch_folder
 from app.tables import Collection, Image, ImagePath, OracleLabel
 
@@ -300,22 +299,9 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         text = file.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise LabelsNotUsable(f"{file} can't be read as CSV (UTF-8): {error}.") from error
-    first_line = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first_line.count)
-    try:
-        header, *rows = [
-            [cell.strip() for cell in row]
-            for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-            if row
-        ]
-    except (ValueError, csv.Error) as error:
-        raise LabelsNotUsable(f"{file.name} is empty or no CSV file.") from error
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise LabelsNotUsable(
-                f"{file.name}: line {number} has {len(row)} cells, the header {len(header)}."
-            )
-    return header, [dict(zip(header, row, strict=True)) for row in rows]
+    header, rows, _ = read_table(text.encode(), file.name)
+    header = [column.strip() for column in header]
+    return header, [dict(zip(header, map(str.strip, row), strict=True)) for _, row in rows]
 
 
 def _find(names: tuple[str, ...], header: list[str]) -> str | None:

@@ -34,6 +34,7 @@ from app.settings import Settings
 
 UNSAFE = "unsafe zip entry"
 SKIPPED_NAMES = {"__MACOSX", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 LONGEST_FIELD = 131_072  # characters: beyond that a quotation mark was never closed
 LONGEST_LINE = 2_000_000  # characters, of a table's row
 MOST_CELLS = 30_000_000  # of a table, each row counted as one more: they take some 3 GB
@@ -113,7 +114,7 @@ def read_labels(labels: str | Path | None, source: Path, settings: Settings) -> 
     label_column = _find_column(header, LABEL_COLUMNS, name)
     labelled: dict[str, set[str]] = defaultdict(set)
     for _, row in rows:
-        if len(row) > max(file_column, label_column) and (label := clean_label(row[label_column])):
+        if label := clean_label(row[label_column]):
             labelled[row[file_column].strip()].add(label)
     return Labels(dict(labelled), file, notes)
 
@@ -121,46 +122,61 @@ def read_labels(labels: str | Path | None, source: Path, settings: Settings) -> 
 def read_table(
     data: bytes, name: str
 ) -> tuple[list[str], list[tuple[int, list[str]]], tuple[str, ...]]:
-    """The header of a CSV file, its rows with their lines, and what there is to say of it."""
+    """The header of a CSV file, its rows with their lines, and what there is to say of it.
+
+    Every row has as many cells as the header, and every quotation mark that opens a cell is closed:
+    a file that has it otherwise is refused as a whole, since what its cells say is not certain.
+    """
     encoding, notes = _tell_encoding(data, name)
     lines = io.TextIOWrapper(io.BytesIO(data), encoding, newline="")
     first_line = lines.readline(LONGEST_LINE)
     lines.seek(0)
     rows: list[tuple[int, list[str]]] = []
     cells = 0
-    unended = 0  # characters of the row that is being read
+    begins = 1  # the line in which the row begins that is being read
+    unended = 0  # characters of that row
 
     def read_lines() -> Iterator[str]:
         nonlocal unended
         while line := lines.readline(LONGEST_LINE + 1):
             unended += len(line)
             if unended > LONGEST_LINE:
-                raise LabelsNotUsable(
-                    f"{name} is no CSV file: a row of it has more than {LONGEST_LINE:,} "
-                    "characters. A quotation mark may never be closed."
-                )
+                raise _too_long(name, begins, LONGEST_LINE)
             yield line
 
-    reader = csv.reader(read_lines(), delimiter=max(",;\t", key=first_line.count))
+    delimiter = max(SEPARATORS, key=first_line.count)
+    # Strict: an open quotation mark would otherwise swallow the rows after it without a word.
+    reader = csv.reader(read_lines(), delimiter=delimiter, strict=True)
     try:
         for row in reader:
-            unended = 0
-            if not row:
+            line, begins, unended = begins, reader.line_num + 1, 0
+            if not row or (len(row) == 1 and row[0].isspace()):
                 continue
             # The reader's own limit is of the whole process, and libraries lift it.
             if max(map(len, row)) > LONGEST_FIELD:
+                raise _too_long(name, line, LONGEST_FIELD)
+            if rows and len(row) != len(rows[0][1]):
+                many = "1 cell" if len(row) == 1 else f"{len(row):,} cells"
+                first, header = rows[0]
                 raise LabelsNotUsable(
-                    f"{name} is no CSV file: line {reader.line_num}, field larger than field limit "
-                    f"({LONGEST_FIELD:,} characters)."
+                    f"{name}: line {line:,} has {many}, and the header (line {first:,}) has "
+                    f"{len(header):,}. Give every line as many as the header, and put a cell that "
+                    f"holds a {SEPARATORS[delimiter]} into quotation marks."
                 )
             cells += 1 + len(row)
             if cells > MOST_CELLS:
                 raise LabelsNotUsable(
                     f"{name} has more than {MOST_CELLS:,} cells. Split it, or leave columns out."
                 )
-            rows.append((reader.line_num, row))
+            rows.append((line, row))
     except csv.Error as error:
-        raise LabelsNotUsable(f"{name} is no CSV file: line {reader.line_num}, {error}.") from error
+        if unended > LONGEST_FIELD:  # before its end is found the limit of a cell is met
+            raise _too_long(name, begins, LONGEST_FIELD) from error
+        raise LabelsNotUsable(
+            f"{name}: in the row that begins in line {begins:,} a quotation mark is not closed, or "
+            "stands alone inside a cell. A cell that begins with a quotation mark must end with "
+            "one, and those inside it are written twice."
+        ) from error
     if not rows:
         raise LabelsNotUsable(f"{name} is empty. Its first line must name its columns.")
     return rows[0][1], rows[1:], notes
@@ -466,6 +482,14 @@ def _tell_encoding(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:
         raise LabelsNotUsable(
             f"{name} is neither UTF-8 nor Windows-1252 text. Save it as CSV (UTF-8)."
         ) from error
+
+
+def _too_long(name: str, line: int, most: int) -> LabelsNotUsable:
+    return LabelsNotUsable(
+        f"{name} is no CSV file: the row that begins in line {line:,} goes on for more than "
+        f"{most:,} characters. A quotation mark in it may never be closed: close it, or take it "
+        "away."
+    )
 
 
 def _find_column(header: list[str], names: tuple[str, ...], file: str) -> int:

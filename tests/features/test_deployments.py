@@ -226,6 +226,19 @@ def test_package_in_a_zip_with_events_blanks_and_times_that_differ(
         assert set(session.scalars(select(Image.latitude))) == {1.5}
 
 
+def test_package_whose_table_is_cut_is_refused_by_line(own_database, settings, tmp_path):
+    folder = tmp_path / "package"
+    make_image_file(folder / "media" / "0.jpg", 0)
+    write_package(folder, [medium(0, "")], [seen("m0", "", "", "blank", "")])
+    with (folder / "observations.csv").open("a") as file:
+        file.write('d1,m0,,,"blank\n')
+    with pytest.raises(SourceNotUsable, match=r"observations\.csv: .* line 3 a quotation mark"):
+        run(own_database, settings, folder)
+    with own_database.session() as session:
+        assert session.scalars(select(Image)).all() == []
+    shutil.rmtree(folder)
+
+
 def test_package_whose_table_is_gone_is_refused_in_a_sentence(own_database, settings, tmp_path):
     folder = tmp_path / "package"
     make_image_file(folder / "media" / "0.jpg", 0)

@@ -160,6 +160,26 @@ def test_labels_that_leave_out_or_invent_an_image_are_refused_by_name(
         read_oracle(bench / "index", labels)
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('file,label\na.jpg,"newt\nb.jpg,\n', "line 2 a quotation mark is not closed"),
+        ("file,label\n\na.jpg,newt\n\nb.jpg\n", "line 5 has 1 cell"),
+        ("\n", "is empty"),
+    ],
+)
+def test_labels_and_ids_whose_cells_are_not_certain_are_refused_by_line(
+    bench, tmp_path, text, problem
+):
+    table = tmp_path / "table.csv"
+    table.write_text(text)
+    with pytest.raises(LabelsNotUsable, match=problem):
+        read_oracle(bench / "index", table)
+    with pytest.raises(LabelsNotUsable, match=problem):
+        index_vectors(bench / "vectors.npy", table, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [table]
+
+
 def test_labels_by_image_id_are_the_same_oracle(bench, oracle, tmp_path):
     lines = [[str(row), label] for row, label in enumerate(LABELS)]
     labels = write_csv(tmp_path / "labels.csv", ["image_id", "label"], lines)

@@ -248,8 +248,9 @@ def test_columns_are_named_in_a_sentence_that_ends(tmp_path: Path, settings: Set
 @pytest.mark.parametrize(
     ("limit", "most", "text", "said"),
     [
-        ("LONGEST_LINE", 1_000, "file,note\n1.jpg," + "x," * 600, "more than 1,000 characters"),
-        ("LONGEST_LINE", 1_000, 'file,note\n1.jpg,"' + "x\n" * 600, "never be closed"),
+        ("LONGEST_LINE", 1_000, "file,note\n1.jpg," + "x" * 1_200, "more than 1,000 characters"),
+        ("LONGEST_LINE", 1_000, 'file,note\n1.jpg,"' + "x\n" * 600 + '"', "line 2 .*be closed"),
+        ("LONGEST_FIELD", 1_000, 'file,note\n1.jpg,"' + "x\n" * 600 + '"', "line 2 .*be closed"),
         ("MOST_CELLS", 1_000, "file,note\n" + "a,b\n" * 400, "more than 1,000 cells"),
     ],
 )

@@ -414,16 +414,25 @@ def test_labels_can_be_given_later_and_corrected(
     assert list_labels(database) == {"1.jpg": {"frog"}, "2.jpg": {"toad"}}
 
 
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ("name,taxon\n1.jpg,newt\n", "Its columns are: name, taxon"),
+        ('file,label\n1.jpg,"newt\n2.jpg,toad\n', "line 2 a quotation mark is not closed"),
+        ("file,label\n1.jpg,newt\n2.jpg\n", "line 3 has 1 cell"),
+    ],
+)
 def test_unusable_labels_fail_before_anything_is_imported(
-    database: Database, source: Path, run: Run
+    database: Database, source: Path, run: Run, labels: str, problem: str
 ) -> None:
     make_image_file(source / "1.jpg", 1)
-    (source / "labels.csv").write_text("name,taxon\n1.jpg,newt\n")
-    with pytest.raises(LabelsNotUsable, match="name, taxon"):
+    (source / "labels.csv").write_text(labels)
+    with pytest.raises(LabelsNotUsable, match=problem):
         run(labels="labels.csv")
     assert list_images(database) == []
+    assert list_labels(database) == {}
     assert get_import(database).state == "failed"
-    assert "Its columns are: name, taxon" in (get_import(database).problem or "")
+    assert problem in (get_import(database).problem or "")
 
 
 # --- Failures, kills and crashes ----------------------------------------------------------------

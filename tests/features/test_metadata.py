@@ -105,9 +105,13 @@ def test_known_labels_are_not_kept_beside_the_images(session, pond):
         ("name,depth\nx,1\n", "no column that tells the image"),
         ("file,depth,depth\nx,1,2\n", "two columns depth"),
         ("file,,depth\nx,1,2\n", "Column 2"),
+        ('file,depth\nIMG_0001.jpg,1\nIMG_0002.jpg,"2\nIMG_0003.jpg,3\n', "line 3 a quotation"),
+        ("file,depth\nIMG_0001.jpg,1\nIMG_0002.jpg,2,3\n", "line 3 has 3 cells"),
+        ("file,depth\nIMG_0001.jpg,1\nIMG_0002.jpg\n", "line 3 has 1 cell,"),
     ],
 )
 def test_table_that_cannot_be_used_says_why(session, pond, text, said):
     with pytest.raises(LabelsNotUsable, match=said):
         add(session, pond, text)
     assert read(session, pond) == [None] * 4
+    assert describe_metadata(session, pond[0].id, page=1).tables == []

@@ -20,6 +20,7 @@ from app.sources import (
     list_source,
     match_labels,
     read_labels,
+    read_table,
 )
 
 
@@ -267,6 +268,7 @@ def test_a_name_that_a_zip_repeats_is_numbered(tmp_path: Path, settings: Setting
         b"class\tfilename\nnewt\ta/1.jpg\ntoad\tb.jpg\n",
         "file,label\na/1.jpg,newt\nb.jpg,toad\n".encode("utf-16"),
         b'"file","label"\n"a/1.jpg","newt"\n"b.jpg"," toad "\nc.jpg,\n',
+        b"file,label\na/1.jpg,newt\nb.jpg,toad\n\r\n  \n\t\n\n",
     ],
 )
 def test_labels_are_read_in_many_spellings(
@@ -295,7 +297,7 @@ def test_labels_that_are_not_utf8_are_read_and_said(
         (b"name,label\n1.jpg,newt\n", "no column file .*Its columns are: name, label"),
         (b"file,taxon\n1.jpg,newt\n", "no column label .or class, species.*file, taxon"),
         (b"file,label\n1.jpg,\0\x81\x8d\n", "neither UTF-8 nor"),
-        (b"file,label\n1.jpg,%b\n" % (b"x" * 200_000), "no CSV file: line 2"),
+        (b"file,label\n1.jpg,%b\n" % (b"x" * 200_000), "in line 2 goes on for more"),
         (None, "no labels file"),
     ],
 )
@@ -306,6 +308,38 @@ def test_unusable_labels_say_why(
         write(tmp_path / "labels.csv", content)
     with pytest.raises(LabelsNotUsable, match=words):
         check_source(source, settings, tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('file,note,label\n1.jpg,"deep,newt\n2.jpg,,toad\n', "line 2 a quotation mark is not"),
+        ('file,note,label\n1.jpg,,newt\n2.jpg,,"toad', "line 3 a quotation mark is not"),
+        ('file,note,label\n1.jpg,"a\nb",newt\n\n2.jpg,"', "line 5 a quotation mark is not"),
+        ('file,note,label\n1.jpg,"a,newt\n2.jpg,"b",toad\n', "line 2 a quotation mark is not"),
+        ('file,note,label\n1.jpg,"a "big" one",newt\n', "line 2 .*inside it are written twice"),
+        ('file,note,"label\n1.jpg,,newt\n', "line 1 a quotation mark is not"),
+        ("file,note,label\r1.jpg,,newt\r2.jpg,toad\r", r"line 3 has 2 cells.*\(line 1\) has 3\."),
+        ("file;label\n\n1.jpg;newt;\n", "line 3 has 3 cells.*holds a semicolon into"),
+        ('file,note,label\n1.jpg,"a\nb",newt\n2.jpg\n', "line 4 has 1 cell, and"),
+        ("file\tlabel\n1.jpg\tnewt\n\t\t\t\n", "line 3 has 4 cells.*holds a tab into"),
+        pytest.param(
+            'file,label\n1.jpg,"' + "newt\n" * 40_000, "line 2 goes on .*be closed", id="long"
+        ),
+    ],
+)
+def test_labels_whose_cells_are_not_certain_are_refused_by_line(
+    source: Path, tmp_path: Path, settings: Settings, content: str, words: str
+) -> None:
+    file = write(tmp_path / "labels.csv", content.encode())
+    with pytest.raises(LabelsNotUsable, match=words):
+        read_labels(file, source, settings)
+
+
+def test_quotation_marks_that_are_closed_or_open_no_cell_are_taken() -> None:
+    text = 'file,note\n1.jpg,"a ""big"", deep\none"\n2.jpg,5" long\n'
+    _, rows, _ = read_table(text.encode(), "pond.csv")
+    assert rows == [(2, ["1.jpg", 'a "big", deep\none']), (4, ["2.jpg", '5" long'])]
 
 
 def test_labels_may_be_inside_the_source(source: Path, tmp_path: Path, settings: Settings) -> None:

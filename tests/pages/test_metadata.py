@@ -48,5 +48,14 @@ def test_table_is_added_shown_beside_the_image_exported_and_taken_away(client):
     assert json.loads(line)["given"] == said
     wrong = client.post(f"{own}/metadata", files={"table": ("bad.csv", b"depth\n1\n")})
     assert wrong.status_code == 422 and "Nothing was changed" in wrong.text
+    for text, problem in (
+        (f'file,water depth\n{name},"7\nlost.jpg,1\n', "line 2 a quotation mark is not closed"),
+        (f"file,water depth\n{name},7\nlost.jpg\n", "line 3 has 1 cell"),
+    ):
+        wrong = client.post(f"{own}/metadata", files={"table": ("cut.csv", text.encode())})
+        assert wrong.status_code == 422 and problem in wrong.text
+        assert "Nothing was changed" in wrong.text
+        assert "cut.csv" not in client.get(f"{own}/metadata").text
+        assert "12.5" in client.get(f"{own}/images/{image_id}").text
     client.post(f"{own}/metadata/forget", data={"column": "water depth"})
     assert "water depth" not in client.get(f"{own}/images/{image_id}").text
