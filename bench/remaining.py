@@ -193,6 +193,8 @@ def list_statements(
         np.concatenate([one.values for one in judged]),
         scores,
     )
+    if calibration is None:
+        return
     rng = np.random.default_rng([task.seed, number])
 
     def answer(rows: Integers) -> Answers:

@@ -203,14 +203,15 @@ def calibrate(
     Parameters: `shown_scores` (k,), each the score (0 is the boundary) by the head that chose its
     image, rounds without a head left out; `values` (k,) int8 of Value, what was answered then,
     unsure ones skipped; `unanswered_scores` (u,) by the current head. Returns None before the first
-    such answer.
+    yes among them: nothing but the prior would say at which score chances rise, and an interval
+    would go from none of the images to nearly all.
     Source: J. Platt, "Probabilistic outputs for support vector machines", 1999; scores from before
     the answer as A. P. Dawid, "The prequential approach", 1984. A weak prior keeps it near the
     head's own sigmoid, in place of Platt's targets, which would give every image a chance.
     """
-    sure = values != Value.UNSURE
-    if not sure.any():
+    if not (values == Value.YES).any():
         return None
+    sure = values != Value.UNSURE
     pool = np.sort(np.asarray(unanswered_scores, np.float64))
     step = len(pool) // POOL_POINTS + 1
     pool = pool[step // 2 :: step]

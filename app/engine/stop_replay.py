@@ -154,7 +154,7 @@ class RunMoment:
 
     `answers` are all, those of the opening first; `values` (k,) int8 of Value and `rounds` (k,)
     int64 leave them out. `scores` (n,) float32 by the head after the round, None without one;
-    `calibration` of what the rounds so far have shown, None without a head that chose one.
+    `calibration` of what the rounds so far have shown, None before a yes that a head chose.
     `pool_rows` (m,) int64, ascending: the rows that could be shown; `seed` >= 0 of the run.
     """
 

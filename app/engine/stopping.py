@@ -313,7 +313,7 @@ def _judge_thinning(standing: Standing, goal: Goal) -> Advice:
 
 def _judge_sum(standing: Standing, goal: Goal) -> Advice:
     if standing.calibration is None or not len(standing.scores):
-        return _more_answers(False, "A head, and answers to what it proposed.", math.nan)
+        return _more_answers(False, "A head, and a yes among what it proposed.", math.nan)
     return _judge_left(
         calibrated_sum(
             standing.scores,

@@ -112,9 +112,13 @@ def test_calibration_learns_what_scores_were_worth():
     assert abs(said.slope - 2) < 3 * error[0] and error[0] < 0.2
 
 
-def test_calibration_without_an_answer_or_with_unsure_alone_is_none():
-    assert calibrate(np.empty(0), values(""), np.zeros(5)) is None
-    assert calibrate(np.ones(2), values("uu"), np.zeros(5)) is None
+@pytest.mark.parametrize("letters", ["", "uu", "n" * 108, "un"])
+def test_calibration_without_a_yes_is_none(letters):
+    assert calibrate(np.linspace(-3, -1, len(letters)), values(letters), np.full(9, -7.0)) is None
+
+
+def test_calibration_begins_with_the_first_yes():
+    assert calibrate(np.array([-2.0, 1.0]), values("ny"), np.full(9, -7.0)) is not None
 
 
 def test_unanswered_images_pull_low_scores_down():

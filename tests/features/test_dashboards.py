@@ -201,6 +201,26 @@ def test_a_search_that_found_nothing_itself_has_no_yield(session, settings):
     assert (found.positives, found.examples, found.per_hundred) == (1, 1, 0)
 
 
+def test_nothing_is_reckoned_from_chances_before_the_search_itself_found_something(
+    session, settings
+):
+    hunt = Hunt(session, settings)
+    for _ in range(4):
+        hunt.submit(dict.fromkeys(hunt.shown(), "no"))
+    undo(session, hunt.search, person=hunt.person, gesture_key=None)
+    moment = hunt.moment()
+    assert sum(one.has_head for one in moment.last_showings) == 12
+    assert tell_found(moment).by_chance is None
+    assert tell_variety(moment).coverage is None
+    assert "calibrated-sum" not in {one.name for one in tell_left(moment).statements}
+    first, *rest = hunt.shown()
+    hunt.submit({first: "yes"} | dict.fromkeys(rest, "no"))
+    moment = hunt.moment()
+    assert 0 <= tell_found(moment).by_chance.low < tell_found(moment).by_chance.high
+    assert tell_variety(moment).coverage is not None
+    assert "calibrated-sum" in {one.name for one in tell_left(moment).statements}
+
+
 def test_gaps_are_likely_images_without_a_find_beside_them(hunt):
     looks = tell_looks(hunt.moment())
     answered = set(hunt.answers())
