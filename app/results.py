@@ -94,7 +94,7 @@ def describe_event(
 def list_results(
     session: Session, search: Search, *, show: str, page: int, indexes: OpenIndexes
 ) -> ResultsPage:
-    """A gallery of answered images, of those left open, or of likely positives not yet seen."""
+    """A gallery of answered images, of those left open, or of likely ones without an answer."""
     if show not in RESULT_KINDS:
         raise NotFound("There is no such gallery.")
     made = get_current_round(session, search)
@@ -200,16 +200,14 @@ def _list_left_open(session: Session, search: Search, answers: dict[int, str]) -
 def _list_likely(
     session: Session, search: Search, made: Round, head: Head, index: VectorIndex
 ) -> list[int]:
-    """Images outside all grids, without answer, that the head takes for positives, best first."""
+    """Images without an answer that the head takes for positives, best first.
+
+    What an open grid shows is among them until it is answered, as on the dashboard.
+    """
     left_out = list_left_out(session, search.collection_id, index)
     answers = read_engine_answers(session, search, index, left_out=left_out)
     pool_ids = read_pool(session, made)
     pool_rows = None if pool_ids is None else find_rows(index, pool_ids)
     rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY, rows=pool_rows)
-    in_grids = set(
-        session.scalars(
-            select(RoundImage.image_id).where(RoundImage.round_id.in_(list_tips(search.id)))
-        )
-    )
     image_ids: list[int] = index.image_ids[rows[scores > 0]].tolist()
-    return [image_id for image_id in image_ids if image_id not in in_grids]
+    return image_ids

@@ -369,7 +369,7 @@ def read_results(
     show: Literal["yes", "likely", "unsure", "no", "open"] = "yes",
     page: Annotated[int, Query(ge=1, le=1_000_000_000)] = 1,
 ) -> ResultsModel:
-    """Images answered so, left open, or likely and not yet seen; a page of them."""
+    """Images answered so, left open, or likely and without an answer; a page of them."""
     search = get_search(session, person, search_id)
     results = list_results(session, search, show=show, page=page, indexes=request.app.state.indexes)
     with_folders = not may_folders_be_labels(session, search.collection_id)

@@ -171,14 +171,15 @@ def _plot_map(
     groups = ["Found"] * len(positives) + ["Likely"] * len(likely) + ["Near miss"] * len(missed)
     places = np.concatenate([found_at, others_at])
     image_ids = moment.index.image_ids[np.concatenate([positives, others])].tolist()
+    # There may be more than the map can hold, and the results count them.
+    likely_ones = "likely" if len(likely) < MOST_ON_MAP else "of the likeliest"
     return Plot(
         "map",
         "map",
         "A map of its looks",
-        f"{plural(len(positives), 'image')} found, {spaced(len(likely))} likely without an answer, "
-        f"and {spaced(len(missed))} just beyond the boundary; images that look alike lie close "
-        "together. "
-        "Likely images far from every find are looks you have not confirmed.",
+        f"{plural(len(positives), 'image')} found, {spaced(len(likely))} {likely_ones} without an "
+        f"answer, and {spaced(len(missed))} just beyond the boundary; images that look alike lie "
+        "close together. Likely images far from every find are looks you have not confirmed.",
         ["Image", "Group", "Across", "Up"],
         [
             [image_id, group, *rounded(*place)]

@@ -385,7 +385,7 @@ def show_results(
     along: Count = 0,
     hidden: OptionalId = None,
 ) -> Response:
-    """The images by their answers, and the likely ones not yet seen.
+    """The images by their answers, and the likely ones without one.
 
     `along`: images of events that were changed with the one that a form named.
     """

@@ -236,6 +236,13 @@ def test_gaps_are_likely_images_without_a_find_beside_them(hunt):
     assert any(set(gap.image_ids) <= second_look for gap in looks.gaps)
 
 
+def test_map_says_where_it_holds_the_likeliest_alone(hunt, monkeypatch):
+    likely = len(hunt.moment().list_likely(600))
+    assert f"{likely} likely without an answer" in tell_looks(hunt.moment()).map.sentence
+    monkeypatch.setattr("app.dashboards.variety.MOST_ON_MAP", 5)
+    assert "5 of the likeliest without an answer" in tell_looks(hunt.moment()).map.sentence
+
+
 def test_modes_count_every_find_once(hunt):
     modes = tell_variety(hunt.moment()).modes
     assert sum(mode.confirmed for mode in modes) == tell_found(hunt.moment()).positives

@@ -11,6 +11,7 @@ from app import searching
 from app.access import get_search
 from app.adjusting import change_search
 from app.answers import read_current_answers
+from app.dashboards.moments import MOST_LIKELY, open_moment
 from app.errors import BadInput, IndexNotUsable, NotFound, NothingToUndo
 from app.history import list_history
 from app.indexing import LoadedEmbedders, OpenIndexes
@@ -373,6 +374,16 @@ def test_results_and_summary_count_what_stands(hunt):
     probabilities = [card.probability for card in likely.cards]
     assert probabilities == sorted(probabilities, reverse=True)
     assert not {card.image_id for card in likely.cards} & set(hunt.answers())
+    # An image that is shown and not answered is among them, and the dashboard counts the same.
+    moment = open_moment(hunt.session, hunt.search, hunt.indexes, None)
+    told = moment.index.image_ids[moment.list_likely(MOST_LIKELY)].tolist()
+    assert [card.image_id for card in likely.cards] == told
+    in_grid = set(hunt.shown()) & set(told)
+    assert in_grid and likely.counts["likely"] == (moment.scores > 0).sum() == len(told)
+    hunt.answer({min(in_grid): "no"})
+    likely = list_results(hunt.session, hunt.search, show="likely", page=1, indexes=hunt.indexes)
+    assert [card.image_id for card in likely.cards] == [i for i in told if i != min(in_grid)]
+    hunt.answer({min(in_grid): None})
     own = hunt.search.collection_id
     (summary,) = list_searches(hunt.session, hunt.person, collection_id=own)
     assert list_searches(hunt.session, hunt.person) == [summary]
