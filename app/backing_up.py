@@ -42,7 +42,6 @@ from app.database import (
 from app.errors import BackupNotMade, DatabaseNotUsable, DiskFull, RestoreRefused
 from app.importing import photo_path
 from app.reading import THUMBNAIL_SIDES, thumbnail_path
-from app.replays import replay_folder
 from app.settings import Settings
 from app.store import say_store
 from app.tables import (
@@ -444,7 +443,7 @@ def list_files(session: Session, settings: Settings) -> Iterator[tuple[str, bool
         # An index folder that is gone is told by its manifest.
         yield from ((f"{place}/{name}", True) for name in sorted({*found, "manifest.json"}))
     for replay_id in session.scalars(select(Replay.id).order_by(Replay.id)):
-        for path in sorted(replay_folder(settings, replay_id).rglob("*")):
+        for path in sorted((home / f"replays/{replay_id}").rglob("*")):
             if path.is_file():
                 yield path.relative_to(home).as_posix(), False
     for table in (Image, Photo):

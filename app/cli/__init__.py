@@ -1,10 +1,11 @@
 """The `rarefind` command: parses, calls one verb, prints.
 
-Its parts stand here in the order in which its help names them.
+Its parts stand here in the order in which its help names them. Each command imports what it works
+with when it runs, and after what it checks of its words: the database takes a second to import, and
+the models take more, for which nobody should wait who only asks for help or mistypes.
 """
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -30,6 +31,8 @@ app.add_typer(upkeep.token_app, name="token")
 
 def show_version(is_asked: bool) -> None:
     """Print the version and end."""
+    from importlib.metadata import version
+
     if is_asked:
         console.print(f"rarefind {version('rarefind')}", highlight=False)
         raise typer.Exit

@@ -3,30 +3,26 @@
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app.audit import note
 from app.cli.indexes import Vectors, bring_indexes_up_to_date
-from app.cli.terminal import console, get_collection_named, make_printable, opened, progress_of
-from app.collecting import list_collections
-from app.detecting import USUAL_THRESHOLD, add_detections, is_detections
+from app.cli.terminal import (
+    console,
+    explained,
+    get_collection_named,
+    make_printable,
+    opened,
+    progress_of,
+)
 from app.errors import BadInput
-from app.events import describe_grouping, group_images, make_rule
-from app.importing import ImportSummary, get_or_add_collection, import_images
-from app.indexes import list_wanted, update_indexes
-from app.indexing import DEFAULT_EMBEDDER, OpenIndexes, fetch_embedder
-from app.jobs import calling_for_help
-from app.metadata import add_table
-from app.open_sets import bring_set, find_set
-from app.removing import describe_removal, find_listed, put_back_images, remove_images
-from app.searchers import choose_vectors
-from app.security import get_local_person
-from app.settings import Settings
-from app.sources import check_source
+
+if TYPE_CHECKING:
+    from app.importing import ImportSummary
+    from app.settings import Settings
 
 collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True)
 
@@ -51,7 +47,7 @@ def collection_add(
         str | None,
         typer.Option(
             help="The model that makes images comparable; without it those the collection has, "
-            f"or {DEFAULT_EMBEDDER} for a new one."
+            "or efficientnet-lite0 for a new one."
         ),
     ] = None,
     copy: Annotated[
@@ -60,8 +56,27 @@ def collection_add(
     vectors: Vectors = None,
 ) -> None:
     """Import images into a collection and prepare it for searching."""
+    asked = name if source is None else source
+    open_set = find_open_set(asked)
+    if open_set is None and source is None:
+        raise typer.BadParameter("Give a folder, a .zip or torchvision:SET after the name.")
+    if open_set is not None and labels is not None:
+        raise typer.BadParameter("The set brings its own labels: leave --labels out.")
+
+    from app.audit import note
+    from app.importing import get_or_add_collection, import_images
+    from app.indexes import list_wanted, update_indexes
+    from app.indexing import fetch_embedder
+    from app.jobs import calling_for_help
+    from app.searchers import choose_vectors
+    from app.security import get_local_person
+    from app.sources import check_source
+
     with opened() as (settings, database):
-        name, folder, labels = find_source(name, source, labels, settings)
+        folder = Path(asked)
+        if open_set is not None:
+            name = open_set if source is None else name
+            folder, labels = bring_open_set(open_set, settings)
         check_source(folder, settings, labels)  # before a collection is made for it
         if embedder is not None:
             fetch_embedder(embedder, settings)
@@ -115,9 +130,13 @@ def collection_metadata(
         typer.Option(
             min=0, max=1, help="Of MegaDetector: boxes that are less certain count as none."
         ),
-    ] = USUAL_THRESHOLD,
+    ] = 0.2,
 ) -> None:
     """Keep what a table or MegaDetector says of the images, to see, filter and export."""
+    from app.detecting import add_detections, is_detections
+    from app.metadata import add_table
+    from app.security import get_local_person
+
     with opened() as (settings, database):
         data = file.expanduser().read_bytes()
         with database.session() as session:
@@ -190,6 +209,11 @@ def collection_group(
     kinds = [kind for kind, is_given in given.items() if is_given]
     if len(kinds) > 1:
         raise typer.BadParameter("Group in one way: --gap, --column, --near-duplicates or --none.")
+
+    from app.events import describe_grouping, group_images, make_rule
+    from app.indexing import OpenIndexes
+    from app.security import get_local_person
+
     with opened() as (settings, database), database.session() as session:
         collection = get_collection_named(session, name)
         if kinds:
@@ -224,6 +248,9 @@ def collection_remove_images(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
 ) -> None:
     """Remove images from a collection; files are not touched, and they can be put back."""
+    from app.removing import describe_removal, find_listed, remove_images
+    from app.security import get_local_person
+
     with opened() as (settings, database):
         with database.session() as session:
             collection_id = get_collection_named(session, name).id
@@ -250,6 +277,9 @@ def collection_put_back(
     ],
 ) -> None:
     """Put removed images back into a collection, with the answers on them."""
+    from app.removing import find_listed, put_back_images
+    from app.security import get_local_person
+
     with opened() as (settings, database):
         with database.session() as session:
             collection_id = get_collection_named(session, name).id
@@ -263,6 +293,9 @@ def collection_put_back(
 @collection_app.command("list")
 def collection_list() -> None:
     """Show the collections there are, and how each stands."""
+    from app.collecting import list_collections
+    from app.security import get_local_person
+
     with opened() as (_, database), database.session() as session:
         table = Table("name", "images", "state", box=None, pad_edge=False)
         table.add_column("came from", overflow="fold")
@@ -280,23 +313,24 @@ def collection_list() -> None:
         console.print("There is no collection yet. Add one: rarefind collection add NAME FOLDER")
 
 
-def find_source(
-    name: str, source: str | None, labels: str | None, settings: Settings
-) -> tuple[str, Path, str | None]:
-    """The collection's name, the folder or zip to import, and its labels; a set is fetched."""
-    open_set = find_set(source if source is not None else name)
-    if open_set is None:
-        if source is None:
-            raise typer.BadParameter("Give a folder, a .zip or torchvision:SET after the name.")
-        return name, Path(source), labels
-    if labels is not None:
-        raise typer.BadParameter("The set brings its own labels: leave --labels out.")
+def find_open_set(asked: str) -> str | None:
+    """The labelled set that a source calls, or None for a folder or zip."""
+    from app.open_sets import find_set
+
+    with explained():
+        return find_set(asked)
+
+
+def bring_open_set(open_set: str, settings: "Settings") -> tuple[Path, str]:
+    """Fetch a labelled set; its folder and its labels."""
+    from app.open_sets import bring_set
+
     with progress_of("Laying out") as advance:
         ready = bring_set(open_set, settings, progress=advance)
-    return open_set if source is None else name, ready.folder, str(ready.labels)
+    return ready.folder, str(ready.labels)
 
 
-def print_summary(summary: ImportSummary) -> None:
+def print_summary(summary: "ImportSummary") -> None:
     """The table an import ends with."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")

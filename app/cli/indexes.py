@@ -2,21 +2,18 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from app.cli.terminal import console, explained, get_collection_named, opened, progress_of
-from app.database import Database
-from app.embedders import EmbedderChoice, list_embedders
 from app.errors import NoIndexYet
-from app.indexes import name_with_boxes, update_indexes
-from app.indexing import build_index, combine_indexes, fetch_embedder
-from app.jobs import calling_for_help
-from app.oracle import index_vectors
-from app.searchers import choose_vectors
-from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.database import Database
+    from app.embedders import EmbedderChoice
+    from app.settings import Settings
 
 app = typer.Typer()
 index_app = typer.Typer(help="Indexes of vectors.", no_args_is_help=True)
@@ -33,6 +30,8 @@ Vectors = Annotated[
 @app.command()
 def embedders() -> None:
     """List the models that make images comparable: what each is for and what it takes."""
+    from app.embedders import list_embedders
+
     with opened() as (settings, database), database.session() as session:
         print_embedders(list_embedders(session, settings), settings.weights_folder)
 
@@ -50,6 +49,11 @@ def index_build(
     vectors: Vectors = None,
 ) -> None:
     """Prepare a collection with one more embedder, beside those it has, or go on with that."""
+    from app.indexes import name_with_boxes
+    from app.indexing import build_index, fetch_embedder
+    from app.jobs import calling_for_help
+    from app.searchers import choose_vectors
+
     with opened() as (settings, database):
         fetch_embedder(embedder, settings)
         collection_id = get_collection_id(database, collection)
@@ -77,6 +81,8 @@ def index_combine(
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
 ) -> None:
     """Make one index of two: likeness is the mean of both. Nothing is embedded again."""
+    from app.indexing import combine_indexes
+
     with opened() as (settings, database):
         collection_id = get_collection_id(database, collection)
         made = combine_indexes(database, collection_id, first, second, settings=settings)
@@ -94,6 +100,8 @@ def index_from_vectors(
     ] = None,
 ) -> None:
     """Make an index of vectors that you bring, to replay searches on it."""
+    from app.oracle import index_vectors
+
     with explained():
         folder = out or file.with_suffix(".index")
         made = index_vectors(file, ids, folder)
@@ -101,13 +109,17 @@ def index_from_vectors(
     console.print(f"{folder}: {what}", soft_wrap=True, highlight=False)
 
 
-def bring_indexes_up_to_date(database: Database, collection_id: int, settings: Settings) -> None:
+def bring_indexes_up_to_date(
+    database: "Database", collection_id: int, settings: "Settings"
+) -> None:
     """Make the collection's indexes hold what it holds; without images there is nothing to do."""
+    from app.indexes import update_indexes
+
     with progress_of("Preparing") as advance, suppress(NoIndexYet):
         update_indexes(database, collection_id, settings=settings, progress=advance)
 
 
-def print_embedders(choices: list[EmbedderChoice], folder: Path) -> None:
+def print_embedders(choices: list["EmbedderChoice"], folder: Path) -> None:
     """The table of embedders, and where to put what is not here."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("name", no_wrap=True, style="bold")
@@ -146,7 +158,7 @@ def print_embedders(choices: list[EmbedderChoice], folder: Path) -> None:
                 console.print(f"  {file}", soft_wrap=True, highlight=False, markup=False)
 
 
-def get_collection_id(database: Database, name: str) -> int:
+def get_collection_id(database: "Database", name: str) -> int:
     """The collection's number."""
     with database.session() as session:
         return get_collection_named(session, name).id

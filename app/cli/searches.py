@@ -6,32 +6,19 @@ from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from sqlalchemy.orm import Session
 
-from app.access import get_search_called
-from app.audit import note
 from app.cli.terminal import console, explained, get_collection_named, opened, progress_of
-from app.evaluation import (
-    ReplaySettings,
-    choose_stops,
-    choose_strategies,
-    choose_targets,
-    run_replays,
-)
-from app.exports.bundles import import_search, repeat_rounds
-from app.exports.heads import apply_head, read_head_file
-from app.exports.offers import write_file
-from app.filtering import Filter, read_filter, split_pairs
-from app.indexing import OpenIndexes
-from app.oracle import Oracle, read_oracle, read_oracle_of
-from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
-from app.replay_report import find_thumbnails, write_report
-from app.security import get_local_person
-from app.tables import Collection
-from app.workers import Readers
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from app.evaluation import ReplaySettings
+    from app.filtering import Filter
+    from app.oracle import Oracle
+    from app.tables import Collection
 
 app = typer.Typer()
 search_app = typer.Typer(help="Whole searches as files.", no_args_is_help=True)
@@ -70,6 +57,12 @@ def search_import(
     name: Annotated[str, typer.Argument(metavar="COLLECTION", help="It has the same images.")],
 ) -> None:
     """Make a search of a file, in a collection that has the same images, and check its rounds."""
+    from app.audit import note
+    from app.exports.bundles import import_search, repeat_rounds
+    from app.indexing import OpenIndexes
+    from app.security import get_local_person
+    from app.workers import Readers
+
     with opened() as (settings, database):
         data = file.read_bytes()
         indexes = OpenIndexes(settings, patience_s=inf)
@@ -105,6 +98,9 @@ def apply(
     out: Annotated[Path | None, typer.Option(help="A file; standard output without it.")] = None,
 ) -> None:
     """Score every image of a collection with the head of another search; writes CSV."""
+    from app.exports.heads import apply_head, read_head_file
+    from app.indexing import OpenIndexes
+
     with opened() as (settings, database), database.session() as session:
         file = read_head_file(head.read_bytes())
         collection = get_collection_named(session, name)
@@ -194,9 +190,14 @@ def replay(
     if where and index is not None:
         raise typer.BadParameter("--where needs a collection: a bare index knows no more.")
 
+    from app.evaluation import ReplaySettings, choose_stops, choose_strategies, choose_targets
+    from app.oracle import read_oracle, read_oracle_of
+    from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
+    from app.replay_report import find_thumbnails, write_report
+
     usual_holdout = 0.2 if server is None else 0.0  # a server's searches show every image
 
-    def plan(oracle: Oracle) -> ReplaySettings:
+    def plan(oracle: "Oracle") -> ReplaySettings:
         return ReplaySettings(
             targets=choose_targets(oracle, target or (), targets_between),
             strategies=choose_strategies(strategy or ()),
@@ -251,6 +252,13 @@ def replay(
 
 def write_export_file(called: str, name: str, out: Path | None) -> None:
     """Write one export of a search of the local person's."""
+    from app.access import get_search_called
+    from app.audit import note
+    from app.exports.offers import write_file
+    from app.indexing import OpenIndexes
+    from app.security import get_local_person
+    from app.workers import Readers
+
     with (
         opened() as (settings, database),
         Readers(settings) as readers,
@@ -282,12 +290,17 @@ def write_out(content: Iterable[bytes], out: Path | None) -> None:
             file.writelines(content)
 
 
-def play(oracle: Oracle, folder: Path, plan: ReplaySettings, out: Path, workers: int) -> None:
+def play(oracle: "Oracle", folder: Path, plan: "ReplaySettings", out: Path, workers: int) -> None:
     """Play a replay with a progress bar."""
+    from app.evaluation import run_replays
+
     with progress_of("Replaying") as advance:
         run_replays(oracle, folder, plan, out, workers=workers, progress=advance)
 
 
-def read_where(session: Session, collection: Collection, where: list[str]) -> Filter:
+def read_where(session: "Session", collection: "Collection", where: list[str]) -> "Filter":
     """The filter that KEY=VALUE options say."""
+    from app.filtering import read_filter, split_pairs
+    from app.security import get_local_person
+
     return read_filter(session, collection.id, split_pairs(where), person=get_local_person(session))

@@ -9,15 +9,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Event, Timer
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-import psutil
 import typer
-import uvicorn
-from sqlalchemy.exc import SQLAlchemyError
 
-from app.chores import CHORES
 from app.cli.terminal import (
     ADDRESS_FILE,
     base_url,
@@ -31,16 +27,11 @@ from app.cli.terminal import (
     read_address,
     read_settings,
 )
-from app.database import Database, check_connections, open_database
-from app.demo.showing import prepare_demo, replay_demo
 from app.errors import DatabaseNotUsable, RarefindError
-from app.jobs import Worker
-from app.limiting import BoundedHead
-from app.logs import start_logging
-from app.main import create_app
-from app.processes import Processes, end_with, tell_ready
-from app.security import get_local_person, issue_sign_in_link
-from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.database import Database
+    from app.settings import Settings
 
 app = typer.Typer()
 # A connection stays open between requests: longer than people look at a grid, so that they need
@@ -77,6 +68,9 @@ def serve_part(
     listening: int, lifeline: int, tell: Annotated[int | None, typer.Argument()] = None
 ) -> None:
     """One process of a server of several: “serve” starts it."""
+    from app.logs import start_logging
+    from app.processes import end_with, tell_ready
+
     with explained():
         settings = read_settings()
         start_logging(settings)
@@ -91,6 +85,10 @@ def worker() -> None:
 
     Several may run, on any machine that shares the database and the data folder.
     """
+    from app.chores import CHORES
+    from app.jobs import Worker
+    from app.logs import start_logging
+
     with opened() as (settings, database):
         stopping = Event()
         start_logging(settings)
@@ -108,6 +106,8 @@ def worker() -> None:
 @app.command()
 def link() -> None:
     """Print a new one-time sign-in link for the server that runs."""
+    from app.security import get_local_person, issue_sign_in_link
+
     with opened() as (settings, database), database.session() as session:
         address = read_address(settings)
         if not answers(address):
@@ -135,6 +135,8 @@ def demo(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
 ) -> None:
     """Prepare a collection to try Rarefind on, and open the server on it."""
+    from app.demo.showing import prepare_demo, replay_demo
+
     with explained():
         settings = read_settings(port=port)
         if replay:
@@ -144,8 +146,10 @@ def demo(
         run_server(settings)
 
 
-def run_server(settings: Settings) -> None:
+def run_server(settings: "Settings") -> None:
     """Serve until Ctrl-C; the sign-in link is printed once the server listens."""
+    from app.logs import start_logging
+
     start_logging(settings)
     listening = listen(settings)
     settings = settings.model_copy(update={"port": listening.getsockname()[1]})
@@ -155,8 +159,11 @@ def run_server(settings: Settings) -> None:
         run_processes(listening, settings)
 
 
-def run_processes(listening: socket.socket, settings: Settings) -> None:
+def run_processes(listening: socket.socket, settings: "Settings") -> None:
     """Serve with several processes until Ctrl-C."""
+    from app.database import check_connections, open_database
+    from app.processes import Processes
+
     stopping = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
@@ -177,8 +184,10 @@ def run_processes(listening: socket.socket, settings: Settings) -> None:
         database.close()
 
 
-def announce(database: Database, *, settings: Settings) -> None:
+def announce(database: "Database", *, settings: "Settings") -> None:
     """Say that the server is ready, and by which address."""
+    from app.security import get_local_person, issue_sign_in_link
+
     (settings.home / ADDRESS_FILE).write_text(base_url(settings))
     with database.session() as session:
         person = get_local_person(session)
@@ -201,7 +210,7 @@ def announce(database: Database, *, settings: Settings) -> None:
     console.print(f"Stop with Ctrl-C.{end}", highlight=False)
 
 
-def tell_stopping(settings: Settings) -> None:
+def tell_stopping(settings: "Settings") -> None:
     """Say that the server stops, and what becomes of what it is at."""
     console.print(
         f"\nStopping, within {settings.stop_s:.0f} s; every answer is kept, and long work "
@@ -213,12 +222,18 @@ def tell_stopping(settings: Settings) -> None:
 
 def serve_on(
     listening: socket.socket,
-    settings: Settings,
+    settings: "Settings",
     *,
-    announce: Callable[[Database], None],
+    announce: Callable[["Database"], None],
     say_stopping: bool = True,
 ) -> None:
     """Serve on a socket until a signal; `announce` is called when it is ready."""
+    import uvicorn
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.limiting import BoundedHead
+    from app.main import create_app
+
     web = create_app(settings)
     gone: list[SQLAlchemyError] = []
 
@@ -284,7 +299,7 @@ def end_within(seconds: float) -> None:
     timer.start()
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: "Settings") -> socket.socket:
     """The socket to serve on, or a sentence that says why not."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # Named as TCP, or the server's connections wait 40 ms for an acknowledgement at every answer.
@@ -312,8 +327,10 @@ def answers(address: str) -> bool:
     return True
 
 
-def list_addresses(settings: Settings) -> list[str]:
+def list_addresses(settings: "Settings") -> list[str]:
     """Where browsers of the network find a server that listens on every address."""
+    import psutil
+
     if settings.host not in ("0.0.0.0", "::"):  # noqa: S104  # nosec B104 # looked for, not set
         return []
     addresses = (one for many in psutil.net_if_addrs().values() for one in many)

@@ -6,26 +6,19 @@ A collection by its name and the address of the server are here too: more than o
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from sqlalchemy.orm import Session
 
-from app.database import Database, open_database
 from app.errors import NotFound, RarefindError
-from app.importing import find_collection
-from app.settings import Settings
-from app.tables import Collection
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from app.database import Database
+    from app.settings import Settings
+    from app.tables import Collection
 
 console = Console()
 errors = Console(stderr=True)
@@ -39,8 +32,10 @@ class SettingsNotUsable(RarefindError):
 
 
 @contextmanager
-def opened() -> Iterator[tuple[Settings, Database]]:
+def opened() -> Iterator[tuple["Settings", "Database"]]:
     """Settings and an open database, closed again; errors become sentences."""
+    from app.database import open_database
+
     with explained():
         settings = read_settings()
         database = open_database(settings)
@@ -68,8 +63,12 @@ def explained() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def read_settings(**given: str | int | bool | None) -> Settings:
+def read_settings(**given: str | int | bool | None) -> "Settings":
     """The settings, with what was given on the command line before the environment."""
+    from pydantic import ValidationError
+
+    from app.settings import Settings
+
     known = {name: value for name, value in given.items() if value is not None}
     try:
         return Settings(**known)  # type: ignore[arg-type]  # checked by pydantic
@@ -81,26 +80,28 @@ def read_settings(**given: str | int | bool | None) -> Settings:
         raise SettingsNotUsable(f"{wrong}. docs/operations.md lists every setting.") from error
 
 
-def get_collection_named(session: Session, name: str) -> Collection:
+def get_collection_named(session: "Session", name: str) -> "Collection":
     """The collection, or a sentence that there is none."""
+    from app.importing import find_collection
+
     found = find_collection(session, name)
     if found is None:
         raise NotFound(f"There is no collection “{name}”.")
     return found
 
 
-def link_url(settings: Settings) -> str:
+def link_url(settings: "Settings") -> str:
     """What a link begins with: where people reach the server."""
     return settings.public_url or read_address(settings)
 
 
-def read_address(settings: Settings) -> str:
+def read_address(settings: "Settings") -> str:
     """Where the server listens, or listened last."""
     running = settings.home / ADDRESS_FILE
     return running.read_text() if running.exists() else base_url(settings)
 
 
-def base_url(settings: Settings) -> str:
+def base_url(settings: "Settings") -> str:
     """Where a browser on this machine finds the server."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  # nosec B104 # named to be left out
     return f"http://{host}:{settings.port}"
@@ -121,6 +122,16 @@ def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
 
         yield say
         return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -2,24 +2,13 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.orm import Session
 
-from app.accounts import (
-    add_person,
-    change_role,
-    end_token,
-    get_person_named,
-    list_accounts,
-    make_token,
-    reset_password,
-)
-from app.backing_up import Manifest, back_up, restore_backup
 from app.cli.terminal import (
     console,
     explained,
@@ -30,12 +19,13 @@ from app.cli.terminal import (
     progress_of,
     read_settings,
 )
-from app.examining import examine
-from app.filling import fill_store
-from app.security import get_local_person, list_tokens
-from app.store import say_store
-from app.sweeping import Swept, sweep
-from app.tables import Person
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from app.backing_up import Manifest
+    from app.sweeping import Swept
+    from app.tables import Person
 
 app = typer.Typer()
 user_app = typer.Typer(help="People and their accounts.", no_args_is_help=True)
@@ -48,6 +38,9 @@ def user_add(
     role: Annotated[str, typer.Option(help="viewer, ecologist, evaluator or admin.")] = "ecologist",
 ) -> None:
     """Add a person and print a one-time link by which they set their password."""
+    from app.accounts import add_person, reset_password
+    from app.security import get_local_person
+
     with opened() as (settings, database), database.session() as session:
         admin = get_local_person(session)
         person = add_person(session, name, role, by=admin)
@@ -60,6 +53,8 @@ def user_add(
 @user_app.command("list")
 def user_list() -> None:
     """Show everybody who has an account."""
+    from app.accounts import list_accounts
+
     with opened() as (_, database), database.session() as session:
         table = Table("name", "role", "last seen", "", box=None, pad_edge=False)
         for account in list_accounts(session):
@@ -80,6 +75,9 @@ def user_role(
     role: Annotated[str, typer.Argument(help="viewer, ecologist, evaluator or admin.")],
 ) -> None:
     """Give a person another role."""
+    from app.accounts import change_role, get_person_named
+    from app.security import get_local_person
+
     with opened() as (_, database), database.session() as session:
         person = get_person_named(session, name)
         change_role(session, person, role, by=get_local_person(session))
@@ -88,6 +86,9 @@ def user_role(
 @user_app.command("reset")
 def user_reset(name: Annotated[str, typer.Argument(help="Their name.")]) -> None:
     """Sign a person out everywhere and print a link by which they set a new password."""
+    from app.accounts import get_person_named, reset_password
+    from app.security import get_local_person
+
     with opened() as (settings, database), database.session() as session:
         url = reset_password(
             session,
@@ -106,6 +107,8 @@ def token_add(
     user: Annotated[str | None, typer.Option(help="For whom; without it for you.")] = None,
 ) -> None:
     """Make a token with which a program acts as a person; it is shown this once."""
+    from app.accounts import make_token
+
     with opened() as (_, database), database.session() as session:
         made = make_token(session, get_owner(session, user), name, scope)
     console.print(made, soft_wrap=True, highlight=False)
@@ -116,6 +119,8 @@ def token_list(
     user: Annotated[str | None, typer.Option(help="Whose; without it yours.")] = None,
 ) -> None:
     """The names of the tokens that work."""
+    from app.security import list_tokens
+
     with opened() as (_, database), database.session() as session:
         for token in list_tokens(session, get_owner(session, user)):
             line = f"{token.name}  {token.scope}  {token.made_at:%Y-%m-%d}"
@@ -128,6 +133,8 @@ def token_revoke(
     user: Annotated[str | None, typer.Option(help="Whose; without it yours.")] = None,
 ) -> None:
     """Make a token work no longer."""
+    from app.accounts import end_token
+
     with opened() as (_, database), database.session() as session:
         end_token(session, get_owner(session, user), name)
 
@@ -141,6 +148,8 @@ def gc(
     Without --yes it only says what it would remove. Files that rows name and that are gone are
     listed. People and workers may go on meanwhile.
     """
+    from app.sweeping import sweep
+
     with opened() as (settings, database):
         swept = sweep(database, settings, now=datetime.now(UTC), remove=yes)
     print_swept(swept, is_done=yes)
@@ -158,6 +167,8 @@ def backup(
     In the folder of an earlier backup only what is new is copied. Originals that lie outside the
     data folder are not in it.
     """
+    from app.backing_up import back_up
+
     with explained(), progress_of("Backing up") as advance:
         made = back_up(read_settings(), folder, now=datetime.now(UTC), progress=advance)
     print_backup(made.manifest, folder)
@@ -193,6 +204,9 @@ def fill_the_store() -> None:
 
     People and workers may go on, if they have RAREFIND_STORE set already.
     """
+    from app.filling import fill_store
+    from app.store import say_store
+
     with opened() as (settings, database), progress_of("Putting") as advance:
         count = fill_store(database, settings, progress=advance)
     console.print(f"{count:,} files are in {say_store(settings)}.", highlight=False, soft_wrap=True)
@@ -208,6 +222,8 @@ def restore(
 
     Checksums are compared before anything is touched. RAREFIND_HOME and DATABASE_URL say where to.
     """
+    from app.backing_up import restore_backup
+
     with explained():
         settings = read_settings()
         with progress_of("Restoring") as advance:
@@ -225,6 +241,8 @@ def restore(
 @app.command()
 def doctor() -> None:
     """Check everything Rarefind needs and say what to do; ends with 1 if something is wrong."""
+    from app.examining import examine
+
     signs = {"well": ("✓", "green"), "remark": ("!", "yellow"), "wrong": ("✗", "red")}
     wrong_count = 0
     with explained():
@@ -238,12 +256,15 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def get_owner(session: Session, name: str | None) -> Person:
+def get_owner(session: "Session", name: str | None) -> "Person":
     """The person of that name, or whom this machine's commands act for."""
+    from app.accounts import get_person_named
+    from app.security import get_local_person
+
     return get_person_named(session, name) if name else get_local_person(session)
 
 
-def print_swept(swept: Swept, *, is_done: bool) -> None:
+def print_swept(swept: "Swept", *, is_done: bool) -> None:
     """What `gc` removed or would, and what is missing."""
     if swept.is_empty:
         console.print("There is nothing to remove.")
@@ -273,7 +294,7 @@ def print_swept(swept: Swept, *, is_done: bool) -> None:
         )
 
 
-def print_backup(manifest: Manifest, folder: Path) -> None:
+def print_backup(manifest: "Manifest", folder: Path) -> None:
     """What a backup holds."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
 
 
 def main() -> None:
@@ -17,6 +18,8 @@ def main() -> None:
     from app.engine.embedders import load_embedder
     from app.indexing import DEFAULT_EMBEDDER
 
+    for heavy in ("app.main", "app.chores", "uvicorn"):  # commands import them when they run
+        import_module(heavy)
     load_embedder(DEFAULT_EMBEDDER)  # what it imports is in memory now
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the killed are buried at once
     started = []

@@ -12,16 +12,20 @@ import subprocess
 import sys
 import threading
 import time
+from inspect import signature
 from urllib.parse import urlsplit
 
 import PIL.Image
 import pytest
+import typer
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
 from app import searching
 from app.cli import app
-from app.indexing import LoadedEmbedders, OpenIndexes
+from app.cli.collections import collection_metadata
+from app.detecting import USUAL_THRESHOLD
+from app.indexing import DEFAULT_EMBEDDER, LoadedEmbedders, OpenIndexes
 from app.jobs import add_job
 from app.open_sets import bring_set
 from app.security import get_local_person
@@ -174,6 +178,73 @@ def test_collections_are_listed_with_their_state(rarefind, photos):
     add(rarefind, "Pond [north]", photos)
     listed = rarefind("collection", "list").stdout
     assert re.search(r"^Pond \[north\]\s+3\s+ready\s+\S", listed, re.M)
+
+
+# A fresh interpreter that runs commands, one a line, and then names what heavy things it imported.
+STARTS = """
+import shlex, sys
+from typer.testing import CliRunner
+from app.cli import app
+
+for line in sys.stdin:
+    result = CliRunner().invoke(app, shlex.split(line))
+    assert result.exit_code == int(sys.argv[1]), line + result.output
+print(*{"faiss", "scipy", "sklearn", "sqlalchemy", "fastapi", "torch"} & sys.modules.keys())
+"""
+
+
+def import_for(commands: list[str], *, exit_code: int) -> set[str]:
+    """The heavy things that are imported for these commands."""
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS, str(exit_code)],
+        input="\n".join(commands),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def list_commands(command=None, called: tuple[str, ...] = ()) -> list[str]:
+    """Every command there is, as it is typed after `rarefind`."""
+    command = command or typer.main.get_command(app)
+    under = getattr(command, "commands", {}).items()
+    return [" ".join(called)] + [
+        one for name, part in under for one in list_commands(part, (*called, name))
+    ]
+
+
+def test_help_of_every_command_imports_nothing_heavy():
+    commands = list_commands()
+    assert {"", "serve", "collection add", "search import"} <= set(commands)
+    assert import_for([f"{one} --help" for one in commands], exit_code=0) == set()
+
+
+def test_what_is_wrong_with_what_was_typed_is_said_before_anything_heavy_is_imported():
+    wrong = [
+        "bird",
+        "export",
+        "collection add Pond",
+        "collection add torchvision:MNIST --labels folders",
+        "collection group Pond --none --gap 5",
+        "collection metadata Pond table.csv --threshold 3",
+        "replay --out out",
+        "replay Pond --out out --rounds many",
+    ]
+    assert import_for(wrong, exit_code=2) == set()
+
+
+def test_commands_that_ask_the_database_alone_import_no_models(rarefind, tmp_path):
+    commands = ["collection list", "user list", "token list", "link", "embedders"]
+    commands.append(f"backup {tmp_path / 'backup'}")
+    assert import_for(commands, exit_code=0) == {"fastapi", "sqlalchemy"}
+
+
+def test_what_help_says_of_usual_values_is_so(rarefind):
+    assert signature(collection_metadata).parameters["threshold"].default == USUAL_THRESHOLD
+    assert DEFAULT_EMBEDDER in rarefind("collection", "add", "--help").stdout
 
 
 def test_version_is_said(rarefind):
