@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.access import sees_collection
 from app.ahead import WithVector, begin_embedding, without_vectors
 from app.camtrap import Package, read_package
 from app.database import IMPORT_LOCK, Database, is_among
@@ -80,6 +81,7 @@ CHUNK_S = 2.0  # or sooner, so that progress moves with large photographs too
 NOT_AVAILABLE = "not available"  # named by a package, but its file is not here
 # Nothing about these can change while the file does not: they are not read again.
 FINAL_REASONS = (NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY, DAMAGED)
+MOST_NAMED = 10  # collections in one sentence
 EXAMPLES = 3  # named for each reason, and of label rows without an image
 
 
@@ -185,6 +187,49 @@ def find_collection(session: Session, name: str) -> Collection | None:
     return session.scalar(
         select(Collection).filter_by(name=" ".join(show(name).split()), deleted_at=None)
     )
+
+
+def get_collection_called(session: Session, person: Person, called: str) -> Collection:
+    """The collection of that name or number, if the person sees it; else which there are."""
+    number = pick_collection(list_names(session, person), called)
+    return session.get_one(Collection, number)
+
+
+def list_names(session: Session, person: Person) -> dict[int, str]:
+    """The names of the collections that a person sees, by their numbers."""
+    query = select(Collection.id, Collection.name).where(sees_collection(person))
+    return dict(session.execute(query.order_by(Collection.id)).all())
+
+
+def pick_collection(names: dict[int, str], called: str) -> int:
+    """The number of the collection that is called so, or NotFound with which there are."""
+    number = find_called(names, called)
+    if number is not None:
+        return number
+    called = show(called)
+    if not names:
+        raise NotFound(
+            f"There is no collection “{called}”: there is none yet. "
+            "Add one: rarefind collection add NAME FOLDER"
+        )
+    some = [f"{number} {name}" for number, name in names.items()][:MOST_NAMED]
+    more = len(names) - len(some)
+    raise NotFound(
+        f"There is no collection “{called}”. There are: {', '.join(some)}"
+        f"{f', and {more} more' if more else ''}."
+    )
+
+
+def find_called(names: dict[int, str], called: str) -> int | None:
+    """The number of the collection that is called so, by its name or else by its number.
+
+    The name goes first: a collection may be called “2024”.
+    """
+    called = " ".join(show(called).split())
+    for number, name in names.items():
+        if name == called:
+            return number
+    return next((number for number in names if str(number) == called), None)
 
 
 def import_images(

@@ -19,7 +19,7 @@ import numpy as np
 from app.engine.loop import Value
 from app.engine.metrics import recall
 from app.engine.replay import ask_oracle
-from app.errors import BadInput, NotFound, RarefindError
+from app.errors import BadInput, RarefindError
 from app.evaluation import (
     LETTERS,
     PlayedRun,
@@ -36,6 +36,7 @@ from app.evaluation import (
     run_file,
     write_run,
 )
+from app.importing import pick_collection
 from app.oracle import Oracle, make_oracle, read_labels_file
 
 WORDS = {int(Value.YES): "yes", int(Value.NO): "no", int(Value.UNSURE): "unsure"}
@@ -60,25 +61,26 @@ def connect(server: str, token: str) -> Iterator[Client]:
 
 
 def read_oracle_on_server(
-    client: Client, name: str, labels: Path, *, where: Sequence[str] = ()
+    client: Client, called: str, labels: Path, *, where: Sequence[str] = ()
 ) -> tuple[Oracle, int]:
     """The oracle of a collection of the server, from a labels file; and the collection's id.
 
+    The collection is `called` by its name or its number.
     With a filter (`where`, as KEY=VALUE) it knows of the images alone that the filter keeps.
     """
     collections = _ask(client, "GET", "/api/v1/collections")
-    known = {one["name"]: one["collection_id"] for one in collections}
-    if name not in known:
-        raise NotFound(f"The server has no collection “{name}”. It has: {', '.join(known)}.")
-    paths = _read_paths(client, known[name], ())
+    known = {one["collection_id"]: one["name"] for one in collections}
+    collection_id = pick_collection(known, called)
+    paths = _read_paths(client, collection_id, ())
     labelled, _ = read_labels_file(labels, {path: i for i, path in paths.items()}, None)
     image_ids = np.array(sorted(paths), dtype=np.int64)
     names = [paths[image_id] for image_id in image_ids.tolist()]
     kept_rows = None
     if where:
-        kept = _read_paths(client, known[name], where)
+        kept = _read_paths(client, collection_id, where)
         kept_rows = np.flatnonzero(np.isin(image_ids, list(kept)))
-    return make_oracle(name, image_ids, names, labelled, {}, kept_rows), known[name]
+    oracle = make_oracle(known[collection_id], image_ids, names, labelled, {}, kept_rows)
+    return oracle, collection_id
 
 
 def run_replays_on_server(

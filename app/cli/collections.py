@@ -11,9 +11,10 @@ from rich.table import Table
 
 from app.cli.indexes import Vectors, bring_indexes_up_to_date
 from app.cli.terminal import (
+    CalledCollection,
     console,
     explained,
-    get_collection_named,
+    get_collection_called,
     make_printable,
     opened,
     progress_of,
@@ -29,7 +30,9 @@ collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True
 
 @collection_app.command("add")
 def collection_add(
-    name: Annotated[str, typer.Argument(help="Its name; an existing one gets what is new.")],
+    name: Annotated[
+        str, typer.Argument(help="Its name; one that there is, or its number, gets what is new.")
+    ],
     source: Annotated[
         str | None,
         typer.Argument(
@@ -64,7 +67,7 @@ def collection_add(
         raise typer.BadParameter("The set brings its own labels: leave --labels out.")
 
     from app.audit import note
-    from app.importing import get_or_add_collection, import_images
+    from app.importing import find_called, get_or_add_collection, import_images, list_names
     from app.indexes import list_wanted, update_indexes
     from app.indexing import fetch_embedder
     from app.jobs import calling_for_help
@@ -82,6 +85,11 @@ def collection_add(
             fetch_embedder(embedder, settings)
         with database.session() as session:
             person = get_local_person(session)
+            known = list_names(session, person)
+            number = find_called(known, name)
+            if number is not None:
+                name = known[number]
+                console.print(f"Adding to collection {number}, “{name}”.", markup=False)
             collection = get_or_add_collection(session, name, source=folder, person=person)
             what = f"Began to add images to “{collection.name}” from {folder}"
             note(session, person, "import", what)
@@ -117,7 +125,7 @@ def collection_add(
 
 @collection_app.command("metadata")
 def collection_metadata(
-    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    name: CalledCollection,
     file: Annotated[
         Path,
         typer.Argument(
@@ -140,7 +148,7 @@ def collection_metadata(
     with opened() as (settings, database):
         data = file.expanduser().read_bytes()
         with database.session() as session:
-            collection_id = get_collection_named(session, name).id
+            collection_id = get_collection_called(session, name).id
             person = get_local_person(session)
             if is_detections(file.name, data):
                 summary = add_detections(
@@ -175,7 +183,7 @@ def collection_metadata(
 
 @collection_app.command("group")
 def collection_group(
-    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    name: CalledCollection,
     gap: Annotated[
         int | None,
         typer.Option(
@@ -215,7 +223,7 @@ def collection_group(
     from app.security import get_local_person
 
     with opened() as (settings, database), database.session() as session:
-        collection = get_collection_named(session, name)
+        collection = get_collection_called(session, name)
         if kinds:
             rule = make_rule(
                 kinds[0],
@@ -241,7 +249,7 @@ def collection_group(
 
 @collection_app.command("remove-images")
 def collection_remove_images(
-    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    name: CalledCollection,
     listed: Annotated[
         Path, typer.Option("--list", help="Text file, a path a line, as the collection has it.")
     ],
@@ -253,7 +261,7 @@ def collection_remove_images(
 
     with opened() as (settings, database):
         with database.session() as session:
-            collection_id = get_collection_named(session, name).id
+            collection_id = get_collection_called(session, name).id
             image_ids = find_listed(session, collection_id, read_lines(listed))
             removal = describe_removal(session, collection_id, image_ids)
             console.print(
@@ -271,7 +279,7 @@ def collection_remove_images(
 
 @collection_app.command("put-back")
 def collection_put_back(
-    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    name: CalledCollection,
     listed: Annotated[
         Path, typer.Option("--list", help="Text file, a path a line, as the collection has it.")
     ],
@@ -282,7 +290,7 @@ def collection_put_back(
 
     with opened() as (settings, database):
         with database.session() as session:
-            collection_id = get_collection_named(session, name).id
+            collection_id = get_collection_called(session, name).id
             image_ids = find_listed(session, collection_id, read_lines(listed))
             person = get_local_person(session)
             count = put_back_images(session, collection_id, image_ids, person=person)
@@ -297,11 +305,12 @@ def collection_list() -> None:
     from app.security import get_local_person
 
     with opened() as (_, database), database.session() as session:
-        table = Table("name", "images", "state", box=None, pad_edge=False)
+        table = Table("number", "name", "images", "state", box=None, pad_edge=False)
         table.add_column("came from", overflow="fold")
         for summary in list_collections(session, get_local_person(session), now=datetime.now(UTC)):
             preparation = summary.preparation
             table.add_row(
+                str(summary.collection.id),
                 escape(summary.collection.name),
                 f"{summary.image_count:,}",
                 "being prepared" if preparation.is_running else preparation.stage,

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from app.cli.terminal import console, explained, get_collection_named, opened, progress_of
+from app.cli.terminal import (
+    CalledCollection,
+    console,
+    explained,
+    get_collection_called,
+    opened,
+    progress_of,
+)
 from app.errors import NoIndexYet
 
 if TYPE_CHECKING:
@@ -38,7 +45,7 @@ def embedders() -> None:
 
 @index_app.command("build")
 def index_build(
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    collection: CalledCollection,
     embedder: Annotated[str, typer.Option(help="A name of “rarefind embedders”.")],
     boxes: Annotated[
         bool,
@@ -55,8 +62,8 @@ def index_build(
     from app.searchers import choose_vectors
 
     with opened() as (settings, database):
-        fetch_embedder(embedder, settings)
         collection_id = get_collection_id(database, collection)
+        fetch_embedder(embedder, settings)
         if vectors is not None:
             with database.session() as session:
                 choose_vectors(session, collection_id, vectors, settings)
@@ -76,7 +83,7 @@ def index_build(
 
 @index_app.command("combine")
 def index_combine(
-    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name.")],
+    collection: CalledCollection,
     first: Annotated[str, typer.Argument(metavar="A", help="An embedder it is prepared with.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
 ) -> None:
@@ -161,4 +168,4 @@ def print_embedders(choices: list["EmbedderChoice"], folder: Path) -> None:
 def get_collection_id(database: "Database", name: str) -> int:
     """The collection's number."""
     with database.session() as session:
-        return get_collection_named(session, name).id
+        return get_collection_called(session, name).id

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.terminal import console, explained, get_collection_named, opened, progress_of
+from app.cli.terminal import console, explained, get_collection_called, opened, progress_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -54,7 +54,9 @@ def search_export(
 @search_app.command("import")
 def search_import(
     file: Annotated[Path, typer.Argument(help="What “search export” wrote.")],
-    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="It has the same images.")],
+    name: Annotated[
+        str, typer.Argument(metavar="COLLECTION", help="With the same images; its name or number.")
+    ],
 ) -> None:
     """Make a search of a file, in a collection that has the same images, and check its rounds."""
     from app.audit import note
@@ -71,7 +73,7 @@ def search_import(
             search = import_search(
                 session,
                 person,
-                get_collection_named(session, name),
+                get_collection_called(session, name),
                 data,
                 indexes=indexes,
                 settings=settings,
@@ -94,7 +96,9 @@ def search_import(
 @app.command("apply")
 def apply(
     head: Annotated[Path, typer.Argument(metavar="HEAD", help="The head.json of a search.")],
-    name: Annotated[str, typer.Argument(metavar="COLLECTION", help="Of the same embedder.")],
+    name: Annotated[
+        str, typer.Argument(metavar="COLLECTION", help="Of the same embedder; its name or number.")
+    ],
     out: Annotated[Path | None, typer.Option(help="A file; standard output without it.")] = None,
 ) -> None:
     """Score every image of a collection with the head of another search; writes CSV."""
@@ -103,7 +107,7 @@ def apply(
 
     with opened() as (settings, database), database.session() as session:
         file = read_head_file(head.read_bytes())
-        collection = get_collection_named(session, name)
+        collection = get_collection_called(session, name)
         lines = apply_head(session, collection, file, OpenIndexes(settings, patience_s=inf))
         write_out((line.encode() for line in lines), out)
 
@@ -112,7 +116,8 @@ def apply(
 def replay(
     out: Annotated[Path, typer.Option(help="Folder for the results; resumed if it has some.")],
     collection: Annotated[
-        str | None, typer.Argument(metavar="COLLECTION", help="A collection with known labels.")
+        str | None,
+        typer.Argument(metavar="COLLECTION", help="One with known labels; its name or number."),
     ] = None,
     index: Annotated[
         Path | None, typer.Option(help="A bare index folder, in place of a collection.")
@@ -231,7 +236,7 @@ def replay(
     else:
         with opened() as (settings, database):
             with database.session() as session:
-                found = get_collection_named(session, collection or "")
+                found = get_collection_called(session, collection or "")
                 oracle, folder = read_oracle_of(
                     session,
                     found,

@@ -1,17 +1,18 @@
 """What commands share: settings and an open database, and what people read of errors, progress.
 
-A collection by its name and the address of the server are here too: more than one topic needs them.
+A collection by its name or number and the address of the server are here too: more than one topic
+needs them.
 """
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from app.errors import NotFound, RarefindError
+from app.errors import RarefindError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 console = Console()
 errors = Console(stderr=True)
+CalledCollection = Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name or number.")]
 ADDRESS_FILE = "address.txt"  # where the last server listened, for `rarefind link`
 
 
@@ -80,14 +82,12 @@ def read_settings(**given: str | int | bool | None) -> "Settings":
         raise SettingsNotUsable(f"{wrong}. docs/operations.md lists every setting.") from error
 
 
-def get_collection_named(session: "Session", name: str) -> "Collection":
-    """The collection, or a sentence that there is none."""
-    from app.importing import find_collection
+def get_collection_called(session: "Session", called: str) -> "Collection":
+    """The collection of that name or number, or a sentence that says which there are."""
+    from app import importing
+    from app.security import get_local_person
 
-    found = find_collection(session, name)
-    if found is None:
-        raise NotFound(f"There is no collection “{name}”.")
-    return found
+    return importing.get_collection_called(session, get_local_person(session), called)
 
 
 def link_url(settings: "Settings") -> str:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from app.engine.index import open_index
+from app.errors import NotFound
 from app.evaluation import ReplaySettings, choose_strategies, read_replay, run_replays
 from app.filtering import Filter
 from app.oracle import read_oracle_of
@@ -362,6 +363,15 @@ def test_filtered_replay_on_a_server_shows_the_images_of_the_offline_one(api, la
         api.image_ids[::3]
     )
     assert {row.n_target for one in served for row in one.rows} == {4}
+
+
+def test_replay_on_a_server_takes_a_collection_by_name_or_number(api, labels):
+    by_name, collection_id = read_oracle_on_server(api, "Pond", labels)
+    by_number, same = read_oracle_on_server(api, str(api.collection_id), labels)
+    assert collection_id == same == api.collection_id
+    assert by_number.collection == by_name.collection == "Pond"
+    with pytest.raises(NotFound, match=rf"no collection “Lake”\. There are: .*{same} Pond"):
+        read_oracle_on_server(api, "Lake", labels)
 
 
 def test_server_that_refuses_is_a_sentence(api, labels):

@@ -177,7 +177,56 @@ def test_collections_are_listed_with_their_state(rarefind, photos):
     assert "There is no collection yet" in rarefind("collection", "list").stdout
     add(rarefind, "Pond [north]", photos)
     listed = rarefind("collection", "list").stdout
-    assert re.search(r"^Pond \[north\]\s+3\s+ready\s+\S", listed, re.M)
+    assert re.search(r"^\s*1\s+Pond \[north\]\s+3\s+ready\s+\S", listed, re.M)
+
+
+def test_collections_are_called_by_name_or_number_and_listed_where_there_is_no_such(
+    rarefind, photos, own_database, tmp_path
+):
+    listed, table = tmp_path / "list.txt", tmp_path / "table.csv"
+    listed.write_text("toad/3.jpg\n")
+    table.write_text("file,age\ntoad/3.jpg,2\n")
+    calls = {
+        ("collection", "metadata"): (table,),
+        ("collection", "group"): (),
+        ("collection", "remove-images"): ("--list", listed, "--yes"),
+        ("collection", "put-back"): ("--list", listed),
+        ("index", "build"): ("--embedder", "hash"),
+        ("replay",): ("--out", tmp_path / "out"),
+    }
+
+    def call(command: tuple[str, ...], called: str) -> Result:
+        return rarefind(*command, called, *calls[command])
+
+    first = "There is no collection “Pond”: there is none yet. Add one: rarefind collection add"
+    for command in calls:
+        none = call(command, "Pond")
+        assert none.exit_code == 1 and first in none.stderr
+    add(rarefind, "Pond", photos)
+    for command in calls:
+        unknown = call(command, "2")
+        assert unknown.exit_code == 1
+        assert "There is no collection “2”. There are: 1 Pond." in unknown.stderr
+    for command in list(calls)[:-1]:
+        assert call(command, "1").exit_code == 0, command
+    assert "3 images without a known label" in call(("replay",), " 1 ").stderr
+    with own_database.session() as session:
+        for number in range(2, 14):
+            make_collection(session, name=f"Site {number}")
+    many = call(("collection", "group"), "Lake").stderr
+    assert "1 Pond, 2 Site 2, " in many and many.endswith("10 Site 10, and 3 more.\n")
+
+
+def test_a_name_of_digits_goes_before_a_number(rarefind, photos, own_database):
+    added = add(rarefind, "Pond", photos / "newt")
+    assert "Adding to" not in added.stdout
+    more = add(rarefind, "1", photos / "toad")
+    assert "Adding to collection 1, “Pond”." in more.stdout and table_of(more)["imported"] == "1"
+    with own_database.session() as session:
+        assert [one.name for one in session.scalars(select(Collection))] == ["Pond"]
+        make_collection(session, name="1")
+    again = add(rarefind, "1", photos)
+    assert "Adding to collection 2, “1”." in again.stdout and table_of(again)["imported"] == "3"
 
 
 # A fresh interpreter that runs commands, one a line, and then names what heavy things it imported.
@@ -348,7 +397,8 @@ def test_whole_search_goes_out_and_comes_in(rarefind, searched, tmp_path):
     file = tmp_path / "heron.rarefind"
     assert rarefind("search", "export", theirs, "--out", file).exit_code == 1
     assert rarefind("search", "export", mine, "--out", file).exit_code == 0
-    came = rarefind("search", "import", file, "Pond")
+    [(collection_id, _)] = re.findall(r"(\d+) +(Pond)", rarefind("collection", "list").stdout)
+    came = rarefind("search", "import", file, collection_id)
     number = max(mine, theirs) + 1
     assert came.stdout == (
         f"Imported “Grey heron” as search {number}. Of its 1 rounds 1 come out with the same "
@@ -357,6 +407,7 @@ def test_whole_search_goes_out_and_comes_in(rarefind, searched, tmp_path):
     assert rarefind("export", number).stdout == rarefind("export", mine).stdout
     refused = rarefind("search", "import", file, "Marsh")
     assert refused.exit_code == 1
+    assert f"There are: {collection_id} Pond." in refused.stderr
 
 
 def test_head_is_applied_to_a_collection_of_its_embedder_alone(
