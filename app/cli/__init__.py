@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from app.cli import collections, indexes, searches, serving, upkeep
-from app.cli.terminal import console
+from app.cli.terminal import Commands, console
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -42,7 +42,9 @@ def show_version(is_asked: bool) -> None:
 def main(
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=show_version, is_eager=True, help="Say which it is."),
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Find every image of one rare species in a large, unlabelled photo collection."""

@@ -12,6 +12,7 @@ from rich.table import Table
 from app.cli.indexes import Vectors, bring_indexes_up_to_date
 from app.cli.terminal import (
     CalledCollection,
+    Commands,
     console,
     explained,
     get_collection_called,
@@ -25,40 +26,47 @@ if TYPE_CHECKING:
     from app.importing import ImportSummary
     from app.settings import Settings
 
-collection_app = typer.Typer(help="Collections of images.", no_args_is_help=True)
+collection_app = Commands(help="Collections of images.", no_args_is_help=True)
 
 
 @collection_app.command("add")
 def collection_add(
     name: Annotated[
-        str, typer.Argument(help="Its name; one that there is, or its number, gets what is new.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="Its name; one that there is, by name or number, gets what is new."
+        ),
     ],
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A folder, searched through, a .zip, or torchvision:SET, a labelled set such as "
-            "torchvision:OxfordIIITPet, which may also stand alone."
+            metavar="SOURCE",
+            help="Folder, which is searched through, or zip; or a labelled set such as "
+            "torchvision:OxfordIIITPet, which may also stand without NAME.",
         ),
     ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Known labels for evaluators: 'folders', a CSV of file and label, or a COCO JSON."
+            metavar="folders|FILE",
+            help="Known labels for evaluators: “folders” takes the folders' names, FILE is a CSV "
+            "table of file and label or a COCO file.",
         ),
     ] = None,
     embedder: Annotated[
         str | None,
         typer.Option(
-            help="The model that makes images comparable; without it those the collection has, "
-            "or efficientnet-lite0 for a new one."
+            metavar="MODEL",
+            help="A model of “rarefind embedders”; without it those that the collection has, or "
+            "efficientnet-lite0 for a new one.",
         ),
     ] = None,
     copy: Annotated[
-        bool, typer.Option("--copy", help="Copy originals to the data folder.")
+        bool, typer.Option("--copy", help="Copy the images into the data folder.")
     ] = False,
     vectors: Vectors = None,
 ) -> None:
-    """Import images into a collection and prepare it for searching."""
+    """Import images into a collection, and prepare them."""
     asked = name if source is None else source
     open_set = find_open_set(asked)
     if open_set is None and source is None:
@@ -130,17 +138,24 @@ def collection_metadata(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="CSV with a row an image: file or sha256, and more; or MegaDetector's JSON.",
+            help="CSV table with a line for each image (file or sha256, and any more columns), or "
+            "MegaDetector's JSON.",
         ),
     ],
     threshold: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Of MegaDetector: boxes that are less certain count as none."
+            metavar="CERTAINTY",
+            min=0,
+            max=1,
+            help="Boxes of MegaDetector that are less certain count as none.",
         ),
     ] = 0.2,
 ) -> None:
-    """Keep what a table or MegaDetector says of the images, to see, filter and export."""
+    """Keep what a table or MegaDetector says of the images.
+
+    It is shown with them, filtered by and exported.
+    """
     from app.detecting import add_detections, is_detections
     from app.metadata import add_table
     from app.security import get_local_person
@@ -187,26 +202,31 @@ def collection_group(
     gap: Annotated[
         int | None,
         typer.Option(
-            metavar="SECONDS", help="Bursts: at most so long between one image and the next."
+            metavar="SECONDS",
+            help="Bursts: images are one event when at most so long lies between one and the next.",
         ),
     ] = None,
     column: Annotated[
         str | None,
-        typer.Option(help="Images with the same text in a column of a brought table."),
+        typer.Option(
+            metavar="COLUMN",
+            help="Tracks: images with the same text in this column of a table are one event.",
+        ),
     ] = None,
     near_duplicates: Annotated[
         float | None,
         typer.Option(
             metavar="LIKENESS",
-            help="Files that follow one another and are so alike, such as 0.9; of images with a "
-            "time only within a minute.",
+            help="Files that follow one another and are at least so alike, such as 0.9, are one "
+            "event, those with a time only within a minute.",
         ),
     ] = None,
-    none: Annotated[bool, typer.Option("--none", help="Each image by itself.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Each image stands by itself.")] = False,
 ) -> None:
-    """Group images into events: one stands for all in searches. Without an option, say how it is.
+    """Group images into events, of which a search asks about one.
 
-    Searches go by it from their next round on; earlier rounds stay as they were.
+    Without an option it says how they are grouped. Searches go by it from their next round on;
+    earlier rounds stay as they were.
     """
     given = {
         "bursts": gap is not None,
@@ -251,11 +271,19 @@ def collection_group(
 def collection_remove_images(
     name: CalledCollection,
     listed: Annotated[
-        Path, typer.Option("--list", help="Text file, a path a line, as the collection has it.")
+        Path,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Text file with an image's path on each line, as the collection has it.",
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
 ) -> None:
-    """Remove images from a collection; files are not touched, and they can be put back."""
+    """Remove images from a collection; no file is touched.
+
+    They can be put back, with the answers on them.
+    """
     from app.removing import describe_removal, find_listed, remove_images
     from app.security import get_local_person
 
@@ -281,10 +309,15 @@ def collection_remove_images(
 def collection_put_back(
     name: CalledCollection,
     listed: Annotated[
-        Path, typer.Option("--list", help="Text file, a path a line, as the collection has it.")
+        Path,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Text file with an image's path on each line, as the collection has it.",
+        ),
     ],
 ) -> None:
-    """Put removed images back into a collection, with the answers on them."""
+    """Put removed images back, with the answers on them."""
     from app.removing import find_listed, put_back_images
     from app.security import get_local_person
 
@@ -300,7 +333,7 @@ def collection_put_back(
 
 @collection_app.command("list")
 def collection_list() -> None:
-    """Show the collections there are, and how each stands."""
+    """Show the collections, their numbers and how each stands."""
     from app.collecting import list_collections
     from app.security import get_local_person
 

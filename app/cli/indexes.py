@@ -9,6 +9,7 @@ from rich.table import Table
 
 from app.cli.terminal import (
     CalledCollection,
+    Commands,
     console,
     explained,
     get_collection_called,
@@ -22,21 +23,24 @@ if TYPE_CHECKING:
     from app.embedders import EmbedderChoice
     from app.settings import Settings
 
-app = typer.Typer()
-index_app = typer.Typer(help="Indexes of vectors.", no_args_is_help=True)
+app = Commands()
+index_app = Commands(help="What collections are prepared with.", no_args_is_help=True)
 Vectors = Annotated[
     str | None,
     typer.Option(
         metavar="faiss|milvus:URL",
-        help="What searches the collection's next index: faiss on this machine, milvus:lite in the "
-        "data folder, or a cluster such as milvus:http://host:19530. Without it, as before.",
+        help="What searches the images: faiss on this machine, milvus:lite in the data folder, or "
+        "a Milvus cluster such as milvus:http://host:19530; without it, as before.",
     ),
 ]
 
 
 @app.command()
 def embedders() -> None:
-    """List the models that make images comparable: what each is for and what it takes."""
+    """List the models that images can be prepared with.
+
+    Of each it says what it is for, whether it knows words, and what it takes.
+    """
     from app.embedders import list_embedders
 
     with opened() as (settings, database), database.session() as session:
@@ -46,7 +50,9 @@ def embedders() -> None:
 @index_app.command("build")
 def index_build(
     collection: CalledCollection,
-    embedder: Annotated[str, typer.Option(help="A name of “rarefind embedders”.")],
+    embedder: Annotated[
+        str, typer.Option(metavar="MODEL", help="A model of “rarefind embedders”.")
+    ],
     boxes: Annotated[
         bool,
         typer.Option(
@@ -55,7 +61,10 @@ def index_build(
     ] = False,
     vectors: Vectors = None,
 ) -> None:
-    """Prepare a collection with one more embedder, beside those it has, or go on with that."""
+    """Prepare a collection with a model, beside those it has.
+
+    Where that was begun before and not finished, it is gone on with.
+    """
     from app.indexes import name_with_boxes
     from app.indexing import build_index, fetch_embedder
     from app.jobs import calling_for_help
@@ -84,10 +93,13 @@ def index_build(
 @index_app.command("combine")
 def index_combine(
     collection: CalledCollection,
-    first: Annotated[str, typer.Argument(metavar="A", help="An embedder it is prepared with.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A model that it is prepared with.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
 ) -> None:
-    """Make one index of two: likeness is the mean of both. Nothing is embedded again."""
+    """Combine two models: images are as like as both say on average.
+
+    No image has to be prepared again.
+    """
     from app.indexing import combine_indexes
 
     with opened() as (settings, database):
@@ -98,15 +110,23 @@ def index_combine(
 
 @index_app.command("from-vectors")
 def index_from_vectors(
-    file: Annotated[Path, typer.Argument(metavar="FILE.npy", help="One vector a row.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.npy", help="NumPy file with a vector in each row.")
+    ],
     ids: Annotated[
-        Path, typer.Option(help="CSV with a line for each row: file, image_id, or both.")
+        Path,
+        typer.Option(
+            metavar="FILE", help="CSV table with a line for each vector: file, image_id, or both."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to make; without it FILE with the ending .index.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder to make; without it FILE.index beside FILE.npy."
+        ),
     ] = None,
 ) -> None:
-    """Make an index of vectors that you bring, to replay searches on it."""
+    """Make an index of vectors that you bring, to replay on it."""
     from app.oracle import index_vectors
 
     with explained():

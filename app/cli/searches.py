@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.terminal import console, explained, get_collection_called, opened, progress_of
+from app.cli.terminal import (
+    Commands,
+    console,
+    explained,
+    get_collection_called,
+    opened,
+    progress_of,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -20,45 +27,62 @@ if TYPE_CHECKING:
     from app.oracle import Oracle
     from app.tables import Collection
 
-app = typer.Typer()
-search_app = typer.Typer(help="Whole searches as files.", no_args_is_help=True)
+CalledSearch = Annotated[str, typer.Argument(metavar="SEARCH", help="Its name or number.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="File to write; without it, it is printed.")
+]
+app = Commands()
+search_app = Commands(help="Whole searches as files.", no_args_is_help=True)
 
 
 @app.command()
 def export(
-    search: Annotated[str, typer.Argument(metavar="SEARCH", help="Its number or its name.")],
+    search: CalledSearch,
     file_format: Annotated[
         str,
         typer.Option(
             "--format",
-            help="csv or jsonl for the answers; images.csv, images.jsonl, pictures.zip, "
-            "camtrap-dp.zip, darwin-core.zip, coco.json, head.json.",
+            metavar="FORMAT",
+            help="csv or jsonl for the answers; else images.csv, images.jsonl, pictures.zip, "
+            "camtrap-dp.zip, darwin-core.zip, coco.json or head.json.",
         ),
     ] = "csv",
-    out: Annotated[Path | None, typer.Option(help="A file; standard output without it.")] = None,
+    out: Out = None,
 ) -> None:
-    """Write a search as a table, an archive of the field's standards, pictures, or its head."""
+    """Write what a search found, in one of several formats.
+
+    They are tables, pictures, archives for other programs, and what the search has learnt:
+    docs/exports.md describes each.
+    """
     name = f"answers.{file_format}" if file_format in ("csv", "jsonl") else file_format
     write_export_file(search, name, out)
 
 
 @search_app.command("export")
 def search_export(
-    search: Annotated[str, typer.Argument(metavar="SEARCH", help="Its number or its name.")],
-    out: Annotated[Path, typer.Option(help="The file, best ending in .rarefind.")],
+    search: CalledSearch,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="File to write, best with the ending .rarefind.")
+    ],
 ) -> None:
-    """Write a whole search, every round and answer, into one file."""
+    """Write a whole search, every round and answer, into a file."""
     write_export_file(search, "search.rarefind", out)
 
 
 @search_app.command("import")
 def search_import(
-    file: Annotated[Path, typer.Argument(help="What “search export” wrote.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What “rarefind search export” wrote.")
+    ],
     name: Annotated[
-        str, typer.Argument(metavar="COLLECTION", help="With the same images; its name or number.")
+        str,
+        typer.Argument(metavar="COLLECTION", help="Name or number of one with the same images."),
     ],
 ) -> None:
-    """Make a search of a file, in a collection that has the same images, and check its rounds."""
+    """Go on with a search that was written into a file.
+
+    Its rounds are proposed again, to say whether they come out with the same images.
+    """
     from app.audit import note
     from app.exports.bundles import import_search, repeat_rounds
     from app.indexing import OpenIndexes
@@ -95,13 +119,24 @@ def search_import(
 
 @app.command("apply")
 def apply(
-    head: Annotated[Path, typer.Argument(metavar="HEAD", help="The head.json of a search.")],
-    name: Annotated[
-        str, typer.Argument(metavar="COLLECTION", help="Of the same embedder; its name or number.")
+    head: Annotated[
+        Path,
+        typer.Argument(
+            metavar="HEAD.json", help="What “rarefind export SEARCH --format head.json” wrote."
+        ),
     ],
-    out: Annotated[Path | None, typer.Option(help="A file; standard output without it.")] = None,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="COLLECTION", help="Name or number of one that is prepared with the same model."
+        ),
+    ],
+    out: Out = None,
 ) -> None:
-    """Score every image of a collection with the head of another search; writes CSV."""
+    """Score a collection's images with what a search has learnt.
+
+    The scores are a CSV table, the likeliest image first.
+    """
     from app.exports.heads import apply_head, read_head_file
     from app.indexing import OpenIndexes
 
@@ -114,76 +149,121 @@ def apply(
 
 @app.command()
 def replay(
-    out: Annotated[Path, typer.Option(help="Folder for the results; resumed if it has some.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Folder for the results; one that has some is gone on with."
+        ),
+    ],
     collection: Annotated[
         str | None,
-        typer.Argument(metavar="COLLECTION", help="One with known labels; its name or number."),
+        typer.Argument(metavar="COLLECTION", help="Name or number of one with known labels."),
     ] = None,
     index: Annotated[
-        Path | None, typer.Option(help="A bare index folder, in place of a collection.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder that “rarefind index from-vectors” made, in place of COLLECTION.",
+        ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV of file and label, one line for every image.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV table of file and label, with a line for every image; without it what the "
+            "collection knows.",
+        ),
     ] = None,
     group: Annotated[
         str | None,
         typer.Option(
-            help="Column of --labels, or of a table of the collection: images that share it are an "
-            "event, of which one is asked about, and are held out as a whole."
+            metavar="COLUMN",
+            help="Images with the same text in this column, of --labels or of a table of the "
+            "collection, are one event.",
         ),
     ] = None,
     each_image: Annotated[
         bool,
-        typer.Option("--each-image", help="Ask about each image all the same; for comparison."),
+        typer.Option("--each-image", help="Ask about each image of an event, for comparison."),
     ] = False,
     target: Annotated[
-        list[str] | None, typer.Option(help="A label to look for; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="A label to look for; may be given several times."),
     ] = None,
     targets_between: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="All labels with so many images; 10 200 without --target."),
+        typer.Option(
+            metavar="FEWEST MOST",
+            help="Look for every label with so many images; without it and --target from 10 to "
+            "200.",
+        ),
     ] = None,
     strategy: Annotated[
         list[str] | None,
-        typer.Option(help="Repeatable, or “all”; without it pf-ma and the usual one."),
+        typer.Option(
+            metavar="STRATEGY",
+            help="A way to choose images, or “all”; may be given several times; without it pf-ma "
+            "and rarefind.",
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds of each run.")] = 25,
-    size: Annotated[int, typer.Option(help="Images a round.")] = 10,
-    open_with: Annotated[int, typer.Option(help="Example images that open a run.")] = 1,
-    seeds: Annotated[int, typer.Option(help="Runs of each target and strategy.")] = 3,
-    oracle_error: Annotated[float, typer.Option(help="Chance of a wrong answer.")] = 0.0,
-    oracle_unsure: Annotated[float, typer.Option(help="Chance of “unsure”.")] = 0.0,
+    rounds: Annotated[int, typer.Option(metavar="N", help="Rounds of each run.")] = 25,
+    size: Annotated[int, typer.Option(metavar="N", help="Images of each round.")] = 10,
+    open_with: Annotated[
+        int, typer.Option(metavar="N", help="Example images that open each run.")
+    ] = 1,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", help="Runs of each label with each strategy.")
+    ] = 3,
+    oracle_error: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the answers that are wrong.")
+    ] = 0.0,
+    oracle_unsure: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the answers that are “unsure”.")
+    ] = 0.0,
     holdout: Annotated[
         float | None,
-        typer.Option(help="Share of the images kept out of the search, to measure F1 on: 0.2."),
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the images that is never shown, to test on them what was learnt; "
+            "without it 0.2, with --server none.",
+        ),
     ] = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(
             metavar="RULE[:GOAL]",
-            help="A stop rule to try on the same rounds, such as score-sample:0.8; repeatable, or "
-            "“all”.",
+            help="A rule of when to stop, tried on the same rounds, such as score-sample:0.8, or "
+            "“all”; may be given several times.",
         ),
     ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Look only at images that fit, such as month=12-2 or deployment=A3; repeatable.",
+            help="Look only at images that fit, such as month=12-2 or deployment=A3; may be given "
+            "several times.",
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that play at a time.")] = 1,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Runs that are played at the same time.")
+    ] = 1,
     server: Annotated[
-        str | None, typer.Option(help="Play through the API of this server, http://host:port.")
+        str | None,
+        typer.Option(metavar="URL", help="Play on this server, such as http://host:8321."),
     ] = None,
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="RAREFIND_TOKEN", help="For --server: what “rarefind token add” printed."
+            metavar="TOKEN",
+            envvar="RAREFIND_TOKEN",
+            help="For --server, what “rarefind token add” printed.",
         ),
     ] = None,
 ) -> None:
-    """Replay searches against known labels, to compare strategies; writes a report to --out."""
+    """Replay searches against known labels, to compare strategies.
+
+    Ends with a report in the folder of --out; docs/evaluation.md explains it.
+    """
     if (collection is None) == (index is None):
         raise typer.BadParameter("Name a collection, or give the folder of an index with --index.")
     if index is not None and labels is None:

@@ -16,6 +16,7 @@ import typer
 
 from app.cli.terminal import (
     ADDRESS_FILE,
+    Commands,
     base_url,
     console,
     errors,
@@ -33,7 +34,14 @@ if TYPE_CHECKING:
     from app.database import Database
     from app.settings import Settings
 
-app = typer.Typer()
+app = Commands()
+Port = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT",
+        help="Port to listen on, 0 for any free one; without it RAREFIND_PORT, else 8321.",
+    ),
+]
 # A connection stays open between requests: longer than people look at a grid, so that they need
 # not connect anew for each.
 IDLE_S = 20
@@ -47,10 +55,22 @@ class AddressNotFree(RarefindError):
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to listen on; without it RAREFIND_HOST, else 127.0.0.1, which only this "
+            "machine can reach.",
+        ),
+    ] = None,
+    port: Port = None,
     processes: Annotated[
-        int | None, typer.Option(help="Processes on that port: as many as there are cores.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes that serve, for many people best one for each core; without it "
+            "RAREFIND_PROCESSES, else 1.",
+        ),
     ] = None,
     no_worker: Annotated[
         bool, typer.Option("--no-worker", help="Leave long work to “rarefind worker”.")
@@ -81,9 +101,10 @@ def serve_part(
 
 @app.command()
 def worker() -> None:
-    """Do long work (imports, indexes, replays) beside the server, until Ctrl-C.
+    """Do long work beside the server, until Ctrl-C.
 
-    Several may run, on any machine that shares the database and the data folder.
+    Long work is imports, preparing images, replays and large exports. Several workers may run, on
+    any machine that shares the database and the data folder.
     """
     from app.chores import CHORES
     from app.jobs import Worker
@@ -127,14 +148,17 @@ def link() -> None:
 @app.command()
 def demo(
     images: Annotated[
-        Path | None, typer.Option(help="Your own photos, a folder or zip, instead of drawn ones.")
+        Path | None,
+        typer.Option(
+            metavar="SOURCE", help="Folder or zip of your own photos, in place of drawn ones."
+        ),
     ] = None,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Run the whole job without a browser and print it.")
+        bool, typer.Option("--replay", help="Run the whole job without a browser, and print it.")
     ] = False,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    port: Port = None,
 ) -> None:
-    """Prepare a collection to try Rarefind on, and open the server on it."""
+    """Make a collection to try Rarefind on, and open the server."""
     from app.demo.showing import prepare_demo, replay_demo
 
     with explained():

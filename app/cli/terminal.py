@@ -7,10 +7,11 @@ needs them.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from app.errors import RarefindError
 
@@ -24,7 +25,36 @@ if TYPE_CHECKING:
 console = Console()
 errors = Console(stderr=True)
 CalledCollection = Annotated[str, typer.Argument(metavar="COLLECTION", help="Its name or number.")]
+Verb = TypeVar("Verb", bound=Callable[..., Any])
 ADDRESS_FILE = "address.txt"  # where the last server listened, for `rarefind link`
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help says what to give in capitals, and never of which type of Python."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments and options; typer would add a type to each argument."""
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            lines = []
+            for one in self.get_params(ctx):
+                line = one.get_help_record(ctx)
+                if line is not None and one.param_type_name == kind:
+                    name = one.metavar or one.name
+                    lines.append((name, line[1]) if kind == "argument" else line)
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
+
+
+class Commands(typer.Typer):
+    """Commands whose help and errors are plain text, to be read anywhere and copied."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(rich_markup_mode=None, **given)
+
+    def command(self, name: str | None = None, **given: Any) -> Callable[[Verb], Verb]:
+        """Add a command, with plain help."""
+        return super().command(name, cls=PlainCommand, **given)
 
 
 class SettingsNotUsable(RarefindError):

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.terminal import (
+    Commands,
     console,
     explained,
     link_url,
@@ -27,17 +28,26 @@ if TYPE_CHECKING:
     from app.sweeping import Swept
     from app.tables import Person
 
-app = typer.Typer()
-user_app = typer.Typer(help="People and their accounts.", no_args_is_help=True)
-token_app = typer.Typer(help="Tokens for programs that use the JSON API.", no_args_is_help=True)
+ROLES = "viewer, ecologist, evaluator or admin."
+User = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The person it acts for; without it you.")
+]
+app = Commands()
+user_app = Commands(help="People and their accounts.", no_args_is_help=True)
+token_app = Commands(help="Tokens for programs that use the JSON API.", no_args_is_help=True)
 
 
 @user_app.command("add")
 def user_add(
-    name: Annotated[str, typer.Argument(help="The name they sign in by.")],
-    role: Annotated[str, typer.Option(help="viewer, ecologist, evaluator or admin.")] = "ecologist",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name they sign in by.")],
+    role: Annotated[
+        str, typer.Option(metavar="ROLE", help="What they may do: " + ROLES)
+    ] = "ecologist",
 ) -> None:
-    """Add a person and print a one-time link by which they set their password."""
+    """Add a person, and print a link by which they set a password.
+
+    The link works once.
+    """
     from app.accounts import add_person, reset_password
     from app.security import get_local_person
 
@@ -71,8 +81,8 @@ def user_list() -> None:
 
 @user_app.command("role")
 def user_role(
-    name: Annotated[str, typer.Argument(help="Their name.")],
-    role: Annotated[str, typer.Argument(help="viewer, ecologist, evaluator or admin.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name they sign in by.")],
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="What they may do: " + ROLES)],
 ) -> None:
     """Give a person another role."""
     from app.accounts import change_role, get_person_named
@@ -84,8 +94,13 @@ def user_role(
 
 
 @user_app.command("reset")
-def user_reset(name: Annotated[str, typer.Argument(help="Their name.")]) -> None:
-    """Sign a person out everywhere and print a link by which they set a new password."""
+def user_reset(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name they sign in by.")],
+) -> None:
+    """Print a link by which a person sets a new password.
+
+    They are signed out everywhere. The link works once.
+    """
     from app.accounts import get_person_named, reset_password
     from app.security import get_local_person
 
@@ -102,11 +117,16 @@ def user_reset(name: Annotated[str, typer.Argument(help="Their name.")]) -> None
 
 @token_app.command("add")
 def token_add(
-    name: Annotated[str, typer.Argument(help="To know it by later.")],
-    scope: Annotated[str, typer.Option(help="read, search or admin.")] = "search",
-    user: Annotated[str | None, typer.Option(help="For whom; without it for you.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name to know it by later.")],
+    scope: Annotated[
+        str, typer.Option(metavar="SCOPE", help="What it lets do: read, search or admin.")
+    ] = "search",
+    user: User = None,
 ) -> None:
-    """Make a token with which a program acts as a person; it is shown this once."""
+    """Make a token with which a program acts as a person.
+
+    It is shown this once.
+    """
     from app.accounts import make_token
 
     with opened() as (_, database), database.session() as session:
@@ -116,9 +136,9 @@ def token_add(
 
 @token_app.command("list")
 def token_list(
-    user: Annotated[str | None, typer.Option(help="Whose; without it yours.")] = None,
+    user: User = None,
 ) -> None:
-    """The names of the tokens that work."""
+    """Show the tokens that work, by their names."""
     from app.security import list_tokens
 
     with opened() as (_, database), database.session() as session:
@@ -129,8 +149,8 @@ def token_list(
 
 @token_app.command("revoke")
 def token_revoke(
-    name: Annotated[str, typer.Argument(help="As it was added.")],
-    user: Annotated[str | None, typer.Option(help="Whose; without it yours.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that it was given.")],
+    user: User = None,
 ) -> None:
     """Make a token work no longer."""
     from app.accounts import end_token
@@ -141,12 +161,14 @@ def token_revoke(
 
 @app.command()
 def gc(
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it; else it is only counted.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove them; without it they are only counted.")
+    ] = False,
 ) -> None:
-    """Remove what has lain in the bin for 30 days, and files that nothing needs any more.
+    """Count files that nothing needs any more; --yes removes them.
 
-    Without --yes it only says what it would remove. Files that rows name and that are gone are
-    listed. People and workers may go on meanwhile.
+    Among them is what has lain in the bin for 30 days. Files that are missing are listed. People
+    and workers may go on meanwhile.
     """
     from app.sweeping import sweep
 
@@ -159,11 +181,14 @@ def gc(
 def backup(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="A new or empty folder, or that of an earlier backup."),
+        typer.Argument(
+            metavar="FOLDER", help="A new or empty folder, or that of an earlier backup."
+        ),
     ],
 ) -> None:
-    """Copy the database and the files that it needs to a folder, while people work.
+    """Copy all that is kept to a folder, while people work.
 
+    That is the database and the files that it needs.
     In the folder of an earlier backup only what is new is copied. Originals that lie outside the
     data folder are not in it.
     """
@@ -200,9 +225,10 @@ def backup(
 
 @app.command("fill-store")
 def fill_the_store() -> None:
-    """Put the files of a data folder that was one machine's into the store of RAREFIND_STORE.
+    """Put the files of the data folder into RAREFIND_STORE.
 
-    People and workers may go on, if they have RAREFIND_STORE set already.
+    Several machines can then go on with what was one machine's. People and workers may go on
+    meanwhile, if they have RAREFIND_STORE set already.
     """
     from app.filling import fill_store
     from app.store import say_store
@@ -215,10 +241,10 @@ def fill_the_store() -> None:
 @app.command()
 def restore(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder that “rarefind backup” wrote.")
+        Path, typer.Argument(metavar="FOLDER", help="The folder that “rarefind backup” wrote.")
     ],
 ) -> None:
-    """Bring a backup back into an empty data folder and an empty database.
+    """Bring a backup back into an empty data folder and database.
 
     Checksums are compared before anything is touched. RAREFIND_HOME and DATABASE_URL say where to.
     """
@@ -240,7 +266,10 @@ def restore(
 
 @app.command()
 def doctor() -> None:
-    """Check everything Rarefind needs and say what to do; ends with 1 if something is wrong."""
+    """Check everything that Rarefind needs, and say what to do.
+
+    If something is wrong it ends with status 1.
+    """
     from app.examining import examine
 
     signs = {"well": ("✓", "green"), "remark": ("!", "yellow"), "wrong": ("✗", "red")}

@@ -25,10 +25,12 @@ from app import searching
 from app.cli import app
 from app.cli.collections import collection_metadata
 from app.detecting import USUAL_THRESHOLD
+from app.evaluation import USUAL_SIZES, choose_strategies
 from app.indexing import DEFAULT_EMBEDDER, LoadedEmbedders, OpenIndexes
 from app.jobs import add_job
 from app.open_sets import bring_set
 from app.security import get_local_person
+from app.settings import Settings
 from app.tables import (
     ApiToken,
     AuditEvent,
@@ -256,18 +258,18 @@ def import_for(commands: list[str], *, exit_code: int) -> set[str]:
     return set(done.stdout.split())
 
 
-def list_commands(command=None, called: tuple[str, ...] = ()) -> list[str]:
-    """Every command there is, as it is typed after `rarefind`."""
+def list_commands(command=None, called: tuple[str, ...] = ()) -> dict:
+    """Every command there is, by what is typed after `rarefind`."""
     command = command or typer.main.get_command(app)
-    under = getattr(command, "commands", {}).items()
-    return [" ".join(called)] + [
-        one for name, part in under for one in list_commands(part, (*called, name))
-    ]
+    commands = {" ".join(called): command}
+    for name, part in getattr(command, "commands", {}).items():
+        commands |= list_commands(part, (*called, name))
+    return commands
 
 
 def test_help_of_every_command_imports_nothing_heavy():
     commands = list_commands()
-    assert {"", "serve", "collection add", "search import"} <= set(commands)
+    assert {"", "serve", "collection add", "search import"} <= commands.keys()
     assert import_for([f"{one} --help" for one in commands], exit_code=0) == set()
 
 
@@ -291,9 +293,35 @@ def test_commands_that_ask_the_database_alone_import_no_models(rarefind, tmp_pat
     assert import_for(commands, exit_code=0) == {"fastapi", "sqlalchemy"}
 
 
+def test_help_says_in_a_sentence_what_everything_is_and_in_capitals_what_to_give(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    literal = r"(folders|faiss|milvus:|\.json|\.npy)"
+    for called, command in list_commands().items():
+        if command.hidden:
+            continue
+        shown = CliRunner().invoke(app, [*called.split(), "--help"]).stdout
+        assert not re.search(r"<[a-z]|…|\.\.\.", shown.replace("COMMAND [ARGS]...", "")), shown
+        assert command.help[-1] == "."
+        for one in command.params:
+            where = f"{called}: {one.name}"
+            assert re.fullmatch(r"([A-Z“]|csv).*[^.]\.", one.help), where
+            if getattr(one, "is_flag", False):
+                assert one.metavar is None, where
+            else:
+                assert re.fullmatch(r"[A-Z|:=\[\] ]+", re.sub(literal, "", one.metavar)), where
+
+
 def test_what_help_says_of_usual_values_is_so(rarefind):
+    def shown(*command: str) -> str:
+        return " ".join(rarefind(*command, "--help").stdout.split())
+
     assert signature(collection_metadata).parameters["threshold"].default == USUAL_THRESHOLD
-    assert DEFAULT_EMBEDDER in rarefind("collection", "add", "--help").stdout
+    assert DEFAULT_EMBEDDER in shown("collection", "add")
+    usual = {name: field.default for name, field in Settings.model_fields.items()}
+    for name in ("host", "port", "processes"):
+        assert f"RAREFIND_{name.upper()}, else {usual[name]}" in shown("serve")
+    assert f"from {USUAL_SIZES[0]} to {USUAL_SIZES[1]}." in shown("replay")
+    assert f"without it {' and '.join(choose_strategies(()))}." in shown("replay")
 
 
 def test_version_is_said(rarefind):
