@@ -27,6 +27,20 @@ if TYPE_CHECKING:
     from app.oracle import Oracle
     from app.tables import Collection
 
+# What a search can be had as, named as in app/exports/offers.py, which takes too long to import
+# only to say that a format was mistyped.
+EXPORTS = (
+    "answers.csv",
+    "answers.jsonl",
+    "images.csv",
+    "images.jsonl",
+    "pictures.zip",
+    "camtrap-dp.zip",
+    "darwin-core.zip",
+    "coco.json",
+    "head.json",
+    "search.rarefind",
+)
 CalledSearch = Annotated[str, typer.Argument(metavar="SEARCH", help="Its name or number.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="FILE", help="File to write; without it, it is printed.")
@@ -55,6 +69,12 @@ def export(
     docs/exports.md describes each.
     """
     name = f"answers.{file_format}" if file_format in ("csv", "jsonl") else file_format
+    if name not in EXPORTS:
+        there_are = ", ".join(one.removeprefix("answers.") for one in EXPORTS)
+        raise typer.BadParameter(
+            f"There is no format “{file_format}”. There are: {there_are}.",
+            param_hint="'--format'",
+        )
     write_export_file(search, name, out)
 
 

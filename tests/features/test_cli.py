@@ -24,8 +24,10 @@ from typer.testing import CliRunner, Result
 from app import searching
 from app.cli import app
 from app.cli.collections import collection_metadata
+from app.cli.searches import EXPORTS
 from app.detecting import USUAL_THRESHOLD
 from app.evaluation import USUAL_SIZES, choose_strategies
+from app.exports.offers import FORMATS
 from app.indexing import DEFAULT_EMBEDDER, LoadedEmbedders, OpenIndexes
 from app.jobs import add_job
 from app.open_sets import bring_set
@@ -277,6 +279,7 @@ def test_what_is_wrong_with_what_was_typed_is_said_before_anything_heavy_is_impo
     wrong = [
         "bird",
         "export",
+        "export 99 --format xyz",
         "collection add Pond",
         "collection add torchvision:MNIST --labels folders",
         "collection group Pond --none --gap 5",
@@ -408,9 +411,6 @@ def test_export_takes_a_name_and_says_what_there_is(rarefind, searched, own_data
     unknown = rarefind("export", "stork")
     assert unknown.exit_code == 1
     assert f"There is no search “stork” that you see. There are: {mine} Grey" in unknown.stderr
-    wrong = rarefind("export", mine, "--format", "xlsx")
-    assert wrong.exit_code == 1
-    assert "There is no such export. There are: answers.csv, answers.jsonl," in wrong.stderr
     with own_database.session() as session:
         theirs = session.scalar(select(Search).where(Search.id != mine))
         theirs.open_to_view = True
@@ -418,6 +418,23 @@ def test_export_takes_a_name_and_says_what_there_is(rarefind, searched, own_data
     assert several.exit_code == 1
     assert "Several searches are called “Grey heron”" in several.stderr
     assert rarefind("export", theirs.id).exit_code == 0
+
+
+def test_a_wrong_format_is_said_whatever_the_search(rarefind, searched):
+    mine, theirs, _ = searched
+    for search_id in (mine, mine + theirs):
+        wrong = rarefind("export", search_id, "--format", "xyz")
+        assert wrong.exit_code == 2
+        assert "There is no format “xyz”. There are: csv, jsonl, images.csv, " in wrong.stderr
+        assert "There is no search" not in wrong.stderr
+    for name in ("csv", "answers.csv"):
+        assert rarefind("export", mine, "--format", name).stdout.startswith("target,")
+
+
+def test_formats_of_the_command_are_those_that_there_are(rarefind):
+    assert tuple(FORMATS) == EXPORTS
+    shown = rarefind("export", "--help").stdout
+    assert all(name.removeprefix("answers.") in shown for name in EXPORTS[:-1])
 
 
 def test_whole_search_goes_out_and_comes_in(rarefind, searched, tmp_path):
