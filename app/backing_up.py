@@ -420,6 +420,8 @@ def list_files(session: Session, settings: Settings) -> Iterator[tuple[str, bool
 
     Thumbnails are made again from originals, but the original may lie on a disk that is not there.
     """
+    from app.replays import replay_folder
+
     home = settings.home
     listed: set[str] = set()
 
@@ -443,7 +445,7 @@ def list_files(session: Session, settings: Settings) -> Iterator[tuple[str, bool
         # An index folder that is gone is told by its manifest.
         yield from ((f"{place}/{name}", True) for name in sorted({*found, "manifest.json"}))
     for replay_id in session.scalars(select(Replay.id).order_by(Replay.id)):
-        for path in sorted((home / f"replays/{replay_id}").rglob("*")):
+        for path in sorted(replay_folder(settings, replay_id).rglob("*")):
             if path.is_file():
                 yield path.relative_to(home).as_posix(), False
     for table in (Image, Photo):
