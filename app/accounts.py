@@ -49,6 +49,7 @@ class Account:
     seen_at: datetime | None
     token_count: int
     awaits_password: bool  # a link by which they set it is out and works
+    link_count: int  # that were ever made for it
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,13 @@ def list_accounts(session: Session) -> list[Account]:
     now = datetime.now(UTC)
     works = SignInLink.sets_password & SignInLink.used_at.is_(None) & (SignInLink.expires_at > now)
     waiting = set(session.scalars(select(SignInLink.person_id).where(works)))
+    link_counts = dict(
+        session.execute(
+            select(SignInLink.person_id, func.count())
+            .where(SignInLink.sets_password)
+            .group_by(SignInLink.person_id)
+        ).all()
+    )
     counts = dict(
         session.execute(
             select(ApiToken.person_id, func.count())
@@ -112,6 +120,7 @@ def list_accounts(session: Session) -> list[Account]:
             ),
             token_count=counts.get(person.id, 0),
             awaits_password=person.id in waiting,
+            link_count=link_counts.get(person.id, 0),
         )
         for person in people
     ]
@@ -161,9 +170,26 @@ def close_account(session: Session, person: Person, *, by: Person) -> None:
 
 
 def reset_password(
-    session: Session, person: Person, *, by: Person, base_url: str, settings: Settings
+    session: Session,
+    person: Person,
+    *,
+    by: Person,
+    base_url: str,
+    settings: Settings,
+    link_count: int | None = None,
 ) -> str:
-    """A link by which the person sets a password, once; until then they can't sign in."""
+    """A link by which the person sets a password, once; until then they can't sign in.
+
+    `link_count`: how many were made for them when the form was drawn. Sent a second time it must
+    not end the link that it made, nor the password that was set by it since.
+    """
+    session.refresh(person, with_for_update=True)  # two clicks come one after the other
+    made = select(func.count()).where(SignInLink.person_id == person.id, SignInLink.sets_password)
+    if link_count not in (None, session.scalar(made)):
+        raise BadInput(
+            f"A link for {person.name} was made since this page was opened, so nothing was changed "
+            "now. If that link is lost, reset the password once more."
+        )
     _void_links(session, person)
     sign_out_everywhere(session, person)
     person.password_hash = person.closed_at = None

@@ -35,6 +35,19 @@
     if (event.target.closest("[data-dismiss]")) event.target.closest(".notice").remove();
   });
 
+  // A form whose answer is shown once is not sent again by a second press: its answer would be lost.
+  const ANSWER_MS = 5000;
+  let sentAt = -Infinity;
+  document.addEventListener("submit", (event) => {
+    if (!event.target.matches("[data-once]")) return;
+    if (event.timeStamp - sentAt < ANSWER_MS) return event.preventDefault();
+    sentAt = event.timeStamp;
+  });
+
+  // Nor by a reload of that answer: without the secret it is the list, at the list's own address.
+  const answer = document.querySelector("[data-list]");
+  if (answer) history.replaceState(null, "", answer.dataset.list);
+
   // What is shown once can be copied, where the browser lets a page do that: on a safe connection.
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.hidden = !navigator.clipboard;

@@ -112,6 +112,14 @@ def add_one_token(
     return render_account(request, session, person, token=token)
 
 
+@router.get("/name")
+@router.get("/password")
+@router.get("/tokens")
+def show_account(request: Request, _person: Present) -> Response:
+    """What stands in the address bar after a form was answered leads to the account."""
+    return see_other("/account#tokens" if request.url.path.endswith("/tokens") else "/account")
+
+
 @router.post("/tokens/revoke")
 def revoke_one_token(session: DbSession, person: Present, name: Text = "") -> Response:
     """Make a token work no longer."""

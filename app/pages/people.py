@@ -66,9 +66,19 @@ def set_role(
 
 
 @router.post("/people/{person_id}/reset", dependencies=IN_PERSON)
-def reset(request: Request, session: DbSession, admin: Admin, person_id: Id) -> Response:
+def reset(
+    request: Request,
+    session: DbSession,
+    admin: Admin,
+    person_id: Id,
+    link_count: Annotated[int | None, Form()] = None,
+) -> Response:
     """Sign a person out everywhere; the answer shows the link by which they set a new password."""
-    return render_link(request, session, admin, get_account(session, person_id))
+    whose = get_account(session, person_id)
+    try:
+        return render_link(request, session, admin, whose, link_count=link_count)
+    except BadInput as error:
+        return render_people(request, session, admin, problem=str(error))
 
 
 @router.post("/people/{person_id}/close")
@@ -79,6 +89,14 @@ def close(request: Request, session: DbSession, admin: Admin, person_id: Id) -> 
     except NotAllowed as error:
         return render_people(request, session, admin, problem=str(error))
     return see_other("/people")
+
+
+@router.get("/people/{person_id}/role")
+@router.get("/people/{person_id}/reset")
+@router.get("/people/{person_id}/close")
+def show_in_list(_admin: Admin, person_id: Id) -> Response:
+    """What stands in the address bar after a form was answered leads to the list."""
+    return see_other(f"/people#person-{person_id}")
 
 
 @router.get("/log")
@@ -102,7 +120,14 @@ def log_page(
     )
 
 
-def render_link(request: Request, session: Session, admin: Person, whose: Person) -> Response:
+def render_link(
+    request: Request,
+    session: Session,
+    admin: Person,
+    whose: Person,
+    *,
+    link_count: int | None = None,
+) -> Response:
     """The page with a new link for a person; it is shown this once."""
     settings = request.app.state.settings
     link = reset_password(
@@ -111,6 +136,7 @@ def render_link(request: Request, session: Session, admin: Person, whose: Person
         by=admin,
         base_url=settings.public_url or str(request.base_url),  # its host is one we know
         settings=settings,
+        link_count=link_count,
     )
     return render_people(request, session, admin, link=link, link_for=whose)
 

@@ -183,6 +183,43 @@ def test_reset_and_closing_sign_out_everywhere(client, another):
     assert set_password(ada, find_link(client.post(f"/people/{ada_id}/reset"))).status_code == 200
 
 
+def test_reset_form_sent_again_ends_neither_its_link_nor_the_password_set_by_it(client, another):
+    add(client)
+    with client.app.state.database.session() as session:
+        ada_id = session.scalar(select(Person.id).filter_by(name="Ada Lovelace"))
+    drawn = re.search(r'name="link_count"\s+value="(\d+)"', client.get("/people").text)[1]
+    reset = {"url": f"/people/{ada_id}/reset", "data": {"link_count": drawn}}
+    ada = another()
+    assert set_password(ada, find_link(client.post(**reset))).status_code == 200
+    again = client.post(**reset)
+    assert again.status_code == 422 and "was made since this page was opened" in again.text
+    assert ada.get("/").status_code == 200 and sign_in(another()).status_code == 303
+    # The page that says so has a form that makes another.
+    reset["data"] = {"link_count": re.search(r'name="link_count"\s+value="([1-9])"', again.text)[1]}
+    assert find_link(client.post(**reset))
+    assert ada.get("/").status_code == 401
+
+
+def test_address_that_a_form_leaves_behind_leads_to_the_list_and_adds_nothing(client):
+    add(client)
+    with client.app.state.database.session() as session:
+        ada_id = session.scalar(select(Person.id).filter_by(name="Ada Lovelace"))
+    form = {"name": "Field laptop", "scope": "read"}
+    assert client.post("/account/tokens", data=form).status_code == 200
+    lists = dict.fromkeys(("/account/name", "/account/password", "/account/tokens"), "Field laptop")
+    people = (f"/people/{ada_id}/{what}" for what in ("role", "reset", "close"))
+    for address, entry in (lists | dict.fromkeys(people, "Ada Lovelace")).items():
+        page = client.get(address)
+        assert page.status_code == 200, address
+        assert f"<strong>{entry}</strong>" in page.text, address
+        assert "not shown again" not in page.text, address
+    # Sent again, a form adds nobody and nothing.
+    assert client.post("/people", data={"name": "Ada Lovelace"}).status_code == 422
+    assert client.post("/account/tokens", data=form).status_code == 422
+    assert client.get("/people").text.count("<strong>Ada Lovelace</strong>") == 1
+    assert client.get("/account").text.count("<strong>Field laptop</strong>") == 1
+
+
 def test_there_is_always_an_admin(client):
     with client.app.state.database.session() as session:
         own_id = get_local_person(session).id
