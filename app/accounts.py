@@ -5,6 +5,7 @@ There is no mail server: an admin hands a person a one-time link, by which they 
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -124,6 +125,16 @@ def list_accounts(session: Session) -> list[Account]:
         )
         for person in people
     ]
+
+
+def find_awaited(accounts: Sequence[Account], settings: Settings) -> set[int]:
+    """The ids of those who have not signed in yet, as far as that can be told.
+
+    Whom a site signs in, or the local mode, leaves no login session: nothing is said of anybody.
+    """
+    if settings.auth == "local" or settings.remote_user_secret:
+        return set()
+    return {one.person.id for one in accounts if one.seen_at is None}
 
 
 def rename(session: Session, person: Person, name: str, *, request: Request) -> None:

@@ -43,7 +43,7 @@ from app.premises import (
     read_opening,
 )
 from app.remarks import Remarks, is_remarked, read_remarks_of_searches
-from app.seats import find_seat, is_shared, list_held, list_here, list_standing, list_tips
+from app.seats import find_seat, is_shared, list_held, list_standing, list_tips, name_here
 from app.steps import may_step
 from app.tables import (
     Action,
@@ -121,7 +121,7 @@ class Grid:
     number: int
     cards: list[Card]
     is_shared: bool
-    people_here: list[Person]  # of a shared search
+    people_here: list[str]  # of a shared search
     asked_elsewhere: int  # images that others were being asked when these were chosen
     strip: list[RoundTally]
     found: int
@@ -242,7 +242,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
             if image.id not in elsewhere
         ],
         is_shared=shared,
-        people_here=list_here(session, search) if shared else [],
+        people_here=name_here(session, search, person) if shared else [],
         asked_elsewhere=len(elsewhere) or len(made.leased_ids or ()),
         strip=strip,
         found=tally["yes"],

@@ -120,6 +120,15 @@ def list_here(session: Session, search: Search) -> list[Person]:
     return list(session.scalars(query.order_by(Person.name)))
 
 
+def name_here(session: Session, search: Search, person: Person) -> list[str]:
+    """Who is there now as `person` is told it: of themselves as “you”, of others by name."""
+    here = list_here(session, search)
+    others = [one.name for one in here if one.id != person.id]
+    if len(others) == len(here):
+        return others
+    return ["you", *others] if others else ["only you"]
+
+
 def stay(session: Session, seat: Seat) -> None:
     """Be there, and have the images of one's grid that nobody else is being asked."""
     seat.here_until = func.now() + HERE

@@ -9,6 +9,7 @@ from app.accounts import (
     add_person,
     change_role,
     close_account,
+    find_awaited,
     get_account,
     list_accounts,
     reset_password,
@@ -153,12 +154,14 @@ def render_people(
     link_for: Person | None = None,
 ) -> Response:
     """The list, with the form as it was filled in."""
+    accounts = list_accounts(session)
     return render(
         request,
         "people.html",
         status=422 if wrong or problem else 200,
         person=admin,
-        accounts=list_accounts(session),
+        accounts=accounts,
+        awaited=find_awaited(accounts, request.app.state.settings),
         roles=ROLE_WORDS,
         form=form or {"name": "", "role": "ecologist"},
         wrong=wrong,

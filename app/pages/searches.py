@@ -53,7 +53,7 @@ from app.reporting import (
 )
 from app.results import describe_event, list_results
 from app.searching import correct_answers, record_answers, sit_down, stay_here, submit_answers
-from app.seats import leave, list_here
+from app.seats import leave, name_here
 from app.security import SignedIn
 from app.sensitive import list_hidden_with, read_sight
 from app.steps import redo, undo
@@ -187,9 +187,7 @@ def stay(search: NamedSearch, session: DbSession, person: SignedIn) -> Response:
     A grid that shows others is out of date.
     """
     own = stay_here(session, search, person=person)
-    return JSONResponse(
-        {"people": [one.name for one in list_here(session, search)], "images": sorted(own)}
-    )
+    return JSONResponse({"people": name_here(session, search, person), "images": sorted(own)})
 
 
 @router.post("/leave")

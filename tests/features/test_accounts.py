@@ -159,6 +159,20 @@ def test_login_sessions_are_listed_and_end_one_by_one_or_by_a_new_password(clien
     assert sign_in(another(), password="x" + PASSWORD).status_code == 303
 
 
+def test_who_was_let_in_has_not_signed_in_until_they_do(client, another):
+    link = add(client)
+
+    def read_line():
+        return re.search(
+            r"<strong>Ada Lovelace</strong>.*?</p>", client.get("/people").text, re.DOTALL
+        )[0]
+
+    another().get("/password", params={"token": link.partition("token=")[2]})  # only looked at
+    assert "Has not signed in yet" in read_line()
+    set_password(another(), link)
+    assert "Last seen <time" in read_line() and "not signed in" not in read_line()
+
+
 def test_reset_and_closing_sign_out_everywhere(client, another):
     ada, program = another(), another()
     set_password(ada, add(client))
@@ -295,6 +309,9 @@ def test_proxy_that_signs_people_in_must_know_the_secret(settings, own_database_
         with app.state.database.session() as session:
             (zoe,) = session.scalars(select(Person))
             assert (zoe.name, zoe.role) == ("Zoë", "ecologist")
+            zoe.role = "admin"
+        # Nothing is kept of when a proxy signed her in, so nothing is said of it.
+        assert "igned in" not in web.get("/people", headers=right).text.partition("<ul")[2]
 
 
 def test_header_of_a_person_is_nothing_without_a_secret(web):

@@ -245,6 +245,7 @@ def test_images_of_who_left_go_to_others_and_do_not_come_back(pair: Pair):
     bens = pair.sit_down(pair.ben)
     assert not set(adas) & set(bens)
     assert [one.name for one in list_here(pair.session, pair.search)] == ["Ada", "Ben"]
+    assert current_grid(pair.session, pair.search, pair.ben).people_here == ["you", "Ada"]
     coming = upcoming_images(pair.session, pair.search, pair.ben, pair.indexes)
     assert not set(coming) & set(adas)
     pair.sit_down(pair.ada, visit="second")
@@ -252,6 +253,8 @@ def test_images_of_who_left_go_to_others_and_do_not_come_back(pair: Pair):
     assert not set(upcoming_images(pair.session, pair.search, pair.ben, pair.indexes)) & set(adas)
     leave(pair.session, pair.search, pair.ada, "second")
     assert [one.name for one in list_here(pair.session, pair.search)] == ["Ben"]
+    assert current_grid(pair.session, pair.search, pair.ben).people_here == ["only you"]
+    assert current_grid(pair.session, pair.search, pair.ada).people_here == ["Ben"]
     pair.submit(pair.ben)
     got = set(pair.shown(pair.ben)) & set(adas)
     assert got

@@ -579,3 +579,27 @@ def test_settings_lead_to_the_target_card_in_one_sentence(browser):
     page = browser.get("/settings").text
     hint = re.search(r'<p class="([^"]*)">What counts as a yes[^<]*<a href="[^"]*/card">', page)
     assert hint and hint[1] == "hint"
+
+
+def test_who_was_invited_is_not_here_and_has_not_signed_in_until_they_do(browser):
+    with browser.client.app.state.database.session() as session:
+        ben = make_person(session, name="Ben", role="ecologist")
+        state = browser.client.app.state
+        link = issue_sign_in_link(
+            session, ben, base_url=str(browser.client.base_url), settings=state.settings
+        )
+    assert browser.post("/members", {"name": "Ben"}).status_code == 303
+
+    def read_line():
+        page = browser.get("/share").text
+        return re.search(r"<strong>Ben</strong>.*?</p>", page, re.DOTALL)[0]
+
+    assert "Invited <time" in read_line() and ", has not signed in yet" in read_line()
+    assert "<span data-here>only you</span>" in browser.get().text
+    assert browser.client.post(f"{browser.here}/here").json()["people"] == ["only you"]
+    bens = TestClient(browser.client.app, base_url=str(browser.client.base_url))
+    bens.portal = browser.client.portal
+    assert bens.get(link).status_code == 200
+    assert "Invited <time" in read_line() and "not signed in" not in read_line()
+    assert bens.get(browser.here).status_code == 200
+    assert "<span data-here>you, Ben</span>" in browser.get().text
