@@ -133,9 +133,7 @@ def open_search(
     """
     session.refresh(person, with_for_update=True)  # two clicks come one after the other
     if opening_key is not None:
-        opened = session.scalar(
-            select(Search).filter_by(owner_id=person.id, opening_key=opening_key)
-        )
+        opened = find_opened(session, person, opening_key)
         if opened is not None and opened.target_name == target_name.strip():
             return opened
         opening_key = None if opened is not None else opening_key  # the form was changed: another
@@ -201,6 +199,11 @@ def open_search(
     )
     session.flush()
     return search
+
+
+def find_opened(session: Session, person: Person, opening_key: str) -> Search | None:
+    """The search that a form opened, also one in the bin."""
+    return session.scalar(select(Search).filter_by(owner_id=person.id, opening_key=opening_key))
 
 
 def sit_down(

@@ -22,6 +22,15 @@
     for (const link of document.querySelectorAll("[data-fetch]")) new Image().src = link.dataset.fetch;
   });
 
+  // Back to a form that was sent, kept in the browser's memory: the server knows what it opened.
+  let sent = false;
+  document.addEventListener("submit", ({ target }) => {
+    sent ||= target.elements.opening_key !== undefined;
+  });
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted && sent) location.reload();
+  });
+
   // A photo may be dropped or pasted anywhere on a page that takes examples.
   document.addEventListener("dragover", (event) => {
     if (!hasFiles(event.dataTransfer)) return;

@@ -10,7 +10,13 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import Field
 from sqlalchemy.orm import Session
 
-from app.access import check_sees_people, get_collection, get_photo, get_search
+from app.access import (
+    check_sees_people,
+    get_collection,
+    get_own_search,
+    get_photo,
+    get_search,
+)
 from app.adjusting import (
     DEFAULT_ROUND_SIZE,
     DEFAULT_STRATEGY,
@@ -18,6 +24,7 @@ from app.adjusting import (
     MAX_NAME_LENGTH,
     ROUND_SIZES,
     list_strategies,
+    read_search_filter,
 )
 from app.browsing import (
     IMAGES_PER_PAGE,
@@ -54,11 +61,12 @@ from app.pages.filters import FilterFields, describe_filter
 from app.pages.indexes import describe_indexes
 from app.pages.remarks import describe_remarks
 from app.pages.rendering import file_name, render, wants_fragment
-from app.searching import open_search
+from app.reporting import list_examples
+from app.searching import find_opened, open_search
 from app.security import Searcher, SignedIn
 from app.sensitive import read_sight
 from app.settings import Settings
-from app.tables import Collection, Image, Person, Photo, TrayItem
+from app.tables import Collection, Image, Person, Photo, Search, TrayItem
 from app.workers import Readers
 
 SEEDS = 1_000_000
@@ -297,9 +305,21 @@ def new_search(
     collection_id: Id,
     image: OptionalId = None,
     words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
+    opening_key: Annotated[str, Query(max_length=64)] = "",
+    like: OptionalId = None,
 ) -> Response:
-    """The page that opens a search: with this image, these words, or all that is in the tray."""
+    """The page that opens a search: with this image, these words, or all that is in the tray.
+
+    The form's key stands in its address: who comes back by the browser's Back from the search that
+    it opened finds no empty one, which would open a second search, but one filled in as it was sent
+    (`like` that search), with the way to it.
+    """
     collection = get_collection(session, person, collection_id)
+    opened = find_opened(session, person, opening_key)
+    if opened is not None or not opening_key:
+        return see_other(address_new_form(request, opened))
+    if like is not None:
+        return render_form_again(request, session, person, collection, opening_key, like)
     ticked = None
     if image is not None:
         check_sees_people(session, person, image)
@@ -316,7 +336,14 @@ def new_search(
         "embedder": "",
     }
     return render_new_search(
-        request, session, person, collection, ticked=ticked, form=form, chosen=chosen
+        request,
+        session,
+        person,
+        collection,
+        opening_key,
+        ticked=ticked,
+        form=form,
+        chosen=chosen,
     )
 
 
@@ -406,6 +433,7 @@ def add_search(
         session,
         person,
         collection,
+        opening_key or uuid.uuid4().hex,
         ticked=ticked,
         form=form,
         chosen=chosen,
@@ -415,17 +443,63 @@ def add_search(
     )
 
 
+def address_new_form(request: Request, opened: Search | None) -> str:
+    """The address of a form with a key of its own, filled in like the search that was opened."""
+    asked = [pair for pair in request.query_params.multi_items() if pair[0] != "opening_key"]
+    if opened is not None and opened.deleted_at is None:
+        asked = [("like", str(opened.id))]
+    return f"{request.url.path}?{urlencode([*asked, ('opening_key', uuid.uuid4().hex)])}"
+
+
+def render_form_again(
+    request: Request,
+    session: Session,
+    person: Person,
+    collection: Collection,
+    opening_key: str,
+    search_id: int,
+) -> Response:
+    """The form as it was filled in for a search that it opened."""
+    search = get_own_search(session, person, search_id)
+    if search.collection_id != collection.id:
+        raise NotFound("There is no such search in this collection.")
+    examples = list_examples(session, search)
+    form = {
+        "target_name": search.target_name,
+        "words": "".join(one.words for one in examples if one.words),
+        "counts_as_yes": search.counts_as_yes,
+        "round_size": search.round_size,
+        "strategy": search.strategy,
+        "embedder": search.embedder,
+    }
+    images = {("image", one.image_id) for one in examples if one.image_id}
+    photos = {("photo", one.photo_id) for one in examples if one.photo_id}
+    return render_new_search(
+        request,
+        session,
+        person,
+        collection,
+        opening_key,
+        ticked=images | photos,
+        form=form,
+        chosen=read_search_filter(search),
+        opened=search,
+    )
+
+
 def render_new_search(
     request: Request,
     session: Session,
     person: Person,
     collection: Collection,
+    opening_key: str,
     *,
     ticked: set[tuple[str, int]] | None,
     form: dict[str, Any],
     chosen: Filter,
     wrong: dict[str, str] | None = None,
     problem: str | None = None,
+    opened: Search | None = None,
     status: int = 200,
 ) -> Response:
     """The form as it was filled in, with what is wrong beside each field."""
@@ -457,7 +531,8 @@ def render_new_search(
         **known,
         wrong=wrong or {},
         problem=problem,
-        opening_key=uuid.uuid4(),
+        opening_key=opening_key,
+        opened=opened,
     )
 
 

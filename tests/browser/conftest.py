@@ -29,7 +29,7 @@ CHROMIUM_ARGUMENTS = [
 @pytest.fixture(scope="session")
 def chromium(request: pytest.FixtureRequest) -> Iterator[Browser]:
     """The system's Chromium; without one these tests are skipped, unless they are required."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    found = find_chromium()
     if found is None:
         missing = "no chromium on this machine: install Debian's package chromium"
         if os.environ.get("RAREFIND_REQUIRE_BROWSER") == "1":
@@ -39,6 +39,10 @@ def chromium(request: pytest.FixtureRequest) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=found, args=CHROMIUM_ARGUMENTS)
         yield browser
         browser.close()
+
+
+def find_chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import time
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
+from tests.browser.conftest import CHROMIUM_ARGUMENTS, find_chromium
 from tests.browser.server import Server
 
 pytestmark = pytest.mark.browser
@@ -538,6 +539,67 @@ def test_back_button_shows_the_grid_as_it_is_now(page, drawn_server):
     page.go_back()
     expect(page.locator("[data-answered]")).to_have_text("1")
     assert states(page)[0] == "y"
+
+
+def open_search_by_form(page: Page, server: Server) -> str:
+    """As `open_search`, by the form, so that it stands in the history before the grid."""
+    server.sign_in(page)
+    page.goto(f"{server.address}/collections/1/browse?page=2")
+    page.goto(f"{server.address}/collections/1/searches/new?image=61")
+    page.get_by_label("What are you looking for?").fill("Sergeant")
+    page.get_by_label("Images per round").fill("6")
+    page.get_by_role("button", name="Start the search").click()
+    expect(page.locator(".picture-card.current")).to_be_focused()
+    return page.url
+
+
+def go_on_two_rounds(page: Page) -> None:
+    for number in (2, 3):
+        for key in "ynnnnn":
+            page.keyboard.press(key)
+        page.keyboard.press("Enter")
+        expect(page.locator(".search-round")).to_have_text(f"Round {number}")
+
+
+def test_back_from_the_rounds_leads_to_the_form_as_it_was_sent_and_on_to_the_search(
+    page, drawn_server
+):
+    address = open_search_by_form(page, drawn_server)
+    go_on_two_rounds(page)
+    page.go_back()
+    expect(page.get_by_text("You opened “Sergeant” with this form")).to_be_visible()
+    expect(page.get_by_label("What are you looking for?")).to_have_value("Sergeant")
+    expect(page.get_by_label("Images per round")).to_have_value("6")
+    expect(page.get_by_role("button", name="Start the search")).to_have_count(0)
+    page.go_forward()
+    expect(page.locator(".search-round")).to_have_text("Round 3")
+    page.go_back()
+    page.get_by_role("link", name="Go on with “Sergeant”").click()
+    expect(page.locator(".search-round")).to_have_text("Round 3")
+    assert page.url == address
+    # Changed, the form opens another search, and Back from that one leads to that one.
+    page.go_back()
+    page.get_by_label("What are you looking for?").fill("Wrasse")
+    page.get_by_role("button", name="Start another search").click()
+    expect(page.locator(".search-round")).to_have_text("Round 1")
+    assert page.url != address
+    page.go_back()
+    expect(page.get_by_text("You opened “Wrasse” with this form")).to_be_visible()
+    page.go_back()
+    assert page.url.endswith("/browse?page=2")
+
+
+def test_back_to_a_form_that_the_browser_kept_tells_of_its_search_too(chromium, drawn_server):
+    keeping = chromium.browser_type.launch(
+        executable_path=find_chromium(),
+        args=CHROMIUM_ARGUMENTS,
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
+    page = keeping.new_page()
+    open_search_by_form(page, drawn_server)
+    page.evaluate("history.back()")  # Playwright's own waits for a load that may not come
+    expect(page.get_by_text("You opened “Sergeant” with this form")).to_be_visible()
+    keeping.close()
 
 
 def test_answers_not_saved_yet_outlive_a_reload(page, drawn_server):

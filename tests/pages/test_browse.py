@@ -7,7 +7,13 @@ import pytest
 from sqlalchemy import select
 
 from app.tables import Example, ImagePath, Search, TrayItem
-from tests.factories import make_collection, make_images, make_index, make_picture
+from tests.factories import (
+    make_collection,
+    make_images,
+    make_index,
+    make_person,
+    make_picture,
+)
 
 HTMX = {"HX-Request": "true"}
 
@@ -234,6 +240,10 @@ def ticked(page):
     return re.findall(r'name="(image_ids|photo_ids)"\s+value="(\d+)" checked', page.text)
 
 
+def read_key(page):
+    return re.search(r'name="opening_key"\s+value="(\w+)"', page.text)[1]
+
+
 def test_opening_a_search_without_examples_says_what_to_do(client, pond):
     collection, _ = pond
     page = client.get(f"/collections/{collection.id}/searches/new")
@@ -292,6 +302,71 @@ def test_search_opens_with_what_the_form_says(client, pond):
     assert (search.round_size, search.strategy) == (24, "most-positive")
     assert examples == [images[1].id, images[2].id]
     assert tray_of(client) == []
+
+
+def test_form_that_opened_a_search_comes_back_as_it_was_sent_and_leads_to_it(client, pond):
+    collection, images = pond
+    base = f"/collections/{collection.id}"
+    client.post(f"{base}/tray", files=[("photo", ("one.png", png()))])
+    ((_, photo_id),) = tray_of(client)
+    first = client.get(f"{base}/searches/new", params={"image": images[5].id})
+    assert first.url.params["image"] == str(images[5].id)
+    sent = {
+        "target_name": "Grey <heron>",
+        "counts_as_yes": "Adults and young",
+        "round_size": "24",
+        "strategy": "most-positive",
+        "image_ids": [images[2].id, images[5].id],
+        "opening_key": read_key(first),
+    }
+    again = client.get(first.url)
+    assert read_key(again) == read_key(first) and "You opened" not in again.text
+
+    search = client.post(f"{base}/searches", data=sent).url.path
+    with client.app.state.database.session() as session:  # no embedder here looks at photos
+        search_id = int(search.removeprefix("/searches/"))
+        session.add(Example(search_id=search_id, photo_id=photo_id))
+    back = client.get(first.url)
+
+    assert back.status_code == 200
+    assert "You opened “Grey &lt;heron&gt;” with this form" in back.text
+    assert f'class="button primary" href="{search}"' in back.text
+    assert 'value="Grey &lt;heron&gt;"' in back.text and "Adults and young</textarea>" in back.text
+    assert 'value="24"' in back.text and 'value="most-positive" checked' in back.text
+    kinds = {("image_ids", str(one)) for one in sent["image_ids"]}
+    assert set(ticked(back)) == kinds | {("photo_ids", str(photo_id))}
+    # Changed and sent, it opens another search, and is then the form of that one.
+    other = client.post(
+        f"{base}/searches", data=sent | {"strategy": "pf-ma", "opening_key": read_key(back)}
+    ).url.path
+    assert other != search
+    assert f'class="button primary" href="{other}"' in client.get(back.url).text
+    # What lies in the bin is gone on with by nobody.
+    client.post(f"{search}/delete")
+    assert "You opened" not in client.get(first.url).text
+
+
+def test_form_that_was_mended_keeps_its_key(client, pond):
+    collection, images = pond
+    base = f"/collections/{collection.id}"
+    form = {"target_name": "", "round_size": "12", "image_ids": [images[1].id]}
+    form["opening_key"] = read_key(client.get(f"{base}/searches/new"))
+    wrong = client.post(f"{base}/searches", data=form)
+    assert wrong.status_code == 422 and read_key(wrong) == form["opening_key"]
+
+
+def test_form_of_a_search_is_its_owners(client, pond):
+    collection, images = pond
+    base = f"/collections/{collection.id}"
+    form = {"target_name": "Heron", "round_size": "12", "image_ids": [images[1].id]}
+    search_id = int(client.post(f"{base}/searches", data=form).url.path.rpartition("/")[2])
+    like = f"/searches/new?like={search_id}"
+    assert client.get(base + like).status_code == 200
+    with client.app.state.database.session() as session:
+        elsewhere = make_collection(session, name="Lake")
+        session.get_one(Search, search_id).owner_id = make_person(session, name="Ben").id
+    assert client.get(f"/collections/{elsewhere.id}{like}").status_code == 404
+    assert client.get(base + like).status_code == 404
 
 
 @pytest.mark.parametrize(
