@@ -43,7 +43,7 @@ from app.errors import BackupNotMade, DatabaseNotUsable, DiskFull, RestoreRefuse
 from app.importing import photo_path
 from app.reading import THUMBNAIL_SIDES, thumbnail_path
 from app.settings import Settings
-from app.store import say_store
+from app.store import replay_folder, say_store
 from app.tables import (
     Answer,
     Collection,
@@ -420,8 +420,6 @@ def list_files(session: Session, settings: Settings) -> Iterator[tuple[str, bool
 
     Thumbnails are made again from originals, but the original may lie on a disk that is not there.
     """
-    from app.replays import replay_folder
-
     home = settings.home
     listed: set[str] = set()
 

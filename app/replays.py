@@ -34,7 +34,7 @@ from app.filtering import take_filter
 from app.oracle import read_oracle_of
 from app.replay_report import find_thumbnails, write_report
 from app.settings import Settings
-from app.store import PATIENCE_S, fetch_folder, put_folder
+from app.store import PATIENCE_S, fetch_folder, put_folder, replay_folder
 from app.tables import Collection, Image, OracleLabel, Person, Replay
 
 MOST_RUNS = 5_000  # hours of one worker; the command line plays on many processes
@@ -162,11 +162,6 @@ def play_replay(
             collection = session.get_one(Collection, made.collection_id)
             plan = ReplaySettings(**made.settings)
         _play(database, replay_id, collection, plan, settings, go_on)
-
-
-def replay_folder(settings: Settings, replay_id: int) -> Path:
-    """Where the files of a replay are."""
-    return settings.home / "replays" / str(replay_id)
 
 
 def find_replay_folder(settings: Settings, replay_id: int) -> Path:

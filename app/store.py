@@ -182,6 +182,11 @@ def place_original(file: str, settings: Settings) -> Path:
 # --- Deleting and listing ------------------------------------------------------------------------
 
 
+def replay_folder(settings: Settings, replay_id: int) -> Path:
+    """Where the files of a replay are."""
+    return settings.home / "replays" / str(replay_id)
+
+
 def delete_folders(settings: Settings, folders: Iterable[Path]) -> None:
     """Remove folders and all beneath from the store; those of the data folder stay."""
     if settings.store is not None:

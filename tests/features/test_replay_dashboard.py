@@ -35,7 +35,7 @@ from app.replay_dashboard import (
     tell_run_moment,
     trace_run,
 )
-from app.replays import replay_folder
+from app.store import replay_folder
 from app.tables import OracleLabel, Replay
 from app.workers import Readers
 from tests.factories import make_collection, make_images, make_index, make_person
