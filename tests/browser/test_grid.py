@@ -12,9 +12,10 @@ from tests.browser.server import Server
 pytestmark = pytest.mark.browser
 
 ANSWERS = re.compile("/answers$")
+LAST_PART = "document.querySelector('.trail [aria-current]')"
 
 
-def open_search(page: Page, server: Server, *, round_size: int = 12) -> str:
+def open_search(page: Page, server: Server, *, round_size: int = 12, name: str = "Sergeant") -> str:
     """A fresh search for the striped kind; the address of its grid, which the page shows."""
     server.sign_in(page)
     browse = f"{server.address}/collections/1/browse?page=2"
@@ -24,7 +25,7 @@ def open_search(page: Page, server: Server, *, round_size: int = 12) -> str:
     reply = page.request.post(
         f"{server.address}/collections/1/searches",
         form={
-            "target_name": "Sergeant",
+            "target_name": name,
             "round_size": str(round_size),
             "strategy": "pf-ma",
             "image_ids": found[0],
@@ -795,6 +796,31 @@ def test_answers_are_equally_wide_and_high_enough_for_thumbs(page, phone, drawn_
         assert min(box["height"] for box in boxes) >= least
     page.set_viewport_size({"width": 390, "height": 800})
     assert card(page, 1).locator("label.yes").bounding_box()["height"] >= 44
+
+
+def test_where_one_is_can_be_read_on_a_phone(phone, drawn_server):
+    name = "Juvenile sergeant major damselfish near the northern reef edge, at dusk"
+    address = open_search(phone, drawn_server, name=name)
+    search_id = address.rpartition("/")[2]
+    image = f"{drawn_server.address}/collections/1/images/9"
+    pages = [f"{address}/{page}" for page in ("share", "exports", "dashboard", "images/9")]
+    for page in [*pages, image, f"{image}?search={search_id}"]:
+        phone.goto(page)
+        check_trail(phone)
+        phone.evaluate(f"{LAST_PART}.textContent = 'station-12_'.repeat(8) + 'final.JPG'")
+        check_trail(phone)
+
+
+def check_trail(phone: Page) -> None:
+    """The last part is whole and in the bar, the links before it can be hit, nothing sticks out."""
+    shown = phone.evaluate(f"{LAST_PART}.getBoundingClientRect().toJSON()")
+    bar = phone.evaluate("document.querySelector('.top').getBoundingClientRect().toJSON()")
+    assert bar["left"] < shown["left"] and shown["right"] <= bar["right"], phone.url
+    assert bar["top"] < shown["top"] and shown["bottom"] < bar["bottom"], phone.url
+    assert phone.evaluate(f"{LAST_PART}.scrollWidth <= {LAST_PART}.clientWidth"), phone.url
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390, phone.url
+    for link in phone.locator(".trail a:not(:first-child)").all():
+        assert link.bounding_box()["width"] > 25, phone.url
 
 
 def touch(page: Page, *points: tuple[float, float], hold_ms: int = 0) -> None:
