@@ -202,11 +202,14 @@ def list_names(session: Session, person: Person) -> dict[int, str]:
 
 
 def pick_collection(names: dict[int, str], called: str) -> int:
-    """The number of the collection that is called so, or NotFound with which there are."""
-    number = find_called(names, called)
-    if number is not None:
-        return number
-    called = show(called)
+    """The number of the collection of that name or number, or NotFound with which there are.
+
+    The name goes first: a collection may be called “2024”.
+    """
+    called = " ".join(show(called).split())
+    for number, name in [*names.items(), *((number, str(number)) for number in names)]:
+        if name == called:
+            return number
     if not names:
         raise NotFound(
             f"There is no collection “{called}”: there is none yet. "
@@ -218,18 +221,6 @@ def pick_collection(names: dict[int, str], called: str) -> int:
         f"There is no collection “{called}”. There are: {', '.join(some)}"
         f"{f', and {more} more' if more else ''}."
     )
-
-
-def find_called(names: dict[int, str], called: str) -> int | None:
-    """The number of the collection that is called so, by its name or else by its number.
-
-    The name goes first: a collection may be called “2024”.
-    """
-    called = " ".join(show(called).split())
-    for number, name in names.items():
-        if name == called:
-            return number
-    return next((number for number in names if str(number) == called), None)
 
 
 def import_images(

@@ -33,9 +33,7 @@ collection_app = Commands(help="Collections of images.", no_args_is_help=True)
 def collection_add(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME", help="Its name; one that there is, by name or number, gets what is new."
-        ),
+        typer.Argument(metavar="NAME", help="Its name; one that there is gets what is new."),
     ],
     source: Annotated[
         str | None,
@@ -75,7 +73,7 @@ def collection_add(
         raise typer.BadParameter("The set brings its own labels: leave --labels out.")
 
     from app.audit import note
-    from app.importing import find_called, get_or_add_collection, import_images, list_names
+    from app.importing import find_collection, get_or_add_collection, import_images
     from app.indexes import list_wanted, update_indexes
     from app.indexing import fetch_embedder
     from app.jobs import calling_for_help
@@ -93,11 +91,9 @@ def collection_add(
             fetch_embedder(embedder, settings)
         with database.session() as session:
             person = get_local_person(session)
-            known = list_names(session, person)
-            number = find_called(known, name)
-            if number is not None:
-                name = known[number]
-                console.print(f"Adding to collection {number}, “{name}”.", markup=False)
+            # By its name alone: sites may be called 1, 2, 3, and be added to a wrong number.
+            if (known := find_collection(session, name)) is not None:
+                console.print(f"Adding to collection {known.id}, “{known.name}”.", markup=False)
             collection = get_or_add_collection(session, name, source=folder, person=person)
             what = f"Began to add images to “{collection.name}” from {folder}"
             note(session, person, "import", what)

@@ -28,6 +28,7 @@ from app.cli.searches import EXPORTS
 from app.detecting import USUAL_THRESHOLD
 from app.evaluation import USUAL_SIZES, choose_strategies
 from app.exports.offers import FORMATS
+from app.importing import list_names
 from app.indexing import DEFAULT_EMBEDDER, LoadedEmbedders, OpenIndexes
 from app.jobs import add_job
 from app.open_sets import bring_set
@@ -221,16 +222,18 @@ def test_collections_are_called_by_name_or_number_and_listed_where_there_is_no_s
     assert "1 Pond, 2 Site 2, " in many and many.endswith("10 Site 10, and 3 more.\n")
 
 
-def test_a_name_of_digits_goes_before_a_number(rarefind, photos, own_database):
-    added = add(rarefind, "Pond", photos / "newt")
-    assert "Adding to" not in added.stdout
-    more = add(rarefind, "1", photos / "toad")
-    assert "Adding to collection 1, “Pond”." in more.stdout and table_of(more)["imported"] == "1"
+def test_a_name_of_digits_goes_before_a_number_and_is_no_number_to_what_adds(
+    rarefind, photos, own_database
+):
+    assert "Adding to" not in add(rarefind, "Pond", photos / "newt").stdout
+    added = add(rarefind, "1", photos / "toad")  # the name of a site, not the first collection
+    assert "Adding to" not in added.stdout and table_of(added)["imported"] == "1"
     with own_database.session() as session:
-        assert [one.name for one in session.scalars(select(Collection))] == ["Pond"]
-        make_collection(session, name="1")
+        assert list_names(session, get_local_person(session)) == {1: "Pond", 2: "1"}
     again = add(rarefind, "1", photos)
-    assert "Adding to collection 2, “1”." in again.stdout and table_of(again)["imported"] == "3"
+    assert "Adding to collection 2, “1”." in again.stdout and table_of(again)["imported"] == "2"
+    unlabelled = rarefind("replay", "1", "--out", "out").stderr
+    assert "3 images without a known label" in unlabelled, "those of “1”, Pond has 2"
 
 
 # A fresh interpreter that runs commands, one a line, and then names what heavy things it imported.
