@@ -575,7 +575,7 @@ def test_back_from_the_rounds_leads_to_the_form_as_it_was_sent_and_on_to_the_sea
     page.go_forward()
     expect(page.locator(".search-round")).to_have_text("Round 3")
     page.go_back()
-    page.get_by_role("link", name="Go on with “Sergeant”").click()
+    page.get_by_role("link", name="Go on with that search").click()
     expect(page.locator(".search-round")).to_have_text("Round 3")
     assert page.url == address
     # Changed, the form opens another search, and Back from that one leads to that one.
