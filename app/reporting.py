@@ -67,7 +67,7 @@ NEAREST = 6  # positives, and negatives
 
 REASON_SENTENCES = {
     "opening": "Among the images that fit best what you opened this search with.",
-    "close-to-line": "Of the images left among those closest to the line between yes and no: your "
+    "close-to-line": "Of the images left among those that what it has learnt can least tell: your "
     "answer teaches most here.",
     "likely": "Among the likeliest of the images left, however likely that is.",
     "exploration": "A look somewhere new, to find what your answers don't cover yet.",

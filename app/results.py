@@ -202,7 +202,7 @@ def _list_likely(
 ) -> list[int]:
     """Images without an answer that the head takes for positives, best first.
 
-    What an open grid shows is among them until it is answered, as on the dashboard.
+    What an open grid shows, anybody's, is among them until it is answered, as on the dashboard.
     """
     left_out = list_left_out(session, search.collection_id, index)
     answers = read_engine_answers(session, search, index, left_out=left_out)

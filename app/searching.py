@@ -131,14 +131,16 @@ def open_search(
     A given `seed` makes a search repeatable, as an evaluator's replay needs it; else it is drawn.
     The same `opening_key` again (a double click) gives the search it opened first.
     """
+    target_name = check_text("The name", target_name, MAX_NAME_LENGTH, required=True)
+    words = check_text("The description", words, MAX_WORDS_LENGTH)
     session.refresh(person, with_for_update=True)  # two clicks come one after the other
     if opening_key is not None:
         opened = find_opened(session, person, opening_key)
-        if opened is not None and opened.target_name == target_name.strip():
+        said = (target_name, strategy, round_size, words, set(image_ids))
+        if opened is not None and _is_opened_by(session, opened, *said):
             return opened
         opening_key = None if opened is not None else opening_key  # the form was changed: another
     get_collection(session, person, collection_id)
-    words = check_text("The description", words, MAX_WORDS_LENGTH)
     if not image_ids and not photo_ids and not words:
         raise BadInput(
             "Pick at least one example, an image of the collection or a photo, or describe in "
@@ -150,7 +152,7 @@ def open_search(
     search = Search(
         collection_id=collection_id,
         owner_id=person.id,
-        target_name=check_text("The name", target_name, MAX_NAME_LENGTH, required=True),
+        target_name=target_name,
         counts_as_yes=check_text("What counts as yes", counts_as_yes, MAX_COUNTS_LENGTH),
         embedder=index_row.embedder,
         strategy=check_strategy(strategy),
@@ -204,6 +206,17 @@ def open_search(
 def find_opened(session: Session, person: Person, opening_key: str) -> Search | None:
     """The search that a form opened, also one in the bin."""
     return session.scalar(select(Search).filter_by(owner_id=person.id, opening_key=opening_key))
+
+
+def _is_opened_by(session: Session, search: Search, *said: object) -> bool:
+    """Whether a form that says this is the one that opened the search.
+
+    Photos don't count: sent once more, one from the disk is another photo.
+    """
+    examples = session.scalars(select(Example).filter_by(search_id=search.id)).all()
+    words = "".join(one.words for one in examples if one.words)
+    images = {one.image_id for one in examples if one.image_id}
+    return said == (search.target_name, search.strategy, search.round_size, words, images)
 
 
 def sit_down(

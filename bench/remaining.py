@@ -193,8 +193,6 @@ def list_statements(
         np.concatenate([one.values for one in judged]),
         scores,
     )
-    if calibration is None:
-        return
     rng = np.random.default_rng([task.seed, number])
 
     def answer(rows: Integers) -> Answers:
@@ -210,7 +208,11 @@ def list_statements(
         (remaining.run_of_negatives(values), coming),
         (remaining.recent_yield(values), coming),
         (remaining.yield_curve(values, len(unanswered)), left),
-        (remaining.calibrated_sum(scores, calibration, rng=rng), left),
+        *(
+            [(remaining.calibrated_sum(scores, calibration, rng=rng), left)]
+            if calibration is not None
+            else []
+        ),
         (
             remaining.chapman(len(answers.positives), look.seen_again, new, len(unanswered)),
             left - new,
@@ -226,17 +228,7 @@ def list_statements(
             else remaining.estimate_left(plan, now, **sizes, rng=rng)
         )
         said.append((one, truth))
-    targets = index.vectors[task.target_rows]
     found = np.isin(task.target_rows, answers.positives)
-    covered = coverage(targets, found, class_radius(targets))
-    chosen = choose_candidates(scores)
-    estimate = estimate_coverage(
-        index.vectors[answers.positives],
-        index.vectors[unanswered[chosen.places]],
-        calibration.draws(scores[chosen.places], REDRAWS, rng=rng),
-        weights=chosen.weights,
-        rng=rng,
-    )
     common = {"rounds": number, "recall": found.mean(), "look_new": new, "explored": explored}
     for one, truth in said:
         yield common | {
@@ -246,6 +238,18 @@ def list_statements(
             "high": one.high,
             "truth": truth,
         }
+    if calibration is None:
+        return
+    targets = index.vectors[task.target_rows]
+    covered = coverage(targets, found, class_radius(targets))
+    chosen = choose_candidates(scores)
+    estimate = estimate_coverage(
+        index.vectors[answers.positives],
+        index.vectors[unanswered[chosen.places]],
+        calibration.draws(scores[chosen.places], REDRAWS, rng=rng),
+        weights=chosen.weights,
+        rng=rng,
+    )
     yield common | {
         "method": "coverage",
         "value": estimate.coverage,

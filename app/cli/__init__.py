@@ -48,6 +48,6 @@ def main(
     ] = False,
 ) -> None:
     """Find every image of one rare species in a large, unlabelled photo collection."""
-    # A worker process begins by importing the main program's file, which here brings the whole web
-    # server along: 1.5 core-seconds each. Without a file it imports only what it works with.
+    # A worker process begins by importing the main program's file, whatever that brings along.
+    # Without a file it imports only what it works with.
     sys.modules["__main__"].__dict__.pop("__file__", None)

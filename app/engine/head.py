@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn import config_context
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import ThreadpoolController
@@ -104,7 +105,8 @@ def find_line(
     line is where F1 over the answers, counted softly, less 0.05 line², is highest.
     Parameters: `head` of `fit_head`, and what it was given: `positives` (p, d), `negatives` (m, d),
     `pseudo_negatives` (q, d), `centre` (d,), `C` > 0. Returns a score of -3..3 on the scale of
-    `head`; 0 with fewer than two positives or no negative, which tell nothing.
+    `head`; 0 with fewer than two positives or no negative, or where all score the same: they tell
+    nothing.
     Source: K. R. Rad, A. Maleki, "A scalable estimate of the out-of-sample prediction error via
     approximate leave-one-out cross-validation", JRSS B 82, 2020; the threshold of highest F1 as in
     Z. C. Lipton, C. Elkan, B. Naryanaswamy, "Optimal thresholding of classifiers to maximize F1
@@ -116,6 +118,8 @@ def find_line(
     is_positive = np.arange(len(vectors)) < len(positives)
     weighed = _weigh(len(positives), len(vectors))
     scores = (vectors @ head.weights + np.float32(head.bias)).astype(np.float64)
+    if not np.ptp(scores) > 1e-6:  # also where one is not a number
+        return 0.0
     left_out = _leave_out(
         vectors,
         scores,
@@ -125,7 +129,7 @@ def find_line(
         C,
     )
     answered = left_out[: len(positives) + len(negatives)]
-    above = 0.5 * (1.0 + np.tanh((answered[:, None] - LINES) / (2 * SOFTNESS)))
+    above = expit((answered[:, None] - LINES) / SOFTNESS)
     right, wrong = above[: len(positives)].sum(axis=0), above[len(positives) :].sum(axis=0)
     f1 = 2 * right / (right + wrong + len(positives))
     return float(LINES[np.argmax(f1 - HOLD * LINES**2)])
@@ -145,7 +149,7 @@ def _leave_out(
     moves its score by g h / (1 - w h), where g and w are the first and second derivative of its
     own loss. H is inverted among the vectors of the largest w, centred by w for the intercept.
     """
-    chances = 0.5 * (1.0 + np.tanh(0.5 * scores))
+    chances = expit(scores)
     slopes = weights * (chances - is_positive)
     bends = np.maximum(weights * chances * (1.0 - chances), 1e-12)
     kept = np.argsort(-bends, kind="stable")[:MOST_TELLING]
@@ -172,4 +176,5 @@ def probabilities(scores: Floats) -> Floats:
     0..1: the head's own probabilities, not calibrated.
     Source: the inverse of the logit link that `fit_head` fits.
     """
-    return (0.5 * (1.0 + np.tanh(0.5 * np.asarray(scores, dtype=np.float64)))).astype(np.float32)
+    chances: Floats = expit(np.asarray(scores, dtype=np.float64)).astype(np.float32)
+    return chances

@@ -46,12 +46,13 @@ class Metric:
         applied: Floats = (rest * centred + along @ self.directions).astype(np.float32, copy=False)
         return applied
 
-    def cosines(self, vectors: Floats, rows: Integers) -> Floats:
+    def similarities(self, vectors: Floats, rows: Integers) -> Floats:
         """Cosines in this metric of `vectors[rows]` to all of `vectors`, (len(rows), k) float32.
 
         Parameters: `vectors` (k, d) of the index; `rows` of them. One that lies at the centre has
         a cosine of 0 to all. As of `apply`, but nothing is brought back from the directions, which
         is half of its work: the products of vectors along them and of all else add up.
+        Source: cosines of vectors under a linear map; where the map comes from: `learn_metric`.
         """
         rest = np.float32(self.rest) ** 2
         extra = self.gains**2 - rest

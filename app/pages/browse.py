@@ -311,14 +311,17 @@ def new_search(
     """The page that opens a search: with this image, these words, or all that is in the tray.
 
     The form's key stands in its address: who comes back by the browser's Back from the search that
-    it opened finds no empty one, which would open a second search, but one filled in as it was sent
-    (`like` that search), with the way to it.
+    it opened finds no empty one, which would open a second search, but one filled in like that
+    search (`like`), with the way to it.
     """
     collection = get_collection(session, person, collection_id)
     opened = find_opened(session, person, opening_key)
     if opened is not None or not opening_key:
         return see_other(address_new_form(request, opened))
     if like is not None:
+        opened = session.get(Search, like)
+        if opened is None or opened.deleted_at is not None:  # since: nothing is left to go on with
+            return see_other(request.url.path)
         return render_form_again(request, session, person, collection, opening_key, like)
     ticked = None
     if image is not None:
@@ -459,7 +462,7 @@ def render_form_again(
     opening_key: str,
     search_id: int,
 ) -> Response:
-    """The form as it was filled in for a search that it opened."""
+    """The form filled in like a search that it opened."""
     search = get_own_search(session, person, search_id)
     if search.collection_id != collection.id:
         raise NotFound("There is no such search in this collection.")

@@ -9,9 +9,9 @@ from app.accounts import (
     add_person,
     change_role,
     close_account,
-    find_awaited,
     get_account,
     list_accounts,
+    list_awaited,
     reset_password,
 )
 from app.audit import AUDIT_KINDS, list_events
@@ -161,7 +161,7 @@ def render_people(
         status=422 if wrong or problem else 200,
         person=admin,
         accounts=accounts,
-        awaited=find_awaited(accounts, request.app.state.settings),
+        awaited=list_awaited(accounts, request.app.state.settings),
         roles=ROLE_WORDS,
         form=form or {"name": "", "role": "ecologist"},
         wrong=wrong,

@@ -19,7 +19,7 @@ from app.access import (
     open_search_to_view,
     remove_member,
 )
-from app.accounts import find_awaited, list_accounts
+from app.accounts import list_accounts, list_awaited
 from app.database import DbSession
 from app.errors import BadInput, NotAllowed
 from app.pages.addresses import LARGEST_ID, Id, see_other
@@ -121,7 +121,7 @@ def render_share(
         search=search,
         is_owner=is_owner,
         members=list_members(session, search),
-        awaited=find_awaited(list_accounts(session), request.app.state.settings),
+        awaited=list_awaited(list_accounts(session), request.app.state.settings),
         invitable=list_invitable(session, search) if is_owner else [],
         name=name,
         wrong=wrong,

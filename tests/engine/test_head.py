@@ -125,6 +125,15 @@ def test_too_few_answers_leave_the_line_at_0(positives, negatives):
     assert find_line(fit_head(**taught, C=30.0), **taught, C=30.0) == 0.0
 
 
+def test_answers_that_are_all_alike_leave_the_line_at_0():
+    same = np.full((5, 24), 24**-0.5, np.float32)
+    taught = {"positives": same[:2], "negatives": same[2:3], "pseudo_negatives": same[3:]}
+    taught["centre"] = np.zeros(24, np.float32)
+    assert find_line(fit_head(**taught, C=30.0), **taught, C=30.0) == 0.0
+    unknown = Head(np.full(24, np.nan, np.float32), 0.0)
+    assert find_line(unknown, **taught, C=30.0) == 0.0
+
+
 def test_a_head_at_its_line_reads_yes_above_0():
     head = Head(np.array([1.0, 0.0], np.float32), 0.5, line=0.75).at_line()
     assert (head.bias, head.line) == (-0.25, 0.0)

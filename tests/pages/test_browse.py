@@ -344,6 +344,9 @@ def test_form_that_opened_a_search_comes_back_as_it_was_sent_and_leads_to_it(cli
     # What lies in the bin is gone on with by nobody.
     client.post(f"{search}/delete")
     assert "You opened" not in client.get(first.url).text
+    client.post(f"{other}/delete")
+    gone = client.get(back.url)
+    assert gone.status_code == 200 and "You opened" not in gone.text
 
 
 def test_form_that_was_mended_keeps_its_key(client, pond):

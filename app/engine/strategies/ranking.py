@@ -168,7 +168,7 @@ def _compare(metric: Metric, vectors: Floats, positives: Floats, negatives: Floa
     some = count + evenly(len(positives), MOST_POSITIVES)
     everyone = np.concatenate([vectors, positives, negatives])
     cosines, around = np.split(
-        metric.cosines(everyone, np.concatenate([np.arange(count), some])), [count]
+        metric.similarities(everyone, np.concatenate([np.arange(count), some])), [count]
     )
     resemblances = _mean_of_largest(cosines[:, count:answered], NEAREST)
     if len(negatives):
