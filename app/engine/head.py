@@ -76,12 +76,13 @@ def fit_head(
     2603.24480, 2026, use with PF-MA. Centring, class weights and C = 10 are our settings:
     docs/algorithms.md, "The head".
     """
-    vectors = np.concatenate([positives, negatives, pseudo_negatives]).astype(np.float64) - centre
+    # In double precision: a head must not depend on the order of its training rows.
+    vectors = np.concatenate([positives, negatives, pseudo_negatives], dtype=np.float64)
+    vectors -= centre
     is_positive = np.arange(len(vectors)) < len(positives)
     if not 0 < len(positives) < len(vectors):
         raise ValueError("a head needs a positive, and a negative or a pseudo-negative")
     weighed = _weigh(len(positives), len(vectors))
-    # In double precision: a head must not depend on the order of its training rows.
     model = LogisticRegression(C=C, class_weight=weighed, max_iter=1000, tol=tol)
     with config_context(assume_finite=True, skip_parameter_validation=True):
         model.fit(vectors, is_positive)
