@@ -336,6 +336,19 @@
     if (!busy || key === "z") act();
   });
 
+  // A button pressed with the mouse does not keep the keys: they go on where the images are. Before
+  // it does its work, so that a dialog it opens gives them back there, too.
+  document.addEventListener(
+    "click",
+    ({ pointerType, target }) => {
+      if (pointerType !== "mouse" || !current || document.querySelector("dialog[open]")) return;
+      if (target.closest?.("button") && !target.closest(".cards")) {
+        current.focus({ preventScroll: true });
+      }
+    },
+    true,
+  );
+
   function movesOf({ shiftKey, target }) {
     const all = cards();
     const across = getComputedStyle(form().querySelector(".cards"))

@@ -163,6 +163,7 @@ def render_people(
         accounts=accounts,
         awaited=list_awaited(accounts, request.app.state.settings),
         roles=ROLE_WORDS,
+        is_local=request.app.state.settings.auth == "local",
         form=form or {"name": "", "role": "ecologist"},
         wrong=wrong,
         problem=problem,

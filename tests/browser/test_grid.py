@@ -209,6 +209,19 @@ def test_browser_keys_and_keys_elsewhere_are_left_alone(page, drawn_server):
     expect(page.locator("dialog[open]")).to_have_count(0)
 
 
+@pytest.mark.parametrize(
+    "names", [["Why shown"], ["Target and rounds"], ["Show the keys", "Close"], ["theme"]]
+)
+def test_keys_answer_after_a_button_was_pressed_with_the_mouse(page, drawn_server, names):
+    open_search(page, drawn_server)
+    for name in names:
+        button = page.get_by_role("button", name=name)
+        (page.locator("[data-theme-switch]") if name == "theme" else button).first.click()
+    page.keyboard.press("n")
+    expect(card(page, 1)).to_be_focused()
+    assert states(page)[:2] == "n."
+
+
 def test_keys_are_listed_behind_the_question_mark(page, drawn_server):
     open_search(page, drawn_server)
     page.keyboard.press("?")

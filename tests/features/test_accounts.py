@@ -324,6 +324,7 @@ def test_local_mode_lets_this_machine_in_and_no_other_name_of_it(settings, own_d
     with TestClient(app, base_url="http://127.0.0.1:8321") as web:
         assert "Add a collection to begin" in web.get("/").text
         assert "Go on without" not in web.get("/").text
+        assert "This server asks nobody who they are" in web.get("/people").text
         rebound = web.get("/", headers={"Host": "elsewhere.example:8321"})
         assert rebound.status_code == 421 and "http://127.0.0.1" in rebound.text
         foreign = {"Sec-Fetch-Site": "cross-site"}
