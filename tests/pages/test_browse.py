@@ -304,7 +304,7 @@ def test_search_opens_with_what_the_form_says(client, pond):
     assert tray_of(client) == []
 
 
-def test_form_that_opened_a_search_comes_back_as_it_was_sent_and_leads_to_it(client, pond):
+def test_form_that_opened_a_search_comes_back_like_it_and_leads_to_it(client, pond):
     collection, images = pond
     base = f"/collections/{collection.id}"
     client.post(f"{base}/tray", files=[("photo", ("one.png", png()))])
