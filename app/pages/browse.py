@@ -319,9 +319,9 @@ def new_search(
     if opened is not None or not opening_key:
         return see_other(address_new_form(request, opened))
     if like is not None:
-        opened = session.get(Search, like)
-        if opened is None or opened.deleted_at is not None:  # since: nothing is left to go on with
-            return see_other(request.url.path)
+        known = session.get(Search, like)
+        if known is not None and known.owner_id == person.id and known.deleted_at is not None:
+            return see_other(request.url.path)  # nothing is left to go on with
         return render_form_again(request, session, person, collection, opening_key, like)
     ticked = None
     if image is not None:

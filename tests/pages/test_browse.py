@@ -2,6 +2,7 @@
 
 import io
 import re
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import select
@@ -370,6 +371,11 @@ def test_form_of_a_search_is_its_owners(client, pond):
         session.get_one(Search, search_id).owner_id = make_person(session, name="Ben").id
     assert client.get(f"/collections/{elsewhere.id}{like}").status_code == 404
     assert client.get(base + like).status_code == 404
+    # In somebody else's bin, or nowhere: it looks alike to others.
+    with client.app.state.database.session() as session:
+        session.get_one(Search, search_id).deleted_at = datetime.now(UTC)
+    assert client.get(base + like).status_code == 404
+    assert client.get(f"{base}/searches/new?like=99").status_code == 404
 
 
 @pytest.mark.parametrize(
