@@ -22,6 +22,8 @@ from app.dashboards.variety import GAP_IMAGES, GAPS
 from app.database import is_among
 from app.engine.answers import Answers, Value
 from app.engine.coverage import CoverageEstimate, choose_candidates, estimate_coverage
+from app.engine.forecast import LEVEL as FORECAST_LEVEL
+from app.engine.forecast import forecast_yes
 from app.engine.head import probabilities
 from app.engine.index import VectorIndex
 from app.engine.looks import find_gaps
@@ -66,7 +68,7 @@ from app.settings import Settings
 from app.tables import ImageIndex, OracleLabel, Replay
 
 COURSES = "courses"
-COURSE_VERSION = 1  # counted up with whatever here or in `dashboards` changes what a course says
+COURSE_VERSION = 2  # counted up with whatever here or in `dashboards` changes what a course says
 CONTROL_SIZE = 300  # images of a random sample, as the dashboard offers it
 COVERAGE_LEVEL = 0.9  # of the interval of `estimate_coverage`
 LOOK_STREAM = 4  # random numbers of what is tried here, apart from those of the run
@@ -153,6 +155,8 @@ class CourseRow:
     left_high: float
     left: int
     next_said: float
+    next_low: float
+    next_high: float
     next_came: float
 
 
@@ -367,8 +371,9 @@ def plot_course(course: Course, target_count: int) -> list[Plot]:
         _plot(
             "next",
             "Yes in the next round",
-            "The forecast for the next round beside what it brought; it has no interval.",
-            [(r.round, r.next_said, np.nan, np.nan, r.next_came) for r in rows],
+            "The forecast for the next round beside what it brought.",
+            [(r.round, r.next_said, r.next_low, r.next_high, r.next_came) for r in rows],
+            level=FORECAST_LEVEL,
         ),
     ]
 
@@ -414,6 +419,7 @@ def _tell_row(traced: TracedRun, moment: RunMoment) -> CourseRow:
         *said,
         left,
         *_forecast(traced, moment),
+        _count_next(traced, moment),
     )
 
 
@@ -440,21 +446,33 @@ def _estimate_coverage(moment: RunMoment) -> CoverageEstimate | None:
     )
 
 
-def _forecast(traced: TracedRun, moment: RunMoment) -> tuple[float, float]:
-    """Yes of the next round, as expected and as it came; NaN without a next round."""
+def _forecast(traced: TracedRun, moment: RunMoment) -> tuple[float, float, float]:
+    """Yes of the next round as expected, with its interval; NaN without one or nothing to say."""
     following = traced.played[moment.number]
-    if not len(following.values):
-        return float("nan"), float("nan")
-    came = float((following.values == Value.YES).sum())
-    if moment.calibration is None or moment.scores is None:
-        return float("nan"), came
-    scores = moment.scores[following.proposal.rows]
-    return float(moment.calibration.chances(scores).sum()), came
+    judged = [one for one in traced.played[: moment.number] if one.proposal.head is not None]
+    if not len(following.values) or not judged or moment.scores is None:
+        return float("nan"), float("nan"), float("nan")
+    sizes = [len(one.values) for one in judged]
+    forecast = forecast_yes(
+        moment.scores[following.proposal.rows],
+        shown_scores=np.concatenate([one.proposal.scores for one in judged]),
+        values=np.concatenate([one.values for one in judged]),
+        rounds_ago=np.repeat(np.arange(len(judged), 0, -1), sizes),
+    )
+    if forecast is None:
+        return float("nan"), float("nan"), float("nan")
+    return forecast.value, forecast.low, forecast.high
+
+
+def _count_next(traced: TracedRun, moment: RunMoment) -> float:
+    """Yes of the next round as it came; NaN without one."""
+    values = traced.played[moment.number].values
+    return float((values == Value.YES).sum()) if len(values) else float("nan")
 
 
 def _compare_standing(traced: TracedRun, moment: RunMoment) -> list[Compared]:
     left = traced.count_left(moment.answers)
-    expected, came = _forecast(traced, moment)
+    came = _count_next(traced, moment)
     following = len(traced.played[moment.number].values)
     next_share = came / following if following else float("nan")
     compared = []
@@ -484,18 +502,20 @@ def _compare_standing(traced: TracedRun, moment: RunMoment) -> list[Compared]:
     sum_left = _sum_left(moment)
     if sum_left is not None:
         compared.append(_compare(sum_left, left))
+    expected, low, high = _forecast(traced, moment)
+    if not np.isnan(expected):
         compared.append(
             Compared(
                 "Yes in the next round",
                 "estimate",
                 "yes",
                 expected,
-                float("nan"),
-                float("nan"),
-                float("nan"),
+                low,
+                high,
+                FORECAST_LEVEL,
                 came,
-                "",
-                f"Of {following} images; a forecast has no interval.",
+                _place(came, low, high),
+                f"Of {following} images.",
             )
         )
     return compared

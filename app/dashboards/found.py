@@ -8,6 +8,7 @@ import numpy as np
 from sqlalchemy import select
 
 from app.dashboards.moments import Moment, Plot
+from app.engine.forecast import Forecast
 from app.engine.numerals import plural, spaced
 from app.engine.remaining import (
     Statement,
@@ -38,7 +39,7 @@ class Found:
     seconds: float
     per_hundred: float | None  # answers but examples, of events where there are any
     by_chance: Statement | None  # positives per 100 random answers
-    forecast_yes: float | None  # in the next round
+    forecast: Forecast | None  # of yes in the next round
     next_count: int
     seconds_per_round: float | None
     seconds_to_next: float | None  # until another yes, at the pace of now
@@ -68,9 +69,8 @@ def tell_found(moment: Moment) -> Found:
     next_scores = moment.session.scalars(
         select(RoundImage.score).where(RoundImage.round_id == moment.made.id)
     ).all()
-    forecast = None
-    if moment.calibration is not None and next_scores:
-        forecast = float(moment.chances(np.array(next_scores)).sum())
+    forecast = moment.forecast(np.array(next_scores)) if next_scores else None
+    expected = 0.0 if forecast is None else forecast.value
     pace = seconds / moment.after if moment.after else None
     return Found(
         positives=tally["yes"],
@@ -83,10 +83,10 @@ def tell_found(moment: Moment) -> Found:
         seconds=seconds,
         per_hundred=100 * asked_yes / asked if asked else None,
         by_chance=by_chance,
-        forecast_yes=forecast,
+        forecast=forecast,
         next_count=len(next_scores),
         seconds_per_round=pace,
-        seconds_to_next=pace / forecast if pace and forecast and forecast >= LEAST_YES else None,
+        seconds_to_next=pace / expected if pace and expected >= LEAST_YES else None,
         plot=_plot_yield(moment, by_chance),
     )
 

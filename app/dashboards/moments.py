@@ -19,6 +19,7 @@ from app.answers import VALUES
 from app.engine.answers import Answers
 from app.engine.coverage import CoverageEstimate, choose_candidates, estimate_coverage
 from app.engine.events import answer_by_event, show_one_each, teach_one_each
+from app.engine.forecast import Forecast, forecast_yes
 from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.remaining import (
@@ -259,6 +260,16 @@ class Moment:
             np.array([one.score for one in shown]),
             np.array([VALUES[self.values[one.image_id]] for one in shown], np.int8),
             self.scores,
+        )
+
+    def forecast(self, next_scores: Floats) -> Forecast | None:
+        """How many yes the next round will bring, its images having these scores."""
+        shown = [one for one in self.last_showings if one.has_head and one.image_id in self.values]
+        return forecast_yes(
+            next_scores,
+            shown_scores=np.array([one.score for one in shown]),
+            values=np.array([VALUES[self.values[one.image_id]] for one in shown], np.int8),
+            rounds_ago=np.array([self.made.number - one.number for one in shown]),
         )
 
     @cached_property

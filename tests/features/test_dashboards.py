@@ -586,7 +586,7 @@ def test_search_without_a_round_has_little_to_say(session, settings):
     hunt = Hunt(session, settings)
     moment = hunt.moment()
     found = tell_found(moment)
-    assert (found.positives, found.answered, found.forecast_yes) == (1, 1, None)
+    assert (found.positives, found.answered, found.forecast) == (1, 1, None)
     assert tell_variety(moment).coverage is None
     assert tell_looks(moment).gaps == []
     assert tell_left(moment).statements == []

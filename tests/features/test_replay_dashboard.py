@@ -130,10 +130,14 @@ def test_it_says_what_the_dashboard_of_the_same_live_search_says(
         else:
             said = (row.coverage_said, row.coverage_low, row.coverage_high)
             assert said == (covered.coverage, covered.low, covered.high)
-        forecast = tell_found(live).forecast_yes
+        forecast = tell_found(live).forecast
         if number < ROUNDS:  # the replay's last round has no next one
             assert (forecast is None) == np.isnan(row.next_said)
-            assert forecast is None or row.next_said == pytest.approx(forecast)
+            assert forecast is None or (row.next_said, row.next_low, row.next_high) == (
+                pytest.approx(forecast.value),
+                forecast.low,
+                forecast.high,
+            )
         statements = {
             one.title: (one.value, one.low, one.high) for one in tell_left(live).statements
         }
