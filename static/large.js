@@ -66,7 +66,10 @@
     place();
     load(`/images/${image}/small`);
     sharpen();
-    dialog.querySelector("[data-large-name]").textContent = name;
+    const end = name.lastIndexOf("/") + 1;
+    dialog.querySelector("[data-large-folder]").textContent = name.slice(0, end);
+    dialog.querySelector("[data-large-name]").textContent = name.slice(end);
+    dialog.querySelector(".file-line").title = name;
     dialog.querySelector("[data-large-place]").textContent = `${at + 1} of ${cards.length}`;
     dialog.querySelector('[data-large="before"]').disabled = at === 0;
     dialog.querySelector('[data-large="after"]').disabled = at === cards.length - 1;

@@ -60,7 +60,7 @@ from app.pages.addresses import (
 from app.pages.filters import FilterFields, describe_filter
 from app.pages.indexes import describe_indexes
 from app.pages.remarks import describe_remarks
-from app.pages.rendering import file_name, render, wants_fragment
+from app.pages.rendering import file_name, render, shown_path, wants_fragment
 from app.reporting import list_examples
 from app.searching import find_opened, open_search
 from app.security import Searcher, SignedIn
@@ -122,7 +122,8 @@ def browse(
             embedders=request.app.state.embedders,
             settings=request.app.state.settings,
         )
-        shown = describe_picture(liked, collection_id)
+        with_folders = may_see_folders(session, person, collection_id)
+        shown = describe_picture(liked, collection_id, with_folders)
         context |= {"mode": "like", "like": shown, "heading": f"Images like {shown['name']}"}
         context |= {"images": [image for image, _ in found], "similarities": [s for _, s in found]}
     elif name is not None:
@@ -557,13 +558,16 @@ def list_example_choices(
             outside[kind, own_id] = get_image(session, own_id, collection_id=collection_id)
         else:
             outside[kind, own_id] = get_photo(session, person, own_id)
+    with_folders = may_see_folders(session, person, collection_id)
     return [
-        describe_picture(picture, collection_id) | {"ticked": key in ticked}
+        describe_picture(picture, collection_id, with_folders) | {"ticked": key in ticked}
         for key, picture in (outside | tray).items()
     ]
 
 
-def describe_picture(picture: Image | Photo, collection_id: int) -> dict[str, Any]:
+def describe_picture(
+    picture: Image | Photo, collection_id: int, with_folders: bool
+) -> dict[str, Any]:
     """What a template needs to show an image or a photo alike."""
     size = {"width": picture.width, "height": picture.height}
     if isinstance(picture, Photo):
@@ -574,7 +578,8 @@ def describe_picture(picture: Image | Photo, collection_id: int) -> dict[str, An
     href = f"/collections/{collection_id}/images/{picture.id}"
     small = f"/images/{picture.id}/small"
     ids = {"image_id": picture.id, "photo_id": None}
-    return {**size, **ids, "name": file_name(picture.path), "href": href, "small": small}
+    name = shown_path(picture.path, with_folders)
+    return {**size, **ids, "name": name, "href": href, "small": small}
 
 
 def describe_tray(

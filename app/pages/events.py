@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.access import get_collection
 from app.database import DbSession
+from app.deploying import may_see_folders
 from app.errors import BadInput, NoIndexYet
 from app.events import (
     MOST_IMAGES,
@@ -116,6 +117,7 @@ def render_events(
         status=422 if wrong else 200,
         person=person,
         collection=collection,
+        with_folders=may_see_folders(session, person, collection.id),
         view=view,
         possible=possible,
         given={**(usual if given is None else given), "kind": kind},

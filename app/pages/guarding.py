@@ -9,6 +9,7 @@ from app.access import get_collection, get_search, is_trusted, may_open
 from app.accounts import list_accounts
 from app.browsing import IMAGES_PER_PAGE
 from app.database import DbSession
+from app.deploying import may_see_folders
 from app.errors import BadInput, NotAllowed, NotFound
 from app.events import list_events_of
 from app.jobs import add_job
@@ -86,6 +87,7 @@ def people_images(
         person=person,
         collection=collection,
         listing=list_people_images(session, collection_id, page=page),
+        with_folders=may_see_folders(session, person, collection_id),
     )
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.access import get_collection
 from app.browsing import IMAGES_PER_PAGE
 from app.database import DbSession
+from app.deploying import may_see_folders
 from app.errors import BadInput
 from app.jobs import add_job
 from app.pages.addresses import LARGEST_ID, Id, PageNumber, see_other
@@ -37,7 +38,14 @@ def ask_before_removing(
     removal = describe_removal(session, collection_id, image_ids)
     if not removal.images:
         raise BadInput("No image was chosen. Go back, tick those to remove, and try again.")
-    return render(request, "removal.html", person=admin, collection=collection, removal=removal)
+    return render(
+        request,
+        "removal.html",
+        person=admin,
+        collection=collection,
+        removal=removal,
+        with_folders=may_see_folders(session, admin, collection_id),
+    )
 
 
 @router.get("/removed")
@@ -47,7 +55,14 @@ def removed(
     """The removed images, to be put back."""
     collection = get_collection(session, person, collection_id)
     listing = list_removed(session, collection_id, page=page)
-    return render(request, "removed.html", person=person, collection=collection, listing=listing)
+    return render(
+        request,
+        "removed.html",
+        person=person,
+        collection=collection,
+        listing=listing,
+        with_folders=may_see_folders(session, person, collection_id),
+    )
 
 
 @router.post("/removed")

@@ -53,6 +53,7 @@ def make_templates(project: Path) -> Jinja2Templates:
         rate=rate,
         file_size=file_size,
         file_name=file_name,
+        shown_path=shown_path,
         file_ending=file_ending,
         given=given,
         browser_name=browser_name,
@@ -181,6 +182,11 @@ def file_size(size_bytes: int) -> str:
 def file_name(path: str) -> str:
     """The last part of a path."""
     return path.rsplit("/", 1)[-1]
+
+
+def shown_path(path: str, with_folders: bool) -> str:
+    """What tells an image apart: its path, or its name alone where folders may tell the answer."""
+    return path if with_folders else file_name(path)
 
 
 def file_ending(name: str) -> str:

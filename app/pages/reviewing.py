@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.access import get_asked_review, get_own_search
 from app.cards import read_card
 from app.database import DbSession
+from app.deploying import may_folders_be_labels
 from app.errors import BadInput
 from app.pages.addresses import Count, Id, PageNumber, see_other
 from app.pages.rendering import render
@@ -99,7 +100,13 @@ def report_page(
     search = get_own_search(session, person, search_id)
     report = report_review(session, get_review(session, search, review_id))
     return render(
-        request, "review_report.html", person=person, search=search, report=report, along=along
+        request,
+        "review_report.html",
+        person=person,
+        search=search,
+        report=report,
+        along=along,
+        with_folders=not may_folders_be_labels(session, search.collection_id),
     )
 
 
@@ -129,6 +136,7 @@ def settle_page(
         settles=True,
         action=f"/searches/{search_id}/reviews/{review_id}/settle",
         images=[(image, None) for image in images],
+        with_folders=not may_folders_be_labels(session, search.collection_id),
         card=read_card(session, search),
     )
 
@@ -165,6 +173,7 @@ def review_page(
         review=review,
         action=f"/reviews/{review_id}",
         images=shown.images,
+        with_folders=not may_folders_be_labels(session, review.search.collection_id),
         shown=shown,
         card=read_card(session, review.search),
     )

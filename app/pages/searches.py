@@ -366,6 +366,7 @@ def show_event(
         person=person,
         search=search,
         strip=describe_event(session, search, image_id, person, request.app.state.indexes),
+        with_folders=not may_folders_be_labels(session, search.collection_id),
         may_answer=may_answer(session, person, search),
         gesture_key=new_gesture_key,
     )
@@ -400,6 +401,7 @@ def show_results(
         may_answer=may_answer(session, person, search),
         answered=grid.answered,
         has_head=grid.has_head,
+        with_folders=not may_folders_be_labels(session, search.collection_id),
         can_undo=grid.can_undo,
         along=along,
         **tell_hidden(session, person, hidden),
@@ -635,6 +637,7 @@ def render_grid(
         card=None if fragment else read_card(session, search),
         reasons=list_reasons(search),
         columns=count_columns(grid),
+        with_folders=not may_folders_be_labels(session, search.collection_id),
         **({} if fragment else tell_filter(session, person, search)),
         **(
             {}

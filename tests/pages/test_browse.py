@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import select
 
-from app.tables import Example, ImagePath, Search, TrayItem
+from app.security import get_local_person
+from app.tables import Example, ImagePath, Import, Search, TrayItem
 from tests.factories import (
     make_collection,
     make_images,
@@ -235,6 +236,23 @@ def test_image_page_shows_what_is_known_and_its_neighbours(client, pond):
     assert f'href="{base}/images/{images[62].id}"' in page
     assert f'href="{base}/browse?page=2#image-{images[61].id}"' in page
     assert client.get(f"{base}/images/{images[61].id + 10_000}").status_code == 404
+
+
+def test_pictures_are_named_by_folder_and_file_unless_folders_may_be_labels(client, pond):
+    collection, images = pond
+    browse = f"/collections/{collection.id}/browse"
+    shown = '<bdi dir="ltr"><span class="muted">site/</span>IMG_0007.jpg</bdi>'
+    one = f"/collections/{collection.id}/images/{images[7].id}"
+    assert shown in client.get(browse).text
+    assert shown in client.get(one).text
+    assert 'alt="site/IMG_0007.jpg"' in client.get(browse).text
+    with client.app.state.database.session() as session:
+        session.add(Import(collection_id=collection.id, source="x", labels="x.csv", state="done"))
+        get_local_person(session).role = "ecologist"
+    for page in (browse, one, browse + f"?like={images[7].id}"):
+        text = client.get(page).text
+        assert "site/" not in text, page
+        assert "IMG_0007.jpg" in text, page
 
 
 def ticked(page):

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from app.searching import open_search
 from app.security import get_local_person, issue_sign_in_link
 from app.settings import Settings
-from app.tables import Search
+from app.tables import Image, Import, Search
 from tests.factories import make_collection, make_images, make_index, make_person
 
 HTMX = {"HX-Request": "true"}
@@ -153,12 +153,36 @@ def test_grid_shows_its_images_with_the_answers_saved_so_far(browser):
     assert "synthetic" in page.text
 
 
-def test_grid_never_shows_folders_which_may_name_the_species(browser):
-    shown = browser.grid().image_ids
-    for path in ("", f"/images/{shown[0]}", "/results", "/history"):
-        text = browser.get(path).text
+def list_places_of_names(browser) -> dict[str, str]:
+    """Pages that name the images of the grid, and what they say."""
+    first = browser.grid().image_ids[0]
+    browser.give({first: "yes"})
+    paths = ("", f"/images/{first}", "/results", f"/events/{first}", "/history")
+    fragments = {f"{path} by htmx": browser.get(path, headers=HTMX).text for path in paths[:2]}
+    return {path: browser.get(path).text for path in paths} | fragments
+
+
+def test_search_never_shows_folders_which_may_name_the_species(browser):
+    with browser.client.app.state.database.session() as session:
+        collection_id = session.get(Search, browser.search_id).collection_id
+        labelled = Import(collection_id=collection_id, source="x", labels="folders", state="done")
+        session.add(labelled)
+    for path, text in list_places_of_names(browser).items():
         assert "site/" not in text, path
     assert "IMG_" in browser.get().text
+
+
+def test_images_of_one_name_are_told_apart_by_their_folders(browser):
+    with browser.client.app.state.database.session() as session:
+        for number, image_id in enumerate(browser.image_ids):
+            session.get(Image, image_id).path = f"north/cam{number}/IMG_0001.JPG"
+    first = browser.grid().image_ids[0]
+    path = f"north/cam{browser.image_ids.index(first)}/IMG_0001.JPG"
+    for where, text in list_places_of_names(browser).items():
+        if where != "/history":  # it shows small pictures without names
+            said = text.replace('<span class="muted">', "").replace("/</span>", "/")
+            assert path in said, where
+    assert f'data-name="{path}"' in browser.get().text
 
 
 def test_saved_answer_says_what_stands(browser):

@@ -120,7 +120,7 @@ def test_browsing_by_words_is_paged_and_leads_to_a_search(client, pond, wordless
     assert len(shown_ids(first)) == 60 and len(shown_ids(second)) == 40
     assert len({*shown_ids(first), *shown_ids(second)}) == COUNT
     assert 'href="?words=newt&amp;page=2"' in first.text
-    figures = [float(one) for one in re.findall(r'tile-name"[^>]*>(-?[\d.]+) ', first.text)]
+    figures = [float(one) for one in re.findall(r'tile-name"[^>]*><span>(-?[\d.]+)<', first.text)]
     assert len(figures) == 60 and figures == sorted(figures, reverse=True) and figures[0] > 0.9
     assert f'href="{pond}/searches/new?words=newt"' in first.text
     form = client.get(f"{pond}/searches/new?words=newt").text
