@@ -323,10 +323,14 @@ def add_photo_to_tray(
     data: bytes,
     settings: Settings,
     readers: Readers,
+    opening_key: str | None = None,
 ) -> Photo:
-    """Keep a photo from the person's disk as an example; raises RefusedPhoto with a sentence."""
+    """Keep a photo from the person's disk as an example; raises RefusedPhoto with a sentence.
+
+    `opening_key`: of the form for a new search in which it was added.
+    """
     photo = _keep_photo(session, person, name=name, data=data, settings=settings, readers=readers)
-    _add_to_tray(session, person, collection_id, photo_id=photo.id)
+    _add_to_tray(session, person, collection_id, photo_id=photo.id, opening_key=opening_key)
     return photo
 
 
@@ -450,11 +454,13 @@ def _add_to_tray(
     *,
     image_id: int | None = None,
     photo_id: int | None = None,
+    opening_key: str | None = None,
 ) -> None:
     item = {
         "person_id": person.id,
         "collection_id": collection_id,
         "image_id": image_id,
         "photo_id": photo_id,
+        "opening_key": opening_key,
     }
     session.execute(insert(TrayItem).values(item).on_conflict_do_nothing())

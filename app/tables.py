@@ -553,6 +553,8 @@ class TrayItem(Table):
     photo_id: Mapped[int | None] = mapped_column(
         ForeignKey("photos.id", ondelete="CASCADE"), index=True
     )
+    # Of the form for a new search in which it was added; other forms offer it without a tick.
+    opening_key: Mapped[str | None] = mapped_column(String(64))
 
     image: Mapped[Image | None] = relationship()
     photo: Mapped[Photo | None] = relationship()

@@ -1,5 +1,6 @@
 """Browsing a collection, its examples tray, and opening a search with them."""
 
+import re
 import secrets
 import uuid
 from datetime import UTC, datetime
@@ -54,13 +55,14 @@ from app.pages.addresses import (
     OptionalId,
     PageNumber,
     here,
+    local_path,
     own_path,
     see_other,
 )
 from app.pages.filters import FilterFields, describe_filter
 from app.pages.indexes import describe_indexes
 from app.pages.remarks import describe_remarks
-from app.pages.rendering import file_name, render, shown_path, wants_fragment
+from app.pages.rendering import file_name, find_page_before, render, shown_path, wants_fragment
 from app.reporting import list_examples
 from app.searching import find_opened, open_search
 from app.security import Searcher, SignedIn
@@ -70,9 +72,11 @@ from app.tables import Collection, Image, Person, Photo, Search, TrayItem
 from app.workers import Readers
 
 SEEDS = 1_000_000
+SEARCH_PAGE = re.compile(r"/searches/([0-9]{1,18})(?=/|$)")
 
 FormId = Annotated[int | None, Form(ge=1, le=LARGEST_ID)]
 FormIds = Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_ID)]] | None, Form()]
+QueryIds = Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_ID)]] | None, Query()]
 Photos = Annotated[list[UploadFile], File()]
 
 router = APIRouter(prefix="/collections/{collection_id}")
@@ -251,17 +255,20 @@ def add_to_tray(
     part: str = "tray",
     image_ids: FormIds = None,
     photo_ids: FormIds = None,
+    opening_key: Annotated[str | None, Form(max_length=64)] = None,
 ) -> Response:
     """Pick an image, or keep photos from disk, as examples. Answers with the tray.
 
-    With `part=examples` it answers with the examples of the page that opens a search; the ticked
-    ones (`image_ids`, `photo_ids`) stay ticked.
+    With `part=examples` it answers with the examples of the page that opens a search (the form with
+    that `opening_key`); the ticked ones (`image_ids`, `photo_ids`) stay ticked.
     """
     collection = get_collection(session, person, collection_id)
     if image_id is not None:
         add_image_to_tray(session, person, collection_id, image_id)
     state = request.app.state
-    added = keep_photos(session, person, collection_id, photo, state.settings, state.readers)
+    added = keep_photos(
+        session, person, collection_id, photo, state.settings, state.readers, opening_key
+    )
     if not wants_fragment(request):
         return back(collection_id, return_to, image_id)
     if part == "examples":
@@ -305,11 +312,14 @@ def new_search(
     person: Searcher,
     collection_id: Id,
     image: OptionalId = None,
+    photo: QueryIds = None,
     words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
     opening_key: Annotated[str, Query(max_length=64)] = "",
     like: OptionalId = None,
 ) -> Response:
-    """The page that opens a search: with this image, these words, or all that is in the tray.
+    """The page that opens a search: with this image, these words, or what is in the tray.
+
+    A photo that was added in such a form is ticked there, and in others that name it (`photo`).
 
     The form's key stands in its address: who comes back by the browser's Back from the search that
     it opened finds no empty one, which would open a second search, but one filled in like that
@@ -324,11 +334,17 @@ def new_search(
         if known is not None and known.owner_id == person.id and known.deleted_at is not None:
             return see_other(request.url.path)  # nothing is left to go on with
         return render_form_again(request, session, person, collection, opening_key, like)
-    ticked = None
+    tray = list_tray(session, person, collection_id)
+    ticked = {key_of(item) for item in tray if item.opening_key == opening_key}
     if image is not None:
         check_sees_people(session, person, image)
         get_image(session, image, collection_id=collection_id)
-        ticked = {("image", image)}
+        ticked.add(("image", image))
+    else:
+        named = photo or []
+        ticked |= {
+            key_of(item) for item in tray if item.opening_key is None or item.photo_id in named
+        }
     pairs = pick_pairs(request.query_params.multi_items())
     chosen = read_filter(session, collection_id, pairs, person=person)
     form = {
@@ -367,6 +383,7 @@ def add_search(
     photo_ids: FormIds = None,
     photo: Photos = [],  # noqa: B006 - FastAPI copies it
     opening_key: Annotated[str | None, Form(max_length=64)] = None,
+    came_from: Annotated[str, Form(max_length=2000)] = "",
     pairs: FilterFields = (),
 ) -> Response:
     """Open the search, or show the form again with what was typed and what is wrong with it."""
@@ -377,7 +394,13 @@ def add_search(
     photo_ids = list(photo_ids or [])
     try:
         photo_ids += keep_photos(
-            session, person, collection_id, photo, settings, request.app.state.readers
+            session,
+            person,
+            collection_id,
+            photo,
+            settings,
+            request.app.state.readers,
+            opening_key,
         )
     except RefusedPhoto as error:
         wrong["examples"] = str(error)
@@ -441,6 +464,7 @@ def add_search(
         ticked=ticked,
         form=form,
         chosen=chosen,
+        came_from=came_from,
         wrong=wrong,
         problem=problem,
         status=422,
@@ -498,9 +522,10 @@ def render_new_search(
     collection: Collection,
     opening_key: str,
     *,
-    ticked: set[tuple[str, int]] | None,
+    ticked: set[tuple[str, int]],
     form: dict[str, Any],
     chosen: Filter,
+    came_from: str | None = None,
     wrong: dict[str, str] | None = None,
     problem: str | None = None,
     opened: Search | None = None,
@@ -537,21 +562,42 @@ def render_new_search(
         problem=problem,
         opening_key=opening_key,
         opened=opened,
+        cancel=find_way_back(
+            session, person, collection.id, came_from or find_page_before(request)
+        ),
     )
 
 
+def find_way_back(
+    session: Session, person: Person, collection_id: int, came_from: str | None
+) -> str:
+    """The page of this collection, or of a search in it, that led to the form; else its own."""
+    own = f"/collections/{collection_id}"
+    path = local_path(came_from or "").partition("?")[0]
+    if path in (f"{own}/searches", f"{own}/searches/new"):
+        return own  # the form itself
+    if path == own or path.startswith(f"{own}/"):
+        return came_from or own
+    if found := SEARCH_PAGE.match(path):
+        try:
+            search = get_search(session, person, int(found[1]))
+        except NotFound:
+            return own
+        if search.collection_id == collection_id:
+            return came_from or own
+    return own
+
+
 def list_example_choices(
-    session: Session, person: Person, collection_id: int, ticked: set[tuple[str, int]] | None
+    session: Session, person: Person, collection_id: int, ticked: set[tuple[str, int]]
 ) -> list[dict[str, Any]]:
-    """The ticked images and photos, then the rest of the tray; None ticks the whole tray."""
+    """The ticked images and photos, then the rest of the tray."""
     tray: dict[tuple[str, int], Image | Photo] = {}
     for item in list_tray(session, person, collection_id):
         if item.image:
             tray["image", item.image.id] = item.image
         elif item.photo:
             tray["photo", item.photo.id] = item.photo
-    if ticked is None:
-        ticked = set(tray)
     outside: dict[tuple[str, int], Image | Photo] = {}
     for kind, own_id in sorted(ticked - set(tray)):
         if kind == "image":
@@ -563,6 +609,11 @@ def list_example_choices(
         describe_picture(picture, collection_id, with_folders) | {"ticked": key in ticked}
         for key, picture in (outside | tray).items()
     ]
+
+
+def key_of(item: TrayItem) -> tuple[str, int]:
+    """An example of the tray as the forms name it."""
+    return ("image", item.image_id) if item.image_id else ("photo", item.photo_id or 0)
 
 
 def describe_picture(
@@ -617,6 +668,7 @@ def keep_photos(
     photos: list[UploadFile],
     settings: Settings,
     readers: Readers,
+    opening_key: str | None = None,
 ) -> list[int]:
     """Put uploaded photos into the tray; their ids. A form without a file sends an empty one."""
     kept = []
@@ -635,6 +687,7 @@ def keep_photos(
                 data=data,
                 settings=settings,
                 readers=readers,
+                opening_key=opening_key,
             )
             kept.append(photo.id)
     return kept

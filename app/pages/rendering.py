@@ -90,12 +90,12 @@ def render_error(request: Request, error: RarefindError) -> HTMLResponse:
         bad_input=isinstance(error, BadInput),
         # Of what people can act on themselves nobody needs to be told.
         request_id=REQUEST_ID.get() if error.status >= 500 else None,
-        back=_find_page_before(request),
+        back=find_page_before(request),
         then=here(request) if request.method == "GET" else "/",
     )
 
 
-def _find_page_before(request: Request) -> str | None:
+def find_page_before(request: Request) -> str | None:
     """The page of ours that led here, as a path: never an address outside."""
     before = urlsplit(request.headers.get("referer", ""))
     if before.netloc != request.url.netloc or before.path in ("", "/", request.url.path):

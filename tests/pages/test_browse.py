@@ -289,6 +289,75 @@ def test_tray_is_ticked_unless_one_image_was_asked_for(client, pond):
     assert f'value="{images[1].id}"' in one.text  # offered, not ticked
 
 
+def test_photo_added_in_one_form_is_offered_in_others_and_ticked_there_by_choice_alone(
+    client, pond
+):
+    collection, images = pond
+    base = f"/collections/{collection.id}"
+    client.post(f"{base}/tray", data={"image_id": images[1].id})
+    first = client.get(f"{base}/searches/new")
+    added = client.post(
+        f"{base}/tray",
+        params={"part": "examples"},
+        data={"opening_key": read_key(first), "image_ids": [images[1].id]},
+        files=[("photo", ("one.png", png()))],
+        headers=HTMX,
+    )
+    (photo,) = [own_id for kind, own_id in ticked(added) if kind == "photo_ids"]
+    other = client.get(f"{base}/searches/new")
+    assert ticked(other) == [("image_ids", str(images[1].id))]
+    assert f'name="photo_ids"\n                   value="{photo}"' in other.text
+    again = client.get(first.url)
+    assert ("photo_ids", photo) in ticked(again)
+    tray = client.get(f"{base}/browse").text
+    led = re.search(r'href="([^"]+searches/new[^"]*)">[^"]*"[^>]*>.*?Start a search', tray, re.S)
+    assert ("photo_ids", photo) in ticked(client.get(led[1].replace("&amp;", "&")))
+    with_one = client.get(f"{base}/searches/new", params={"image": images[5].id})
+    assert ticked(with_one) == [("image_ids", str(images[5].id))]
+
+
+def read_way_back(page):
+    cancel = re.search(r'href="([^"]*)">Cancel<', page.text)[1]
+    assert f'name="came_from" value="{cancel}"' in page.text
+    return cancel.replace("&amp;", "&")
+
+
+def test_cancel_leads_back_to_where_the_form_was_asked_for(client, pond):
+    collection, images = pond
+    own = f"/collections/{collection.id}"
+    new = f"{own}/searches/new"
+    host = f"{client.base_url}"
+    like = f"{own}/browse?like={images[7].id}&page=2"
+    form = {"target_name": "Heron", "round_size": "12", "image_ids": [images[0].id]}
+    search = client.post(f"{own}/searches", data=form).url.path
+    with client.app.state.database.session() as session:
+        elsewhere = make_collection(session, name="Elsewhere")
+        asked = session.scalars(select(Search)).one()
+        stranger = make_person(session, name="stranger", role="ecologist")
+        hidden = Search(
+            collection_id=collection.id,
+            owner_id=stranger.id,
+            target_name="Hidden",
+            strategy="rarefind",
+            round_size=12,
+            seed=1,
+            embedder=asked.embedder,
+        )
+        session.add(hidden)
+    for before in (own, like, f"{own}/images/{images[7].id}", f"{search}/images/{images[7].id}"):
+        page = client.get(new, headers={"referer": host + before})
+        assert read_way_back(page) == before
+        wrong = client.post(f"{own}/searches", data={"came_from": before})
+        assert read_way_back(wrong) == before
+    others = [f"/collections/{elsewhere.id}", f"/searches/{hidden.id}", "/", f"{new}?words=a"]
+    for before in (*others, "//evil.example/collections", "/\\evil.example", "javascript:alert(1)"):
+        wrong = client.post(f"{own}/searches", data={"came_from": before})
+        assert read_way_back(wrong) == own, before
+    outside = client.get(new, headers={"referer": f"https://evil.example{own}/browse"})
+    assert read_way_back(outside) == own
+    assert read_way_back(client.get(new)) == own
+
+
 def test_strategies_the_recommended_first_and_the_evaluators_own_folded(client, pond):
     collection, _ = pond
     page = client.get(f"/collections/{collection.id}/searches/new").text
