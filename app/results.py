@@ -19,7 +19,7 @@ from app.engine.head import Head, probabilities
 from app.engine.index import VectorIndex
 from app.engine.loop import rank_likely
 from app.errors import NotFound
-from app.events import list_asked, list_events_of, read_pool
+from app.events import count_events, list_asked, list_events_of, read_pool
 from app.indexing import OpenIndexes
 from app.premises import find_rows, list_left_out, read_engine_answers, read_head
 from app.remarks import Remarks, read_remarks_of_images
@@ -59,11 +59,22 @@ class ResultsPage:
 
     show: str
     cards: list[ResultCard]
-    total: int
+    total: int  # that are shown, on all its pages
     page: int
     pages: int
     counts: dict[str, int]
     found_events: int | None  # None where each image stands by itself
+    likely_events: int | None  # likewise
+    likely_are_more: bool  # than `counts` says, in a collection too large to count them
+
+
+@dataclass(frozen=True)
+class Likely:
+    """Images without an answer that the head takes for positives."""
+
+    image_ids: list[int]  # the likeliest MOST_LIKELY, best first
+    every_id: list[int]  # of all of them, as far as they were counted
+    are_more: bool
 
 
 @dataclass(frozen=True)
@@ -102,21 +113,32 @@ def list_results(
     head = read_head(made)
     answers = read_current_answers(session, search)
     left_open = _list_left_open(session, search, answers)
-    likely = [] if head is None else _list_likely(session, search, made, head, index)
+    likely = Likely([], [], are_more=False)
+    if head is not None:
+        likely = _list_likely(session, search, made, head, index)
     if show == "likely":
-        image_ids = likely
+        image_ids = likely.image_ids
     elif show == "open":
         image_ids = left_open
     else:
         image_ids = list_answered(session, search, show)
     counts = dict.fromkeys(RESULT_KINDS, 0) | Counter(answers.values())
-    counts |= {"open": len(left_open), "likely": len(likely)}
+    counts |= {"open": len(left_open), "likely": len(likely.every_id)}
     pages = max(1, ceil(len(image_ids) / RESULTS_PER_PAGE))
     page = min(max(page, 1), pages)
     wanted = image_ids[(page - 1) * RESULTS_PER_PAGE : page * RESULTS_PER_PAGE]
     cards = describe_images(session, search, wanted, index)
-    found_events = count_found_events(session, made, answers)
-    return ResultsPage(show, cards, len(image_ids), page, pages, counts, found_events)
+    return ResultsPage(
+        show=show,
+        cards=cards,
+        total=len(image_ids),
+        page=page,
+        pages=pages,
+        counts=counts,
+        found_events=count_found_events(session, made, answers),
+        likely_events=count_events(session, made, likely.every_id),
+        likely_are_more=likely.are_more,
+    )
 
 
 def describe_images(
@@ -199,8 +221,8 @@ def _list_left_open(session: Session, search: Search, answers: dict[int, str]) -
 
 def _list_likely(
     session: Session, search: Search, made: Round, head: Head, index: VectorIndex
-) -> list[int]:
-    """Images without an answer that the head takes for positives, best first.
+) -> Likely:
+    """Images without an answer that the head takes for positives.
 
     What an open grid shows, anybody's, is among them until it is answered, as on the dashboard.
     """
@@ -208,6 +230,15 @@ def _list_likely(
     answers = read_engine_answers(session, search, index, left_out=left_out)
     pool_ids = read_pool(session, made)
     pool_rows = None if pool_ids is None else find_rows(index, pool_ids)
-    rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY, rows=pool_rows)
-    image_ids: list[int] = index.image_ids[rows[scores > 0]].tolist()
-    return image_ids
+    rows, scores, _ = rank_likely(index, answers, head, MOST_LIKELY + 1, rows=pool_rows)
+    best = index.image_ids[rows[scores > 0]].tolist()
+    if len(best) <= MOST_LIKELY:
+        return Likely(best, best, are_more=False)
+    best = best[:MOST_LIKELY]
+    if not index.ranks_all:  # to score every image would take too long for a page
+        return Likely(best, best, are_more=True)
+    allowed = np.arange(index.count) if pool_rows is None else pool_rows
+    unanswered = np.setdiff1d(allowed, answers.rows)
+    is_likely = index.scores(head.weights, head.bias)[unanswered] > 0
+    every_id = index.image_ids[unanswered[is_likely]].tolist()
+    return Likely(best, every_id, are_more=False)

@@ -172,6 +172,9 @@ def _plot_map(
     places = np.concatenate([found_at, others_at])
     image_ids = moment.index.image_ids[np.concatenate([positives, others])].tolist()
     # There may be more than the map can hold, and the results count them.
+    by_event = ""
+    if moment.event_rows is not None:
+        by_event = " One image stands for each event; the results count every image."
     likely_ones = "likely" if len(likely) < MOST_ON_MAP else "of the likeliest"
     return Plot(
         "map",
@@ -179,7 +182,8 @@ def _plot_map(
         "A map of its looks",
         f"{plural(len(positives), 'image')} found, {spaced(len(likely))} {likely_ones} without an "
         f"answer, and {spaced(len(missed))} just beyond the boundary; images that look alike lie "
-        "close together. Likely images far from every find are looks you have not confirmed.",
+        "close together. Likely images far from every find are looks you have not confirmed."
+        + by_event,
         ["Image", "Group", "Across", "Up"],
         [
             [image_id, group, *rounded(*place)]

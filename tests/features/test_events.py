@@ -14,8 +14,9 @@ from app.access import invite
 from app.adjusting import change_search
 from app.answers import count_along, read_current_answers
 from app.dashboards.found import tell_found
-from app.dashboards.moments import open_moment
+from app.dashboards.moments import MOST_LIKELY, open_moment
 from app.dashboards.stopping import build_standing, tell_left
+from app.dashboards.variety import tell_looks
 from app.engine.answers import Value
 from app.engine.replay import replay
 from app.errors import BadInput
@@ -518,6 +519,22 @@ def test_a_grid_of_large_events_is_leased_whole(hunt):
 
 
 # --- Counting and exporting -----------------------------------------------------------------------
+
+
+def test_likely_images_are_counted_in_events_as_on_the_dashboard(hunt):
+    hunt.submit()
+    found = [image_id for image_id, value in hunt.answers().items() if value == "yes"]
+    searching.correct_answers(  # a burst whose images are open again, and likely
+        hunt.session,
+        hunt.search,
+        person=hunt.person,
+        values=dict.fromkeys(hunt.mates(found[-1])),
+        gesture_key=None,
+    )
+    moment = open_moment(hunt.session, hunt.search, hunt.indexes, None)
+    likely = list_results(hunt.session, hunt.search, show="likely", page=1, indexes=hunt.indexes)
+    assert likely.likely_events == len(moment.list_likely(MOST_LIKELY)) < likely.counts["likely"]
+    assert "One image stands for each event" in tell_looks(moment).map.sentence
 
 
 def test_finds_are_counted_in_images_and_in_events(hunt):

@@ -11,6 +11,7 @@ from app.dashboards.report import describe_report
 from app.errors import BadInput
 from app.filtering import Filter
 from app.indexing import LoadedEmbedders, OpenIndexes
+from app.results import list_results
 from app.tables import Round
 from app.workers import Readers
 from tests.factories import make_index
@@ -68,6 +69,19 @@ def test_images_left_open_do_not_come_straight_back(hunt):
             indexes=hunt.indexes,
         )
     propose_again(hunt, hunt.session.scalars(select(Round).order_by(Round.id)).all())
+
+
+def test_likely_images_beyond_those_shown_are_said_to_be_there(hunt, monkeypatch):
+    hunt.submit()
+
+    def look():
+        return list_results(hunt.session, hunt.search, show="likely", page=1, indexes=hunt.indexes)
+
+    every = look()
+    assert every.total > 2 and not every.likely_are_more
+    monkeypatch.setattr("app.results.MOST_LIKELY", 2)
+    first = look()
+    assert (first.total, first.counts["likely"], first.likely_are_more) == (2, 2, True)
 
 
 def test_a_filter_holds(hunt):

@@ -391,6 +391,22 @@ def test_results_and_summary_count_what_stands(hunt):
     assert (summary.found, summary.answered, summary.rounds) == (2, 7, 1)
 
 
+def test_likely_images_beyond_those_shown_are_counted(hunt, monkeypatch):
+    shown = hunt.shown()
+    hunt.submit(dict.fromkeys(shown[:3], "yes"))
+
+    def look():
+        return list_results(hunt.session, hunt.search, show="likely", page=1, indexes=hunt.indexes)
+
+    every = look()
+    assert every.total == every.counts["likely"] > 2
+    monkeypatch.setattr("app.results.MOST_LIKELY", 2)
+    first = look()
+    assert (first.total, first.counts["likely"]) == (2, every.total)
+    assert not first.likely_are_more
+    assert [one.image_id for one in first.cards] == [one.image_id for one in every.cards[:2]]
+
+
 def test_answers_can_be_corrected_while_the_index_is_prepared_anew(hunt):
     first, *_ = hunt.shown()
     for row in hunt.session.scalars(select(ImageIndex)):
