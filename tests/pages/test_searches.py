@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -183,6 +184,13 @@ def test_images_of_one_name_are_told_apart_by_their_folders(browser):
             said = text.replace('<span class="muted">', "").replace("/</span>", "/")
             assert path in said, where
     assert f'data-name="{path}"' in browser.get().text
+
+
+def test_readme_calls_reasons_what_the_grid_calls_them(client):
+    parts = client.app.state.templates.env.get_template("_search_parts.html").module
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    for reason in ("opening", "close-to-line", "likely", "exploration"):
+        assert f"*{parts.reason_words[reason]}*" in readme
 
 
 def test_saved_answer_says_what_stands(browser):
