@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from app.database import is_among
+from app.engine.numerals import plural, spaced
 from app.errors import LabelsNotUsable
 from app.metadata import TableSummary, add_rows, forget_column, list_columns
 from app.sensitive import hide_people
@@ -104,11 +105,12 @@ def add_detections(
     with_people = [i for i, boxes in own.items() if any(b.category == PERSON for b in boxes)]
     hidden = hide_people(session, collection_id, with_people)
     boxed = sum(bool(boxes) for boxes in own.values())
-    notes = [f"{boxed:,} images have a box of at least {threshold:g} certainty."]
+    have = "has" if boxed == 1 else "have"
+    notes = [f"{plural(boxed, 'image')} {have} a box of at least {threshold:g} certainty."]
     if hidden:
         notes.append(
-            f"{hidden:,} on which it sees a person are hidden: only people who are trusted with "
-            "such images see them."
+            f"{spaced(hidden)} on which it sees a person are hidden: only people who are trusted "
+            "with such images see them."
         )
     return replace(summary, notes=[*summary.notes, *notes])
 

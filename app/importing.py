@@ -26,6 +26,7 @@ from app.ahead import WithVector, begin_embedding, without_vectors
 from app.camtrap import Package, read_package
 from app.database import IMPORT_LOCK, Database, is_among
 from app.deploying import join_by_folder, keep_deployments
+from app.engine.numerals import plural
 from app.errors import (
     BadInput,
     NameTaken,
@@ -738,7 +739,7 @@ def _hide_people(session: Session, collection_id: int, package: Package) -> int:
 def _tell_hidden(count: int) -> Iterator[str]:
     if count:
         yield (
-            f"{count:,} image{'s' if count > 1 else ''} on which observations say there are people "
+            f"{plural(count, 'image')} on which observations say there are people "
             "are hidden: only people who are trusted with such images see them."
         )
 

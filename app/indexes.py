@@ -306,8 +306,8 @@ def _describe_search(row: ImageIndex) -> str:
     if row.milvus_name is not None or row.agreement is None:
         return f"{by}."
     return (
-        f"{by}. A round looks at likely images only: {row.agreement:.1%} of those that it would "
-        "choose from if every image were scored."
+        f"{by}. A round looks at likely images only: {100 * row.agreement:.1f} % of those that it "
+        "would choose from if every image were scored."
     )
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database import PROJECT
-from app.engine.numerals import plural
+from app.engine.numerals import in_percent, plural, spaced
 from app.engine.stopping import get_stop_rule
 from app.engine.strategies import get_strategy
 from app.errors import NotFound
@@ -527,10 +527,12 @@ def _embed(files: Mapping[int, Path]) -> dict[int, str]:
 
 
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PROJECT / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters.update(number=spaced, plural=plural, in_percent=in_percent)
+    return environment

@@ -19,6 +19,7 @@ from app.answers import VALUES, read_current_answers
 from app.audit import note
 from app.engine.agreement import Agreement, guess_unseen, measure_agreement, weigh_answers
 from app.engine.index import VectorIndex
+from app.engine.numerals import spaced
 from app.errors import BadInput, NotFound
 from app.indexing import OpenIndexes
 from app.premises import read_head
@@ -121,7 +122,7 @@ def ask_review(
     if kind not in REVIEW_KINDS:
         raise BadInput("Choose which images the second opinion is on.")
     if size not in SIZES:
-        raise BadInput(f"A second opinion is on {SIZES[0]} to {SIZES[-1]:,} images.")
+        raise BadInput(f"A second opinion is on {SIZES[0]} to {spaced(SIZES[-1])} images.")
     seed = secrets.randbelow(2**31)
     first = _read_first(session, search, without=reviewer)
     image_ids = _choose(session, search, first, kind, size, seed, indexes)

@@ -51,6 +51,7 @@ from app.answers import (
     spread_answers,
 )
 from app.engine.index import VectorIndex
+from app.engine.numerals import spaced
 from app.errors import BadInput, NotFound
 from app.events import Given, count_events, list_asked
 from app.filtering import Filter
@@ -501,7 +502,9 @@ def _check_detour(
     if kind not in DETOUR_KINDS:
         raise BadInput("There is no such way to choose the next images.")
     if not SMALLEST_DETOUR <= size <= LARGEST_DETOURS[kind]:
-        raise BadInput(f"This takes from {SMALLEST_DETOUR} to {LARGEST_DETOURS[kind]:,} images.")
+        raise BadInput(
+            f"This takes from {SMALLEST_DETOUR} to {spaced(LARGEST_DETOURS[kind])} images."
+        )
     if kind in ("estimate", "other-embedder") and current.head_bias is None:
         what = "A sample by score" if kind == "estimate" else "A look by another embedder"
         raise BadInput(f"{what} needs a head: answer a round with a yes in it first.")

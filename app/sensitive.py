@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from app.access import is_trusted, may_open
 from app.audit import note
 from app.database import is_among
+from app.engine.numerals import plural
 from app.errors import BadInput, NotAllowed
 from app.tables import Collection, GivenColumn, Image, Person, TrayItem, TrustedPerson
 
@@ -373,5 +374,5 @@ def _note(
 ) -> None:
     if count:
         collection = session.get_one(Collection, collection_id)
-        what = f"{did} {count:,} image{'s' if count > 1 else ''} of “{collection.name}” {why}"
+        what = f"{did} {plural(count, 'image')} of “{collection.name}” {why}"
         note(session, person, "delete", what, collection=collection)

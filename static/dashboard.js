@@ -83,7 +83,8 @@
   }
 
   function percent(share) {
-    return `${Math.round(100 * share)} %`;
+    // Small ones with a decimal, as everywhere on the page.
+    return `${share < 0.0995 ? Number((100 * share).toFixed(1)) : Math.round(100 * share)} %`;
   }
 
   // 8725 as 8 725, with a thin space, as everywhere on the page.

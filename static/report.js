@@ -11,13 +11,18 @@
   });
   document.querySelector(".film-choice").hidden = false;
 
+  // Small ones with a decimal, as everywhere on the page.
+  function percent(share) {
+    return share < 0.0995 ? Number((100 * share).toFixed(1)) : Math.round(100 * share);
+  }
+
   function show() {
     const run = runs.find((one) => chosen.every((select, part) => String(one[part]) === select.value));
     const [target, strategy, seed, opening, shown, values, recalls] = run;
     document.getElementById("film-told").textContent = `${target}, ${strategy}, seed ${seed}`;
     const strips = shown.map((round, n) => {
       const yes = [...values[n]].filter((letter) => letter === "y").length;
-      return strip(`Round ${n + 1}`, `${yes} yes, recall ${Math.round(100 * recalls[n])} %`, round, values[n]);
+      return strip(`Round ${n + 1}`, `${yes} yes, recall ${percent(recalls[n])} %`, round, values[n]);
     });
     strips.unshift(strip("Opened with", "", opening, "y".repeat(opening.length)));
     document.getElementById("film").replaceChildren(...strips);

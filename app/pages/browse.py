@@ -62,7 +62,14 @@ from app.pages.addresses import (
 from app.pages.filters import FilterFields, describe_filter
 from app.pages.indexes import describe_indexes
 from app.pages.remarks import describe_remarks
-from app.pages.rendering import file_name, find_page_before, render, shown_path, wants_fragment
+from app.pages.rendering import (
+    file_name,
+    find_page_before,
+    number,
+    render,
+    shown_path,
+    wants_fragment,
+)
 from app.reporting import list_examples
 from app.searching import find_opened, open_search
 from app.security import Searcher, SignedIn
@@ -676,7 +683,7 @@ def keep_photos(
         if upload.filename:
             name = upload.filename.replace("\\", "/").rsplit("/", 1)[-1].replace("\x00", "")
             if (upload.size or 0) > settings.max_photo_mb * 1e6:  # before it is read into memory
-                limit = f"{settings.max_photo_mb:,.0f} MB"
+                limit = f"{number(settings.max_photo_mb)} MB"
                 raise RefusedPhoto(f"{name} is larger than {limit}. Save it smaller and try again.")
             data = upload.file.read()
             photo = add_photo_to_tray(

@@ -6,6 +6,7 @@ from sqlalchemy import select
 
 from app import removing, searching
 from app.answers import read_current_answers
+from app.engine.numerals import spaced
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.premises import list_detour_images, read_head, read_plan, recall_plan
@@ -274,7 +275,7 @@ def test_what_cannot_be_taken_is_said(hunt, session, settings):
     with pytest.raises(BadInput, match="from 6"):
         hunt.take("absence", 5)
     for kind, most in (("second-look", 200), ("estimate", 1_000), ("absence", 100_000)):
-        with pytest.raises(BadInput, match=f"from 6 to {most:,} images"):
+        with pytest.raises(BadInput, match=f"from 6 to {spaced(most)} images"):
             hunt.take(kind, most + 1)
     with pytest.raises(NotFound, match="gap"):
         hunt.take("gap", 12, 10**9)

@@ -1057,4 +1057,4 @@ def test_admins_are_told_how_far_an_index_that_does_not_rank_all_agrees(
         (choice,) = list_indexes(session, collection.id)
     manifest = read_manifest(settings.home / "indexes" / str(row.id))
     assert row.agreement == manifest.agreement > 0.9
-    assert f"{row.agreement:.1%} of those that it would choose from" in choice.searched_by
+    assert f"{100 * row.agreement:.1f} % of those that it would choose from" in choice.searched_by
