@@ -811,6 +811,36 @@ def test_answers_are_equally_wide_and_high_enough_for_thumbs(page, phone, drawn_
     assert card(page, 1).locator("label.yes").bounding_box()["height"] >= 44
 
 
+def test_rows_are_whole_on_a_phone(phone, drawn_server):
+    address = open_search(phone, drawn_server, name="Sergeant in its first round")
+    for page in ("results", "history", "dashboard"):
+        phone.goto(f"{address}/{page}")
+        room = phone.locator(".page-head > .actions").bounding_box()
+        last = phone.locator(".page-head > .actions > .button").last.bounding_box()
+        assert last["x"] + last["width"] == pytest.approx(room["x"] + room["width"], abs=1)
+    phone.goto(f"{drawn_server.address}/collections/1")
+    row = phone.locator(".rows .row", has_text="first round is still open").first
+    texts = (row.locator(".stretched"), row.get_by_text("the first round is still open"))
+    for text in texts:  # each on one line
+        assert text.evaluate("one => one.getClientRects().length") == 1
+        assert text.bounding_box()["height"] < 30
+
+
+def test_long_path_keeps_its_end_in_the_large_view(page, drawn_server):
+    open_search(page, drawn_server)
+    path = "survey of the northern fells in the year 2025/" * 5 + "cam2/IMG_0001.JPG"
+    card(page, 0).evaluate("(one, path) => { one.dataset.name = path; }", path)
+    page.keyboard.press("f")
+    line = page.locator("#large .file-line")
+    expect(line).to_have_attribute("title", path)
+    expect(line).to_have_text(path)
+    shown = line.bounding_box()
+    name = page.locator("[data-large-name]").bounding_box()
+    assert name["x"] >= shown["x"]
+    assert name["x"] + name["width"] == pytest.approx(shown["x"] + shown["width"], abs=2)
+    expect(page.locator("[data-large-place]")).to_be_in_viewport()
+
+
 def test_where_one_is_can_be_read_on_a_phone(phone, drawn_server):
     name = "Juvenile sergeant major damselfish near the northern reef edge, at dusk"
     address = open_search(phone, drawn_server, name=name)
