@@ -69,7 +69,7 @@ class Left:
     """How many are left, by every method that has something to say."""
 
     statements: list[Statement]
-    most_trusted: Statement | None  # of these, once a sample was drawn
+    verdict: "Verdict | None"  # by the one of them to trust most
     taken: list["TakenDetour"]
     gains: list["Gain"]
     unanswered_count: int
@@ -81,6 +81,18 @@ class Left:
     has_head: bool
     other_embedders: list[str]
     counts_events: bool  # and not images
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer to how many are left, and what share of all was found by it, 0..1."""
+
+    statement: Statement
+    found: int
+    share: float  # NaN where the statement has bounds alone
+    share_low: float
+    share_high: float
+    by_lot: bool  # from a sample, not from what the search knows
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,7 @@ def tell_left(moment: Moment) -> Left:
     told = statements if moment.after else []
     return Left(
         told,
-        find_most_trusted(told),
+        judge_left(told, len(standing.answers.positives)),
         list_detours(moment),
         list_gains(moment),
         standing.unanswered_count,
@@ -161,10 +173,15 @@ def tell_left(moment: Moment) -> Left:
     )
 
 
-def find_most_trusted(statements: list[Statement]) -> Statement | None:
-    """What a sample says, drawn at random rather than by score; None where none was drawn."""
-    by_name = {one.name: one for one in statements if one.cost}
-    return by_name.get("random-sample") or by_name.get("score-sample")
+def judge_left(statements: list[Statement], found: int) -> Verdict | None:
+    """By a sample, drawn at random rather than by score; else by the sum of chances, if any."""
+    by_name = {one.name: one for one in statements if one.cost or one.name == "calibrated-sum"}
+    for name in ("random-sample", "score-sample", "calibrated-sum"):
+        if name in by_name and found:
+            one = by_name[name]
+            share, low, high = (found / (found + left) for left in (one.value, one.high, one.low))
+            return Verdict(one, found, share, low, high, name != "calibrated-sum")
+    return None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ DRAWS = 4_000  # of the posterior, for an interval
 POOL_WEIGHT = 500.0  # answers that all unanswered images together count as, in a calibration
 POOL_POINTS = 2_000  # of them that are looked at, evenly by rank
 PRIOR_WEIGHT = 0.02
+DOUBT = 1.0  # standard deviation of a shift beyond what answers tell: a factor of e where rare
 SCORE_BINS = 1_000
 LINES = 400  # draws of a calibration
 PRIOR = 0.1  # pseudo-counts of yes and of no in each stratum, as Navine et al. 2024
@@ -170,7 +171,8 @@ def yield_curve(values: Values, unanswered_count: int, *, level: float = LEVEL) 
 class Calibration:
     """Chance of yes at a score: sigmoid(slope * score + shift), slope >= 0.
 
-    `covariance` (2, 2) float64 of (slope, shift), from the curvature of the likelihood.
+    `covariance` (2, 2) float64 of (slope, shift), from the curvature of the likelihood and from
+    doubt that chances follow a line at all.
     """
 
     slope: float
@@ -199,7 +201,8 @@ def calibrate(
 
     Those were all chosen for their scores, so they say little of low ones. There rarity helps: the
     unanswered images count as no, all together as much as 500 answers. That takes away a little
-    from the chances of a target that is not rare.
+    from the chances of a target that is not rare. The shift is in doubt beyond what answers tell:
+    sums were off by a factor of e, up or down, in replays against known labels.
     Parameters: `shown_scores` (k,), each the score (0 is the boundary) by the head that chose its
     image, rounds without a head left out; `values` (k,) int8 of Value, what was answered then,
     unsure ones skipped; `unanswered_scores` (u,) by the current head. Returns None before the first
@@ -232,7 +235,7 @@ def calibrate(
     line = minimize(loss, own, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
     chances = expit(line @ design)
     curvature = (design * (weights * chances * (1 - chances))) @ design.T
-    covariance = np.linalg.inv(curvature + PRIOR_WEIGHT * np.eye(2))
+    covariance = np.linalg.inv(curvature + PRIOR_WEIGHT * np.eye(2)) + np.diag([0.0, DOUBT**2])
     return Calibration(float(line[0]), float(line[1]), covariance)
 
 
@@ -261,8 +264,8 @@ def calibrated_sum(
         min(float(low), value),
         min(max(float(high), value), float(len(scores))),
         level,
-        "An image's chance follows its score, also far below the scores shown so far. Looks that "
-        "the search cannot see are not in it.",
+        "An image's chance follows its score, also far below the scores shown so far; the interval "
+        "is as wide as that was off in trials. Looks that the search cannot see are not in it.",
         0,
     )
 

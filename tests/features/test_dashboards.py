@@ -13,10 +13,17 @@ from app.answers import read_current_answers
 from app.dashboards.found import tell_found
 from app.dashboards.moments import open_moment
 from app.dashboards.report import describe_report
-from app.dashboards.stopping import build_standing, choose_goal, tell_left, tell_stopping
+from app.dashboards.stopping import (
+    build_standing,
+    choose_goal,
+    judge_left,
+    tell_left,
+    tell_stopping,
+)
 from app.dashboards.trust import judge_word, tell_head
 from app.dashboards.variety import tell_history, tell_looks, tell_variety
 from app.engine.reliability import group_chances, sum_chances
+from app.engine.remaining import run_of_negatives
 from app.errors import BadInput, NotFound
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.premises import read_plan
@@ -270,14 +277,36 @@ def test_sample_speaks_once_a_round_of_it_was_submitted(hunt):
 
 
 def test_a_sample_is_trusted_most_and_one_at_random_before_one_by_score(hunt):
-    assert tell_left(hunt.moment()).most_trusted is None
+    def verdict(after=None):
+        told = tell_left(hunt.moment(after)).verdict
+        return told.statement.name, told.by_lot
+
+    assert verdict() == ("calibrated-sum", False)
     hunt.take("estimate", 12)
     hunt.submit()
-    assert tell_left(hunt.moment()).most_trusted.name == "score-sample"
+    assert verdict() == ("score-sample", True)
     hunt.take("absence", 12)
     hunt.submit()
-    assert tell_left(hunt.moment()).most_trusted.name == "random-sample"
-    assert tell_left(hunt.moment(3)).most_trusted is None
+    assert verdict() == ("random-sample", True)
+    assert verdict(3) == ("calibrated-sum", False)
+
+
+def test_a_verdict_says_what_share_was_found_by_the_same_numbers(hunt):
+    told = tell_left(hunt.moment()).verdict
+    one = told.statement
+    assert told.found == sum(value == "yes" for value in hunt.answers().values())
+    assert told.share == pytest.approx(told.found / (told.found + one.value))
+    assert told.share_low == pytest.approx(told.found / (told.found + one.high))
+    assert told.share_high == pytest.approx(told.found / (told.found + one.low))
+    assert told.share_low < told.share < told.share_high
+
+
+def test_nothing_is_judged_without_a_find():
+    one = run_of_negatives(np.array([-1, -1], np.int8))
+    sums = replace(one, name="calibrated-sum", quantity="left", value=2.0, low=0.0, high=9.0)
+    assert judge_left([one, sums], 0) is None
+    assert judge_left([one], 3) is None
+    assert judge_left([one, sums], 3).share == pytest.approx(0.6)
 
 
 def test_answers_of_a_sample_are_kept_out_of_the_run_of_noes(hunt):

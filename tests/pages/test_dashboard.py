@@ -123,10 +123,10 @@ def test_estimate_without_room_for_doubt_is_told_in_words(client):
     assert told == "at most 3 left (95 % sure)"
 
 
-def test_page_says_which_statement_to_trust_most(client, here):
+def test_page_answers_by_the_statement_to_trust_most(client, here):
     part = client.get(f"{here}/dashboard/left", headers=HTMX).text
-    assert "only a sample drawn by lot does, and “Estimate now”" in part
-    assert "trust this most" not in part
+    assert "“Estimate now”" in part
+    assert "drawn by lot from all" not in part
     client.post(f"{here}/detour", data={"kind": "absence", "size": "12"})
     grid = client.get(here).text
     fields = {
@@ -136,8 +136,11 @@ def test_page_says_which_statement_to_trust_most(client, here):
     }
     client.post(f"{here}/submit", data=fields)
     part = client.get(f"{here}/dashboard/left", headers=HTMX).text
-    assert part.count("trust this most") == 1
-    assert "Trust “0 of 6 images drawn at random” most" in part
+    answer = re.sub(r"<[^>]*>|\s+", " ", part[part.index('data-figure="verdict"') :])
+    assert re.search(r"At most +\d+ images +left \(95 % sure\): with \d+ found", answer)
+    assert "drawn by lot from all" in part
+    # The method it goes by stands open, the others are folded away.
+    assert part.index("0 of 6 images drawn at random") < part.index("What other methods say")
     assert (
         "“0 of 6 images drawn at random” deserves most trust" in client.get(f"{here}/report").text
     )
@@ -298,7 +301,7 @@ def test_another_embedder_of_the_collection_can_take_a_look(client, here):
 def test_questions_of_the_page_are_listed(client, here):
     page = client.get(f"{here}/dashboard").text
     for part in ("found", *PARTS):
-        assert page.count(f'href="#{part}"') == 2  # beside the page, and at its head on phones
+        assert page.count(f'<li><a href="#{part}"') == 2  # beside the page, and at its head on phones
         assert f'id="{part}"' in page
     assert '<a href="/">Home</a>' in page
 
