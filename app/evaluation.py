@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -41,6 +42,8 @@ from app.reading import start_worker
 
 RIVAL = "pf-ma"
 ALL = "all"
+FEW_TARGETS = 20  # that are all named where one is not known; of more the nearest
+MOST_OFFERED = 3
 USUAL_SIZES = (10, 200)  # images of a target: rare, and enough of them to measure
 # Source: Z. Liu et al., "Large-scale long-tailed recognition in an open world", CVPR 2019.
 TAIL_BELOW, HEAD_ABOVE = 20, 100
@@ -260,8 +263,7 @@ def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:
         raise BadInput("Name each stop rule once.")
     unknown = [name for name in settings.targets if name not in oracle.rows_of]
     if unknown:
-        known = name_some(list(oracle.rows_of), 20)
-        raise BadInput(f"No image is labelled {name_some(unknown)}. Known are: {known}.")
+        raise BadInput(f"No image is labelled {name_some(unknown)}. {_offer(oracle, unknown)}")
     for name in settings.targets:
         count = len(oracle.rows_of[name])
         if count < 2:
@@ -647,6 +649,20 @@ def _try_stops(
             goal=float(getattr(goal, get_stop_rule(name).aim)),
             **asdict(outcome),
         )
+
+
+def _offer(oracle: Oracle, unknown: Sequence[str]) -> str:
+    """The labels that are written most like those that nothing has, or all where they are few."""
+    known = {name.casefold(): name for name in oracle.rows_of}
+    if len(known) <= FEW_TARGETS:
+        return f"Known are: {name_some(list(oracle.rows_of), FEW_TARGETS)}."
+    like: dict[str, None] = {}
+    for name in map(str.casefold, unknown):
+        holding = [one for one in known if name in one]
+        nearest = [*holding, *get_close_matches(name, known, n=MOST_OFFERED)]
+        like |= {known[one]: None for one in list(dict.fromkeys(nearest))[:MOST_OFFERED]}
+    offered = f"Written most like it: {name_some(list(like))}. " if like else ""
+    return f"{offered}{len(oracle.rows_of):,} labels are known: --list-targets lists them."
 
 
 def _check_numbers(settings: ReplaySettings) -> None:

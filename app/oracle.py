@@ -224,7 +224,8 @@ def index_vectors(file: Path, ids: Path, out: Path) -> VectorIndex:
     try:
         vectors = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise BadInput(f"{file} can't be read as a .npy file: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise BadInput(f"{file} can't be read as a .npy file: {why}.") from error
     if vectors.ndim != 2 or vectors.size == 0 or vectors.dtype.kind != "f":
         raise BadInput(
             f"{file} holds no vectors: it needs one row of floating-point numbers for each image, "
@@ -298,7 +299,8 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
         text = file.expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise LabelsNotUsable(f"{file} can't be read as CSV (UTF-8): {error}.") from error
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise LabelsNotUsable(f"{file} can't be read as CSV: {why}.") from error
     header, rows, _ = read_table(text.encode(), file.name)
     header = [column.strip() for column in header]
     return header, [dict(zip(header, map(str.strip, row), strict=True)) for _, row in rows]

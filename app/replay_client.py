@@ -5,6 +5,7 @@ waits for each grid. A live search shows every image of its collection, so nothi
 a client has no vectors, so coverage and F1 stay empty: play the same seeds offline for those.
 """
 
+import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ from app.importing import pick_collection
 from app.oracle import Oracle, make_oracle, read_labels_file
 
 WORDS = {int(Value.YES): "yes", int(Value.NO): "no", int(Value.UNSURE): "unsure"}
+ERROR_NUMBER = re.compile(r"^\[Errno -?[0-9]+\] ")
 UNKNOWN = float("nan")
 TIMEOUT_S = 120.0
 Client = httpx2.Client
@@ -205,7 +207,8 @@ def _ask(client: Client, method: str, address: str, body: dict[str, Any] | None 
             time.sleep(int(response.headers.get("retry-after", "1")))
             response = client.request(method, address, json=body)
     except httpx2.HTTPError as error:
-        raise ServerRefused(f"{client.base_url} does not answer: {error}.") from error
+        why = ERROR_NUMBER.sub("", str(error))
+        raise ServerRefused(f"{client.base_url} does not answer: {why}.") from error
     try:
         answer = response.json()
     except ValueError as error:

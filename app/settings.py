@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DATABASE_URL = re.compile(r"postgres(ql)?(\+psycopg)?://", re.IGNORECASE)
 STORE_URL = re.compile(r"[a-z][a-z0-9+.-]*://.", re.IGNORECASE)
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?|cuda:\d+(,cuda:\d+)+")
 PUBLIC_URL = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?", re.IGNORECASE)
 
 
@@ -175,7 +176,6 @@ class Settings(BaseSettings):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?|cuda:\d+(,cuda:\d+)+)$",
         description="Where models run: auto takes every GPU there is; cuda:0,cuda:2 takes these.",
     )
     weights: Path | None = Field(
@@ -269,6 +269,16 @@ class Settings(BaseSettings):
             raise ValueError("a store is such as s3://bucket/prefix or file:///mnt/rarefind")
         return store.rstrip("/")
 
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        """Known before a model is asked to run there."""
+        if not DEVICE.fullmatch(device):
+            raise ValueError(
+                "a device is auto, cpu, mps, cuda or cuda:0; several are cuda:0,cuda:2"
+            )
+        return device
+
     @field_validator("public_url")
     @classmethod
     def _is_an_address(cls, public_url: str | None) -> str | None:
@@ -286,7 +296,7 @@ class Settings(BaseSettings):
         if auth == "local" and not is_loopback(info.data.get("host", "")):
             raise ValueError(
                 "RAREFIND_AUTH=local lets anybody in without signing in, so it works only on "
-                "this machine's own address. Set RAREFIND_HOST=127.0.0.1, or RAREFIND_AUTH=accounts"
+                "this machine's own address. Listen on 127.0.0.1, or set RAREFIND_AUTH=accounts"
             )
         return auth
 

@@ -17,6 +17,7 @@ from app.cli.terminal import (
     explained,
     get_collection_called,
     make_printable,
+    number_between,
     opened,
     progress_of,
 )
@@ -142,8 +143,7 @@ def collection_metadata(
         float,
         typer.Option(
             metavar="CERTAINTY",
-            min=0,
-            max=1,
+            parser=number_between(0, 1),
             help="Boxes of MegaDetector that are less certain count as none.",
         ),
     ] = 0.2,
@@ -196,7 +196,7 @@ def collection_metadata(
 def collection_group(
     name: CalledCollection,
     gap: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             metavar="SECONDS",
             help="Bursts: images are one event when at most so long lies between one and the next.",
@@ -210,7 +210,7 @@ def collection_group(
         ),
     ] = None,
     near_duplicates: Annotated[
-        float | None,
+        str | None,
         typer.Option(
             metavar="LIKENESS",
             help="Files that follow one another and are at least so alike, such as 0.9, are one "
@@ -238,15 +238,18 @@ def collection_group(
     from app.indexing import OpenIndexes
     from app.security import get_local_person
 
+    rule = None
+    if kinds:
+        try:
+            rule = make_rule(
+                kinds[0], gap_s=gap or "", column=column or "", likeness=near_duplicates or ""
+            )
+        except BadInput as error:
+            option = {"bursts": "gap"}.get(kinds[0], kinds[0])
+            raise typer.BadParameter(str(error), param_hint=f"'--{option}'") from error
     with opened() as (settings, database), database.session() as session:
         collection = get_collection_called(session, name)
-        if kinds:
-            rule = make_rule(
-                kinds[0],
-                gap_s="" if gap is None else str(gap),
-                column=column or "",
-                likeness="" if near_duplicates is None else str(near_duplicates),
-            )
+        if rule is not None:
             person = get_local_person(session)
             indexes = OpenIndexes(settings, patience_s=inf)
             group_images(session, collection.id, rule, person=person, indexes=indexes)
@@ -400,4 +403,5 @@ def read_lines(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"The list {file} can't be read: {error}") from error
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise BadInput(f"The list {file} can't be read: {why}.") from error

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from app.cli.terminal import (
     Commands,
     console,
     explained,
     get_collection_called,
+    make_printable,
+    number_between,
     opened,
     progress_of,
+    whole_number,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ EXPORTS = (
     "head.json",
     "search.rarefind",
 )
+MOST_HELD_OUT = 0.9  # as in app/evaluation.py, for the same reason
 CalledSearch = Annotated[str, typer.Argument(metavar="SEARCH", help="Its name or number.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="FILE", help="File to write; without it, it is printed.")
@@ -167,18 +173,39 @@ def apply(
         write_out((line.encode() for line in lines), out)
 
 
+def check_order(between: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Refuse a range that ends before it begins."""
+    if between is not None and between[0] > between[1]:
+        raise typer.BadParameter(f"Give the smaller number first: {between[1]} {between[0]}.")
+    return between
+
+
+def check_url(url: str | None) -> str | None:
+    """Refuse what is no address of a server."""
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise typer.BadParameter(f"Give an address such as http://host:8321, not “{url}”.")
+    return url
+
+
 @app.command()
 def replay(
-    out: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", help="Folder for the results; one that has some is gone on with."
-        ),
-    ],
     collection: Annotated[
         str | None,
         typer.Argument(metavar="COLLECTION", help="Name or number of one with known labels."),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder for the results; one that has some is gone on with."
+        ),
+    ] = None,
+    list_targets: Annotated[
+        bool,
+        typer.Option(
+            "--list-targets",
+            help="List the labels and how many images each has, in place of a replay.",
+        ),
+    ] = False,
     index: Annotated[
         Path | None,
         typer.Option(
@@ -214,6 +241,8 @@ def replay(
         tuple[int, int] | None,
         typer.Option(
             metavar="FEWEST MOST",
+            parser=whole_number(1),
+            callback=check_order,
             help="Look for every label with so many images; without it and --target from 10 to "
             "200.",
         ),
@@ -226,24 +255,45 @@ def replay(
             "and rarefind.",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", help="Rounds of each run.")] = 25,
-    size: Annotated[int, typer.Option(metavar="N", help="Images of each round.")] = 10,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", parser=whole_number(1), help="Rounds of each run.")
+    ] = 25,
+    size: Annotated[
+        int, typer.Option(metavar="N", parser=whole_number(1), help="Images of each round.")
+    ] = 10,
     open_with: Annotated[
-        int, typer.Option(metavar="N", help="Example images that open each run.")
+        int,
+        typer.Option(
+            metavar="N", parser=whole_number(1), help="Example images that open each run."
+        ),
     ] = 1,
     seeds: Annotated[
-        int, typer.Option(metavar="N", help="Runs of each label with each strategy.")
+        int,
+        typer.Option(
+            metavar="N", parser=whole_number(1), help="Runs of each label with each strategy."
+        ),
     ] = 3,
     oracle_error: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the answers that are wrong.")
+        float,
+        typer.Option(
+            metavar="SHARE",
+            parser=number_between(0, 1),
+            help="Share of the answers that are wrong.",
+        ),
     ] = 0.0,
     oracle_unsure: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of the answers that are “unsure”.")
+        float,
+        typer.Option(
+            metavar="SHARE",
+            parser=number_between(0, 1),
+            help="Share of the answers that are “unsure”.",
+        ),
     ] = 0.0,
     holdout: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
+            parser=number_between(0, MOST_HELD_OUT),
             help="Share of the images that is never shown, to test on them what was learnt; "
             "without it 0.2, with --server none.",
         ),
@@ -265,11 +315,16 @@ def replay(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Runs that are played at the same time.")
+        int,
+        typer.Option(
+            metavar="N", parser=whole_number(1), help="Runs that are played at the same time."
+        ),
     ] = 1,
     server: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Play on this server, such as http://host:8321."),
+        typer.Option(
+            metavar="URL", callback=check_url, help="Play on this server, such as http://host:8321."
+        ),
     ] = None,
     token: Annotated[
         str | None,
@@ -284,6 +339,8 @@ def replay(
 
     Ends with a report in the folder of --out; docs/evaluation.md explains it.
     """
+    if (out is None) != list_targets:
+        raise typer.BadParameter("Give a folder for the results with --out, or --list-targets.")
     if (collection is None) == (index is None):
         raise typer.BadParameter("Name a collection, or give the folder of an index with --index.")
     if index is not None and labels is None:
@@ -323,6 +380,8 @@ def replay(
             oracle, collection_id = read_oracle_on_server(
                 client, collection, labels, where=where or ()
             )
+            if out is None:
+                return print_targets(oracle)
             with progress_of("Replaying") as advance:
                 run_replays_on_server(
                     client, collection_id, oracle, plan(oracle), out, progress=advance
@@ -331,6 +390,8 @@ def replay(
     elif index is not None and labels is not None:
         with explained():
             oracle = read_oracle(index, labels, group=group)
+            if out is None:
+                return print_targets(oracle)
             play(oracle, index, plan(oracle), out, workers)
             report = write_report(out, names=oracle.name_of, find_pictures=lambda _: {})
     else:
@@ -345,6 +406,8 @@ def replay(
                     group=group,
                     chosen=read_where(session, found, where or []),
                 )
+            if out is None:
+                return print_targets(oracle)
             play(oracle, folder, plan(oracle), out, workers)
             with database.session() as session:
                 report = write_report(
@@ -353,6 +416,17 @@ def replay(
                     find_pictures=partial(find_thumbnails, session, settings=settings),
                 )
     console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+    return None
+
+
+def print_targets(oracle: "Oracle") -> None:
+    """Every label with the number of its images, the rarest first."""
+    table = Table("images", "label", box=None, pad_edge=False)
+    table.columns[0].justify = "right"
+    table.columns[1].overflow = "fold"
+    for name, rows in sorted(oracle.rows_of.items(), key=lambda one: len(one[1])):
+        table.add_row(f"{len(rows):,}", escape(make_printable(name)))
+    console.print(table, highlight=False)
 
 
 def write_export_file(called: str, name: str, out: Path | None) -> None:

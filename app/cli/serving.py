@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 app = Commands()
+# The settings say which ports there are.
 Port = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         metavar="PORT",
         help="Port to listen on, 0 for any free one; without it RAREFIND_PORT, else 8321.",
@@ -65,7 +66,7 @@ def serve(
     ] = None,
     port: Port = None,
     processes: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             metavar="N",
             help="Processes that serve, for many people best one for each core; without it "
@@ -159,10 +160,11 @@ def demo(
     port: Port = None,
 ) -> None:
     """Make a collection to try Rarefind on, and open the server."""
-    from app.demo.showing import prepare_demo, replay_demo
-
     with explained():
         settings = read_settings(port=port)
+
+        from app.demo.showing import prepare_demo, replay_demo
+
         if replay:
             replay_demo(settings, images=images, console=console, progress_of=progress_of)
             return

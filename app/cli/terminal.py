@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from app.errors import RarefindError
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
     from sqlalchemy.orm import Session
 
     from app.database import Database
@@ -95,8 +96,50 @@ def explained() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """What reads an option that is a whole number, or says which would do."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least or (most is not None and number > most):
+            raise typer.BadParameter(
+                f"Give {name_range('a whole number', least, most)}, not “{text}”."
+            )
+        return number
+
+    return read
+
+
+def number_between(least: float, most: float) -> Callable[[str], float]:
+    """What reads an option that is a number, or says which would do."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise typer.BadParameter(f"Give {name_range('a number', least, most)}, not “{text}”.")
+        return number
+
+    return read
+
+
+def name_range(what: str, least: float | None, most: float | None) -> str:
+    """Which numbers would do, in words."""
+    if least is None or most is None:
+        return what if least is None else f"{what} of at least {least:g}"
+    return f"{what} from {least:g} to {most:g}"
+
+
 def read_settings(**given: str | int | bool | None) -> "Settings":
-    """The settings, with what was given on the command line before the environment."""
+    """The settings, with what was given on the command line before the environment.
+
+    What is wrong with an option is said of the option, anything else of its variable.
+    """
     from pydantic import ValidationError
 
     from app.settings import Settings
@@ -105,11 +148,44 @@ def read_settings(**given: str | int | bool | None) -> "Settings":
     try:
         return Settings(**known)  # type: ignore[arg-type]  # checked by pydantic
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{name_variable(str(part['loc'][0]))}: {part['msg'].removeprefix('Value error, ')}"
-            for part in error.errors()
-        )
-        raise SettingsNotUsable(f"{wrong}. docs/operations.md lists every setting.") from error
+        wrong = {str(part["loc"][0]): describe_wrong(part) for part in error.errors()}
+        for name, what in wrong.items():
+            if name in known:
+                option = f"'--{name.replace('_', '-')}'"
+                raise typer.BadParameter(
+                    f"{what[0].upper()}{what[1:]}.", param_hint=option
+                ) from error
+        said = "; ".join(f"{name_variable(name)}: {what}" for name, what in wrong.items())
+        raise SettingsNotUsable(f"{said}. docs/operations.md lists every setting.") from error
+
+
+def describe_wrong(part: "ErrorDetails") -> str:
+    """What would do in place of a setting's value; pydantic says what it is not."""
+    from typing import Literal, get_args, get_origin
+
+    from app.settings import Settings
+
+    field = Settings.model_fields.get(str(part["loc"][0]).lower())
+    if field is None or part["type"] == "value_error":
+        return part["msg"].removeprefix("Value error, ")
+    limits = {
+        kind: getattr(one, kind)
+        for one in field.metadata
+        for kind in ("ge", "gt", "le")
+        if hasattr(one, kind)
+    }
+    if get_origin(field.annotation) is Literal:
+        *some, last = get_args(field.annotation)
+        wanted = f"{', '.join(some)} or {last}"
+    elif field.annotation is bool:
+        wanted = "true or false"
+    elif field.annotation in (int, float):
+        what = "a whole number" if field.annotation is int else "a number"
+        wanted = name_range(what, limits.get("ge"), limits.get("le"))
+        wanted += f" above {limits['gt']:g}" if "gt" in limits else ""
+    else:
+        return "it is empty" if part["type"] == "string_too_short" else part["msg"]
+    return f"give {wanted}, not “{part['input']}”"
 
 
 def get_collection_called(session: "Session", called: str) -> "Collection":

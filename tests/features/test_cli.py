@@ -21,10 +21,10 @@ import typer
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
-from app import searching
+from app import evaluation, searching
 from app.cli import app
 from app.cli.collections import collection_metadata
-from app.cli.searches import EXPORTS
+from app.cli.searches import EXPORTS, MOST_HELD_OUT
 from app.detecting import USUAL_THRESHOLD
 from app.evaluation import USUAL_SIZES, choose_strategies
 from app.exports.offers import FORMATS
@@ -338,6 +338,7 @@ def test_what_help_says_of_usual_values_is_so(rarefind):
     usual = {name: field.default for name, field in Settings.model_fields.items()}
     for name in ("host", "port", "processes"):
         assert f"RAREFIND_{name.upper()}, else {usual[name]}" in shown("serve")
+    assert MOST_HELD_OUT == evaluation.MOST_HELD_OUT
     assert f"from {USUAL_SIZES[0]} to {USUAL_SIZES[1]}." in shown("replay")
     assert f"without it {' and '.join(choose_strategies(()))}." in shown("replay")
 
@@ -638,8 +639,62 @@ def test_setting_that_cannot_be_used_is_said(rarefind, monkeypatch, command):
     monkeypatch.setenv("RAREFIND_PORT", "harbour")
     result = rarefind(*command)
     assert result.exit_code == 1
-    assert "A setting can't be used: RAREFIND_PORT: " in result.stderr
+    assert (
+        "A setting can't be used: RAREFIND_PORT: give a whole number from 0 to 65535, not “harbour”"
+    ) in result.stderr
     assert "docs/operations.md" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("AUTH", "nobody", "give accounts or local, not “nobody”"),
+        ("DEVICE", "gpu", "a device is auto, cpu,"),
+        ("LOG_LEVEL", "debug", "give info, warning or error, not “debug”"),
+        ("MAX_PHOTO_MB", "0", "give a number above 0, not “0”"),
+        ("REMOTE_USER_HEADER", "", "it is empty"),
+        ("RUN_JOBS", "perhaps", "give true or false, not “perhaps”"),
+        ("STOP_S", "1", "give a number of at least 3, not “1”"),
+        ("WORKERS", "1.5", "give a whole number of at least 0, not “1.5”"),
+    ],
+)
+def test_what_would_do_in_place_of_a_setting_is_said(
+    rarefind, monkeypatch, variable, value, sentence
+):
+    monkeypatch.setenv(f"RAREFIND_{variable}", value)
+    result = rarefind("link")
+    assert result.exit_code == 1
+    assert f"RAREFIND_{variable}: {sentence}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "sentence"),
+    [
+        ("serve --port 99999", "--port", "Give a whole number from 0 to 65535, not “99999”."),
+        ("demo --port x", "--port", "Give a whole number from 0 to 65535, not “x”."),
+        ("serve --processes 0", "--processes", "Give a whole number from 1 to 64, not “0”."),
+        ("replay P --rounds x", "--rounds", "Give a whole number of at least 1, not “x”."),
+        ("replay P --size 0", "--size", "Give a whole number of at least 1, not “0”."),
+        ("replay P --seeds 1.5", "--seeds", "Give a whole number of at least 1, not “1.5”."),
+        ("replay P --workers 0", "--workers", "Give a whole number of at least 1, not “0”."),
+        ("replay P --open-with 0", "--open-with", "Give a whole number of at least 1, not “0”."),
+        ("replay P --holdout 2", "--holdout", "Give a number from 0 to 0.9, not “2”."),
+        ("replay P --oracle-error nan", "--oracle-error", "Give a number from 0 to 1, not “nan”."),
+        ("replay P --targets-between 9 2", "--targets-between", "the smaller number first: 2 9."),
+        ("replay P --targets-between a 2", "--targets-between", "whole number of at least 1, not"),
+        ("replay P --server pond", "--server", "Give an address such as http://host:8321, not"),
+        ("collection metadata P f --threshold 3", "--threshold", "Give a number from 0 to 1, not"),
+        ("collection group P --gap x", "--gap", "of seconds, from 1 to 86,400; not “x”."),
+        ("collection group P --near-duplicates 3", "--near-duplicates", "from 0.5 to 1; not “3”."),
+    ],
+)
+def test_wrong_number_is_said_of_its_option_with_those_that_would_do(
+    rarefind, command, option, sentence
+):
+    result = rarefind(*command.split())
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': " in result.stderr and sentence in result.stderr
+    assert "RAREFIND_" not in result.stderr
 
 
 @pytest.mark.slow

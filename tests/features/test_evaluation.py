@@ -236,6 +236,26 @@ def test_target_of_one_image_is_refused():
         check_replay(oracle, replace(SETTINGS, targets=("one",)))
 
 
+def test_of_many_labels_the_nearest_are_offered_and_how_to_list_all():
+    names = ["Grey heron", "Great egret", "Purple heron", "Wren", *(f"moth {n}" for n in range(20))]
+    labelled = {number: {name} for number, name in enumerate(names)}
+    many = make_oracle("p", np.arange(24), names, labelled, {})
+
+    def refuse(*targets: str, oracle=many) -> str:
+        with pytest.raises(BadInput) as refused:
+            check_replay(oracle, replace(SETTINGS, targets=targets))
+        return str(refused.value)
+
+    gray = refuse("gray heron")
+    assert "most like it: “Grey heron”" in gray and "Wren" not in gray
+    assert "24 labels are known: --list-targets lists them." in gray
+    assert "most like it: “Grey heron”, “Purple heron”" in refuse("Heron")
+    assert "“Wren”" in refuse("wren")
+    assert "like it" not in refuse("zzzz") and "24 labels" in refuse("zzzz")
+    few = make_oracle("p", np.arange(20), names[:20], {n: {names[n]} for n in range(20)}, {})
+    assert "“Great egret”" in refuse("gray heron", oracle=few), "so few are all named"
+
+
 def test_targets_are_chosen_by_name_or_by_size(oracle):
     assert choose_targets(oracle, between=(12, 29)) == ("newt",)
     assert choose_targets(oracle) == ("heron", "newt")
@@ -746,5 +766,9 @@ def test_command_line_replays_a_bare_index_and_refuses_by_name(bench, tmp_path):
     wrong = CliRunner().invoke(app, [*common, "--target", "osprey", "--out", str(tmp_path / "no")])
     assert wrong.exit_code == 1
     assert "osprey" in wrong.output
+    listed = CliRunner().invoke(app, [*common, "--list-targets"])
+    assert listed.exit_code == 0
+    assert listed.output.split() == ["images", "label", "12", "newt", "30", "heron"]
+    assert CliRunner().invoke(app, common).exit_code == 2, "neither a folder nor a list"
     nothing = CliRunner().invoke(app, ["replay", "--out", str(tmp_path / "no")])
     assert nothing.exit_code == 2
