@@ -34,7 +34,7 @@ from sqlalchemy.orm import Session
 from app.database import is_among
 from app.engine.numerals import plural, spaced
 from app.errors import LabelsNotUsable
-from app.metadata import TableSummary, add_rows, forget_column, list_columns
+from app.metadata import TableSummary, add_rows
 from app.sensitive import hide_people
 from app.sources import clean_label, clean_text
 from app.tables import Box, Image, ImagePath, Person
@@ -174,17 +174,17 @@ def widen(box: Box | Detection, width: int, height: int) -> Area:
     return left, top, right, bottom
 
 
-def forget_detections(session: Session, collection_id: int, *, person: Person) -> None:
-    """Take every box of a collection away, and the columns that say how certain kinds were."""
-    for column in list_columns(session, collection_id):
-        if column.name.startswith(f"{COLUMN} "):
-            forget_column(session, collection_id, column.name, person=person)
-    own = select(Image.id).where(Image.collection_id == collection_id, Image.boxed_at.is_not(None))
-    session.execute(
-        delete(Box).where(Box.image_id.in_(own)).execution_options(synchronize_session=False)
-    )
-    # They differ from what an index looked at, as those that came do.
-    _stamp(session, session.scalars(own).all())
+def forget_boxes(session: Session, image_ids: Sequence[int]) -> None:
+    """Take the boxes of images away; what looks at boxes is to be made anew."""
+    for start in range(0, len(image_ids), CHUNK_IMAGES):
+        some = image_ids[start : start + CHUNK_IMAGES]
+        session.execute(
+            delete(Box)
+            .where(is_among(Box.image_id, list(some)))
+            .execution_options(synchronize_session=False)
+        )
+        # They differ from what an index looked at, as those that came do.
+        _stamp(session, some)
 
 
 def _read(

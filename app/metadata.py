@@ -4,6 +4,10 @@ A row is about the image it names, by path, by a file name that is unique, or by
 says is kept with the image, typed by what stands in each column. A later table replaces what an
 earlier one said in the same columns of the same images. Columns that look like known labels are
 not kept: those belong to the oracle, and no search may show them.
+
+What each table says is kept beside what all say together, so that one can be removed as if it had
+never been brought. Rounds keep which images a filter let through (`Pool`) and how they were grouped
+(`Grouping`), so that they repeat whatever is removed.
 """
 
 import re
@@ -13,12 +17,13 @@ from datetime import datetime
 from math import ceil, isfinite
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import String, bindparam, delete, func, insert, select, update
 from sqlalchemy import cast as sql_cast
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, distinct_on
 from sqlalchemy.orm import Session
 
 from app.audit import note
+from app.database import is_among
 from app.errors import LabelsNotUsable, NotFound
 from app.sensitive import may_hold_places, note_guarded
 from app.sources import (
@@ -32,6 +37,7 @@ from app.sources import (
 from app.tables import (
     Collection,
     GivenColumn,
+    GivenRow,
     GivenTable,
     Image,
     ImagePath,
@@ -94,7 +100,7 @@ def add_table(
 ) -> TableSummary:
     """Keep what a CSV file says of the collection's images; raises LabelsNotUsable in a sentence.
 
-    One of the same name takes the place of the one before, with its list of unmatched rows.
+    One of the same name adds to the one before; the list of unmatched rows is that of the newer.
     """
     header, rows, notes = read_table(data, name)
     header = [clean_text(column).strip() for column in header]
@@ -139,16 +145,15 @@ def add_rows(
     }
     _keep_values(session, [header[i] for i in kept], values)
     _describe_columns(session, collection_id, kinds, values)
-    session.execute(delete(GivenTable).filter_by(collection_id=collection_id, name=name))
-    table = GivenTable(
-        collection_id=collection_id,
-        name=name,
-        row_count=len(rows),
-        image_count=len(values),
-        added_by_id=person.id,
-    )
-    session.add(table)
-    session.flush()
+    known = {column.name for column in list_columns(session, collection_id)}
+    speaks_of = [i for i in kept if header[i] in known]
+    table = _keep_table(session, collection_id, name, [header[i] for i in speaks_of])
+    table.row_count, table.image_count, table.added_by_id = len(rows), len(values), person.id
+    said_of = {
+        image_id: {header[i]: _clean(row[i]) or None if i < len(row) else None for i in speaks_of}
+        for image_id, (_, row) in rows_of.items()
+    }
+    _keep_rows(session, table, said_of)
     if unmatched:
         session.execute(
             insert(UnmatchedRow),
@@ -185,9 +190,14 @@ def list_columns(session: Session, collection_id: int) -> list[GivenColumn]:
     return list(session.scalars(query.order_by(GivenColumn.position, GivenColumn.name)))
 
 
+def list_tables(session: Session, collection_id: int) -> list[GivenTable]:
+    """The tables brought to a collection, in the order they came."""
+    query = select(GivenTable).filter_by(collection_id=collection_id)
+    return list(session.scalars(query.order_by(GivenTable.added_at, GivenTable.id)))
+
+
 def describe_metadata(session: Session, collection_id: int, *, page: int) -> MetadataPage:
     """The tables of a collection; a page past the end is the last one."""
-    tables = select(GivenTable).filter_by(collection_id=collection_id).order_by(GivenTable.id)
     of_them = (
         select(GivenTable.name, UnmatchedRow)
         .join(UnmatchedRow, UnmatchedRow.table_id == GivenTable.id)
@@ -199,7 +209,7 @@ def describe_metadata(session: Session, collection_id: int, *, page: int) -> Met
     shown = of_them.order_by(GivenTable.id, UnmatchedRow.line).limit(UNMATCHED_PER_PAGE)
     rows = session.execute(shown.offset((page - 1) * UNMATCHED_PER_PAGE)).all()
     return MetadataPage(
-        tables=list(session.scalars(tables)),
+        tables=list_tables(session, collection_id),
         columns=list_columns(session, collection_id),
         images_without=_count_without(session, collection_id),
         unmatched=[(name, row) for name, row in rows],
@@ -209,20 +219,81 @@ def describe_metadata(session: Session, collection_id: int, *, page: int) -> Met
     )
 
 
-def forget_column(session: Session, collection_id: int, name: str, *, person: Person) -> None:
-    """Take a column away from every image."""
-    collection = session.get_one(Collection, collection_id, with_for_update=True)
+def get_table_called(session: Session, collection_id: int, name: str) -> GivenTable:
+    """The table of that name, or a sentence that says which there are."""
+    tables = list_tables(session, collection_id)
+    found = next((table for table in tables if table.name == name), None)
+    if found is None:
+        names = ", ".join(f"“{table.name}”" for table in tables) or "none"
+        raise NotFound(f"No table “{name}” was added here. Those that were: {names}.")
+    return found
+
+
+def get_table(session: Session, collection_id: int, table_id: int) -> GivenTable:
+    """A table by its number."""
+    table = session.get(GivenTable, table_id)
+    if table is None or table.collection_id != collection_id:
+        raise NotFound("There is no such table. Somebody may have removed it.")
+    return table
+
+
+def get_column(session: Session, collection_id: int, name: str) -> GivenColumn:
+    """A column by its name."""
     column = session.get(GivenColumn, (collection_id, name))
     if column is None:
         raise NotFound("There is no such column. Somebody may have taken it away.")
-    session.execute(
-        update(Image)
-        .where(Image.collection_id == collection_id, Image.given.has_key(name))
-        .values(given=func.nullif(Image.given.op("-")(name), sql_cast({}, JSONB)))
+    return column
+
+
+def list_newest(session: Session, table: GivenTable, column: str) -> list[int]:
+    """The images of which no later table says anything in a column."""
+    newest = (
+        select(GivenRow.image_id, GivenRow.table_id)
+        .join(GivenTable, GivenTable.id == GivenRow.table_id)
+        .where(GivenTable.collection_id == table.collection_id, GivenRow.said.has_key(column))
+        .order_by(GivenRow.image_id, GivenRow.id.desc())
+        .ext(distinct_on(GivenRow.image_id))
+        .subquery()
     )
-    session.delete(column)
-    what = f"Took the column {name} away from “{collection.name}”"
-    note(session, person, "delete", what, collection=collection)
+    return list(session.scalars(select(newest.c.image_id).where(newest.c.table_id == table.id)))
+
+
+def read_anew(session: Session, collection_id: int, names: list[str]) -> None:
+    """Have images say in columns what the tables that there are say; a column without any goes."""
+    asked = sql_cast(names, ARRAY(String))
+    having = select(Image.id).where(
+        Image.collection_id == collection_id, Image.given.has_any(asked)
+    )
+    cells: dict[int, dict[str, str]] = {image_id: {} for image_id in session.scalars(having)}
+    said_in_turn = session.execute(
+        select(GivenRow.image_id, GivenRow.said)
+        .join(GivenTable, GivenTable.id == GivenRow.table_id)
+        .where(GivenTable.collection_id == collection_id, GivenRow.said.has_any(asked))
+        .order_by(GivenRow.id)
+    )
+    for image_id, said in said_in_turn:
+        of_image = cells.setdefault(image_id, {})
+        for name in names:
+            if said.get(name) is not None:
+                of_image[name] = said[name]
+            elif name in said:  # an empty cell takes away what was there
+                of_image.pop(name, None)
+    kinds: dict[str, str] = {}
+    for column in list_columns(session, collection_id):
+        if column.name in names:
+            kind = _tell_kind([one[column.name] for one in cells.values() if column.name in one])
+            if kind is None:
+                session.delete(column)
+            else:
+                kinds[column.name] = column.kind = kind
+                column.choices, column.least, column.most = [], None, None
+    session.flush()
+    values = {
+        image_id: {name: _to_cell(cell, kinds[name]) for name, cell in of_image.items()}
+        for image_id, of_image in cells.items()
+    }
+    _keep_values(session, names, values)
+    _describe_columns(session, collection_id, kinds, values)
 
 
 def mark_column(
@@ -230,9 +301,7 @@ def mark_column(
 ) -> None:
     """Say whether a column holds places, which are not shown to everyone."""
     collection = session.get_one(Collection, collection_id, with_for_update=True)
-    column = session.get(GivenColumn, (collection_id, name))
-    if column is None:
-        raise NotFound("There is no such column. Somebody may have taken it away.")
+    column = get_column(session, collection_id, name)
     if column.holds_place != holds_place:
         column.holds_place = holds_place
         note_guarded(session, collection_id)
@@ -354,8 +423,12 @@ def _is_date(cell: str) -> bool:
     return True
 
 
+def _clean(cell: str) -> str:
+    return cell.strip().replace("\0", "")[:MOST_LETTERS]
+
+
 def _to_cell(cell: str, kind: str) -> Cell:
-    cell = cell.strip().replace("\0", "")[:MOST_LETTERS]
+    cell = _clean(cell)
     if kind == "number":
         value = float(cell)
         return int(value) if value.is_integer() and abs(value) < 1e15 else value
@@ -420,6 +493,44 @@ def _keep_values(session: Session, columns: list[str], values: dict[int, dict[st
             .execution_options(synchronize_session=False)
         )
     session.expire_all()
+
+
+def _keep_table(session: Session, collection_id: int, name: str, columns: list[str]) -> GivenTable:
+    """The table of that name, without the rows of before that are about no image."""
+    table = session.scalar(select(GivenTable).filter_by(collection_id=collection_id, name=name))
+    if table is None:
+        table = GivenTable(
+            collection_id=collection_id, name=name, row_count=0, image_count=0, columns=[]
+        )
+        session.add(table)
+    table.columns = list(dict.fromkeys((*table.columns, *columns)))
+    table.added_at = func.clock_timestamp()  # of two in one transaction the later one is later
+    session.flush()
+    session.execute(delete(UnmatchedRow).filter_by(table_id=table.id))
+    return table
+
+
+def _keep_rows(
+    session: Session, table: GivenTable, said_of: dict[int, dict[str, str | None]]
+) -> None:
+    """Keep what a table says of each image, in place of what it said there in these columns."""
+    image_ids = list(said_of)
+    for start in range(0, len(image_ids), CHUNK_IMAGES):
+        some = image_ids[start : start + CHUNK_IMAGES]
+        session.execute(
+            delete(GivenRow)
+            .where(
+                GivenRow.table_id == table.id,
+                is_among(GivenRow.image_id, some),
+                GivenRow.said.op("-")(sql_cast(list(said_of[some[0]]), ARRAY(String)))
+                == sql_cast({}, JSONB),
+            )
+            .execution_options(synchronize_session=False)
+        )
+        session.execute(
+            insert(GivenRow),
+            [{"table_id": table.id, "image_id": i, "said": said_of[i]} for i in some],
+        )
 
 
 def _describe_columns(

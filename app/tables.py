@@ -427,11 +427,28 @@ class GivenTable(Table):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
-    name: Mapped[str]  # of the file; brought again, it takes the place of the one before
+    name: Mapped[str]  # of the file; brought again, it adds to the one before
     row_count: Mapped[int]
     image_count: Mapped[int]  # images that a row is about
+    columns: Mapped[list[str]] = mapped_column(ARRAY(String), server_default="{}")  # it speaks of
     added_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))
     added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class GivenRow(Table):
+    """What a brought table says of an image, by column; of all that speak of one the newest holds.
+
+    Kept as it was written, so that a table can be removed as if it had never been brought.
+    """
+
+    __tablename__ = "given_rows"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    table_id: Mapped[int] = mapped_column(
+        ForeignKey("given_tables.id", ondelete="CASCADE"), index=True
+    )
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
+    said: Mapped[dict[str, Any]]  # texts; null for an empty cell, which takes away what was there
 
 
 class UnmatchedRow(Table):

@@ -192,6 +192,39 @@ def collection_metadata(
         console.print("All rows without an image: the collection's page, “Tables”.")
 
 
+@collection_app.command("remove-table")
+def collection_remove_table(
+    name: CalledCollection,
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="Name of the file, as it was when it was added.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Remove a table, as if it had never been added.
+
+    It is said first what goes with it. The table can be added again.
+    """
+    from app.forgetting import describe_table_removal, remove_table
+    from app.metadata import get_table_called
+    from app.security import get_local_person
+
+    with opened() as (settings, database):
+        with database.session() as session:
+            collection_id = get_collection_called(session, name).id
+            person = get_local_person(session)
+            found = get_table_called(session, collection_id, table)
+            removal = describe_table_removal(session, collection_id, found, person=person)
+            said = [f"“{found.name}” speaks of {removal.image_count:,} images."]
+            for line in (*said, *removal.list_sentences()):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
+            if not yes and removal.played is None:
+                typer.confirm("Remove it?", abort=True)
+            draws = remove_table(session, collection_id, found.id, person=person)
+        console.print("Removed.", highlight=False)
+        if draws:
+            bring_indexes_up_to_date(database, collection_id, settings)
+
+
 @collection_app.command("group")
 def collection_group(
     name: CalledCollection,

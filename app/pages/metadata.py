@@ -1,23 +1,30 @@
-"""Tables brought to a collection: what they hold, the rows without an image, adding one."""
+"""Tables brought to a collection: what they hold, rows without an image, adding, removing one."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from sqlalchemy.orm import Session
 
 from app.access import get_collection
 from app.database import DbSession
-from app.detecting import (
-    COLUMN,
-    USUAL_THRESHOLD,
-    add_detections,
-    forget_detections,
-    is_detections,
-)
+from app.detecting import USUAL_THRESHOLD, add_detections, is_detections
 from app.errors import BadInput, LabelsNotUsable
+from app.forgetting import (
+    describe_column_removal,
+    describe_table_removal,
+    forget_column,
+    remove_table,
+)
 from app.jobs import add_job
-from app.metadata import TableSummary, add_table, describe_metadata, forget_column, mark_column
-from app.pages.addresses import Id, PageNumber, see_other
+from app.metadata import (
+    TableSummary,
+    add_table,
+    describe_metadata,
+    get_column,
+    get_table,
+    mark_column,
+)
+from app.pages.addresses import LARGEST_ID, Id, PageNumber, see_other
 from app.pages.rendering import render
 from app.security import Admin, SignedIn
 from app.sensitive import read_sight
@@ -86,15 +93,56 @@ def add_file(
     return summary
 
 
+@router.get("/removal")
+def ask_before_removing(
+    request: Request,
+    session: DbSession,
+    admin: Admin,
+    collection_id: Id,
+    table: Annotated[int | None, Query(ge=1, le=LARGEST_ID)] = None,
+    column: str = "",
+) -> Response:
+    """What removing a table, or taking a column away, will mean; nothing is changed yet."""
+    collection = get_collection(session, admin, collection_id)
+    if table is not None:
+        asked = get_table(session, collection_id, table)
+        removal = describe_table_removal(session, collection_id, asked, person=admin)
+    else:
+        asked = None
+        of = get_column(session, collection_id, column)
+        removal = describe_column_removal(session, collection_id, of, person=admin)
+    return render(
+        request,
+        "metadata_removal.html",
+        person=admin,
+        collection=collection,
+        table=asked,
+        column=column,
+        removal=removal,
+    )
+
+
+@router.post("/remove")
+def remove(
+    session: DbSession,
+    admin: Admin,
+    collection_id: Id,
+    table: Annotated[int, Form(ge=1, le=LARGEST_ID)],
+) -> Response:
+    """Remove a table; indexes follow where it had drawn boxes."""
+    get_collection(session, admin, collection_id)
+    if remove_table(session, collection_id, table, person=admin):
+        add_job(session, "update", collection_id=collection_id, person=admin)
+    return see_other(f"/collections/{collection_id}/metadata")
+
+
 @router.post("/forget")
 def forget(
     session: DbSession, admin: Admin, collection_id: Id, column: Annotated[str, Form()] = ""
 ) -> Response:
     """Take a column away from every image."""
     get_collection(session, admin, collection_id)
-    forget_column(session, collection_id, column, person=admin)
-    if column == COLUMN:
-        forget_detections(session, collection_id, person=admin)
+    if forget_column(session, collection_id, column, person=admin):
         add_job(session, "update", collection_id=collection_id, person=admin)
     return see_other(f"/collections/{collection_id}/metadata")
 

@@ -13,13 +13,16 @@ from app.database import Database, alembic_config, migrate, open_database, psyco
 from app.detecting import has_boxes
 from app.downloads import ask_for_file
 from app.errors import DatabaseNotUsable, NotFound
+from app.forgetting import remove_table
+from app.metadata import add_table, list_tables
 from app.remarks import add_tags, write_note
 from app.reporting import current_grid
 from app.security import get_local_person, list_tokens
 from app.sensitive import count_people_images
 from app.settings import Settings
 from app.steps import undo
-from app.tables import FILE_NAME, Answer, Person, Search, Table
+from app.tables import FILE_NAME, Answer, GivenRow, Image, Person, Search, Table
+from tests.factories import make_collection, make_images, make_person
 from tests.features.test_detours import Hunt
 
 
@@ -108,6 +111,29 @@ def test_the_queue_has_the_schema_that_its_library_expects(migrated_engine, empt
         connection.connection.driver_connection.execute(SchemaManager.get_schema())
     assert describe_queue(migrated_engine) == describe_queue(engine)
     engine.dispose()
+
+
+def test_table_of_before_it_was_known_what_each_says_can_be_removed(own_database):
+    with own_database.session() as session:
+        collection, person = make_collection(session), make_person(session)
+        (image,) = make_images(session, collection, 1)
+        rows = f"sha256,depth,site\n{image.sha256},3.5,A\n".encode()
+        add_table(session, collection.id, name="pond.csv", data=rows, person=person)
+        image_id, collection_id = image.id, collection.id
+    config = alembic_config()
+    with own_database.bind.engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0044")
+        command.upgrade(config, "head")
+    with own_database.session() as session:
+        (table,) = list_tables(session, collection_id)
+        assert table.columns == ["depth", "site"]
+        (row,) = session.scalars(select(GivenRow))
+        assert (row.image_id, row.said) == (image_id, {"depth": "3.5", "site": "A"})
+        person = session.scalars(select(Person)).first()
+        remove_table(session, collection_id, table.id, person=person)
+        session.expire_all()
+        assert session.get_one(Image, image_id).given is None
 
 
 def test_search_with_a_detour_taken_back_survives_going_down_and_up(own_database, settings):

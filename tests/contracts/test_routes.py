@@ -127,6 +127,8 @@ TABLE = {
     "POST /collections/{collection_id}/events": COLLECTION_ADMIN,
     "GET /collections/{collection_id}/metadata": COLLECTION,
     "POST /collections/{collection_id}/metadata": COLLECTION_ADMIN,
+    "GET /collections/{collection_id}/metadata/removal": COLLECTION_ADMIN,
+    "POST /collections/{collection_id}/metadata/remove": COLLECTION_ADMIN,
     "POST /collections/{collection_id}/metadata/forget": COLLECTION_ADMIN,
     "POST /collections/{collection_id}/metadata/places": COLLECTION_ADMIN,
     "GET /collections/{collection_id}/guard": COLLECTION_MAKER,
@@ -261,6 +263,8 @@ DONE_ELSEWHERE = {
     "POST /collections/{collection_id}/indexes/combined",
     "POST /collections/{collection_id}/metadata/places",
     "POST /collections/{collection_id}/metadata/forget",  # there is no column to forget
+    "GET /collections/{collection_id}/metadata/removal",  # nor a table to remove
+    "POST /collections/{collection_id}/metadata/remove",
     "POST /searches/{search_id}/delete",
     "POST /searches/{search_id}/reviews/{review_id}/withdraw",
     "POST /searches/{search_id}/members/{person_id}/remove",

@@ -847,6 +847,22 @@ def test_images_are_grouped_and_what_is_wrong_is_said(rarefind, photos):
     assert wrong.exit_code == 1 and "has a column “track”" in wrong.stderr
 
 
+def test_a_table_is_removed_when_agreed_and_those_there_are_named(rarefind, photos, tmp_path):
+    add(rarefind, "Pond", photos)
+    table = tmp_path / "depths.csv"
+    table.write_text("file,depth\nnewt/1.jpg,3\nnewt/2.jpg,4\n")
+    assert rarefind("collection", "metadata", "Pond", table).exit_code == 0
+    wrong = rarefind("collection", "remove-table", "Pond", "depth.csv")
+    assert wrong.exit_code == 1 and "Those that were: “depths.csv”." in wrong.stderr
+    asked = rarefind("collection", "remove-table", "Pond", "depths.csv")
+    assert asked.exit_code == 1, "nobody agreed"
+    assert "“depths.csv” speaks of 2 images." in asked.stdout and "“depth”" in asked.stdout
+    done = rarefind("collection", "remove-table", "Pond", "depths.csv", "--yes")
+    assert done.exit_code == 0 and "Removed." in done.stdout
+    again = rarefind("collection", "remove-table", "Pond", "depths.csv", "--yes")
+    assert "Those that were: none." in again.stderr
+
+
 # --- backup, restore, doctor --------------------------------------------------------------------
 
 

@@ -11,7 +11,6 @@ from app.access import check_sees_people
 from app.detecting import (
     Detection,
     add_detections,
-    forget_detections,
     is_detections,
     list_boxes,
     widen,
@@ -19,10 +18,11 @@ from app.detecting import (
 from app.engine.index import read_manifest
 from app.errors import EmbedderMismatch, LabelsNotUsable, NotFound
 from app.filtering import Filter, list_image_ids
+from app.forgetting import forget_column, remove_table
 from app.importing import import_images
 from app.indexes import list_box_embedders, name_with_boxes
 from app.indexing import LoadedEmbedders, OpenIndexes, build_index
-from app.metadata import describe_metadata
+from app.metadata import describe_metadata, get_table_called, list_columns
 from app.removing import count_removed, put_back_images, remove_images
 from app.sensitive import count_people_images, hide_people, show_people
 from app.tables import GivenColumn, Image, Person
@@ -128,8 +128,28 @@ def test_detections_become_columns_boxes_and_hidden_people(pond):
         assert count_people_images(session, collection_id) == 0
         images = by_path(session)
         assert images["A/2.jpg"].given["MegaDetector"] == "animal"
-        forget_detections(session, collection_id, person=make_person(session, name="y"))
+        assert forget_column(
+            session, collection_id, "MegaDetector", person=make_person(session, name="y")
+        )
+        assert list_columns(session, collection_id) == []
         assert list_boxes(session, [image.id for image in images.values()]) == {}
+
+
+def test_boxes_go_with_the_file_that_drew_them_and_those_of_a_later_one_stay(pond):
+    database, collection_id = pond
+    bring(pond, FOUND, name="first.json")
+    bring(pond, {"A/1.jpg": [detect("1", 0.7)]}, name="second.json")
+    with database.session() as session:
+        table = get_table_called(session, collection_id, "first.json")
+        person = make_person(session, name="z")
+        assert remove_table(session, collection_id, table.id, person=person)
+        images = by_path(session)
+        boxes = list_boxes(session, [image.id for image in images.values()])
+        assert list(boxes) == [images["A/1.jpg"].id]
+        assert {path: image.given for path, image in images.items() if image.given} == {
+            "A/1.jpg": {"MegaDetector": "animal", "MegaDetector animal": 0.7}
+        }
+        assert images["A/3.jpg"].shows_people, "hidden until somebody looks"
 
 
 def test_what_was_removed_before_it_was_hidden_stays_removed(pond):

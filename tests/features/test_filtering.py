@@ -22,8 +22,9 @@ from app.filtering import (
     list_image_ids,
     read_filter,
 )
+from app.forgetting import remove_table
 from app.indexing import LoadedEmbedders, OpenIndexes
-from app.metadata import add_table
+from app.metadata import add_table, list_tables
 from app.oracle import read_oracle_of
 from app.premises import read_plan
 from app.reporting import current_grid, upcoming_images
@@ -356,6 +357,33 @@ def test_filtered_search_shows_only_what_fits_and_repeats_when_the_truth_has_mov
         assert index.image_ids[again.rows].tolist() == list(stored), made.number
     session.execute(delete(Search))  # its pools go with its rounds
     assert session.scalars(select(Pool)).all() == []
+
+
+def test_rounds_repeat_and_say_their_filter_when_the_table_it_looked_at_is_removed(hunt):
+    session, search = hunt.session, hunt.search
+    odd = hunt.images[1::2]
+    rows = "sha256,bait\n" + "".join(f"{image.sha256},fish\n" for image in odd)
+    data = rows.encode()
+    add_table(session, search.collection_id, name="t.csv", data=data, person=hunt.person)
+    filter_search(session, search, Filter((("is.bait", "fish"),)))
+    for _ in range(2):
+        submit(hunt, {image.id for image in hunt.images[:10]})
+        assert set(shown(hunt)) <= {image.id for image in odd}
+    (table,) = list_tables(session, search.collection_id)
+    remove_table(session, search.collection_id, table.id, person=hunt.person)
+    for made in session.scalars(select(Round).order_by(Round.id)):
+        stored = session.scalars(
+            select(RoundImage.image_id).filter_by(round_id=made.id).order_by(RoundImage.position)
+        ).all()
+        again = repeat_round(session, made, hunt.indexes)
+        index = hunt.indexes.get(session.get_one(ImageIndex, made.index_id))
+        assert index.image_ids[again.rows].tolist() == list(stored), made.number
+    pool = session.scalars(select(Pool).order_by(Pool.id.desc())).first()
+    assert [chip.words for chip in list_chips(session, Filter(tuple(map(tuple, pool.filter))))] == [
+        "bait: fish"
+    ]
+    submit(hunt)
+    assert shown(hunt) == [], "nothing fits until somebody changes the filter"
 
 
 def test_a_filter_does_not_cut_a_sample_short_that_was_drawn_before(hunt):

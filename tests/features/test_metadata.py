@@ -3,10 +3,13 @@
 import pytest
 from sqlalchemy import select
 
-from app.errors import LabelsNotUsable
-from app.metadata import add_table, describe_metadata, forget_column, list_columns
-from app.tables import Image
-from tests.factories import make_collection, make_images, make_person
+from app.errors import LabelsNotUsable, NotFound, WorkGoesOn
+from app.events import group_images, make_rule
+from app.forgetting import describe_table_removal, forget_column, remove_table
+from app.indexing import OpenIndexes
+from app.metadata import add_table, describe_metadata, get_table_called, list_columns
+from app.tables import AuditEvent, GivenRow, Image, Replay, Search
+from tests.factories import make_collection, make_images, make_index, make_person
 
 
 @pytest.fixture
@@ -90,6 +93,129 @@ def test_later_table_replaces_what_an_earlier_one_said_of_the_same_images(sessio
     forget_column(session, pond[0].id, "depth", person=pond[2])
     session.expire_all()
     assert read(session, pond) == [None, None, {"site": "B"}, None]
+
+
+def remove(session, pond, name):
+    table = get_table_called(session, pond[0].id, name)
+    assert not remove_table(session, pond[0].id, table.id, person=pond[2])
+    session.expire_all()
+
+
+def test_a_removed_table_leaves_what_there_would_be_without_it(session, pond):
+    add(session, pond, "file,depth,site\nIMG_0001.jpg,3.50,A\nIMG_0002.jpg,10,B\n", "first.csv")
+    before = read(session, pond), [vars_of(one) for one in list_columns(session, pond[0].id)]
+    # It says otherwise of image 1, empties a cell of it, speaks of an image more and in a column
+    # more, and makes texts of numbers.
+    add(
+        session,
+        pond,
+        "file,depth,site,bait\nIMG_0001.jpg,shallow,,fish\nIMG_0003.jpg,2,C,\nlost.jpg,1,,\n",
+        "second.csv",
+    )
+    assert read(session, pond)[1:] == [
+        {"depth": "shallow", "bait": "fish"},
+        {"depth": "10", "site": "B"},
+        {"depth": "2", "site": "C"},
+    ]
+    remove(session, pond, "second.csv")
+    assert (read(session, pond), [vars_of(o) for o in list_columns(session, pond[0].id)]) == before
+    page = describe_metadata(session, pond[0].id, page=1)
+    assert [table.name for table in page.tables] == ["first.csv"] and not page.unmatched
+    said = session.scalars(select(AuditEvent).filter_by(kind="delete")).all()
+    assert "Removed the table second.csv" in said[-1].sentence
+    with pytest.raises(NotFound, match=r"No table “second.csv” was added here.*“first.csv”"):
+        remove(session, pond, "second.csv")
+    remove(session, pond, "first.csv")
+    assert read(session, pond) == [None] * 4
+    assert list_columns(session, pond[0].id) == []
+
+
+def vars_of(column):
+    return (column.name, column.kind, column.choices, column.least, column.most)
+
+
+def test_an_earlier_table_that_is_removed_takes_nothing_from_a_later_one(session, pond):
+    add(session, pond, "file,depth,site\nIMG_0001.jpg,3,A\nIMG_0002.jpg,9,B\n", "first.csv")
+    add(session, pond, "file,depth\nIMG_0001.jpg,4\n", "second.csv")
+    remove(session, pond, "first.csv")
+    assert read(session, pond) == [None, {"depth": 4}, None, None]
+    (depth,) = list_columns(session, pond[0].id)
+    assert vars_of(depth) == ("depth", "number", None, "4", "4")
+
+
+def test_a_file_brought_twice_is_one_table_and_a_column_taken_away_does_not_come_back(
+    session, pond
+):
+    add(session, pond, "file,depth,site\nIMG_0001.jpg,3,A\n", "old.csv")
+    add(session, pond, "file,depth,site\nIMG_0001.jpg,4,B\nIMG_0002.jpg,9,B\n")
+    add(session, pond, "file,depth\nIMG_0001.jpg,5\nIMG_0003.jpg,6\n")
+    add(session, pond, "file,depth\nIMG_0001.jpg,5\nIMG_0003.jpg,6\n")
+    assert len(session.scalars(select(GivenRow)).all()) == 1 + 2 + 2, "what was said twice is once"
+    assert read(session, pond)[1:] == [
+        {"depth": 5, "site": "B"},
+        {"depth": 9, "site": "B"},
+        {"depth": 6},
+    ]
+    forget_column(session, pond[0].id, "depth", person=pond[2])
+    remove(session, pond, "pond.csv")
+    assert read(session, pond) == [None, {"site": "A"}, None, None]
+
+
+def test_what_goes_with_a_table_is_said_and_a_replay_under_way_keeps_it(session, settings, pond):
+    collection, images, admin = pond
+    add(session, pond, "file,bait,site\nIMG_0001.jpg,fish,A\n", "first.csv")
+    add(session, pond, "file,site\nIMG_0002.jpg,B\n", "second.csv")
+    make_index(session, settings, images)
+    rule = make_rule("column", column="bait")
+    group_images(session, collection.id, rule, person=admin, indexes=OpenIndexes(settings))
+    other = make_person(session, name="Ben", role="ecologist")
+    for person, target, chosen in (
+        (admin, "Heron", [["is.bait", "fish"]]),
+        (other, "Newt", [["given", "any"]]),
+        (other, "Toad", [["from", "2024-05-01"]]),
+    ):
+        session.add(
+            Search(
+                collection_id=collection.id,
+                owner_id=person.id,
+                target_name=target,
+                embedder="hash",
+                strategy="pf-ma",
+                round_size=6,
+                seed=0,
+                filter=chosen,
+            )
+        )
+    plan = {"where": ["is.site=A"]}
+    replay = Replay(
+        collection_id=collection.id, person_id=admin.id, settings=plan, state="failed", run_count=1
+    )
+    session.add(replay)
+    session.flush()
+    table = get_table_called(session, collection.id, "first.csv")
+
+    def said():
+        removal = describe_table_removal(session, collection.id, table, person=admin)
+        return removal, "\n".join(removal.list_sentences())
+
+    removal, text = said()
+    assert removal.image_count == 1 and removal.gone == ["bait"]
+    assert "The column goes from pages, filters and exports: “bait”." in text
+    assert "“site” stays, with what is said there by second.csv." in text
+    assert f"“Heron” ({admin.name}), searches of Ben that you don't see." in text
+    assert "Newt" not in text and "Toad" not in text
+    assert "Events were grouped by “bait”" in text
+    assert "1 replay that stopped before the end can't be gone on with." in text
+    replay.state = "running"
+    assert "can't be gone on" not in said()[1] and said()[0].played is replay
+    for refused in (
+        lambda: remove_table(session, collection.id, table.id, person=admin),
+        lambda: forget_column(session, collection.id, "site", person=admin),
+    ):
+        with pytest.raises(WorkGoesOn, match=r"A replay .* is under way"):
+            refused()
+    assert read(session, pond)[1] == {"bait": "fish", "site": "A"}
+    forget_column(session, collection.id, "bait", person=admin)  # at which it does not look
 
 
 def test_known_labels_are_not_kept_beside_the_images(session, pond):

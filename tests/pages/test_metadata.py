@@ -3,14 +3,20 @@
 import csv
 import io
 import json
+import re
 
+import pytest
+
+from app.metadata import list_tables
 from app.searching import open_search
 from app.security import get_local_person
 from app.tables import ImagePath
 from tests.factories import make_collection, make_images, make_index
 
 
-def test_table_is_added_shown_beside_the_image_exported_and_taken_away(client):
+@pytest.fixture
+def pond(client):
+    """A collection and a search in it: their address and number, an image's number and path."""
     state = client.app.state
     with state.database.session() as session:
         collection = make_collection(session)
@@ -32,7 +38,11 @@ def test_table_is_added_shown_beside_the_image_exported_and_taken_away(client):
             settings=state.settings,
         )
         image_id, name, search_id = images[0].id, images[0].path, search.id
-    own = f"/collections/{collection.id}"
+    return f"/collections/{collection.id}", search_id, image_id, name
+
+
+def test_table_is_added_shown_beside_the_image_and_exported(client, pond):
+    own, search_id, image_id, name = pond
     assert "Add a CSV file" in client.get(own).text
     table = f"file,water depth,seen,note\n{name},12.50,2024-05-02 06:30,=SUM(1)\nlost.jpg,1,,\n"
     added = client.post(f"{own}/metadata", files={"table": ("pond.csv", table.encode())})
@@ -57,5 +67,44 @@ def test_table_is_added_shown_beside_the_image_exported_and_taken_away(client):
         assert "Nothing was changed" in wrong.text
         assert "cut.csv" not in client.get(f"{own}/metadata").text
         assert "12.5" in client.get(f"{own}/images/{image_id}").text
+
+
+def submit(client, search_id: int) -> str:
+    """The grid after this one, whose images are no."""
+    grid = client.get(f"/searches/{search_id}").text
+    form = dict(re.findall(r'name="(round_id|gesture_key)"\s+value="([^"]*)"', grid))
+    return client.post(f"/searches/{search_id}/submit", data=form | {"rest": "no"}).text
+
+
+def test_what_goes_with_a_column_and_a_table_is_said_before_they_go(client, pond):
+    own, search_id, image_id, name = pond
+    table = f"file,water depth,seen,note\n{name},12.50,2024-05-02 06:30,=SUM(1)\nlost.jpg,1,,\n"
+    client.post(f"{own}/metadata", files={"table": ("pond.csv", table.encode())})
+    client.post(f"/searches/{search_id}/filter", data={"min.water depth": "12"})
+    asked = client.get(f"{own}/metadata/removal?column=water depth").text
+    assert "Take “water depth” away?" in asked and "“Heron” (" in asked
+    assert "water depth" in client.get(f"{own}/images/{image_id}").text, "nothing is changed yet"
     client.post(f"{own}/metadata/forget", data={"column": "water depth"})
     assert "water depth" not in client.get(f"{own}/images/{image_id}").text
+    assert client.get(f"{own}/metadata/removal?column=water depth").status_code == 404
+    # Its filter stands, and a grid that it leaves nothing for leads to it.
+    assert "water depth from 12" in client.get(f"/searches/{search_id}").text
+    done = submit(client, search_id)
+    assert "No image without an answer fits the filter" in done
+    assert f'<a href="/searches/{search_id}/filter">change it</a>, then look again' in done
+    client.post(f"/searches/{search_id}/filter", data={})
+    assert "No image was left to ask about" in client.get(f"/searches/{search_id}").text
+    assert "was left to ask" not in submit(client, search_id), "it is asked about"
+    with client.app.state.database.session() as session:
+        (table,) = list_tables(session, int(own.rpartition("/")[2]))
+    page = client.get(f"{own}/metadata").text
+    assert f'href="{own}/metadata/removal?table={table.id}"' in page and "lost.jpg" in page
+    asked = client.get(f"{own}/metadata/removal?table={table.id}").text
+    assert "Remove pond.csv?" in asked and "“seen”, “note”" in asked
+    for status in (200, 404):  # the second is a double click
+        gone = client.post(f"{own}/metadata/remove", data={"table": table.id})
+        assert gone.status_code == status
+    page = client.get(f"{own}/metadata").text
+    assert "pond.csv" not in page and "lost.jpg" not in page
+    assert "SUM(1)" not in client.get(f"{own}/images/{image_id}").text
+    assert "Removed the table pond.csv" in client.get("/log").text
