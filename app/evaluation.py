@@ -28,7 +28,6 @@ from threadpoolctl import threadpool_limits
 from app import engine
 from app.adjusting import DEFAULT_STRATEGY, NEAR_ANSWERS
 from app.engine.coverage import class_radius, coverage, find_modes, mode_coverage
-from app.engine.head import bring_learner
 from app.engine.index import VectorIndex, open_index, read_manifest
 from app.engine.loop import STRATEGIES, UnknownStrategy, Value
 from app.engine.metrics import average_precision, f1, recall
@@ -392,7 +391,6 @@ def list_runs(settings: ReplaySettings) -> Iterator[tuple[str, str, int]]:
 
 def play_run(run: Run) -> PlayedRun:
     """Replay one search and measure every round of it."""
-    bring_learner()  # first: its own threads are limited, too
     with threadpool_limits(limits=1):  # more threads would add up in another order
         index = open_index(run.index_folder)
         settings = run.settings

@@ -72,7 +72,6 @@ from app.pages import (
     work,
 )
 from app.pages.rendering import make_templates, render_error
-from app.rounds import warm_up
 from app.security import find_person, refuse_cross_site
 from app.settings import Settings
 from app.watching import Metrics, Readiness, Watching
@@ -137,7 +136,6 @@ def create_app(settings: Settings) -> FastAPI:
         worker = Worker(app.state.database, settings, CHORES) if settings.run_jobs else None
         if worker is not None:
             worker.start()
-        warm_up()
         # Models and tables stay for good: looking through them for garbage would hold up a round
         # by a tenth of a second now and then.
         gc.collect()

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from app.adjusting import check_strategy_reach, find_or_add_pool
 from app.answers import ASK_NEWEST_ANSWER, INTEGERS, TABLES, list_asked_elsewhere
-from app.engine.head import bring_learner
 from app.engine.index import VectorIndex
 from app.engine.loop import Choice, Proposal, propose_round, round_rng
 from app.events import ASK_GROUPING, read_events, read_pool
@@ -53,11 +52,6 @@ ADD_ROUND_IMAGES = insert(TABLES["round_images"]).from_select(
     ["round_id", *_GIVEN_IMAGES.c.keys()],
     select(bindparam("round_id", type_=BigInteger), *_GIVEN_IMAGES.c),
 )
-
-
-def warm_up() -> None:
-    """Import what rounds are made with, for which the first of them would have to wait."""
-    bring_learner()
 
 
 def repeat_round(session: Session, made: Round, indexes: OpenIndexes) -> Proposal:

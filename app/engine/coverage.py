@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -68,8 +69,6 @@ def find_modes(targets: Floats) -> Integers:
     from 0; fewer modes when fewer rows differ.
     Source: docs/algorithms.md, "Coverage"; k-means as in scikit-learn, the best of 10 starts.
     """
-    from sklearn.cluster import KMeans  # takes long, like all of scikit-learn
-
     distinct = len(np.unique(targets, axis=0))
     modes = min(10, math.ceil(len(targets) / 5), distinct)
     labels = KMeans(modes, n_init=10, random_state=MODES_SEED).fit_predict(targets)

@@ -4,12 +4,12 @@ This is the only importer of sklearn.linear_model.
 """
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
+from sklearn import config_context
+from sklearn.linear_model import LogisticRegression
 from threadpoolctl import ThreadpoolController
 
 Floats = NDArray[np.float32]
@@ -35,19 +35,6 @@ def use_one_thread() -> None:
 
 
 use_one_thread()
-
-
-@cache
-def bring_learner() -> tuple[Any, Any]:
-    """Import what heads are fitted with: scikit-learn's regression, and its settings.
-
-    That takes longer than all else together, and most commands fit none.
-    """
-    from sklearn import config_context
-    from sklearn.linear_model import LogisticRegression
-
-    use_one_thread()  # libraries may have come with it
-    return LogisticRegression, config_context
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +82,6 @@ def fit_head(
     is_positive = np.arange(len(vectors)) < len(positives)
     if not 0 < len(positives) < len(vectors):
         raise ValueError("a head needs a positive, and a negative or a pseudo-negative")
-    LogisticRegression, config_context = bring_learner()
     weighed = _weigh(len(positives), len(vectors))
     model = LogisticRegression(C=C, class_weight=weighed, max_iter=1000, tol=tol)
     with config_context(assume_finite=True, skip_parameter_validation=True):

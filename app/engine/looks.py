@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
+from sklearn.decomposition import PCA
 
 from app.engine.coverage import ROUNDING, class_radius, find_modes
 
@@ -89,8 +90,6 @@ def lay_out(positives: Floats, others: Floats) -> tuple[Floats, Floats] | None:
     Source: principal components, K. Pearson, 1901; the turn by P. H. Schoenemann, "A generalized
     solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
     """
-    from sklearn.decomposition import PCA  # takes long, like all of scikit-learn
-
     if len(positives) < FEWEST:
         raise ValueError(f"a map needs at least {FEWEST} positives")
     axes: Floats | None = None

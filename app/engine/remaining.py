@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import betaincinv, expit, gammaln, ndtri
 
 from app.engine.answers import Answers, Value
@@ -211,8 +212,6 @@ def calibrate(
     the answer as A. P. Dawid, "The prequential approach", 1984. A weak prior keeps it near the
     head's own sigmoid, in place of Platt's targets, which would give every image a chance.
     """
-    from scipy.optimize import minimize  # most commands estimate nothing, and would wait for it
-
     if not (values == Value.YES).any():
         return None
     sure = values != Value.UNSURE

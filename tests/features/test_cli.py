@@ -299,18 +299,6 @@ def test_commands_that_ask_the_database_alone_import_no_models(rarefind, tmp_pat
     assert import_for(commands, exit_code=0) == {"fastapi", "sqlalchemy"}
 
 
-def test_commands_that_learn_nothing_do_not_wait_for_what_learns(
-    rarefind, searched, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("RAREFIND_STORE", f"file://{tmp_path / 'store'}")
-    commands = ["gc", "fill-store", f"export 1 --out {tmp_path / 'answers.csv'}"]
-    commands += ["collection group Pond --none", f"search export 1 --out {tmp_path / 'search'}"]
-    imported = import_for(commands, exit_code=0)
-    assert "sqlalchemy" in imported and not imported & {"sklearn", "torch"}
-    monkeypatch.setenv("DATABASE_URL", "postgresql://me@127.0.0.1:9/none")
-    assert "sklearn" not in import_for(["doctor"], exit_code=1)
-
-
 def test_help_says_in_a_sentence_what_everything_is_and_in_capitals_what_to_give(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     literal = r"(folders|faiss|milvus:|\.json|\.npy)"

@@ -301,7 +301,8 @@ def test_another_embedder_of_the_collection_can_take_a_look(client, here):
 def test_questions_of_the_page_are_listed(client, here):
     page = client.get(f"{here}/dashboard").text
     for part in ("found", *PARTS):
-        assert page.count(f'<li><a href="#{part}"') == 2  # beside the page, and at its head on phones
+        # Beside the page, and at its head on phones.
+        assert page.count(f'<li><a href="#{part}"') == 2
         assert f'id="{part}"' in page
     assert '<a href="/">Home</a>' in page
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -105,9 +107,6 @@ def find_clusters(
     empty when fewer than `k` vectors differ.
     Source: S. P. Lloyd, "Least squares quantization in PCM", 1982, by scikit-learn.
     """
-
-    from sklearn.cluster import KMeans  # takes long, like all of scikit-learn
-    from sklearn.exceptions import ConvergenceWarning
 
     def start(centred: Floats, k: int, random_state: np.random.RandomState) -> Floats:
         return centred[seed_greedily(centred, k, random_state, weights)]
