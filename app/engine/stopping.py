@@ -417,7 +417,7 @@ STOP_RULES: dict[str, StopRule] = {
         "Stops when the last 50 answers were all no.",
         "heuristic",
         "ASReview: R. van de Schoot et al., Nature Machine Intelligence 3, 2021",
-        risk=0.86,
+        risk=0.77,
     ),
     "low-yield": StopRule(
         _judge_low_yield,
@@ -440,7 +440,7 @@ STOP_RULES: dict[str, StopRule] = {
         "Stops when a tenth of the collection is answered and the last 50 answers were all no.",
         "heuristic",
         "J. Boetje, R. van de Schoot, 2024, 10.1186/s13643-024-02502-7",
-        risk=0.5,
+        risk=0.25,
     ),
     "thinning-out": StopRule(
         _judge_thinning,
@@ -448,7 +448,7 @@ STOP_RULES: dict[str, StopRule] = {
         "Follows the curve of finds to its end and stops when hardly any are left on it.",
         "heuristic",
         "Z. Jelinski, P. B. Moranda, “Software reliability research”, 1972",
-        risk=0.96,
+        risk=1.0,
     ),
     "sum-of-chances": StopRule(
         _judge_sum,
@@ -500,7 +500,7 @@ STOP_RULES: dict[str, StopRule] = {
         "estimate",
         "docs/algorithms.md, “Coverage”",
         aim="coverage",
-        risk=0.55,
+        risk=0.83,
     ),
 }
 
