@@ -11,6 +11,7 @@ from app.importing import ImportProgress, import_images
 from app.indexes import list_wanted, prepare_index, update_indexes
 from app.indexing import combine_indexes, help_build
 from app.jobs import Do, StoppedByPerson, Tell, calling_for_help, does_nothing_else_wait
+from app.labelling import keep_uploaded
 from app.replays import play_replay
 from app.settings import Settings
 from app.tables import Job, Replay
@@ -50,6 +51,7 @@ def do_import(database: Database, settings: Settings, job: Job, tell: Tell) -> N
                 refuse_zip(session, upload_id, source, str(error), settings=settings)
     if upload_id is not None:
         with database.session() as session:
+            keep_uploaded(session, upload_id)
             end_upload(session, upload_id)
         remove_files(settings, upload_id)
     _update(database, settings, job, tell)

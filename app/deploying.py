@@ -74,7 +74,9 @@ def list_folders(session: Session, collection_id: int) -> list[tuple[str, int]]:
 
 
 def may_folders_be_labels(session: Session, collection_id: int) -> bool:
-    """Whether labels were given with the images, so that folders may name what is to be found."""
+    """Whether labels were given, so that folders may name what is to be found."""
+    if session.scalar(select(Collection.labels_given_at).filter_by(id=collection_id)) is not None:
+        return True
     given = select(Import.id).filter_by(collection_id=collection_id)
     given = given.where(Import.labels.is_not(None))
     return session.scalar(given.limit(1)) is not None

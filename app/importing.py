@@ -34,6 +34,13 @@ from app.errors import (
     RarefindError,
     RefusedPhoto,
 )
+from app.labelling import (
+    describe_labels,
+    lock_labels,
+    record_labels,
+    say_unmatched,
+    say_without,
+)
 from app.reading import (
     DAMAGED,
     EMPTY,
@@ -69,7 +76,6 @@ from app.tables import (
     Image,
     ImagePath,
     Import,
-    OracleLabel,
     Person,
     Photo,
     RefusedFile,
@@ -269,9 +275,8 @@ def import_images(
                     _record_package(session, collection_id, package)
                 join_by_folder(session, collection_id)
                 hidden = _hide_people(session, collection_id, package) if package else 0
-            labelled, unmatched = _record_labels(database, tally.collection_id, listing, given)
-            if package is not None and labels is None:
-                unmatched = []  # of media that are not here, and listed as such
+            is_own = package is not None and labels is None
+            labelled, unmatched, remarks = _record_labels(database, tally, listing, given, is_own)
             _end(database, tally.import_id, "done", None)
         except RarefindError as error:
             _end(database, tally.import_id, "failed", str(error))
@@ -296,7 +301,7 @@ def import_images(
         unmatched_labels=len(unmatched),
         unmatched_examples=tuple(unmatched[:EXAMPLES]),
         notes=(
-            *(given.notes if given else ()),
+            *remarks,
             *(package.notes if package else ()),
             *_tell_hidden(hidden),
         ),
@@ -748,30 +753,33 @@ def _tell_hidden(count: int) -> Iterator[str]:
 
 
 def _record_labels(
-    database: Database, collection_id: int, listing: Listing, labels: Labels | None
-) -> tuple[int, list[str]]:
-    """Store labels for the images of the listing; how many have one, and rows without an image.
+    database: Database, tally: _Tally, listing: Listing, labels: Labels | None, is_own: bool
+) -> tuple[int, list[str], list[str]]:
+    """Store labels for the images of the listing: how many have one, rows about none, remarks.
 
-    Labels of an image that is labelled again replace its earlier ones: files get corrected.
+    Labels of an image that is labelled again replace its earlier ones: files get corrected. Where
+    they are the source's own (`is_own`), it also names images that are not here, listed as such.
     """
-    if labels is None:
-        return 0, []
+    by_image: dict[int, set[str]] = defaultdict(set)
+    unmatched: list[str] = []
+    remarks: list[str] = []
     with database.session() as session:
-        image_ids = _find_images(session, collection_id, [file.path for file in listing.files])
-        if labels.rows is None:
-            by_path = {path: {PurePosixPath(path).parent.name} - {""} for path in image_ids}
-            unmatched: list[str] = []
-        else:
-            by_path, unmatched = match_labels(labels.rows, list(image_ids))
-        by_image: dict[int, set[str]] = defaultdict(set)
-        for path, known in by_path.items():
-            by_image[image_ids[path]] |= known
-        for some in _chunks(list(by_image)):
-            session.execute(delete(OracleLabel).where(is_among(OracleLabel.image_id, some)))
-            rows = [{"image_id": i, "label": label} for i in some for label in sorted(by_image[i])]
-            if rows:
-                session.execute(_insert(OracleLabel, rows))
-    return sum(1 for known in by_image.values() if known), unmatched
+        if labels is not None:
+            paths = [file.path for file in listing.files]
+            image_ids = _find_images(session, tally.collection_id, paths)
+            if labels.rows is None:
+                by_path = {path: {PurePosixPath(path).parent.name} - {""} for path in image_ids}
+            else:
+                by_path, unmatched = match_labels(labels.rows, list(image_ids))
+            for path, known in by_path.items():
+                by_image[image_ids[path]] |= known
+            lock_labels(session, tally.collection_id)
+            record_labels(session, by_image)
+            unmatched = [] if is_own else unmatched
+            remarks = [*labels.notes, *say_unmatched(labels, unmatched)]
+        session.execute(update(Import).filter_by(id=tally.import_id).values(remarks=remarks))
+        without = say_without(describe_labels(session, tally.collection_id))
+    return sum(1 for known in by_image.values() if known), unmatched, [*remarks, *without]
 
 
 def _find_images(session: Session, collection_id: int, paths: list[str]) -> dict[str, int]:

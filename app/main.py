@@ -58,6 +58,7 @@ from app.pages import (
     home,
     images,
     indexes,
+    labelling,
     metadata,
     overview,
     people,
@@ -163,7 +164,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
-        *(metadata, filters, deployments, remarks, guarding, events),
+        *(metadata, labelling, filters, deployments, remarks, guarding, events),
         *(browse, searches, reviewing, dashboard, exporting, overview, work),
     )
     seen = [Depends(stand_before)]

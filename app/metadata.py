@@ -168,8 +168,8 @@ def add_rows(
     if hidden:
         names = ", ".join(header[i] for i in hidden)
         said.append(
-            f"Not kept: {names}. Known labels stay hidden in searches; give them as known labels "
-            "when the images are added."
+            f"Not kept: {names}. Known labels stay hidden in searches; give them on the "
+            "collection's page “Known labels”."
         )
     summary = TableSummary(
         name=name,

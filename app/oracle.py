@@ -24,7 +24,7 @@ from app.filtering import Filter, list_image_ids
 from app.indexing import get_current_index
 from app.metadata import list_columns
 from app.settings import Settings
-from app.sources import FILE_COLUMNS, LABEL_COLUMNS, match_labels, read_table
+from app.sources import FILE_COLUMNS, LABEL_COLUMNS, NO_TARGET, match_labels, read_table
 from app.store import fetch_folder
 from app.tables import Collection, Image, ImagePath, OracleLabel
 
@@ -105,7 +105,7 @@ def read_oracle_of(
             .join(Image, Image.id == OracleLabel.image_id)
             .where(Image.collection_id == collection.id, Image.removed_at.is_(None))
         ):
-            labelled[image_id].add(label)
+            labelled[image_id] |= {label} - {NO_TARGET}
     else:
         paths = select(ImagePath.path, ImagePath.image_id).filter_by(collection_id=collection.id)
         known = {found.path: found.image_id for found in session.execute(paths)}
@@ -153,7 +153,9 @@ def make_oracle(
     if missing:
         raise LabelsNotUsable(
             f"{count_of(missing, 'image')} without a known label: {name_some(missing)}. "
-            "Each needs a line in the labels file; leave the label empty if it shows no target."
+            "Each needs a line in the labels file; leave the label empty if it shows no target. An "
+            "admin can give the file to the collection, on its page “Known labels” or by “rarefind "
+            "collection labels”."
         )
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row in rows:

@@ -34,6 +34,7 @@ from app.filtering import take_filter
 from app.oracle import read_oracle_of
 from app.replay_report import find_thumbnails, write_report
 from app.settings import Settings
+from app.sources import NO_TARGET
 from app.store import PATIENCE_S, fetch_folder, put_folder, replay_folder
 from app.tables import Collection, Image, OracleLabel, Person, Replay
 
@@ -64,7 +65,11 @@ def list_target_choices(session: Session, collection_id: int) -> list[TargetChoi
     rows = session.execute(
         select(OracleLabel.label, func.count())
         .join(Image, Image.id == OracleLabel.image_id)
-        .where(Image.collection_id == collection_id, Image.removed_at.is_(None))
+        .where(
+            Image.collection_id == collection_id,
+            Image.removed_at.is_(None),
+            OracleLabel.label != NO_TARGET,
+        )
         .group_by(OracleLabel.label)
         .having(func.count() >= 2)
         .order_by(func.count(), OracleLabel.label)

@@ -278,9 +278,14 @@ async def get_searcher(request: Request, person: Annotated[Person, Depends(get_p
     return person
 
 
+def may_see_labels(person: Person) -> bool:
+    """Whether a person may see known labels, outside searches."""
+    return person.role in ("admin", "evaluator")
+
+
 async def get_evaluator(person: Annotated[Person, Depends(get_person)]) -> Person:
     """The person asking, if they may see known labels."""
-    if person.role not in ("admin", "evaluator"):
+    if not may_see_labels(person):
         raise NotAllowed("Only an evaluator can replay searches on known labels.")
     return person
 

@@ -32,6 +32,7 @@ from app.reading import (
 )
 from app.settings import Settings
 
+NO_TARGET = ""  # the label of an image that is known to show none
 UNSAFE = "unsafe zip entry"
 SKIPPED_NAMES = {"__MACOSX", "@eaDir", "Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN"}
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -59,6 +60,7 @@ class Labels:
 
     rows: dict[str, set[str]] | None  # file as written there -> labels; None: by folders
     file: str = ""  # the labels file, which is no image
+    lines: dict[str, int] = field(default_factory=dict)  # file as written there -> its first line
     notes: tuple[str, ...] = ()
 
 
@@ -99,24 +101,34 @@ def read_labels(labels: str | Path | None, source: Path, settings: Settings) -> 
     """Labels as they are given: None, "folders", or a file on the disk or in the source.
 
     The file is CSV, or JSON as COCO has it: an image is labelled by the categories of its
-    annotations.
+    annotations, and shows no target when it has none.
     """
     if labels is None:
         return None
     if labels == "folders":
         return Labels(rows=None)
     file, data = _read_labels_file(Path(labels).expanduser(), source, settings)
-    name = PurePosixPath(file).name
+    return replace(read_labels_data(data, PurePosixPath(file).name), file=file)
+
+
+def read_labels_data(data: bytes, name: str) -> Labels:
+    """Labels as a file called `name` gives them.
+
+    An image may have several lines. With none but empty labels it is known to show no target.
+    """
     if name.lower().endswith(".json"):
-        return Labels(_read_coco(data, name), file)
+        return Labels(_read_coco(data, name))
     header, rows, notes = read_table(data, name)
     file_column = _find_column(header, FILE_COLUMNS, name)
     label_column = _find_column(header, LABEL_COLUMNS, name)
     labelled: dict[str, set[str]] = defaultdict(set)
-    for _, row in rows:
-        if label := clean_label(row[label_column]):
-            labelled[row[file_column].strip()].add(label)
-    return Labels(dict(labelled), file, notes)
+    lines: dict[str, int] = {}
+    for line, row in rows:
+        file = row[file_column].strip()
+        lines.setdefault(file, line)
+        labelled[file].add(clean_label(row[label_column]))
+    known = {file: labels - {NO_TARGET} or {NO_TARGET} for file, labels in labelled.items()}
+    return Labels(known, lines=lines, notes=notes)
 
 
 def read_table(
@@ -454,7 +466,7 @@ def _read_coco(data: bytes, name: str) -> dict[str, set[str]]:
             labels[one["image_id"]].add(categories[one["category_id"]])
         rows: dict[str, set[str]] = defaultdict(set)
         for one in coco["images"]:
-            rows[str(one["file_name"]).strip()] |= labels[one["id"]]
+            rows[str(one["file_name"]).strip()] |= labels[one["id"]] - {NO_TARGET}
     except KeyError as error:
         raise LabelsNotUsable(
             f"{name} lacks {error}, or names it without having it. As COCO has it, it needs images "
@@ -462,7 +474,7 @@ def _read_coco(data: bytes, name: str) -> dict[str, set[str]]:
         ) from error
     except (ValueError, TypeError, RecursionError) as error:
         raise LabelsNotUsable(f"{name} is no JSON file of COCO's form ({error}).") from error
-    return dict(rows)
+    return {file: known or {NO_TARGET} for file, known in rows.items()}
 
 
 def _tell_encoding(data: bytes, name: str) -> tuple[str, tuple[str, ...]]:

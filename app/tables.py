@@ -179,6 +179,8 @@ class Collection(Table):
     place_grid: Mapped[float | None]
     # When less of it might be shown to some than before, last: files made for them are of before.
     guarded_at: Mapped[datetime | None]
+    # When known labels were last given apart from its images: its folders may say the same.
+    labels_given_at: Mapped[datetime | None]
     # By which its images are events now; null until it was first grouped.
     grouping_id: Mapped[int | None] = mapped_column(
         ForeignKey("groupings.id", use_alter=True, ondelete="SET NULL")
@@ -236,6 +238,7 @@ class Import(Table):
     duplicate_count: Mapped[int] = mapped_column(server_default="0")
     refused_count: Mapped[int] = mapped_column(server_default="0")
     problem: Mapped[str | None]  # why it failed, as a sentence
+    remarks: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")  # on known labels
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
@@ -465,7 +468,10 @@ class UnmatchedRow(Table):
 
 
 class OracleLabel(Table):
-    """A known label: the oracle's knowledge, never shown in a search or read by the live loop."""
+    """A known label: the oracle's knowledge, never shown in a search or read by the live loop.
+
+    An image that is known to show no target has the empty one, alone.
+    """
 
     __tablename__ = "oracle_labels"
 
@@ -1156,7 +1162,8 @@ class Upload(Table):
     )
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
     state: Mapped[str] = mapped_column(String(16), server_default="receiving")
-    labels: Mapped[str | None]  # "folders", or none
+    labels: Mapped[str | None]  # "folders", or none, or what `labels_file` is called
+    labels_file: Mapped[bytes | None] = mapped_column(deferred=True)
     embedder: Mapped[str | None]  # of a new collection
     size_bytes: Mapped[int] = mapped_column(server_default="0")  # of all its files, as announced
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())

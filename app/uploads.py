@@ -32,6 +32,7 @@ from app.errors import (
     UploadMovedOn,
 )
 from app.jobs import UNFINISHED, add_job
+from app.labelling import check_labels, mark_given
 from app.reading import DAMAGED
 from app.settings import Settings
 from app.sources import show
@@ -94,15 +95,22 @@ def start_upload(
     *,
     settings: Settings,
     labels: str | None = None,
+    labels_file: bytes | None = None,
     embedder: str | None = None,
 ) -> Upload:
-    """An upload into a collection, to which files can be sent; forgotten ones are cleared away."""
+    """An upload into a collection, to which files can be sent; forgotten ones are cleared away.
+
+    `labels` is "folders", or the name of a labels file, whose content is `labels_file`.
+    """
+    if labels is not None and labels_file is not None:
+        check_labels(labels, labels_file)  # refused by line, before a photo is sent
     sweep_uploads(session, settings)
     upload = Upload(
         collection_id=collection.id,
         person_id=person.id,
         state="receiving",
         labels=labels,
+        labels_file=labels_file,
         embedder=embedder,
     )
     session.add(upload)
@@ -289,6 +297,9 @@ def finish_upload(
         upload.size_bytes -= file.size_bytes
         session.delete(file)
     upload.state, upload.touched_at = "importing", datetime.now(UTC)
+    by_folders = upload.labels if upload.labels_file is None else None
+    if upload.labels_file is not None:  # kept when all images are here
+        mark_given(session, upload.collection)
     return add_job(
         session,
         "import",
@@ -296,7 +307,7 @@ def finish_upload(
         person=person,
         source="",
         upload_id=upload.id,
-        labels=upload.labels,
+        labels=by_folders,
         copy=True,
         embedder=upload.embedder,
     )

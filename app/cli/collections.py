@@ -1,4 +1,4 @@
-"""Commands of collections: import images, bring tables, group into events, remove images."""
+"""Commands of collections: images, tables, known labels, events, what is left out."""
 
 from datetime import UTC, datetime
 from math import inf
@@ -25,8 +25,10 @@ from app.errors import BadInput
 
 if TYPE_CHECKING:
     from app.importing import ImportSummary
+    from app.labelling import LabelsPlan
     from app.settings import Settings
 
+LABELS_SHOWN = 15  # of those that a file changes, most changed first
 collection_app = Commands(help="Collections of images.", no_args_is_help=True)
 
 
@@ -176,14 +178,12 @@ def collection_metadata(
                 )
         if is_detections(file.name, data):
             bring_indexes_up_to_date(database, collection_id, settings)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_row("rows", f"{summary.rows:,}")
-    table.add_row("images with a row", f"{summary.images:,}")
-    table.add_row("images without any row", f"{summary.images_without:,}")
-    table.add_row("rows without an image", f"{summary.unmatched:,}")
-    console.print(table)
+    print_rows(
+        ("rows", summary.rows),
+        ("images with a row", summary.images),
+        ("images without any row", summary.images_without),
+        ("rows without an image", summary.unmatched),
+    )
     for column, kind in summary.columns:
         console.print(f"column {column}: {kind}", highlight=False, markup=False)
     for line in (*summary.unmatched_examples, *summary.notes):
@@ -223,6 +223,69 @@ def collection_remove_table(
         console.print("Removed.", highlight=False)
         if draws:
             bring_indexes_up_to_date(database, collection_id, settings)
+
+
+@collection_app.command("labels")
+def collection_labels(
+    name: CalledCollection,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="CSV table of file and label, or a COCO file; an empty label says that the image "
+            "shows no target. Without it: what there is.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the known labels into a CSV file."),
+    ] = None,
+    leave_out: Annotated[
+        bool,
+        typer.Option("--leave-out", help="Leave out lines that name no image of the collection."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Show, add or correct known labels, for evaluators.
+
+    No image is read again. What the file says of an image takes the place of what was known of it;
+    all others stay.
+    """
+    from app.audit import note
+    from app.labelling import describe_labels, keep_labels, plan_labels, say_without, write_labels
+    from app.security import get_local_person
+
+    with opened() as (_, database), database.session() as session:
+        collection = get_collection_called(session, name)
+        person = get_local_person(session)
+        if file is not None:
+            data = file.expanduser().read_bytes()
+            plan = plan_labels(session, collection, name=file.name, data=data)
+            print_labels_plan(plan)
+            if plan.unmatched_count and not leave_out:
+                raise BadInput(
+                    f"{plan.unmatched_count:,} lines of {plan.name} can't be used. Nothing was "
+                    "changed. Correct them, or leave them out with --leave-out."
+                )
+            if plan.by_image:
+                if not yes:
+                    typer.confirm("Keep these labels?", abort=True)
+                keep_labels(session, collection, plan, person=person, leave_out=leave_out)
+        known = describe_labels(session, collection.id)
+        if out is not None:
+            with out.expanduser().open("w", encoding="utf-8", newline="") as table:
+                table.writelines(write_labels(session, collection.id))
+            what = f"Exported the known labels of “{collection.name}”"
+            note(session, person, "export", what, collection=collection)
+    print_rows(
+        ("images", known.image_count),
+        ("with a known label", known.known_count),
+        ("of them showing no target", known.empty_count),
+        ("without", known.without_count),
+        ("different labels", len(known.labels)),
+    )
+    for sentence in say_without(known):
+        console.print(make_printable(sentence), highlight=False, markup=False)
 
 
 @collection_app.command("group")
@@ -379,7 +442,7 @@ def collection_list() -> None:
                 escape(summary.collection.name),
                 f"{summary.image_count:,}",
                 "being prepared" if preparation.is_running else preparation.stage,
-                escape(preparation.source or ""),
+                escape(summary.collection.source or "uploaded from a browser"),
             )
     if table.row_count:
         console.print(table, highlight=False)
@@ -404,24 +467,51 @@ def bring_open_set(open_set: str, settings: "Settings") -> tuple[Path, str]:
     return ready.folder, str(ready.labels)
 
 
-def print_summary(summary: "ImportSummary") -> None:
-    """The table an import ends with."""
+def print_labels_plan(plan: "LabelsPlan") -> None:
+    """What a labels file would change."""
+    print_rows(
+        ("images that had no label", plan.new_count),
+        ("images whose label changes", plan.changed_count),
+        ("images that stay as they are", plan.same_count),
+        ("lines that can't be used", plan.unmatched_count),
+    )
+    lines = [f"{one.path}: {one.before or 'nothing known'} → {one.after}" for one in plan.examples]
+    lines += [
+        f"{label}: {before:,} → {after:,} images"
+        for label, before, after in plan.counts[:LABELS_SHOWN]
+    ]
+    if (more := len(plan.counts) - LABELS_SHOWN) > 0:
+        lines.append(f"and {more:,} more labels")
+    for line in (*lines, *plan.unmatched, *plan.notes):
+        console.print(make_printable(line), style="dim", highlight=False, markup=False)
+
+
+def print_rows(*rows: tuple[str, int | str]) -> None:
+    """Counts, one a line."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    table.add_row("imported", f"{summary.imported:,}")
-    table.add_row("known already", f"{summary.known:,}")
-    table.add_row("duplicates", f"{summary.duplicates:,}")
-    if summary.removed:
-        table.add_row("removed earlier, left so", f"{summary.removed:,}")
-    for reason, count in summary.refused.items():
-        table.add_row(f"refused: {reason}", f"{count:,}")
-    if summary.labelled or summary.unmatched_labels:
-        table.add_row("labelled (for evaluators)", f"{summary.labelled:,}")
-        table.add_row("labels without an image", f"{summary.unmatched_labels:,}")
-    table.add_row("seconds", f"{summary.seconds:.1f}")
-    table.add_row("images per second", f"{summary.images_per_s:.0f}")
+    for words, count in rows:
+        table.add_row(words, count if isinstance(count, str) else f"{count:,}")
     console.print(table)
+
+
+def print_summary(summary: "ImportSummary") -> None:
+    """The table an import ends with."""
+    rows: list[tuple[str, int | str]] = [
+        ("imported", summary.imported),
+        ("known already", summary.known),
+        ("duplicates", summary.duplicates),
+    ]
+    if summary.removed:
+        rows.append(("removed earlier, left so", summary.removed))
+    rows += [(f"refused: {reason}", count) for reason, count in summary.refused.items()]
+    if summary.labelled or summary.unmatched_labels:
+        rows.append(("labelled (for evaluators)", summary.labelled))
+        rows.append(("labels without an image", summary.unmatched_labels))
+    rows.append(("seconds", f"{summary.seconds:.1f}"))
+    rows.append(("images per second", f"{summary.images_per_s:.0f}"))
+    print_rows(*rows)
     for examples in summary.refused_examples.values():
         for example in examples:
             console.print(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 from sqlalchemy.orm import Session
 
 from app.access import get_collection, list_people_of, may_open
@@ -22,13 +22,15 @@ from app.events import find_grouping
 from app.importing import add_collection
 from app.indexing import DEFAULT_EMBEDDER, check_embedder
 from app.jobs import add_job, find_failed_upload, list_preparing, stop_preparing
+from app.labelling import describe_labels
 from app.metadata import list_columns
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.indexes import describe_indexes
+from app.pages.labelling import take_labels
 from app.pages.rendering import render, wants_fragment
 from app.reporting import list_searches
 from app.searchers import FAISS, check_listed, list_places
-from app.security import Admin, SignedIn
+from app.security import Admin, SignedIn, may_see_labels
 from app.sensitive import read_sight
 from app.settings import Settings
 from app.sources import check_source
@@ -47,6 +49,7 @@ NEW = {
     "embedder": DEFAULT_EMBEDDER,
     "other_embedder": "",
     "vectors": FAISS,
+    "upload_labels": "",
 }
 
 router = APIRouter(prefix="/collections")
@@ -73,6 +76,7 @@ def add(
     other_embedder: Text = "",
     vectors: Text = FAISS,
     upload_labels: Text = "",
+    labels_upload: Annotated[UploadFile | None, File()] = None,
 ) -> Response:
     """Add a collection and begin to prepare it, or show what is wrong with the form."""
     form = {
@@ -85,6 +89,7 @@ def add(
         "embedder": embedder,
         "other_embedder": other_embedder,
         "vectors": vectors,
+        "upload_labels": upload_labels,
     }
     settings = request.app.state.settings
     is_upload = where == "here"
@@ -102,6 +107,11 @@ def add(
         vectors = check_listed(session, vectors, settings)
     except BadInput as error:
         wrong["vectors"] = str(error)
+    given: tuple[str | None, bytes | None] = (None, None)
+    try:
+        given = take_labels(upload_labels, labels_upload) if is_upload else given
+    except LabelsNotUsable as error:
+        wrong["labels_upload"] = str(error)
     if not wrong:
         try:
             collection = add_collection(
@@ -117,7 +127,8 @@ def add(
                     collection,
                     admin,
                     settings=settings,
-                    labels="folders" if upload_labels == "folders" else None,
+                    labels=given[0],
+                    labels_file=given[1],
                     embedder=chosen,
                 )
                 what = f"Added “{collection.name}” by an upload"
@@ -260,8 +271,9 @@ def render_collection(
         columns=list_columns(session, collection_id),
         deployment_count=len(list_deployments(session, collection_id)),
         grouping=find_grouping(session, collection_id),
+        known=describe_labels(session, collection_id) if may_see_labels(person) else None,
         **describe_indexes(session, facts.collection, request.app.state.settings),
-        form=form or NEW | {"source": facts.collection.source},
+        form=NEW | {"source": facts.collection.source} | (form or {}),
         wrong=wrong or {},
     )
 

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Depends, File, Form, Request, Response
+from fastapi import UploadFile as SentFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from starlette.datastructures import UploadFile
@@ -19,8 +20,10 @@ from starlette.requests import ClientDisconnect
 from app.access import get_collection
 from app.audit import note
 from app.database import DbSession
-from app.errors import BadInput, RarefindError, UploadMovedOn
+from app.errors import BadInput, LabelsNotUsable, RarefindError, UploadMovedOn
 from app.pages.addresses import LARGEST_ID, Id, see_other
+from app.pages.collections import render_collection
+from app.pages.labelling import take_labels
 from app.pages.rendering import render
 from app.security import Admin, check_admin, check_signed_in, find_person
 from app.tables import Person, Upload
@@ -62,17 +65,29 @@ class OtherVersion(RarefindError):
 
 @router.post("/collections/{collection_id}/uploads")
 def add_upload(
-    request: Request, session: DbSession, admin: Admin, collection_id: Id, labels: Text = "none"
+    request: Request,
+    session: DbSession,
+    admin: Admin,
+    collection_id: Id,
+    upload_labels: Text = "",
+    labels_upload: Annotated[SentFile | None, File()] = None,
 ) -> Response:
     """Begin an upload into a collection."""
     collection = get_collection(session, admin, collection_id)
+    try:
+        labels, labels_file = take_labels(upload_labels, labels_upload)
+    except LabelsNotUsable as error:
+        wrong = {"labels_upload": str(error)}
+        form = {"upload_labels": upload_labels}
+        return render_collection(request, session, admin, collection_id, form=form, wrong=wrong)
     note(session, admin, "import", f"Began an upload to “{collection.name}”", collection=collection)
     upload = start_upload(
         session,
         collection,
         admin,
         settings=request.app.state.settings,
-        labels="folders" if labels == "folders" else None,
+        labels=labels,
+        labels_file=labels_file,
     )
     return see_other(f"/uploads/{upload.id}")
 

@@ -131,6 +131,9 @@ TABLE = {
     "POST /collections/{collection_id}/metadata/remove": COLLECTION_ADMIN,
     "POST /collections/{collection_id}/metadata/forget": COLLECTION_ADMIN,
     "POST /collections/{collection_id}/metadata/places": COLLECTION_ADMIN,
+    "GET /collections/{collection_id}/labels": REPLAYS,
+    "POST /collections/{collection_id}/labels": COLLECTION_ADMIN,
+    "GET /collections/{collection_id}/labels/{name}": REPLAYS,
     "GET /collections/{collection_id}/guard": COLLECTION_MAKER,
     "POST /collections/{collection_id}/guard": COLLECTION_MAKER,
     "GET /collections/{collection_id}/people": COLLECTION_MAKER,
@@ -426,6 +429,8 @@ def address(route, ids):
         words["name"] = "images.csv"
     elif "tables" in route:
         words["name"] = "yield"
+    elif "labels" in route:
+        words["name"] = "known.csv"
     method, path = route.split(" ")
     return method, re.sub(r"{(\w+)}", lambda named: str((words | ids)[named[1]]), path)
 

@@ -117,6 +117,43 @@ def test_images_are_added_once(rarefind, photos, own_database):
     assert table_of(more)["imported"] == "1"
 
 
+def test_known_labels_come_later_are_told_first_and_written_again(
+    rarefind, photos, own_database, tmp_path
+):
+    assert add(rarefind, "Pond", photos).exit_code == 0
+    shown = table_of(rarefind("collection", "labels", "Pond"))
+    assert (shown["images"], shown["with a known label"], shown["without"]) == ("3", "0", "3")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\nnewt/1.jpg,newt\n2.jpg,\nlost.jpg,newt\n")
+    refused = rarefind("collection", "labels", "Pond", labels, "--yes")
+    assert refused.exit_code == 1 and "Nothing was changed" in refused.stderr
+    assert "line 4, “lost.jpg”: the collection has no such image" in refused.stdout
+    assert rarefind("collection", "labels", "Pond", labels, "--leave-out").exit_code == 1  # not yes
+    with own_database.session() as session:
+        assert session.scalar(select(OracleLabel)) is None
+    kept = rarefind("collection", "labels", "Pond", labels, "--leave-out", "--yes")
+    assert kept.exit_code == 0, kept.output
+    assert table_of(kept)["images that had no label"] == "2"
+    assert table_of(kept)["of them showing no target"] == "1"
+    assert "1 image without a known label: “toad/3.jpg”" in " ".join(kept.stdout.split())
+    labels.write_text("file,label\n3.jpg,toad\n1.jpg,frog\n")
+    written = tmp_path / "known.csv"
+    kept = rarefind("collection", "labels", "Pond", labels, "--yes", "--out", written)
+    assert "newt/1.jpg: newt → frog" in kept.stdout and "frog: 0 → 1 images" in kept.stdout
+    lines = ["file,label", "newt/1.jpg,frog", "newt/2.jpg,", "toad/3.jpg,toad"]
+    assert written.read_text().splitlines() == lines
+    broken = rarefind("collection", "labels", "Pond", photos / "notes.txt")
+    assert broken.exit_code == 1 and "has no column file" in broken.stderr
+
+
+def test_collection_of_uploads_stays_one_whatever_is_added(rarefind, photos, own_database):
+    with own_database.session() as session:
+        make_collection(session, name="Pond").source = ""
+    add(rarefind, "Pond", photos)
+    listed = " ".join(rarefind("collection", "list").stdout.split())
+    assert "uploaded from a browser" in listed and "photos" not in listed
+
+
 def test_missing_source_makes_no_collection(rarefind, tmp_path, own_database):
     result = add(rarefind, "Pond", tmp_path / "[/nowhere]")
     assert result.exit_code == 1

@@ -1,5 +1,6 @@
 """Importing: what becomes rows and files, running again, kills, crashes, labels, photos."""
 
+import json
 import os
 import shutil
 import signal
@@ -412,6 +413,32 @@ def test_labels_can_be_given_later_and_corrected(
     labels.write_text("file,label\n1.jpg,frog\n")
     assert run(labels=str(labels)).labelled == 1
     assert list_labels(database) == {"1.jpg": {"frog"}, "2.jpg": {"toad"}}
+
+
+def test_images_left_without_a_label_are_told_and_an_empty_one_is_kept_later(
+    database: Database, source: Path, run: Run
+) -> None:
+    for number in (1, 2, 3):
+        make_image_file(source / f"{number}.jpg", number)
+    labels = source.parent / "labels.csv"
+    labels.write_text("file,label\n1.jpg,newt\n2.jpg,newt\n9.jpg,newt\n")
+    summary = run(labels=labels)
+    assert summary.labelled == 2
+    remark, left = summary.notes
+    assert "line 4, “9.jpg”" in remark
+    assert "1 image without a known label: “3.jpg”. Replays refuse until" in left
+    assert get_import(database).remarks == [remark]
+    labels.write_text("file,label\n1.jpg,newt\n2.jpg,newt\n3.jpg,\n")
+    summary = run(labels=labels)
+    assert (summary.labelled, summary.notes) == (3, ())
+    assert list_labels(database) == {"1.jpg": {"newt"}, "2.jpg": {"newt"}, "3.jpg": {""}}
+    coco = {"images": [{"id": 1, "file_name": "\ud800\0.jpg"}], "categories": [], "annotations": []}
+    (source.parent / "coco.json").write_text(json.dumps(coco))
+    (remark,) = run(labels=source.parent / "coco.json").notes
+    assert "“?.jpg”" in remark and get_import(database).remarks == [remark]
+    # Without labels of its own an import tells of those that the collection has.
+    make_image_file(source / "4.jpg", 4)
+    assert "“4.jpg”" in run().notes[0]
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,7 @@ def test_labels_are_read_in_many_spellings(
 ) -> None:
     labels = read_labels(write(tmp_path / "labels.csv", content), source, settings)
     assert labels is not None
+    assert labels.rows is not None and labels.rows.pop("c.jpg", {""}) == {""}  # shows no target
     assert labels.rows == {"a/1.jpg": {"newt"}, "b.jpg": {"toad"}}
     assert labels.notes == ()
 
@@ -431,7 +432,7 @@ def test_labels_of_coco_are_the_categories_of_an_image(
     file = write(tmp_path / "coco.json", json.dumps(coco).encode())
     labels = read_labels(file, source, settings)
     assert labels is not None
-    assert labels.rows == {"sub/a.jpg": {"heron", "duck"}, "b.jpg": set()}
+    assert labels.rows == {"sub/a.jpg": {"heron", "duck"}, "b.jpg": {""}}
     coco["annotations"][0]["category_id"] = 9
     write(file, json.dumps(coco).encode())
     with pytest.raises(LabelsNotUsable, match="lacks 9"):

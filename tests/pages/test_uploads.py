@@ -158,6 +158,52 @@ def test_files_in_pieces_and_a_zip_become_images_and_leave_nothing_behind(client
     assert client.get(upload).status_code == 404
 
 
+def test_labels_file_comes_with_an_upload_and_is_checked_before_it(client, begin):
+    form = {"name": "Pond", "where": "here", "upload_labels": "file"}
+    for sent, sentence in (
+        ({}, "Choose the file"),
+        ({"labels_upload": ("l.csv", b"file,label\na.jpg\n")}, "line 2 has 1 cell"),
+        ({"labels_upload": ("l.csv", b"file,label\n")}, "no line that names an image"),
+        ({"labels_upload": ("l.csv", b"file,depth\na.jpg,1\n")}, "has no column label"),
+    ):
+        page = client.post("/collections", data=form, files=sent)
+        assert page.status_code == 422 and sentence in page.text
+    assert count(client, Collection) == count(client, Upload) == 0
+    # The file may name images of the zip and of the folder; a line that names none is told.
+    labels = b"file,label\nsite/7.jpg,heron\n0.jpg,owl\npond/1.jpg,\nlost.jpg,owl\n"
+    page = client.post("/collections", data=form, files={"labels_upload": ("l.csv", labels)})
+    upload = page.url.path
+    assert upload.startswith("/uploads/") and "l.csv" in page.text
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(3):
+            archive.writestr(f"pond/{number}.jpg", picture(number))
+    for path, data in (("a.zip", packed.getvalue()), ("site/7.jpg", picture(7))):
+        announce(client, upload, path, len(data), body=data)
+    collection = client.post(f"{upload}/finish").url.path
+    wait_until(lambda: "Start a search" in client.get(collection).text)
+    with client.app.state.database.session() as session:
+        known = session.execute(select(Image.path, OracleLabel.label).join(OracleLabel))
+        assert dict(known.all()) == {"site/7.jpg": "heron", "pond/0.jpg": "owl", "pond/1.jpg": ""}
+        assert session.scalars(select(Upload)).one().labels_file is None
+    page = client.get(collection).text.replace("\u202f", " ")
+    assert "3 of 4 images" in page and "1 without" in page
+    page = client.get(f"{collection}/labels").text
+    assert "1 line of l.csv left out: line 5, “lost.jpg”" in page and "pond/2.jpg" in page
+    assert "heron" not in client.get(f"{collection}/browse").text
+
+    # More images come with labels that can't be read, or with a good file.
+    wrong = client.post(
+        f"{collection}/uploads",
+        data={"upload_labels": "file"},
+        files={"labels_upload": ("m.csv", b'file,label\n"x\n')},
+    )
+    assert wrong.status_code == 422 and "quotation mark" in wrong.text
+    good = {"labels_upload": ("m.csv", b"file,label\n2.jpg,owl\n")}
+    again = client.post(f"{collection}/uploads", data={"upload_labels": "file"}, files=good)
+    assert again.url.path.startswith("/uploads/") and "m.csv" in again.text
+
+
 def test_half_a_piece_before_a_kill_is_not_sent_twice(idle_client, begin):
     """Bytes that reached the disk without an answer: the size on disk is what counts."""
     client = idle_client

@@ -1,0 +1,25 @@
+"""Known labels may come with an upload, or later; an import says what it had to remark."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0047"
+down_revision = "0044"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("collections", sa.Column("labels_given_at", sa.DateTime(timezone=True)))
+    remarks = postgresql.JSONB(astext_type=sa.Text())
+    op.add_column("imports", sa.Column("remarks", remarks, server_default="[]", nullable=False))
+    op.add_column("uploads", sa.Column("labels_file", sa.LargeBinary()))
+
+
+def downgrade() -> None:
+    # What an image shows no target of was not kept before.
+    op.execute("DELETE FROM oracle_labels WHERE label = ''")
+    op.drop_column("uploads", "labels_file")
+    op.drop_column("imports", "remarks")
+    op.drop_column("collections", "labels_given_at")
