@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -236,11 +237,11 @@ def read_stop(text: str) -> tuple[str, Goal]:
     return name, Goal(recall=wanted) if aim == "recall" else Goal(coverage=wanted)
 
 
-def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:
-    """Refuse what can't be played, by name, before any work."""
+def check_plan(settings: ReplaySettings, *, is_grouped: bool, has_targets: bool = True) -> None:
+    """Refuse what no labels could make playable, by name: before they are read."""
     _check_numbers(settings)
     for what, names in (("strategy", settings.strategies), ("target", settings.targets)):
-        if not names:
+        if not names and (what == "strategy" or has_targets):
             raise BadInput(f"There is no {what} to replay. Name at least one.")
         if not all(name.strip() for name in names):
             raise BadInput(f"The name of a {what} is empty. Leave it out, or name one.")
@@ -251,15 +252,31 @@ def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:
             raise BadInput(
                 f"There is no strategy “{strategy}”. Known are: {', '.join(STRATEGIES)}."
             ) from error
-    if settings.stops and oracle.groups is not None and not settings.each_image:
+    if settings.stops and is_grouped and not settings.each_image:
         raise BadInput(
             "Stop rules are replayed on images: with a group, ask about each image (--each-image)."
         )
-    if settings.each_image and oracle.groups is None:
+    if settings.each_image and not is_grouped:
         raise BadInput("Each image is asked about as it is: --each-image needs a --group.")
     rules = [read_stop(text)[0] for text in settings.stops]
     if len(set(rules)) < len(rules):
         raise BadInput("Name each stop rule once.")
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder for results that can't be one, or holds something else."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out} is a file. Give a folder for the results with --out.")
+    if out.exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
+        raise BadInput(f"{out} is not empty and holds no replay. Choose another folder.")
+    above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise BadInput(f"{out} can't be made: {above} can't be written to. Choose another folder.")
+
+
+def check_replay(oracle: Oracle, settings: ReplaySettings) -> None:
+    """Refuse what can't be played, by name, before any work."""
+    check_plan(settings, is_grouped=oracle.groups is not None)
     unknown = [name for name in settings.targets if name not in oracle.rows_of]
     if unknown:
         raise BadInput(f"No image is labelled {name_some(unknown)}. {_offer(oracle, unknown)}")
@@ -474,8 +491,8 @@ def open_folder(out: Path, manifest: dict[str, Any]) -> None:
                 f"{out} holds runs of other settings ({', '.join(differing)}). They are left as "
                 "they are; choose another folder."
             )
-    elif out.exists() and any(out.iterdir()):
-        raise BadInput(f"{out} is not empty and holds no replay. Choose another folder.")
+    else:
+        check_out(out)
     (out / RUNS).mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 

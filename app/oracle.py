@@ -147,6 +147,10 @@ def make_oracle(
     kept_rows: Integers | None = None,
 ) -> Oracle:
     """The oracle of these images; refuses labels that leave out one of them, by name."""
+    if kept_rows is not None and not len(kept_rows):
+        raise BadInput(
+            f"The filter keeps no image of “{collection}”: there is nothing to look at. Change it."
+        )
     ids = image_ids.tolist()
     rows = range(len(ids)) if kept_rows is None else kept_rows.tolist()
     missing = [names[row] for row in rows if ids[row] not in labelled]

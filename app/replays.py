@@ -25,6 +25,7 @@ from app.evaluation import (
     PlayedRun,
     ReplaySettings,
     band_of,
+    check_plan,
     check_replay,
     list_runs,
     read_replay,
@@ -92,6 +93,7 @@ def start_replay(
             f"That would be {run_count} runs; at most {MOST_RUNS} are played here. Choose fewer "
             "targets or strategies, or use “rarefind replay”, which plays several at a time."
         )
+    check_plan(plan, is_grouped=False)
     chosen = take_filter(plan.where)
     oracle, _ = read_oracle_of(session, collection, settings=settings, chosen=chosen)
     check_replay(oracle, plan)

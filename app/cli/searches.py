@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from math import inf
@@ -351,29 +352,43 @@ def replay(
         raise typer.BadParameter("A server's searches go by its own events: leave --group out.")
     if where and index is not None:
         raise typer.BadParameter("--where needs a collection: a bare index knows no more.")
+    if target and targets_between:
+        raise typer.BadParameter("Give either --target or --targets-between, not both.")
 
-    from app.evaluation import ReplaySettings, choose_stops, choose_strategies, choose_targets
+    from app.evaluation import (
+        ReplaySettings,
+        check_out,
+        check_plan,
+        choose_stops,
+        choose_strategies,
+        choose_targets,
+    )
     from app.oracle import read_oracle, read_oracle_of
     from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
     from app.replay_report import find_thumbnails, write_report
 
     usual_holdout = 0.2 if server is None else 0.0  # a server's searches show every image
 
+    wanted = ReplaySettings(
+        targets=tuple(dict.fromkeys(target or ())),
+        strategies=choose_strategies(strategy or ()),
+        rounds=rounds,
+        size=size,
+        open_with=open_with,
+        seeds=seeds,
+        oracle_error=oracle_error,
+        oracle_unsure=oracle_unsure,
+        holdout=usual_holdout if holdout is None else holdout,
+        stops=choose_stops(stop or ()),
+        where=tuple(where or ()),
+        each_image=each_image,
+    )
+    with explained():  # what is wrong with these would else be told after what is with the labels
+        check_plan(wanted, is_grouped=group is not None, has_targets=bool(target))
+        check_out(out)
+
     def plan(oracle: "Oracle") -> ReplaySettings:
-        return ReplaySettings(
-            targets=choose_targets(oracle, target or (), targets_between),
-            strategies=choose_strategies(strategy or ()),
-            rounds=rounds,
-            size=size,
-            open_with=open_with,
-            seeds=seeds,
-            oracle_error=oracle_error,
-            oracle_unsure=oracle_unsure,
-            holdout=usual_holdout if holdout is None else holdout,
-            stops=choose_stops(stop or ()),
-            where=tuple(where or ()),
-            each_image=each_image,
-        )
+        return replace(wanted, targets=choose_targets(oracle, target or (), targets_between))
 
     if server is not None and collection is not None and labels is not None and token is not None:
         with explained(), connect(server, token) as client:

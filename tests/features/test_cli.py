@@ -146,6 +146,31 @@ def test_known_labels_come_later_are_told_first_and_written_again(
     assert broken.exit_code == 1 and "has no column file" in broken.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--strategy", "best"), "There is no strategy “best”"),
+        (("--rounds", "-3"), "rounds must be at least 1"),
+        (("--out", "/etc/passwd"), "/etc/passwd is a file"),
+        (("--out", "/etc/passwd/replay"), "can't be made"),
+        (("--stop", "luck"), "There is no stop rule “luck”"),
+        (("--where", "month=7"), "keeps no image of “Pond”"),
+        ((), "1 image without a known label: “toad/3.jpg”"),
+    ],
+)
+def test_what_is_cheap_to_check_is_told_before_what_the_labels_lack(
+    rarefind, photos, tmp_path, options, sentence
+):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\n1.jpg,newt\n2.jpg,newt\n")
+    added = add(rarefind, "Pond", photos, "--labels", labels)
+    assert "1 image without a known label" in added.stdout
+    out = () if "--out" in options else ("--out", tmp_path / "replay")
+    refused = rarefind("replay", "Pond", "--target", "newt", *out, *options)
+    assert refused.exit_code == 1 and sentence in refused.stderr
+    assert not (tmp_path / "replay").exists()
+
+
 def test_collection_of_uploads_stays_one_whatever_is_added(rarefind, photos, own_database):
     with own_database.session() as session:
         make_collection(session, name="Pond").source = ""

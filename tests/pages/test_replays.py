@@ -92,6 +92,22 @@ def test_filtered_replay_looks_at_a_part_and_says_so(pond):
     assert "south=47.85" in pond.get(address).text
 
 
+def test_what_is_wrong_with_the_form_is_told_before_what_the_labels_lack(pond):
+    with pond.app.state.database.session() as session:
+        session.delete(session.scalars(select(OracleLabel)).first())
+    page = pond.get(pond.here).text
+    assert f'href="/collections/{pond.collection_id}/labels"' in page
+    for change, sentence in (
+        ({"strategies": ["best"]}, "There is no strategy “best”"),
+        ({"rounds": "-3"}, "rounds must be at least 1"),
+        ({"targets": []}, "There is no target"),
+        ({"month": "7"}, "The filter keeps no image"),
+        ({}, "1 image without a known label"),
+    ):
+        refused = pond.post(pond.here, data=PLAN | change)
+        assert refused.status_code == 422 and sentence in refused.text, sentence
+
+
 def list_july(pond):
     with pond.app.state.database.session() as session:
         return list(session.scalars(select(Image).where(Image.captured_at > datetime(2025, 6, 1))))
