@@ -53,6 +53,7 @@ BANDS = ("head", "middle", "tail")
 USUAL_GOALS = {"recall": 0.9, "coverage": 0.8, "positives": 20.0}
 
 RUNS, ROUNDS, STOPS, MANIFEST = "runs", "rounds.csv", "stops.csv", "manifest.json"
+TRUTH = "truth.json"  # the image ids of each target, whatever becomes of the labels
 OPENING_STREAM = 2  # random numbers of the opening, apart from those of rounds and oracle
 LETTERS = {int(Value.YES): "y", int(Value.NO): "n", int(Value.UNSURE): "u"}
 
@@ -364,6 +365,7 @@ def run_replays(
             raise BadInput(f"{error}.") from error
     index = asdict(manifest)
     open_folder(out, describe_replay(oracle, settings, index=index, server=None))
+    write_truth(out, oracle, settings.targets)
     runs = [
         Run(
             index_folder,
@@ -495,6 +497,12 @@ def open_folder(out: Path, manifest: dict[str, Any]) -> None:
         check_out(out)
     (out / RUNS).mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_truth(out: Path, oracle: Oracle, targets: Iterable[str]) -> None:
+    """Keep which images show the targets: labels may be corrected later."""
+    truth = {name: oracle.image_ids[oracle.rows_of[name]].tolist() for name in targets}
+    write_atomically(out / TRUTH, json.dumps(truth, ensure_ascii=False))
 
 
 def run_file(out: Path, target: str, strategy: str, seed: int) -> Path:

@@ -49,6 +49,7 @@ from app.errors import NotFound
 from app.evaluation import (
     LETTERS,
     MANIFEST,
+    TRUTH,
     PlayedRun,
     ReplaySettings,
     RoundRow,
@@ -278,11 +279,7 @@ def trace_run(
     """A run on its own index, with the heads of its rounds (the first `rounds`, None for all)."""
     index = _open_index_of(session, replay, kept.manifest, indexes)
     run = kept.run
-    labelled = select(OracleLabel.image_id).where(
-        OracleLabel.label == run.target,
-        is_among(OracleLabel.image_id, index.image_ids.tolist()),
-    )
-    every_row = np.sort(index.rows_of(list(session.scalars(labelled))))
+    every_row = np.sort(index.rows_of(_list_target_ids(session, kept, index)))
     chosen = take_filter(kept.settings.where)
     kept_rows = list_kept_rows(session, replay.collection_id, index.image_ids, chosen)
     if kept_rows is not None:
@@ -679,6 +676,20 @@ def _judge_rule(rule: RuleCourse, number: int) -> RuleVerdict:
 
 
 # --- Helpers ------------------------------------------------------------------------------------
+
+
+def _list_target_ids(session: Session, kept: KeptRun, index: VectorIndex) -> list[int]:
+    """The target's images as they were known when the run was played."""
+    target = kept.run.target
+    if (kept.folder / TRUTH).exists():
+        truth: dict[str, list[int]] = read_json(kept.folder / TRUTH)
+        if target in truth:
+            return truth[target]
+    # A replay of before that was kept goes by the labels of now, as long as they fit.
+    labelled = select(OracleLabel.image_id).where(
+        OracleLabel.label == target, is_among(OracleLabel.image_id, index.image_ids.tolist())
+    )
+    return list(session.scalars(labelled))
 
 
 def _open_index_of(

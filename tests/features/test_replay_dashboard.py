@@ -15,12 +15,14 @@ from app.dashboards.variety import tell_looks, tell_variety
 from app.engine.index import read_manifest
 from app.errors import NotFound
 from app.evaluation import (
+    TRUTH,
     ReplaySettings,
     Run,
     describe_replay,
     open_folder,
     play_run,
     write_run,
+    write_truth,
 )
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.oracle import read_oracle_of
@@ -74,6 +76,7 @@ def played(session, settings):
     out = replay_folder(settings, replay.id)
     index = asdict(read_manifest(index_folder))
     open_folder(out, describe_replay(oracle, PLAN, index=index, server=None))
+    write_truth(out, oracle, PLAN.targets)
     rows = oracle.rows_of["heron"]
     run = Run(index_folder, oracle.collection, "heron", rows, "pf-ma", 0, PLAN, oracle.groups)
     write_run(out, play_run(run))  # here: a worker process would take longer than the run
@@ -235,9 +238,13 @@ def test_a_rule_is_judged_by_its_moment():
 def test_what_is_not_there_any_more_is_said(session, settings, played, kept):
     with pytest.raises(NotFound, match="no such run"):
         find_kept_run(settings, played, target="osprey", strategy=None, seed=None)
+    before = trace_run(session, played, kept, indexes=OpenIndexes(settings))
     label = session.query(OracleLabel).filter_by(label="heron").first()
     session.delete(label)
     session.flush()
+    after = trace_run(session, played, kept, indexes=OpenIndexes(settings))
+    assert after.target_rows.tolist() == before.target_rows.tolist()  # it keeps its truth
+    (kept.folder / TRUTH).unlink()  # as replays of before did not
     with pytest.raises(NotFound, match="labels of “heron” have changed"):
         trace_run(session, played, kept, indexes=OpenIndexes(settings))
     kept.manifest["index"]["vectors_sha256"] = "another"
