@@ -108,6 +108,18 @@ def test_what_is_wrong_with_the_form_is_told_before_what_the_labels_lack(pond):
         assert refused.status_code == 422 and sentence in refused.text, sentence
 
 
+def test_run_beside_the_truth_stays_when_labels_are_corrected_later(pond):
+    address = play(pond)
+    run = {"target": "heron", "strategy": "random", "whole": "1"}
+    before = pond.get(f"{address}/run", params=run)
+    assert before.status_code == 200
+    with pond.app.state.database.session() as session:
+        known = session.scalars(select(OracleLabel).order_by(OracleLabel.image_id)).all()
+        known[0].label, known[50].label = "empty", "heron"  # as many as before, and others
+        known[1].label = "empty"
+    assert pond.get(f"{address}/run", params=run).text == before.text
+
+
 def list_july(pond):
     with pond.app.state.database.session() as session:
         return list(session.scalars(select(Image).where(Image.captured_at > datetime(2025, 6, 1))))
