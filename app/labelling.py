@@ -39,7 +39,7 @@ class KnownLabels:
     target_count: int  # with a label that names something
     empty_count: int  # known to show no target
     labels: list[tuple[str, int]]  # most frequent first
-    without: list[str]  # a few images of which nothing is known
+    without: list[str]  # a few images of which nothing is known, where some are
 
     @property
     def known_count(self) -> int:
@@ -97,14 +97,20 @@ def describe_labels(session: Session, collection_id: int) -> KnownLabels:
         ).all()
     )
     empty_count = counted.pop(NO_TARGET, 0)
-    known_count = session.scalar(select(func.count()).where(own, known)) or 0
-    without = select(Image.path).where(own, ~known).order_by(Image.path).limit(NAMED)
+    image_count = session.scalar(select(func.count()).where(own)) or 0
+    known_count = 0
+    without: list[str] = []
+    if counted or empty_count:  # of a million images without any label this page need not wait
+        known_count = session.scalar(select(func.count()).where(own, known)) or 0
+        if known_count < image_count:
+            paths = select(Image.path).where(own, ~known).order_by(Image.path).limit(NAMED)
+            without = list(session.scalars(paths))
     return KnownLabels(
-        image_count=session.scalar(select(func.count()).where(own)) or 0,
+        image_count=image_count,
         target_count=known_count - empty_count,
         empty_count=empty_count,
         labels=list(counted.items()),
-        without=list(session.scalars(without)),
+        without=without,
     )
 
 
