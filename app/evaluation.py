@@ -678,7 +678,7 @@ def _offer(oracle: Oracle, unknown: Sequence[str]) -> str:
     """The labels that are written most like those that nothing has, or all where they are few."""
     known = {name.casefold(): name for name in oracle.rows_of}
     if len(known) <= FEW_TARGETS:
-        return f"Known are: {name_some(list(oracle.rows_of), FEW_TARGETS)}."
+        return f"Known are: {name_some(list(oracle.rows_of), FEW_TARGETS) or 'none'}."
     like: dict[str, None] = {}
     for name in map(str.casefold, unknown):
         holding = [one for one in known if name in one]
