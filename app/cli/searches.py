@@ -188,6 +188,25 @@ def check_url(url: str | None) -> str | None:
     return url
 
 
+def _check_source(
+    collection: str | None,
+    index: Path | None,
+    labels: Path | None,
+    token: str | None,
+    server: str | None,
+    where: list[str] | None,
+) -> None:
+    """Refuse options that name no one source of images and labels."""
+    if (collection is None) == (index is None):
+        raise typer.BadParameter("Name a collection, or give the folder of an index with --index.")
+    if index is not None and labels is None:
+        raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
+    if server is not None and (collection is None or labels is None or token is None):
+        raise typer.BadParameter("With --server, give COLLECTION, --labels and --token too.")
+    if where and index is not None:
+        raise typer.BadParameter("--where needs a collection: a bare index knows no more.")
+
+
 @app.command()
 def replay(
     collection: Annotated[
@@ -342,18 +361,11 @@ def replay(
     """
     if (out is None) != list_targets:
         raise typer.BadParameter("Give a folder for the results with --out, or --list-targets.")
-    if (collection is None) == (index is None):
-        raise typer.BadParameter("Name a collection, or give the folder of an index with --index.")
-    if index is not None and labels is None:
-        raise typer.BadParameter("An index has no labels of its own. Give them with --labels.")
-    if server is not None and (collection is None or labels is None or token is None):
-        raise typer.BadParameter("With --server, give COLLECTION, --labels and --token too.")
-    if (group or each_image) and server is not None:
-        raise typer.BadParameter("A server's searches go by its own events: leave --group out.")
-    if where and index is not None:
-        raise typer.BadParameter("--where needs a collection: a bare index knows no more.")
     if target and targets_between:
         raise typer.BadParameter("Give either --target or --targets-between, not both.")
+    _check_source(collection, index, labels, token, server, where)
+    if (group or each_image) and server is not None:
+        raise typer.BadParameter("A server's searches go by its own events: leave --group out.")
 
     from app.evaluation import (
         ReplaySettings,
@@ -385,7 +397,8 @@ def replay(
     )
     with explained():  # what is wrong with these would else be told after what is with the labels
         check_plan(wanted, is_grouped=group is not None, has_targets=bool(target))
-        check_out(out)
+        if out is not None:
+            check_out(out)
 
     def plan(oracle: "Oracle") -> ReplaySettings:
         return replace(wanted, targets=choose_targets(oracle, target or (), targets_between))

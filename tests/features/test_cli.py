@@ -150,7 +150,6 @@ def test_known_labels_come_later_are_told_first_and_written_again(
     ("options", "sentence"),
     [
         (("--strategy", "best"), "There is no strategy “best”"),
-        (("--rounds", "-3"), "rounds must be at least 1"),
         (("--out", "/etc/passwd"), "/etc/passwd is a file"),
         (("--out", "/etc/passwd/replay"), "can't be made"),
         (("--stop", "luck"), "There is no stop rule “luck”"),
