@@ -9,19 +9,20 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.audit import note
 from app.camtrap import PackageDeployment
 from app.errors import BadInput, NotFound
-from app.tables import Collection, Deployment, Image, Import, Person
+from app.tables import Collection, Deployment, Image, Import, OracleLabel, Person
 
 SHIFT = re.compile(r"([+-]?) *(?:([0-9]{1,5})d)? *(?:([0-9]{1,3}):([0-9]{2})(?::([0-9]{2}))?)?")
 MOST_SHIFT_S = 50 * 366 * 86_400  # clocks that fell back to 1970 are that far off
 MOST_LETTERS = 200
 MOST_FOLDERS = 500
+IMAGES_TO_JUDGE_BY = 500  # whether folders name labels
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ def list_folders(session: Session, collection_id: int) -> list[tuple[str, int]]:
 
     None where the folders are the known labels, which no search may show.
     """
-    labelled = select(Import.id).filter_by(collection_id=collection_id, labels="folders")
-    if session.scalar(labelled.limit(1)) is not None:
+    if may_folders_be_labels(session, collection_id):
         return []
     folder = folder_of()
     rows = session.execute(
@@ -74,12 +74,30 @@ def list_folders(session: Session, collection_id: int) -> list[tuple[str, int]]:
 
 
 def may_folders_be_labels(session: Session, collection_id: int) -> bool:
-    """Whether labels were given, so that folders may name what is to be found."""
-    if session.scalar(select(Collection.labels_given_at).filter_by(id=collection_id)) is not None:
-        return True
-    given = select(Import.id).filter_by(collection_id=collection_id)
-    given = given.where(Import.labels.is_not(None))
-    return session.scalar(given.limit(1)) is not None
+    """Whether folders name what is to be found.
+
+    They do where labels were taken from them; and where a file brought the labels, if folders have
+    the names of labels. That is looked for among some images, for pages ask on every turn: in the
+    order of their content, which is as good as by lot, and always the same.
+    """
+    given = session.scalars(select(Import.labels).filter_by(collection_id=collection_id).distinct())
+    kinds = set(given) - {None}
+    if not kinds or "folders" in kinds:
+        return bool(kinds)
+    some = (
+        select(Image.id, Image.path)
+        .filter_by(collection_id=collection_id)
+        .order_by(Image.sha256)
+        .limit(IMAGES_TO_JUDGE_BY)
+        .subquery()
+    )
+    label = func.concat(_plain(OracleLabel.label), "/")
+    named = (
+        select(some.c.id)
+        .join(OracleLabel, OracleLabel.image_id == some.c.id)
+        .where(func.strpos(_plain(some.c.path), label) > 0)
+    )
+    return session.scalar(named.limit(1)) is not None
 
 
 def may_see_folders(session: Session, person: Person, collection_id: int) -> bool:
@@ -90,6 +108,11 @@ def may_see_folders(session: Session, person: Person, collection_id: int) -> boo
     if person.role in ("admin", "evaluator"):
         return True
     return not may_folders_be_labels(session, collection_id)
+
+
+def _plain(name: SQLColumnExpression[str]) -> ColumnElement[str]:
+    """A name below a slash, as people mean it: Grey_heron is grey heron."""
+    return func.concat("/", func.translate(func.lower(name), "_-", "  "))
 
 
 def folder_of() -> ColumnElement[str]:

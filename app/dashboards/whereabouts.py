@@ -350,8 +350,8 @@ def _plot_deployments(moment: Moment, tallies: Tallies) -> Plot | str:
     by_record = may_folders_be_labels(moment.session, moment.search.collection_id)
     if by_record and not folders:
         return (
-            "Folders are not compared: this collection has known labels, which its folders may "
-            "name, and a search is never told them."
+            "Folders are not compared: they have the names of this collection's known labels, or "
+            "may have, and a search is never told them."
         )
     if len(folders) < 2:
         return "All images are of one deployment or in one folder: there are none to compare."

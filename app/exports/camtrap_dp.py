@@ -180,7 +180,7 @@ def describe_deployments(
         if one.first_at is not None and one.last_at is not None:
             yield {
                 "deploymentID": one.name,
-                "locationName": one.folder,
+                "locationName": one.locality,
                 "latitude": one.latitude,
                 "longitude": one.longitude,
                 "coordinateUncertainty": sight.uncertainty_m(one.latitude or 0.0) or "",
@@ -223,9 +223,9 @@ def describe_package(
         "created": now.astimezone(UTC).isoformat(timespec="seconds"),
         "title": f"{search.target_name} in {search.collection.name}",
         "contributors": contributors,
-        "description": "A deployment is one folder of images taken at one place, from its first "
-        "image to its last. A deployment's images without an observation were answered no or not "
-        "looked at.",
+        "description": "A deployment is one that is recorded, else one folder of images, at one "
+        "place, from its first image to its last. Images without an observation were answered no "
+        "or not looked at.",
         "project": {
             "title": search.collection.name,
             "samplingDesign": details.design,

@@ -71,7 +71,7 @@ def events(search: Search, deployments: dict[Place, Deployment], sight: Sight) -
             "sampleSizeValue": looked,
             "sampleSizeUnit": "images looked at",
             "samplingEffort": f"{looked} of {one.images} images looked at",
-            "locality": one.folder,
+            "locality": one.locality,
             "decimalLatitude": one.latitude if placed else "",
             "decimalLongitude": one.longitude if placed else "",
             "geodeticDatum": "EPSG:4326" if placed else "",
@@ -193,9 +193,9 @@ def describe_data_set(search: Search, details: ExportDetails, now: datetime) -> 
     abstract = ElementTree.SubElement(data_set, "abstract")
     ElementTree.SubElement(abstract, "para").text = (
         "Occurrences found by people among the images of a collection, which were chosen for them "
-        "by a classifier that learnt from their answers. An event is one folder of images taken "
-        "at one place; its effort is how many of its images were looked at. Times are those of "
-        "the cameras' own clocks."
+        "by a classifier that learnt from their answers. An event is one deployment of a camera, "
+        "or where none is recorded one folder of images, at one place; its effort is how many of "
+        "its images were looked at. Times are those of the cameras' own clocks."
     )
     if details.licence:
         rights = ElementTree.SubElement(data_set, "intellectualRights")

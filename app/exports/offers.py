@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from app.answers import read_current_answers
+from app.deploying import may_folders_be_labels
 from app.engine.numerals import plural, spaced
 from app.errors import BadInput, NotFound
 from app.exports.archives import pack, to_bytes
@@ -21,6 +22,7 @@ from app.exports.heads import write_head
 from app.exports.pictures import list_pictures, write_pictures
 from app.exports.rows import Format, write_export, write_states
 from app.indexing import OpenIndexes
+from app.metadata import list_columns
 from app.seats import list_standing, list_tips
 from app.sensitive import Sight, read_sight
 from app.settings import Settings
@@ -49,6 +51,7 @@ class Known:
     no: int
     unsure: int
     yes_both: int  # positives with time and place
+    hides_folders: bool  # which may be known labels
     rounds: int  # submitted ones
     has_head: bool
 
@@ -169,6 +172,7 @@ def count_known(session: Session, search: Search) -> Known:
         no=values.count("no"),
         unsure=values.count("unsure"),
         yes_both=count(timed, placed, Image.id.in_(positives)),
+        hides_folders=may_folders_be_labels(session, search.collection_id),
         rounds=session.scalar(
             select(func.count()).where(
                 Round.id.in_(select(list_standing(search.id).c.id)),
@@ -198,7 +202,8 @@ def _describe_images(_search: Search, known: Known) -> Described:
 def _describe_pictures(_search: Search, known: Known) -> Described:
     return Described(
         f"{plural(known.yes, 'picture')}, as large as the originals. Place, owner and notes that "
-        "cameras write into files are taken out; the table has times and places.",
+        "cameras write into files are taken out; the table has times, places, and what the tables "
+        "brought to the collection say.",
         refusal=None if known.yes else "Nothing is answered yes yet.",
     )
 
@@ -230,8 +235,8 @@ def _describe_camtrap_dp(search: Search, known: Known) -> Described:
         )
     return Described(
         f"{plural(known.yes_both, 'animal observation')} among {plural(known.both, 'image')} "
-        "with time and place; each folder is a deployment. A no is no observation: it does not say "
-        "that an image is blank.",
+        f"with time and place. {_tell_stay('A deployment', known)} A no is no observation: it does "
+        "not say that an image is blank.",
         tuple(remarks),
         refusal,
     )
@@ -249,11 +254,22 @@ def _describe_darwin_core(search: Search, known: Known) -> Described:
     elif not read_details(search).scientific_name:
         refusal = "It needs the scientific name: say it below."
     return Described(
-        f"{plural(known.yes, 'occurrence')}, and for each folder how many of its images were "
-        "looked at. An absence is stated only for folders all of whose images were answered no.",
+        f"{plural(known.yes, 'occurrence')}, and for each event how many of its images were looked "
+        f"at. {_tell_stay('An event', known)} An absence is stated only for events all of whose "
+        "images were answered no.",
         tuple(remarks),
         refusal,
     )
+
+
+def _tell_stay(what: str, known: Known) -> str:
+    """What is taken for a camera's stay."""
+    if known.hides_folders:
+        return (
+            f"{what} is a recorded deployment, else all images of one place: folders are not told "
+            "apart, for they may be the known labels."
+        )
+    return f"{what} is a recorded deployment, else a first folder, at one place."
 
 
 def _describe_coco(_search: Search, known: Known) -> Described:
@@ -318,8 +334,9 @@ def _count_lines(lines: Iterable[str], writing: Writing) -> Iterable[str]:
 
 
 def _write_pictures(writing: Writing) -> Iterable[bytes]:
-    pictures = list_pictures(writing.session, writing.search, sight=writing.sight)
-    return write_pictures(pictures, writing.settings, writing.readers, writing.told)
+    given = [one.name for one in list_columns(writing.session, writing.search.collection_id)]
+    pictures = list_pictures(writing.session, writing.search, given, sight=writing.sight)
+    return write_pictures(pictures, given, writing.settings, writing.readers, writing.told)
 
 
 def _write_camtrap_dp(writing: Writing) -> Iterable[bytes]:

@@ -39,15 +39,20 @@ class Picture:
     cells: dict[str, object]
 
 
-def list_pictures(session: Session, search: Search, *, sight: Sight) -> list[Picture]:
-    """The positives in order of path, with names that no two share on any system."""
+def list_pictures(
+    session: Session, search: Search, given: list[str], *, sight: Sight
+) -> list[Picture]:
+    """The positives in order of path, with names that no two share on any system.
+
+    `given` names columns of brought tables; each has a cell.
+    """
     answers = read_current_answers(session, search)
     among = [image_id for image_id, value in answers.items() if value == "yes"]
     naming = read_naming(session, search.collection_id)
     pictures: list[Picture] = []
     taken: set[str] = set()
     for sighting in read_sightings(session, search, sight=sight, among=among):
-        image = sighting.image
+        image, said = sighting.image, sight.given(sighting.image.given)
         path = PurePosixPath(naming.path(image.path))
         ending = path.suffix if image.format == "JPEG" else ".png"
         # A path of an import may hold what a zip must not: a drive, or a way out of its folder.
@@ -74,7 +79,8 @@ def list_pictures(session: Session, search: Search, *, sight: Sight) -> list[Pic
                     "camera": image.camera,
                     "answered_by": sighting.who,
                     "answered_at": sighting.at.astimezone(UTC).isoformat() if sighting.at else "",
-                },
+                }
+                | {f"given.{name}": said.get(name) for name in given},
             )
         )
     return pictures
@@ -82,14 +88,19 @@ def list_pictures(session: Session, search: Search, *, sight: Sight) -> list[Pic
 
 def write_pictures(
     pictures: list[Picture],
+    given: list[str],
     settings: Settings,
     readers: Readers,
     told: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Iterator[bytes]:
     """The zip, one picture in memory at a time; the table comes last and says what was not copied.
 
+    `given` names the columns of brought tables, which stand last in it.
+
     Needs no database, so that it may go on for as long as the download takes.
     """
+
+    header = [*HEADER, *(f"given.{name}" for name in given)]
 
     def parts() -> Iterator[tuple[str, list[str | bytes] | Iterator[str]]]:
         for number, picture in enumerate(pictures):
@@ -100,7 +111,7 @@ def write_pictures(
                 picture.cells |= {"file": "", "problem": str(problem)}
                 continue
             yield picture.name, [copied]
-        yield "pictures.csv", write_csv(HEADER, (picture.cells for picture in pictures))
+        yield "pictures.csv", write_csv(header, (picture.cells for picture in pictures))
 
     return pack(parts(), compress=False)
 

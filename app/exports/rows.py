@@ -21,6 +21,7 @@ from app.results import describe_images
 from app.seats import list_standing
 from app.sensitive import Sight
 from app.tables import FILE_NAME, Image, ImageIndex, Round, RoundImage, Search
+from app.tables import Deployment as DeploymentRecord
 
 Format = Literal["csv", "jsonl"]
 State = Literal["yes", "no", "unsure", "left open", "unseen"]
@@ -262,6 +263,12 @@ class Naming:
     def folder(self, path: str) -> str:
         """The first level of a path; empty for a file in no folder, or one not to be told."""
         return "" if self.hides_folders or "/" not in path else path.split("/", 1)[0]
+
+    def deployment(self, image: Image) -> DeploymentRecord | None:
+        """The recorded deployment of an image; none if its name is that of a folder not to tell."""
+        own = image.deployment
+        is_told = not self.hides_folders or own is None or own.name != image.path.split("/", 1)[0]
+        return own if is_told else None
 
 
 def read_naming(session: Session, collection_id: int) -> Naming:

@@ -31,10 +31,13 @@ class Sighting:
 
 @dataclass
 class Deployment:
-    """Images of one folder taken at one place: what the standards take for a camera's stay."""
+    """Images of one recorded deployment, else of one folder, taken at one place.
+
+    What the standards take for a camera's stay.
+    """
 
     name: str
-    folder: str
+    locality: str  # as people call where it stood; empty where nobody said, or it may not be told
     latitude: float | None
     longitude: float | None
     camera: str | None
@@ -86,11 +89,12 @@ def read_sightings(
 
 def find_place(sighting: Sighting, naming: Naming) -> Place:
     """What tells one deployment from another."""
-    folder = naming.folder(sighting.image.path)
+    record = naming.deployment(sighting.image)
+    stay = record.name if record else naming.folder(sighting.image.path)
     if sighting.latitude is None or sighting.longitude is None:
-        return folder, None, None
+        return stay, None, None
     return (
-        folder,
+        stay,
         round(sighting.latitude, PLACE_DECIMALS),
         round(sighting.longitude, PLACE_DECIMALS),
     )
@@ -105,14 +109,16 @@ def list_deployments(session: Session, search: Search, *, sight: Sight) -> dict[
         image, place = sighting.image, find_place(sighting, naming)
         deployment = found.get(place)
         if deployment is None:
-            folder, latitude, longitude = place
-            name = folder or "place"
+            stay, latitude, longitude = place
+            name = stay or "place"
             number = 1
             while name in names:
                 number += 1
-                name = f"{folder or 'place'}-{number}"
+                name = f"{stay or 'place'}-{number}"
             names.add(name)
-            deployment = Deployment(name, folder, latitude, longitude, image.camera)
+            record = naming.deployment(image)
+            locality = (record.place if record else "") or stay
+            deployment = Deployment(name, locality, latitude, longitude, image.camera)
             found[place] = deployment
         deployment.images += 1
         if sighting.answer is not None:

@@ -11,6 +11,7 @@ from app.deploying import (
     change_deployment,
     list_deployments,
     list_folders,
+    may_folders_be_labels,
     may_see_folders,
     take_folders,
 )
@@ -95,6 +96,7 @@ def render_deployments(
         folders=list_folders(session, collection_id)
         if may_see_folders(session, person, collection_id)
         else [],
+        are_folders_labels=may_folders_be_labels(session, collection_id),
         sight=read_sight(session, person, collection_id),
         wrong=wrong,
         wrong_id=wrong_id,

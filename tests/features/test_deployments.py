@@ -14,14 +14,16 @@ from app.deploying import (
     join_by_folder,
     list_deployments,
     list_folders,
+    may_folders_be_labels,
+    may_see_folders,
     read_shift,
     take_folders,
     write_shift,
 )
 from app.errors import BadInput, SourceNotUsable
-from app.filtering import Filter, list_image_ids
+from app.filtering import Filter, describe_offer, list_image_ids
 from app.importing import import_images
-from app.tables import Deployment, Image, OracleLabel, RefusedFile
+from app.tables import Deployment, Image, Import, OracleLabel, RefusedFile
 from tests.factories import make_collection, make_image_file, make_images, make_person
 
 
@@ -247,3 +249,54 @@ def test_package_whose_table_is_gone_is_refused_in_a_sentence(own_database, sett
     with pytest.raises(SourceNotUsable, match=r"media.csv can't be read"):
         run(own_database, settings, folder)
     shutil.rmtree(folder)
+
+
+# --- Folders and known labels --------------------------------------------------------------------
+
+
+def label(session, pond, labels, names=()):
+    """The pond's images as if they had come with labels."""
+    collection, images, _ = pond
+    session.add(Import(collection_id=collection.id, source="/s", labels=labels, state="done"))
+    for image, name in zip(images, names, strict=False):
+        session.add(OracleLabel(image_id=image.id, label=name))
+    session.flush()
+
+
+def test_folders_are_shown_where_a_file_brought_the_labels(session, pond):
+    label(session, pond, "/s/labels.csv", ("newt", "toad", "newt", "none"))
+    collection, _, admin = pond
+    searcher = make_person(session, name="Ben", role="ecologist")
+    assert may_see_folders(session, searcher, collection.id)
+    # Folders that could be deployments are offered to filters before anybody made them any.
+    folders = [("A", 2), ("B", 1)]
+    assert list_folders(session, collection.id) == folders
+    for person in (admin, searcher):
+        offered = describe_offer(session, person, collection.id).deployments
+        assert [(name, count) for name, _, count in offered] == folders
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "path"),
+    [
+        ("folders", (), "A/1.jpg"),
+        ("/s/labels.csv", ("Grey heron",), "2026/grey_Heron/1.jpg"),
+        ("/s/labels.csv", ("A",), "A/1.jpg"),
+    ],
+)
+def test_folders_that_have_the_names_of_labels_are_not_told(session, pond, labels, names, path):
+    collection, images, admin = pond
+    images[0].path = path
+    label(session, pond, labels, names)
+    assert may_folders_be_labels(session, collection.id)
+    searcher = make_person(session, name="Ben", role="ecologist")
+    assert not may_see_folders(session, searcher, collection.id)
+    assert list_folders(session, collection.id) == []
+    assert describe_offer(session, admin, collection.id).deployments == []
+
+
+def test_a_label_within_the_name_of_a_folder_or_file_hides_no_folders(session, pond):
+    collection, images, _ = pond
+    images[0].path = "Heron weir/heron.jpg"
+    label(session, pond, "/s/labels.csv", ("heron", "weir"))
+    assert not may_folders_be_labels(session, collection.id)

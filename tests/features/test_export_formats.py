@@ -25,7 +25,7 @@ from app.exports.heads import apply_head, read_head_file
 from app.exports.offers import FORMATS, list_offers, write_file
 from app.exports.stripping import NotCopied, strip_jpeg
 from app.indexing import LoadedEmbedders, OpenIndexes
-from app.tables import Image, Round
+from app.tables import Deployment, GivenColumn, Image, Import, OracleLabel, Round
 from tests.factories import (
     make_collection,
     make_image_file,
@@ -101,6 +101,15 @@ class Hunt:
             gesture_key=None,
             indexes=self.indexes,
         )
+
+    def know(self, labels, name):
+        """Known labels, as an import brings them."""
+        collection_id = self.collection.id
+        self.session.add(
+            Import(collection_id=collection_id, source="/photos", labels=labels, state="done")
+        )
+        self.session.add_all(OracleLabel(image_id=image.id, label=name) for image in self.images)
+        self.session.flush()
 
     def describe(self):
         save_details(self.session, self.search, DETAILS)
@@ -311,6 +320,57 @@ def test_darwin_core_has_occurrences_and_absences_with_their_effort(hunt, tmp_pa
     assert len({row[terms + "occurrenceID"] for row in rows}) == len(rows)
 
 
+def read_events(hunt):
+    """The rows of event.csv."""
+    archive = zipfile.ZipFile(io.BytesIO(hunt.write("darwin-core.zip")))
+    return list(csv.DictReader(io.StringIO(archive.read("event.csv").decode())))
+
+
+def tell(hunt, title):
+    (offer,) = [one for one in list_offers(hunt.session, hunt.search) if one.title == title]
+    return offer.described.holds
+
+
+def test_events_are_the_recorded_deployments_then_the_folders(hunt):
+    """Whatever lies in which folder, and though labels are known, which a file brought."""
+    hunt.describe()
+    hunt.know("/photos/labels.csv", "heron")
+    weir = Deployment(collection_id=hunt.collection.id, name="Cam 1", place="Weir")
+    mill = Deployment(collection_id=hunt.collection.id, name="Cam 2")
+    for number, image in enumerate(hunt.images):
+        image.latitude = image.longitude = None
+        image.deployment = weir if number in (0, 1) else mill if number in (2, 10) else None
+    hunt.session.flush()
+    columns = ("eventID", "locality", "samplingEffort")
+    assert [tuple(row[name] for name in columns) for row in read_events(hunt)] == [
+        (f"rarefind:{hunt.search.id}:Cam 1", "Weir", "2 of 2 images looked at"),
+        (f"rarefind:{hunt.search.id}:Cam 2", "Cam 2", "2 of 2 images looked at"),
+        (f"rarefind:{hunt.search.id}:A", "A", "1 of 7 images looked at"),
+        (f"rarefind:{hunt.search.id}:B", "B", "9 of 9 images looked at"),
+    ]
+    assert "a recorded deployment, else a first folder, at one place." in tell(
+        hunt, "Darwin Core archive"
+    )
+
+
+@pytest.mark.parametrize(("labels", "name"), [("folders", "x"), ("/photos/labels.csv", "B")])
+def test_folders_that_name_what_is_looked_for_are_no_events(hunt, labels, name):
+    hunt.describe()
+    hunt.know(labels, name)
+    told = Deployment(collection_id=hunt.collection.id, name="Cam 1")
+    untold = Deployment(collection_id=hunt.collection.id, name="A")  # made of its folder
+    for number, image in enumerate(hunt.images[:4]):
+        image.deployment = untold if number else told
+    hunt.session.flush()
+    assert {(row["eventID"].split(":")[-1], row["locality"]) for row in read_events(hunt)} == {
+        ("Cam 1", "Cam 1"),
+        ("place", ""),
+        ("place-2", ""),
+    }
+    assert "folders are not told apart" in tell(hunt, "Darwin Core archive")
+    assert "A/" not in hunt.write("coco.json").decode()
+
+
 def test_one_image_not_looked_at_is_no_absence(hunt, tmp_path):
     hunt.describe()
     hunt.answer({15: None})
@@ -359,6 +419,27 @@ def test_pictures_are_the_same_pixels_and_say_no_place(hunt, shared_data, tmp_pa
         assert b"GPS" not in copied
         assert b"Nikon" not in copied
         assert b"NIKON" not in copied
+
+
+def test_pictures_have_what_the_tables_say_and_their_paths(hunt, tmp_path):
+    """A file brought the labels, so folders are sites: they are told."""
+    given = {"date": "2026-03-08 11:27", "site": "=Weir", "camera": 7}
+    for position, name in enumerate(given):
+        hunt.session.add(
+            GivenColumn(collection_id=hunt.collection.id, name=name, kind="text", position=position)
+        )
+    hunt.images[0].given = given | {"taken away": "x"}
+    for number in (0, 1, 3):
+        hunt.images[number].file = str(make_image_file(tmp_path / f"{number}.jpg", number))
+    hunt.know("/photos/labels.csv", "heron")
+    archive = zipfile.ZipFile(io.BytesIO(hunt.write("pictures.zip")))
+    first, second, _ = csv.DictReader(io.StringIO(archive.read("pictures.csv").decode()))
+    assert (first["path"], first["file"]) == ("A/IMG..00.jpg", "pictures/A/IMG..00.jpg")
+    assert list(first)[-3:] == ["given.date", "given.site", "given.camera"]
+    assert list(first.values())[-3:] == ["2026-03-08 11:27", "'=Weir", "7"]
+    assert list(second.values())[-3:] == ["", "", ""]
+    images = json.loads(hunt.write("coco.json"))["images"]
+    assert {image["file_name"] for image in images} >= {"A/IMG..00.jpg", "B/IMG..10.jpg"}
 
 
 def test_metadata_anywhere_in_a_jpeg_goes_and_the_coded_picture_stays():

@@ -112,11 +112,21 @@ def test_page_says_where_folders_are_left_out(client, search_id):
     page = f"/searches/{search_id}/exports"
     told = "Files are named without their folders here"
     assert told not in client.get(page).text
-    with client.app.state.database.session() as session:
-        collection_id = session.get_one(Search, search_id).collection_id
-        labelled = Import(collection_id=collection_id, source="x", labels="folders", state="done")
-        session.add(labelled)
+
+    def know(labels):
+        with client.app.state.database.session() as session:
+            collection_id = session.get_one(Search, search_id).collection_id
+            labelled = Import(collection_id=collection_id, source="x", labels=labels, state="done")
+            session.add(labelled)
+        return f"/collections/{collection_id}/deployments"
+
+    deployments = know("/x/labels.csv")
+    assert told not in client.get(page).text
+    assert "1 folder could be a deployment" in client.get(deployments).text
+    know("folders")
     assert told in client.get(page).text
+    text = client.get(deployments).text
+    assert "could be" not in text and "they are not taken for any" in text
 
 
 def test_files_have_names_and_stand_in_the_log(client, search_id):
