@@ -23,6 +23,7 @@ RarefindError
 ├── BadInput                       422  a value that cannot be used, saying which
 │   ├── SourceNotUsable            422  a folder or zip that cannot be read
 │   ├── LabelsNotUsable            422  a labels file that cannot be read
+│   ├── DetailsMissing             422  an export needs what only people know, and which of it
 │   ├── RefusedGoal                422  a goal that cannot be, and which of its fields is why
 │   ├── RefusedPhoto               422  an uploaded example that is not a usable photo
 │   └── NoWords                    422  the images were prepared by a model that knows no words
@@ -235,6 +236,16 @@ class SourceNotUsable(BadInput):
 
 class LabelsNotUsable(BadInput):
     """A labels file that cannot be read or has not the columns it needs."""
+
+
+class DetailsMissing(BadInput):
+    """An export in a standard's format needs what only people know; `wanted` names the fields."""
+
+    title = "That export needs more"
+
+    def __init__(self, sentence: str, wanted: tuple[str, ...]) -> None:
+        super().__init__(sentence)
+        self.wanted = wanted
 
 
 class RefusedGoal(BadInput):

@@ -1,7 +1,7 @@
 """Commands of searches: exported, carried over whole, their heads applied, replayed on labels."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -52,6 +52,7 @@ CalledSearch = Annotated[str, typer.Argument(metavar="SEARCH", help="Its name or
 Out = Annotated[
     Path | None, typer.Option(metavar="FILE", help="File to write; without it, it is printed.")
 ]
+NOTHING: Mapping[str, str] = {}
 app = Commands()
 search_app = Commands(help="Whole searches as files.", no_args_is_help=True)
 
@@ -69,12 +70,56 @@ def export(
         ),
     ] = "csv",
     out: Out = None,
+    scientific_name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the target, for Darwin Core and Camtrap DP."),
+    ] = None,
+    utc_offset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OFFSET",
+            help="How far the cameras' clocks are from UTC, such as +02:00, for Camtrap DP.",
+        ),
+    ] = None,
+    capture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN",
+            help="When the cameras took pictures, for Camtrap DP: activityDetection, timeLapse or "
+            "both.",
+        ),
+    ] = None,
+    design: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="How their places were chosen, for Camtrap DP: simpleRandom, systematicRandom, "
+            "clusteredRandom, experimental, targeted or opportunistic.",
+        ),
+    ] = None,
+    rights_holder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Who holds the rights, for the formats that say so."),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(metavar="LICENCE", help="One of CC0-1.0, CC-BY-4.0 and CC-BY-NC-4.0."),
+    ] = None,
 ) -> None:
     """Write what a search found, in one of several formats.
 
     They are tables, pictures, archives for other programs, and what the search has learnt:
-    docs/exports.md describes each.
+    docs/exports.md describes each. What formats need and only people know is given once: it is kept
+    with the search, as on its page of exports.
     """
+    given = {
+        "scientific_name": scientific_name,
+        "utc_offset": utc_offset,
+        "capture": capture,
+        "design": design,
+        "rights_holder": rights_holder,
+        "licence": licence,
+    }
     name = f"answers.{file_format}" if file_format in ("csv", "jsonl") else file_format
     if name not in EXPORTS:
         there_are = ", ".join(one.removeprefix("answers.") for one in EXPORTS)
@@ -82,7 +127,9 @@ def export(
             f"There is no format “{file_format}”. There are: {there_are}.",
             param_hint="'--format'",
         )
-    write_export_file(search, name, out)
+    write_export_file(
+        search, name, out, {key: said for key, said in given.items() if said is not None}
+    )
 
 
 @search_app.command("export")
@@ -457,10 +504,16 @@ def print_targets(oracle: "Oracle") -> None:
     console.print(table, highlight=False)
 
 
-def write_export_file(called: str, name: str, out: Path | None) -> None:
-    """Write one export of a search of the local person's."""
+def write_export_file(
+    called: str, name: str, out: Path | None, given: Mapping[str, str] = NOTHING
+) -> None:
+    """Write one export of a search of the local person's; what is `given` is kept with it."""
+    from dataclasses import asdict
+
     from app.access import get_search_called
     from app.audit import note
+    from app.errors import BadInput, DetailsMissing
+    from app.exports.details import read_details, save_details
     from app.exports.offers import write_file
     from app.indexing import OpenIndexes
     from app.security import get_local_person
@@ -473,16 +526,22 @@ def write_export_file(called: str, name: str, out: Path | None) -> None:
     ):
         person = get_local_person(session)
         search = get_search_called(session, person, called)
-        content = write_file(
-            session,
-            search,
-            name,
-            indexes=OpenIndexes(settings, patience_s=inf),
-            settings=settings,
-            now=datetime.now(UTC),
-            person=person,
-            readers=readers,
-        )
+        if given:
+            save_details(session, search, {**asdict(read_details(search)), **given})
+        try:
+            content = write_file(
+                session,
+                search,
+                name,
+                indexes=OpenIndexes(settings, patience_s=inf),
+                settings=settings,
+                now=datetime.now(UTC),
+                person=person,
+                readers=readers,
+            )
+        except DetailsMissing as error:
+            options = ", ".join(f"--{one.replace('_', '-')}" for one in error.wanted)
+            raise BadInput(f"{error} Or give {options} here.") from error
         note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
         write_out(content, out)
 

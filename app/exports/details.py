@@ -40,6 +40,13 @@ DESIGNS = {
     "targeted": "Where the target was expected",
     "opportunistic": "Where it was convenient",
 }
+# How people call what a format may need.
+TITLES = {
+    "scientific_name": "the scientific name",
+    "utc_offset": "how far the cameras' clocks are from UTC",
+    "capture": "when the cameras took pictures",
+    "design": "how their places were chosen",
+}
 OFFSET = re.compile(r"([+-])(0\d|1[0-4]):([0-5]\d)")
 
 
@@ -72,7 +79,8 @@ def save_details(session: Session, search: Search, given: dict[str, str]) -> Exp
         )
     for name, known in (("licence", LICENCES), ("capture", CAPTURES), ("design", DESIGNS)):
         if given[name] not in known:
-            raise BadInput("One of the choices is not on its list. Reload the page.")
+            there_are = ", ".join(one for one in known if one)
+            raise BadInput(f"“{given[name]}” is no {name}. Choose one of these: {there_are}.")
     details = ExportDetails(
         scientific_name=check_line("The scientific name", given["scientific_name"]),
         rights_holder=check_line("The rights holder", given["rights_holder"]),

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 from app.answers import read_current_answers
 from app.deploying import may_folders_be_labels
 from app.engine.numerals import plural, spaced
-from app.errors import BadInput, NotFound
+from app.errors import BadInput, DetailsMissing, NotFound
 from app.exports.archives import pack, to_bytes
 from app.exports.bundles import bundle_parts
 from app.exports.camtrap_dp import camtrap_dp_parts
 from app.exports.coco import write_coco
 from app.exports.darwin_core import darwin_core_parts
-from app.exports.details import read_details
+from app.exports.details import TITLES, read_details
 from app.exports.heads import write_head
 from app.exports.pictures import list_pictures, write_pictures
 from app.exports.rows import Format, write_export, write_states
@@ -63,6 +63,7 @@ class Described:
     holds: str
     remarks: tuple[str, ...] = ()
     refusal: str | None = None
+    wanted: tuple[str, ...] = ()  # fields of ExportDetails, for want of which it is refused
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,9 @@ def check_offered(session: Session, search: Search, name: str) -> Known:
         raise NotFound(f"There is no such export. There are: {', '.join(FORMATS)}.")
     known = count_known(session, search)
     described = FORMATS[name].describe(search, known)
+    if described.wanted:
+        asked_for = "The search's page of exports asks for it, once."
+        raise DetailsMissing(f"{described.refusal} {asked_for}", described.wanted)
     if described.refusal is not None:
         raise BadInput(described.refusal)
     return known
@@ -209,22 +213,15 @@ def _describe_pictures(_search: Search, known: Known) -> Described:
 
 
 def _describe_camtrap_dp(search: Search, known: Known) -> Described:
-    details = read_details(search)
-    wanted = [
-        what
-        for what, given in (
-            ("the scientific name", details.scientific_name),
-            ("how far the cameras' clocks are from UTC", details.utc_offset),
-            ("when the cameras took pictures", details.capture),
-            ("how their places were chosen", details.design),
-        )
-        if not given
-    ]
-    refusal = None
+    refusal, wanted = (
+        None,
+        _list_wanted(search, "scientific_name", "utc_offset", "capture", "design"),
+    )
     if not known.both:
         refusal = "It takes only images with a time and a place, and no image here has both."
+        wanted = ()
     elif wanted:
-        refusal = f"It needs {_join(wanted)}: say so below."
+        refusal = _tell_wanted(wanted)
     remarks = ["It is for animals before cameras that stay in one place, not for plants."]
     left_out = known.images - known.both
     if left_out and known.both:
@@ -239,6 +236,7 @@ def _describe_camtrap_dp(search: Search, known: Known) -> Described:
         "not say that an image is blank.",
         tuple(remarks),
         refusal,
+        wanted,
     )
 
 
@@ -248,18 +246,29 @@ def _describe_darwin_core(search: Search, known: Known) -> Described:
         for what, count in (("time", known.timed), ("place", known.placed))
         if count < known.images
     ]
-    refusal = None
+    refusal, wanted = None, _list_wanted(search, "scientific_name")
     if not known.yes + known.no:
-        refusal = "Nothing is answered yes or no yet."
-    elif not read_details(search).scientific_name:
-        refusal = "It needs the scientific name: say it below."
+        refusal, wanted = "Nothing is answered yes or no yet.", ()
+    elif wanted:
+        refusal = _tell_wanted(wanted)
     return Described(
         f"{plural(known.yes, 'occurrence')}, and for each event how many of its images were looked "
         f"at. {_tell_stay('An event', known)} An absence is stated only for events all of whose "
         "images were answered no.",
         tuple(remarks),
         refusal,
+        wanted,
     )
+
+
+def _list_wanted(search: Search, *fields: str) -> tuple[str, ...]:
+    """Those of some fields of the details that nobody has filled in yet."""
+    details = read_details(search)
+    return tuple(field for field in fields if not getattr(details, field))
+
+
+def _tell_wanted(wanted: tuple[str, ...]) -> str:
+    return f"It needs {_join([TITLES[field] for field in wanted])}."
 
 
 def _tell_stay(what: str, known: Known) -> str:

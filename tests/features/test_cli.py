@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from inspect import signature
 from urllib.parse import urlsplit
 
@@ -550,6 +551,26 @@ def test_head_is_applied_to_a_collection_of_its_embedder_alone(
     refused = rarefind("apply", head, "Marsh")
     assert refused.exit_code == 1
     assert "not prepared with hand-made. It is prepared with other." in refused.stderr
+
+
+def test_export_says_by_which_option_to_give_what_only_people_know(rarefind, searched, tmp_path):
+    mine, _, _ = searched
+    out = tmp_path / "heron.zip"
+
+    def export(*options):
+        return rarefind("export", mine, "--format", "darwin-core.zip", "--out", out, *options)
+
+    refused = export()
+    assert refused.exit_code == 1
+    told = " ".join(refused.stderr.split())
+    assert "It needs the scientific name." in told and "give --scientific-name here" in told
+    assert "below" not in told
+    wrong = export("--licence", "mine")
+    assert "“mine” is no licence. Choose one of these: CC0-1.0, CC-BY-4.0" in wrong.stderr
+    assert export("--scientific-name", "Ardea cinerea").exit_code == 0
+    with zipfile.ZipFile(out) as archive:
+        assert "Ardea cinerea" in archive.read("occurrence.csv").decode()
+    assert export("--licence", "CC0-1.0").exit_code == 0  # the name is kept with the search
 
 
 def test_export_to_a_place_that_cannot_be_written_says_so(rarefind, searched, tmp_path):

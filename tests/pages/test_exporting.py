@@ -65,6 +65,8 @@ def test_page_offers_what_can_be_had_and_keeps_what_it_is_told(client, search_id
     assert "<b>Heron" not in text
     assert "no image here has both" in text
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
+    assert "It needs the scientific name. Say so below." in text
+    assert 'href="#details"' in text
     refused = client.get(f"{page}/darwin-core.zip")
     assert refused.status_code == 422
     assert "scientific name" in refused.text
