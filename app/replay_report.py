@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ CURVES = {
     "f1": ("F1", "How well the trained boundary separates yes from no"),
 }
 NOT_GIVEN = f"not given: fewer than {FEWEST_TARGETS} targets"
+AT_LEAST, AT_MOST = "≥\u202f", "≤\u202f"  # with a thin space
 BAND_TITLES = {"all": "All targets", "head": "Head", "middle": "Middle", "tail": "Tail"}
 WIDTH, HEIGHT = 236, 118  # of a curve's plot, in its own units
 MOST_PICTURES = 6_000  # about 10 MB in the page; the images beyond keep their name
@@ -95,6 +96,8 @@ class Cell:
     """One figure of the table, as text; `verdict` is better, worse or nothing.
 
     Of too few targets, there is no verdict, `interval` is empty, and `difference_interval` says so.
+    `reach` says in how many runs the recall was reached that a figure counts to, if not in all: the
+    mean is then a lower bound, and says so.
     """
 
     mean: str
@@ -102,18 +105,31 @@ class Cell:
     difference: str
     difference_interval: str
     verdict: str
+    reach: str = ""
 
 
 @dataclass(frozen=True)
 class StopLine:
-    """A stop rule on the runs of one strategy, as text: each figure with its interval."""
+    """A stop rule on the runs of one strategy, as text: each figure with its interval.
+
+    `mostly_early`: in most of the runs in which it stopped, the goal was not reached.
+    """
 
     strategy: str
+    figures: list[tuple[str, str]]
+    mostly_early: bool
+
+
+@dataclass(frozen=True)
+class StopBlock:
+    """A stop rule: a line for each strategy with which it stopped, and the other strategies."""
+
     rule: str
     title: str
     kind: str
     goal: str
-    figures: list[tuple[str, str]]
+    lines: list[StopLine]
+    never_with: list[str]
 
 
 @dataclass(frozen=True)
@@ -227,7 +243,7 @@ def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str
         "measures": chief,
         "further_measures": further,
         "titles": {name: get_strategy(name).title for name in strategies},
-        "stops": [_describe_stop(row) for row in summarise_stops(runs, settings)],
+        "stops": describe_stops(summarise_stops(runs, settings)),
         "bands": [
             {
                 "name": band,
@@ -371,12 +387,13 @@ def sort_strategies(summary: list[SummaryRow], settings: ReplaySettings) -> list
 def _list_rows(
     summary: list[SummaryRow], strategies: list[str], band: str, measures: list[Measure]
 ) -> list[tuple[SummaryRow, list[Cell]]]:
-    return [
-        (row, [_describe_figure(row.figures[one.name], one) for one in measures])
-        for name in strategies
-        for row in summary
-        if (row.band, row.strategy) == (band, name)
-    ]
+    rows = {row.strategy: row for row in summary if row.band == band}
+
+    def describe(name: str, one: Measure) -> Cell:
+        rival = rows[RIVAL].figures[one.name] if RIVAL in rows else None
+        return _describe_figure(rows[name].figures[one.name], one, rival)
+
+    return [(rows[name], [describe(name, one) for one in measures]) for name in strategies]
 
 
 def _tell_few(rows: list[SummaryRow], measures: list[Measure], *, with_differences: bool) -> str:
@@ -399,22 +416,38 @@ def _tell_few(rows: list[SummaryRow], measures: list[Measure], *, with_differenc
     return ""
 
 
+def describe_stops(summary: list[StopSummaryRow]) -> list[StopBlock]:
+    """A block for each stop rule; those that stopped in no run at all come last."""
+    blocks = []
+    for name in dict.fromkeys(row.rule for row in summary):
+        rule = get_stop_rule(name)
+        own = [row for row in summary if row.rule == name]
+        goal = own[0].goal
+        wanted = {
+            "recall": f"{100 * goal:.0f} % of what is there",
+            "coverage": f"a coverage of {100 * goal:.0f} %",
+            "positives": f"{goal:.0f} images",
+        }
+        blocks.append(
+            StopBlock(
+                name,
+                rule.title,
+                rule.kind,
+                wanted[rule.aim],
+                [_describe_stop(row) for row in own if row.stopped.mean > 0],
+                [row.strategy for row in own if not row.stopped.mean > 0],
+            )
+        )
+    return sorted(blocks, key=lambda block: not block.lines)
+
+
 def _describe_stop(row: StopSummaryRow) -> StopLine:
-    rule = get_stop_rule(row.rule)
-    wanted = {
-        "recall": f"{100 * row.goal:.0f} % of what is there",
-        "coverage": f"a coverage of {100 * row.goal:.0f} %",
-        "positives": f"{row.goal:.0f} images",
-    }
     figures = [(one, "{:.2f}") for one in (row.stopped, row.reached, row.recall)]
     figures += [(one, "{:.0f}") for one in (row.answers, row.beyond)]
     return StopLine(
         row.strategy,
-        row.rule,
-        rule.title,
-        rule.kind,
-        wanted[rule.aim],
         [(_put(one.mean, form), _put_range(one, form)) for one, form in figures],
+        row.reached.mean < 0.5,
     )
 
 
@@ -426,18 +459,33 @@ def _put_range(one: Interval, form: str) -> str:
     return "" if np.isnan(one.low) else f"{_put(one.low, form)} to {_put(one.high, form)}"
 
 
-def _describe_figure(figure: Figure, measure: Measure) -> Cell:
-    difference, verdict = figure.difference, ""
-    if difference and figure.beyond_chance:
-        verdict = "better" if (difference.mean > 0) == measure.more_is_better else "worse"
+def _describe_figure(figure: Figure, measure: Measure, rival: Figure | None = None) -> Cell:
     value = figure.value
-    return Cell(
-        mean=_write(value.mean, measure),
-        interval=_write_range(value, measure),
-        difference=_write(difference.mean, measure, signed=True) if difference else "",
-        difference_interval=(
-            _write_range(difference, measure, signed=True) or NOT_GIVEN if difference else ""
-        ),
+    reach = ""
+    if figure.runs_there is not None and figure.is_lower_bound:
+        there, of = figure.runs_there
+        reach = f"reached in {there} of {plural(of, 'run')}"
+    cell = Cell(
+        mean=(AT_LEAST if reach else "") + _write(value.mean, measure),
+        interval="" if figure.never_there else _write_range(value, measure),
+        difference="",
+        difference_interval="",
+        verdict="",
+        reach=reach,
+    )
+    difference = figure.difference
+    # Where neither ever got there, both count one budget: that is no difference.
+    if difference is None or (rival and rival.never_there and figure.never_there):
+        return cell
+    own_open, rival_open = figure.is_lower_bound, bool(rival and rival.is_lower_bound)
+    sign = "" if own_open == rival_open else AT_LEAST if own_open else AT_MOST
+    verdict = ""
+    if figure.beyond_chance:
+        verdict = "better" if (difference.mean > 0) == measure.more_is_better else "worse"
+    return replace(
+        cell,
+        difference=sign + _write(difference.mean, measure, signed=True),
+        difference_interval=_write_range(difference, measure, signed=True) or NOT_GIVEN,
         verdict=verdict,
     )
 

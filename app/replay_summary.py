@@ -13,7 +13,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -70,6 +70,7 @@ class Measure:
     digits: int = 3
     further: bool = False
     most: float = 1  # a share; counts and times have no end
+    gets_there: Callable[[PlayedRun], bool] | None = None  # one that does not counts its budget
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,17 @@ class Figure:
     value: Interval
     difference: Interval | None  # None for pf-ma itself, and without it
     p: float  # corrected for the number of strategies; NaN without a difference
+    runs_there: tuple[int, int] | None = None  # that got to the recall it counts to, and in all
+
+    @property
+    def never_there(self) -> bool:
+        """Whether no run got to the recall: then the mean is the budget, and says no more."""
+        return self.runs_there is not None and not self.runs_there[0]
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether runs that did not get there count as if they had at the end of their budget."""
+        return self.runs_there is not None and self.runs_there[0] < self.runs_there[1]
 
     @property
     def beyond_chance(self) -> bool:
@@ -140,7 +152,9 @@ def summarise(runs: list[PlayedRun], settings: ReplaySettings) -> list[SummaryRo
                 for strategy in settings.strategies
             }
             for strategy, figure in _compare(values, measure.most).items():
-                figures[strategy][measure.name] = figure
+                figures[strategy][measure.name] = replace(
+                    figure, runs_there=_count_there(own, strategy, measure)
+                )
         for strategy in settings.strategies:
             count = sum(run.strategy == strategy for run in own)
             summary.append(SummaryRow(band, strategy, len(targets), count, figures[strategy]))
@@ -230,6 +244,7 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
             more_is_better=False,
             digits=0,
             most=np.inf,
+            gets_there=partial(reaches, level=LEVEL),
         ),
         Measure(
             "ms_per_round",
@@ -283,6 +298,7 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
                 digits=0,
                 further=True,
                 most=np.inf,
+                gets_there=partial(reaches, level=level),
             )
             for level in FURTHER_LEVELS
         ),
@@ -295,6 +311,7 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
                 digits=1,
                 further=True,
                 most=np.inf,
+                gets_there=partial(reaches, level=level),
             )
             for level in sorted({LEVEL, *FURTHER_LEVELS})
         ),
@@ -320,6 +337,11 @@ def answers_to_recall(run: PlayedRun, level: float, budget: int) -> float:
 def rounds_to_recall(run: PlayedRun, level: float, budget: int) -> float:
     """As `answers_to_recall`, counted in rounds: a run that never did counts all of them."""
     return min(rounds_until(curve(run, "recall", len(run.rows)), level), budget)
+
+
+def reaches(run: PlayedRun, level: float) -> bool:
+    """Whether recall reached `level` within the run."""
+    return bool(np.isfinite(rounds_until(curve(run, "recall", len(run.rows)), level)))
 
 
 def curve(run: PlayedRun, column: str, rounds: int) -> Doubles:
@@ -401,6 +423,13 @@ def _compare(values: dict[str, Doubles], most: float) -> dict[str, Figure]:
         )
         for name, own in values.items()
     }
+
+
+def _count_there(runs: list[PlayedRun], strategy: str, measure: Measure) -> tuple[int, int] | None:
+    if measure.gets_there is None:
+        return None
+    there = [measure.gets_there(run) for run in runs if run.strategy == strategy]
+    return sum(there), len(there)
 
 
 def _mean_of_stops(stops: list[StopRow], targets: list[str], column: str) -> Doubles:

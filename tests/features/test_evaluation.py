@@ -21,6 +21,7 @@ from app.evaluation import (
     PlayedRun,
     ReplaySettings,
     Run,
+    StopRow,
     band_of,
     check_replay,
     choose_stops,
@@ -35,7 +36,14 @@ from app.evaluation import (
     split_pool,
 )
 from app.oracle import index_vectors, make_oracle, read_oracle, read_oracle_of
-from app.replay_report import Cell, compare_replays, describe_report, find_film, write_report
+from app.replay_report import (
+    Cell,
+    compare_replays,
+    describe_report,
+    describe_stops,
+    find_film,
+    write_report,
+)
 from app.replay_summary import (
     FEWEST_TARGETS,
     Measure,
@@ -688,6 +696,69 @@ def test_run_that_falls_short_counts_its_whole_budget(played):
     assert curve(replace(run, rows=rows[:2]), "recall", 4).tolist() == [0.1, 0.5, 0.5, 0.5]
 
 
+def test_runs_that_fell_short_are_a_lower_bound_wherever_the_figure_stands(played):
+    """Each run keeps one recall: of five targets random reaches 80 % with one, none with none."""
+    shares = {"pf-ma": [0.9] * 5, "random": [0.9] + [0.1] * 4, "most-positive": [0.1] * 5}
+    manifest = make_manifest(played, 5)
+    manifest["settings"]["strategies"] = list(shares)
+    runs = make_runs(played, shares)
+
+    def read(figures: list[Any], measures: list[Measure], name: str) -> Any:
+        return figures[[one.name for one in measures].index(name)]
+
+    told = describe_report(manifest, runs)
+    (band,) = told["bands"]
+    for name, measures, rows in (
+        ("answers_to_80", told["measures"], band["rows"]),
+        ("rounds_to_80", told["further_measures"], band["further_rows"]),
+    ):
+        cells = {row.strategy: read(own, measures, name) for row, own in rows}
+        assert cells["pf-ma"].reach == "" and "≥" not in cells["pf-ma"].mean
+        assert cells["random"].reach == "reached in 1 of 5 runs"
+        assert cells["random"].mean.startswith("≥") and cells["random"].difference[:1] == "≥"
+        assert cells["most-positive"].reach == "reached in 0 of 5 runs"
+        assert cells["most-positive"].interval == ""
+    both = compare_replays((manifest, runs), (manifest, runs))
+    pair = read(both["figures"]["random"], [one for one, _ in both["measures"]], "answers_to_80")
+    assert [(side.mean[0], side.reach) for side in pair] == 2 * [("≥", "reached in 1 of 5 runs")]
+    # Who never got there is not level with who never got there either.
+    runs = make_runs(played, {"pf-ma": [0.5] * 5, "random": [0.11] * 5})
+    told = describe_report(make_manifest(played, 5), runs)
+    cell = read_table(told["bands"][0], told["measures"], "random")["answers_to_80"]
+    assert (cell.difference, cell.verdict) == ("", "")
+    # And one that got there beside one that did not is at most so much.
+    runs = make_runs(played, {"pf-ma": [0.5] * 5, "random": [0.9] * 5})
+    told = describe_report(make_manifest(played, 5), runs)
+    cell = read_table(told["bands"][0], told["measures"], "random")["answers_to_80"]
+    assert cell.difference.startswith("≤") and cell.verdict == "better"
+
+
+def test_stop_rules_stand_once_with_the_strategies_with_which_they_stopped(played):
+    _, runs = read_replay(played)
+    settings = replace(SETTINGS, stops=("enough-positives:5", "enough-coverage:0.15", "knee"))
+
+    def stop(run: PlayedRun, rule: str, *, stopped: bool, reached: bool) -> StopRow:
+        return replace(run.stops[0], rule=rule, goal=0.9, stopped=stopped, reached=reached)
+
+    runs = [
+        replace(one, stops=[
+            stop(one, "enough-positives", stopped=True, reached=one.strategy == "pf-ma"),
+            stop(one, "enough-coverage", stopped=one.strategy == "pf-ma", reached=True),
+            stop(one, "knee", stopped=False, reached=False),
+        ])
+        for one in runs
+    ]  # fmt: skip
+    blocks = describe_stops(summarise_stops(runs, settings))
+    assert [
+        (block.rule, [(line.strategy, line.mostly_early) for line in block.lines], block.never_with)
+        for block in blocks
+    ] == [
+        ("enough-positives", [("pf-ma", False), ("random", True)], []),
+        ("enough-coverage", [("pf-ma", False)], ["random"]),
+        ("knee", [], ["pf-ma", "random"]),
+    ]
+
+
 def test_further_figures_are_those_of_the_rounds(played):
     _, runs = read_replay(played)
     own = [run for run in runs if (run.target, run.strategy, run.seed) == ("heron", "pf-ma", 1)]
@@ -727,7 +798,8 @@ def test_report_needs_nothing_but_itself(played, oracle):
     _, runs = read_replay(played)
     assert [run[:3] for run in data["runs"]] == [[r.target, r.strategy, r.seed] for r in runs]
     assert data["runs"][0][4] == runs[0].shown
-    assert page.count("for a coverage of 15 %<") == 2
+    assert page.count("for a coverage of 15 %") == 1  # one block for all strategies
+    assert page.count("“≥” marks a lower bound") == 6  # under each of two tables of three bands
     assert (played / "stop_summary.csv").read_text().count("enough-coverage,0.15,4,") == 2
     header = (played / "summary.csv").read_text().splitlines()[0].split(",")
     assert header[:3] == ["band", "strategy", "targets"]
