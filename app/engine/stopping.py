@@ -269,7 +269,7 @@ def plan_look(
 
 def _judge_run(standing: Standing, goal: Goal) -> Advice:  # noqa: ARG001  # a heuristic has no goal
     short = LONG_RUN - count_run(standing.values)
-    return _more_answers(short <= 0, f"{plural(short, 'more answer')} of no in a row.", short)
+    return _more_answers(short <= 0, f"{_next_answers(short)}.", short)
 
 
 def _judge_low_yield(standing: Standing, goal: Goal) -> Advice:  # noqa: ARG001
@@ -279,14 +279,20 @@ def _judge_low_yield(standing: Standing, goal: Goal) -> Advice:  # noqa: ARG001
     too_many = len(yes) - few
     # The answers until enough of the latest yes have left the window.
     short = max(window - len(latest), int(yes[too_many - 1]) + 1 if too_many > 0 else 0)
-    missing = f"At most {few} yes among the last {window} answers; there are {len(yes)} now."
+    missing = (
+        f"At most {few} of the last {window} answers may be yes; of the last {len(latest)} "
+        f"{len(yes)} {'is' if len(yes) == 1 else 'are'}. That takes {plural(short, 'answer')} more "
+        "at least."
+    )
     return _more_answers(short <= 0, missing, short)
 
 
 def _judge_knee(standing: Standing, goal: Goal) -> Advice:  # noqa: ARG001
     ratio, needed = knee_ratio(standing.values, standing.rounds)
+    now = f"{ratio:.0f} times rarer now" if ratio >= 1.5 else "hardly rarer yet"
     missing = (
-        f"Finds must have thinned out {needed:.0f} times since their best; {ratio:.0f} times now."
+        f"A yes must have become {needed:.0f} times rarer than it was when finds came quickest; it "
+        f"is {now}."
     )
     return _more_answers(ratio >= needed, missing, math.nan)
 
@@ -297,8 +303,8 @@ def _judge_safe(standing: Standing, goal: Goal) -> Advice:
     if short <= 0:
         return run
     missing = (
-        f"{plural(short, 'more answer')}: a tenth of the collection, and the last {LONG_RUN} all "
-        "no."
+        f"A tenth of the collection must be answered, which takes {plural(short, 'answer')} more, "
+        f"and the last {LONG_RUN} must all be no."
     )
     return _more_answers(False, missing, short)
 
@@ -313,7 +319,11 @@ def _judge_thinning(standing: Standing, goal: Goal) -> Advice:
 
 def _judge_sum(standing: Standing, goal: Goal) -> Advice:
     if standing.calibration is None or not len(standing.scores):
-        return _more_answers(False, "A head, and a yes among what it proposed.", math.nan)
+        missing = (
+            "A yes must first come from images that the search chose by what it had learnt from "
+            "your answers."
+        )
+        return _more_answers(False, missing, math.nan)
     return _judge_left(
         calibrated_sum(
             standing.scores,
@@ -340,7 +350,8 @@ def _judge_sample(standing: Standing, goal: Goal) -> Advice:
         if tally[Value.YES] and short > 0:
             return _more_answers(False, _follow_up("sample", tally[Value.YES], short), short)
     size = min(SAMPLE_SIZE, standing.unanswered_count)
-    return Advice(False, False, f"A sample by score of {size} images, all no.", "estimate", size)
+    missing = f"{plural(size, 'image')} of a sample by score must all be answered no."
+    return Advice(False, False, missing, "estimate", size)
 
 
 def _judge_control(standing: Standing, goal: Goal) -> Advice:
@@ -369,11 +380,14 @@ def _judge_control(standing: Standing, goal: Goal) -> Advice:
     short = SHORT_RUN - count_run(standing.values)
     if short > 0:
         missing = (
-            f"{plural(short, 'more answer')} of no in a row; then {plural(size, 'image')} drawn at "
-            "random."
+            f"{_next_answers(short)}, and then those to {plural(size, 'image')} drawn at random; "
+            "if one of these is yes, more may be needed."
         )
         return _more_answers(False, missing, short + size)
-    missing = f"The answers to {plural(size, 'image')} drawn at random."
+    missing = (
+        f"{plural(size, 'image')} drawn at random must be answered. Are all of them no, you may "
+        "stop; if not, more may be needed."
+    )
     return Advice(False, False, missing, "absence", size)
 
 
@@ -393,20 +407,23 @@ def _judge_ranked_tail(standing: Standing, goal: Goal) -> Advice:
     )
     met = p < 1 - goal.confidence
     if needed is None:
-        return _more_answers(met, "Not even all images left would be answers enough.", math.nan)
+        return _more_answers(met, "Even answering all that is left would not be enough.", math.nan)
     short = max(needed - run, 1)
-    return _more_answers(met, f"About {plural(short, 'more answer')}, all no.", short)
+    return _more_answers(met, f"{_next_answers(short, about=True)}.", short)
 
 
 def _judge_positives(standing: Standing, goal: Goal) -> Advice:
     short = (goal.positives or 0) - standing.found
-    return _more_answers(short <= 0, f"{plural(short, 'more positive')}.", math.nan)
+    return _more_answers(short <= 0, f"{plural(short, 'more positive')} must be found.", math.nan)
 
 
 def _judge_coverage(standing: Standing, goal: Goal) -> Advice:
     low = standing.coverage.low if standing.coverage else 0.0
     wanted = goal.coverage or 0.0
-    missing = f"Coverage of {100 * wanted:.0f} % to be sure of; {100 * low:.0f} % is sure now."
+    missing = (
+        f"The finds must surely span {100 * wanted:.0f} % of the target's looks; {100 * low:.0f} % "
+        "is sure now."
+    )
     return _more_answers(low >= wanted, missing, math.nan)
 
 
@@ -526,8 +543,17 @@ def knee_ratio(values: Values, rounds: Integers) -> tuple[float, float]:
 def _judge_left(left: Statement, standing: Standing, goal: Goal) -> Advice:
     """Met when even the upper end leaves the share of the goal."""
     allowed = most_left(standing.found, goal)
-    missing = f"At most {allowed} may be left; up to {spaced(left.high)} can be."
+    missing = (
+        f"At most {plural(allowed, 'image')} of the target may be left to find, and by this "
+        f"reckoning there can be up to {spaced(left.high)}."
+    )
     return _more_answers(left.high < allowed + 1, missing, math.nan)
+
+
+def _next_answers(count: int, *, about: bool = False) -> str:
+    if count == 1:
+        return "The next answer must be no"
+    return f"The next {'about ' if about else ''}{spaced(count)} answers must all be no"
 
 
 def _more_answers(met: bool, missing: str, cost: float) -> Advice:
@@ -572,7 +598,10 @@ def _ask_for_look(advice: Advice, standing: Standing) -> Advice:
         if short > 0:
             missing = _follow_up("second look", look.new, short)
             return replace(advice, missing=missing, ask="answers", cost=short)
-    missing = "A second look, by something else than the search itself."
+    missing = (
+        f"A second look at {LOOK_SIZE} images, chosen by something else than the search itself, "
+        "must bring nothing new."
+    )
     if look and not look.is_whole:
         missing += (
             f" The last one does not count: it had fewer than {LOOK_SIZE} images, or left some "
@@ -583,7 +612,7 @@ def _ask_for_look(advice: Advice, standing: Standing) -> Advice:
 
 def _follow_up(what: str, new: int, short: int) -> str:
     return (
-        f"The {what} found {new} more; {plural(short, 'answer')} to follow "
+        f"The {what} found {new} more; {plural(short, 'answer')} must follow "
         f"{'it' if new == 1 else 'them'} up."
     )
 

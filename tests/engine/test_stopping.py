@@ -64,11 +64,40 @@ def test_every_rule_says_something_at_any_moment(name):
     goal = Goal(recall=0.9, positives=5, coverage=0.8)
     for letters in ("", "n", "y", "nnnu", "y" * 30, "yn" * 40 + "n" * 120):
         advice = advise(name, standing(letters), goal)
-        assert advice.met or advice.missing
+        assert advice.met or re.fullmatch(r"[A-Z0-9].*\b(must|may|would)\b.*\.", advice.missing)
         assert advice.met or not advice.stop
         assert isnan(advice.cost) or advice.cost >= 0
     everything = advise(name, standing("yn" * 49 + "y", image_count=100), GOAL)
     assert everything.stop == (STOP_RULES[name].aim == "recall")  # nothing is left to find
+
+
+@pytest.mark.parametrize(
+    ("name", "letters", "sentence"),
+    [
+        ("run-of-noes", "y" + "n" * 49, "The next answer must be no."),
+        (
+            "knee",
+            "y" * 10 + "n" * 10,
+            "A yes must have become 146 times rarer than it was when finds came quickest; it is "
+            "10 times rarer now.",
+        ),
+        (
+            "knee",
+            "n" * 10 + "y" * 10,
+            "A yes must have become 146 times rarer than it was when finds came quickest; it is "
+            "hardly rarer yet.",
+        ),
+        (
+            "random-sample",
+            "n" * 20,
+            "955 images drawn at random must be answered. Are all of them no, you may stop; if "
+            "not, more may be needed.",
+        ),
+    ],
+)
+def test_what_is_missing_is_told_in_plain_sentences(name, letters, sentence):
+    missing = advise(name, standing(letters), GOAL).missing
+    assert missing.replace("\u202f", "") == sentence
 
 
 @pytest.mark.parametrize("name", STOP_RULES)
