@@ -541,7 +541,7 @@ def write_export_file(
             )
         except DetailsMissing as error:
             options = ", ".join(f"--{one.replace('_', '-')}" for one in error.wanted)
-            raise BadInput(f"{error} Or give {options} here.") from error
+            raise BadInput(f"{error} Here give {options}.") from error
         note(session, person, "export", f"Exported “{search.target_name}” as {name}", search=search)
         write_out(content, out)
 

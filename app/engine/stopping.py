@@ -280,9 +280,9 @@ def _judge_low_yield(standing: Standing, goal: Goal) -> Advice:  # noqa: ARG001
     # The answers until enough of the latest yes have left the window.
     short = max(window - len(latest), int(yes[too_many - 1]) + 1 if too_many > 0 else 0)
     missing = (
-        f"At most {few} of the last {window} answers may be yes; of the last {len(latest)} "
-        f"{len(yes)} {'is' if len(yes) == 1 else 'are'}. That takes {plural(short, 'answer')} more "
-        "at least."
+        f"At most {few} of the last {window} answers may be yes; {len(yes)} of the last "
+        f"{len(latest)} {'is' if len(yes) == 1 else 'are'}. That takes {plural(short, 'answer')} "
+        "more at least."
     )
     return _more_answers(short <= 0, missing, short)
 

@@ -145,7 +145,7 @@ def check_offered(session: Session, search: Search, name: str) -> Known:
     known = count_known(session, search)
     described = FORMATS[name].describe(search, known)
     if described.wanted:
-        asked_for = "The search's page of exports asks for it, once."
+        asked_for = "That is asked for once, on the search's page of exports."
         raise DetailsMissing(f"{described.refusal} {asked_for}", described.wanted)
     if described.refusal is not None:
         raise BadInput(described.refusal)
@@ -232,8 +232,8 @@ def _describe_camtrap_dp(search: Search, known: Known) -> Described:
         )
     return Described(
         f"{plural(known.yes_both, 'animal observation')} among {plural(known.both, 'image')} "
-        f"with time and place. {_tell_stay('A deployment', known)} A no is no observation: it does "
-        "not say that an image is blank.",
+        f"with time and place. {_tell_stay('A deployment is a recorded one', known)} A no is no "
+        "observation: it does not say that an image is blank.",
         tuple(remarks),
         refusal,
         wanted,
@@ -253,8 +253,8 @@ def _describe_darwin_core(search: Search, known: Known) -> Described:
         refusal = _tell_wanted(wanted)
     return Described(
         f"{plural(known.yes, 'occurrence')}, and for each event how many of its images were looked "
-        f"at. {_tell_stay('An event', known)} An absence is stated only for events all of whose "
-        "images were answered no.",
+        f"at. {_tell_stay('An event is a recorded deployment', known)} An absence is stated only "
+        "for events all of whose images were answered no.",
         tuple(remarks),
         refusal,
         wanted,
@@ -275,10 +275,10 @@ def _tell_stay(what: str, known: Known) -> str:
     """What is taken for a camera's stay."""
     if known.hides_folders:
         return (
-            f"{what} is a recorded deployment, else all images of one place: folders are not told "
-            "apart, for they may be the known labels."
+            f"{what}, else all images of one place: folders are not told apart, for they may be "
+            "the known labels."
         )
-    return f"{what} is a recorded deployment, else a first folder, at one place."
+    return f"{what}, else a first folder, at one place."
 
 
 def _describe_coco(_search: Search, known: Known) -> Described:

@@ -563,7 +563,7 @@ def test_export_says_by_which_option_to_give_what_only_people_know(rarefind, sea
     refused = export()
     assert refused.exit_code == 1
     told = " ".join(refused.stderr.split())
-    assert "It needs the scientific name." in told and "give --scientific-name here" in told
+    assert "It needs the scientific name." in told and "Here give --scientific-name." in told
     assert "below" not in told
     wrong = export("--licence", "mine")
     assert "“mine” is no licence. Choose one of these: CC0-1.0, CC-BY-4.0" in wrong.stderr

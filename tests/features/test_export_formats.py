@@ -233,7 +233,7 @@ def test_our_checks_hold_for_a_package_of_the_standards_authors(shared_data, tmp
 
 def test_camtrap_dp_is_valid_and_says_no_more_than_was_answered(hunt, tmp_path):
     assert "the scientific name, how far" in refusals(hunt)["camtrap-dp.zip"]
-    with pytest.raises(BadInput, match="page of exports asks for it"):
+    with pytest.raises(BadInput, match="asked for once, on the search's page of exports"):
         hunt.write("camtrap-dp.zip")
     hunt.describe()
     zipfile.ZipFile(io.BytesIO(hunt.write("camtrap-dp.zip"))).extractall(tmp_path)
