@@ -65,8 +65,8 @@ def export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="csv or jsonl for the answers; else images.csv, images.jsonl, pictures.zip, "
-            "camtrap-dp.zip, darwin-core.zip, coco.json or head.json.",
+            help="csv or jsonl for the answers; else images.csv, images.jsonl, coco.json, "
+            "head.json, pictures.zip, camtrap-dp.zip or darwin-core.zip.",
         ),
     ] = "csv",
     out: Out = None,
