@@ -22,7 +22,6 @@ SHIFT = re.compile(r"([+-]?) *(?:([0-9]{1,5})d)? *(?:([0-9]{1,3}):([0-9]{2})(?::
 MOST_SHIFT_S = 50 * 366 * 86_400  # clocks that fell back to 1970 are that far off
 MOST_LETTERS = 200
 MOST_FOLDERS = 500
-IMAGES_TO_JUDGE_BY = 500  # whether folders name labels
 
 
 @dataclass(frozen=True)
@@ -76,28 +75,28 @@ def list_folders(session: Session, collection_id: int) -> list[tuple[str, int]]:
 def may_folders_be_labels(session: Session, collection_id: int) -> bool:
     """Whether folders name what is to be found.
 
-    They do where labels were taken from them; and where a file brought the labels, if folders have
-    the names of labels. That is looked for among some images, for pages ask on every turn: in the
-    order of their content, which is as good as by lot, and always the same.
+    They do where labels were taken from them, and where a file brought the labels if one is in a
+    folder called like it (`judge_folders`); until that was looked at they may.
     """
+    query = select(Collection.labels_given_at, Collection.folders_name_labels)
+    given_at, name_labels = session.execute(query.filter_by(id=collection_id)).one()
     given = session.scalars(select(Import.labels).filter_by(collection_id=collection_id).distinct())
     kinds = set(given) - {None}
-    if not kinds or "folders" in kinds:
-        return bool(kinds)
-    some = (
-        select(Image.id, Image.path)
-        .filter_by(collection_id=collection_id)
-        .order_by(Image.sha256)
-        .limit(IMAGES_TO_JUDGE_BY)
-        .subquery()
-    )
+    if name_labels or "folders" in kinds:
+        return True
+    return name_labels is None and (bool(kinds) or given_at is not None)
+
+
+def judge_folders(session: Session, collection_id: int) -> None:
+    """Look whether an image lies in a folder called like one of its own labels, and remember it."""
     label = func.concat(_plain(OracleLabel.label), "/")
     named = (
-        select(some.c.id)
-        .join(OracleLabel, OracleLabel.image_id == some.c.id)
-        .where(func.strpos(_plain(some.c.path), label) > 0)
+        select(Image.id)
+        .join(OracleLabel, OracleLabel.image_id == Image.id)
+        .where(Image.collection_id == collection_id, func.strpos(_plain(Image.path), label) > 0)
     )
-    return session.scalar(named.limit(1)) is not None
+    of_it = update(Collection).filter_by(id=collection_id)
+    session.execute(of_it.values(folders_name_labels=named.correlate(None).exists()))
 
 
 def may_see_folders(session: Session, person: Person, collection_id: int) -> bool:

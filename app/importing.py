@@ -25,7 +25,7 @@ from app.access import sees_collection
 from app.ahead import WithVector, begin_embedding, without_vectors
 from app.camtrap import Package, read_package
 from app.database import IMPORT_LOCK, Database, is_among
-from app.deploying import join_by_folder, keep_deployments
+from app.deploying import join_by_folder, judge_folders, keep_deployments
 from app.engine.numerals import plural
 from app.errors import (
     BadInput,
@@ -775,6 +775,7 @@ def _record_labels(
                 by_image[image_ids[path]] |= known
             lock_labels(session, tally.collection_id)
             record_labels(session, by_image)
+            judge_folders(session, tally.collection_id)
             unmatched = [] if is_own else unmatched
             remarks = [*labels.notes, *say_unmatched(labels, unmatched)]
         session.execute(update(Import).filter_by(id=tally.import_id).values(remarks=remarks))
@@ -830,8 +831,11 @@ def _start(
     embedder: str | None,
 ) -> int:
     with database.session() as session:
-        if session.get(Collection, collection_id) is None:
+        collection = session.get(Collection, collection_id)
+        if collection is None:
             raise NotFound("There is no such collection. Somebody may have removed it.")
+        if labels is not None:
+            collection.folders_name_labels = None  # looked at once the labels are here
         # Holding the collection's lock shows that whatever ran before is dead.
         session.execute(
             update(Import)

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import note
 from app.database import is_among
+from app.deploying import judge_folders
 from app.errors import LabelsNotUsable
 from app.sensitive import note_guarded
 from app.sources import NO_TARGET, Labels, clean_text, match_files, read_labels_data
@@ -216,6 +217,7 @@ def keep_labels(
         )
     mark_given(session, collection)
     record_labels(session, plan.by_image)
+    judge_folders(session, collection.id)
     runs = update(Import).filter_by(collection_id=collection.id)
     session.execute(runs.values(remarks=[]))  # on what was known before
     what = (
@@ -261,6 +263,7 @@ def mark_given(session: Session, collection: Collection) -> None:
     if collection.labels_given_at is None:
         note_guarded(session, collection.id)
     collection.labels_given_at = func.now()
+    collection.folders_name_labels = None
     session.flush()
 
 

@@ -179,8 +179,10 @@ class Collection(Table):
     place_grid: Mapped[float | None]
     # When less of it might be shown to some than before, last: files made for them are of before.
     guarded_at: Mapped[datetime | None]
-    # When known labels were last given apart from its images: its folders may say the same.
+    # When known labels were last given apart from its images.
     labels_given_at: Mapped[datetime | None]
+    # Whether an image lies in a folder called like its label; null until that was looked at.
+    folders_name_labels: Mapped[bool | None]
     # By which its images are events now; null until it was first grouped.
     grouping_id: Mapped[int | None] = mapped_column(
         ForeignKey("groupings.id", use_alter=True, ondelete="SET NULL")

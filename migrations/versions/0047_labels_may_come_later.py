@@ -12,6 +12,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("collections", sa.Column("labels_given_at", sa.DateTime(timezone=True)))
+    op.add_column("collections", sa.Column("folders_name_labels", sa.Boolean()))
     remarks = postgresql.JSONB(astext_type=sa.Text())
     op.add_column("imports", sa.Column("remarks", remarks, server_default="[]", nullable=False))
     op.add_column("uploads", sa.Column("labels_file", sa.LargeBinary()))
@@ -22,4 +23,5 @@ def downgrade() -> None:
     op.execute("DELETE FROM oracle_labels WHERE label = ''")
     op.drop_column("uploads", "labels_file")
     op.drop_column("imports", "remarks")
+    op.drop_column("collections", "folders_name_labels")
     op.drop_column("collections", "labels_given_at")

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from app.deploying import (
     change_deployment,
     join_by_folder,
+    judge_folders,
     list_deployments,
     list_folders,
     may_folders_be_labels,
@@ -261,6 +262,7 @@ def label(session, pond, labels, names=()):
     for image, name in zip(images, names, strict=False):
         session.add(OracleLabel(image_id=image.id, label=name))
     session.flush()
+    judge_folders(session, collection.id)
 
 
 def test_folders_are_shown_where_a_file_brought_the_labels(session, pond):
@@ -293,6 +295,19 @@ def test_folders_that_have_the_names_of_labels_are_not_told(session, pond, label
     assert not may_see_folders(session, searcher, collection.id)
     assert list_folders(session, collection.id) == []
     assert describe_offer(session, admin, collection.id).deployments == []
+
+
+def test_folders_may_be_labels_until_that_was_looked_at(session, pond):
+    collection, _, _ = pond
+    assert not may_folders_be_labels(session, collection.id)
+    running = Import(
+        collection_id=collection.id, source="/s", labels="/s/labels.csv", state="running"
+    )
+    session.add(running)
+    session.flush()
+    assert may_folders_be_labels(session, collection.id)
+    judge_folders(session, collection.id)
+    assert not may_folders_be_labels(session, collection.id)
 
 
 def test_a_label_within_the_name_of_a_folder_or_file_hides_no_folders(session, pond):

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from sqlalchemy import select
 
 from app import searching
+from app.deploying import judge_folders
 from app.errors import BadInput, EmbedderMismatch
 from app.events import Rule, group_images
 from app.exports.details import save_details
@@ -110,6 +111,7 @@ class Hunt:
         )
         self.session.add_all(OracleLabel(image_id=image.id, label=name) for image in self.images)
         self.session.flush()
+        judge_folders(self.session, collection_id)
 
     def describe(self):
         save_details(self.session, self.search, DETAILS)

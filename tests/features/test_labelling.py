@@ -135,13 +135,16 @@ def test_image_that_shows_no_target_answers_and_is_no_target_to_look_for(session
     assert [one.name for one in list_target_choices(session, collection.id)] == ["newt"]
 
 
-def test_labels_that_come_later_hide_folders_and_clear_remarks(session, images):
+def test_labels_that_come_later_hide_folders_called_like_them_and_clear_remarks(session, images):
     collection_id = images[0].collection_id
     run = Import(collection_id=collection_id, source="x", state="done", remarks=["line 3 is none"])
     session.add(run)
     session.flush()
     assert not may_folders_be_labels(session, collection_id)
     give(session, images, "file,label\na/1.jpg,newt\n")
+    session.expire_all()
+    assert not may_folders_be_labels(session, collection_id)
+    give(session, images, "file,label\na/1.jpg,A\n")
     session.expire_all()
     assert may_folders_be_labels(session, collection_id)
     assert session.get_one(Collection, collection_id).guarded_at is not None

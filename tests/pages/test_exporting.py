@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from app.deploying import judge_folders
 from app.searching import open_search, submit_answers
 from app.security import get_local_person
 from app.steps import undo
@@ -120,6 +121,7 @@ def test_page_says_where_folders_are_left_out(client, search_id):
             collection_id = session.get_one(Search, search_id).collection_id
             labelled = Import(collection_id=collection_id, source="x", labels=labels, state="done")
             session.add(labelled)
+            judge_folders(session, collection_id)
         return f"/collections/{collection_id}/deployments"
 
     deployments = know("/x/labels.csv")
