@@ -43,7 +43,15 @@ from app.premises import (
     read_opening,
 )
 from app.remarks import Remarks, is_remarked, read_remarks_of_searches
-from app.seats import find_seat, is_shared, list_held, list_standing, list_tips, name_here
+from app.seats import (
+    find_seat,
+    is_shared,
+    list_held,
+    list_standing,
+    list_tips,
+    name_here,
+    name_holders,
+)
 from app.steps import may_step
 from app.tables import (
     Action,
@@ -57,6 +65,7 @@ from app.tables import (
     Round,
     RoundImage,
     Search,
+    Seat,
 )
 
 Integers = NDArray[np.int64]
@@ -123,6 +132,9 @@ class Grid:
     is_shared: bool
     people_here: list[str]  # of a shared search
     asked_elsewhere: int  # images that others were being asked when these were chosen
+    gone: int  # images of this round that are being asked of others by now
+    gone_to: list[str]  # these others
+    rest_are_no: bool  # as the person chose last in this search
     strip: list[RoundTally]
     found: int
     found_events: int | None  # None where each image stands by itself
@@ -197,6 +209,7 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
     Who has none in this search is shown the newest of the others'.
     """
     made = get_round_of(session, search, person)
+    seat = session.get(Seat, (search.id, person.id))  # as it was read for the round
     shown = session.execute(ASK_CARDS, {"round_id": made.id}).all()
     answers = read_answers_in_order(session, search)
     positives = [image_id for image_id, value in answers.items() if value == "yes"]
@@ -243,7 +256,10 @@ def current_grid(session: Session, search: Search, person: Person) -> Grid:
         ],
         is_shared=shared,
         people_here=name_here(session, search, person) if shared else [],
-        asked_elsewhere=len(elsewhere) or len(made.leased_ids or ()),
+        asked_elsewhere=len(made.leased_ids or ()),
+        gone=len(elsewhere),
+        gone_to=name_holders(session, search, elsewhere) if elsewhere else [],
+        rest_are_no=seat is not None and seat.rest_are_no,
         strip=strip,
         found=tally["yes"],
         found_events=count_found_events(session, made, answers),

@@ -327,6 +327,7 @@ def submit_answers(
     values: Values,
     alone: Collection[int] = (),
     rest_are_no: bool,
+    is_chosen: bool = True,
     gesture_key: str | None,
     indexes: OpenIndexes,
     is_locked: bool = False,
@@ -336,8 +337,8 @@ def submit_answers(
     The search `is_locked` where `app.access.get_search` has done that.
 
     Answers are for whole events as in `record_answers`. `rest_are_no` answers no for every image of
-    the round that has no answer, and its event, and is remembered; in a shared search not for those
-    that went to somebody else meanwhile.
+    the round that has no answer, and its event; in a shared search not for those that went to
+    somebody else meanwhile. It is remembered for the person, where they chose it (`is_chosen`).
     """
     started = time.perf_counter()
     if not is_locked:
@@ -387,7 +388,8 @@ def submit_answers(
         submitted_at=started,
     )
     action.next_round_id = proposed.id
-    search.rest_are_no = rest_are_no
+    if is_chosen:
+        seat.rest_are_no = rest_are_no
     search.touched_at = func.now()
     move_tip(session, search, seat, proposed.id, shared=shared)
     return Submitted(already=False)

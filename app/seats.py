@@ -6,7 +6,7 @@ there: until they leave, or give no sign of themselves for `HERE` long. An event
 Who changes leases holds the lock of the search.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.database import is_among
 from app.events import list_asked
 from app.tables import Lease, Person, Round, Search, SearchMember, Seat
 
@@ -102,6 +103,17 @@ def list_held(session: Session, search: Search, person: Person) -> list[int]:
         )
     )
     return list(session.scalars(query.order_by(Lease.image_id)))
+
+
+def name_holders(session: Session, search: Search, image_ids: Collection[int]) -> list[str]:
+    """Who is being asked these images, by name."""
+    query = (
+        select(Person.name)
+        .join(Lease, Lease.person_id == Person.id)
+        .where(Lease.search_id == search.id, is_among(Lease.image_id, list(image_ids)))
+        .distinct()
+    )
+    return list(session.scalars(query.order_by(Person.name)))
 
 
 def list_own(session: Session, seat: Seat) -> set[int]:

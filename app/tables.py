@@ -611,7 +611,6 @@ class Search(Table):
     seed: Mapped[int]
     # Made for each form: a form that is sent twice opens one search.
     opening_key: Mapped[str | None] = mapped_column(String(64))
-    rest_are_no: Mapped[bool] = mapped_column(server_default="false")  # remembered choice
     # Keys and values of app/filtering.py; null where every image is looked at.
     filter: Mapped[list[list[str]] | None] = mapped_column(JSONB(none_as_null=True))
     # The newest of the rounds at its people's seats: its head is the search's.
@@ -784,6 +783,7 @@ class Seat(Table):
     )
     here_until: Mapped[datetime] = mapped_column(server_default=func.now())
     visit: Mapped[str | None] = mapped_column(String(64))  # the page that was opened last
+    rest_are_no: Mapped[bool] = mapped_column(server_default="false")  # as they chose last
 
     person: Mapped[Person] = relationship()
 

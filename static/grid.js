@@ -608,10 +608,37 @@
 
   // ---- Submit, undo, redo ----------------------------------------------------------------------
 
-  let shownAt = 0; // when this grid replaced another
+  let shownAt = -Infinity; // when this grid replaced another
+  let askedAt = -Infinity; // when the bar asked about images without an answer
   document.addEventListener("rarefind:grid", () => {
     shownAt = performance.now();
   });
+
+  // The second half of a double click lies on what the first has put there: it is not about that.
+  document.addEventListener(
+    "click",
+    (event) => {
+      const control = event.target.closest?.(".ask-rest button, .bar .rest");
+      if (!control || !event.detail) return; // a key
+      const since = Math.max(askedAt, control.matches(".rest") ? shownAt : askedAt);
+      if (performance.now() - since > DOUBLE_PRESS_MS) return;
+      event.preventDefault();
+      event.stopPropagation();
+    },
+    true,
+  );
+
+  // Held down, Enter would answer grid after grid.
+  document.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key === "Enter" && event.repeat && form()?.contains(event.target)) {
+        event.preventDefault();
+        event.stopPropagation();
+      }
+    },
+    true,
+  );
 
   // htmx asks before each request: answers still on their way go first, unless the form says the same.
   document.addEventListener("htmx:confirm", (event) => {
@@ -649,9 +676,9 @@
     });
   }
 
-  // Even when the rest count as no, a grid without a single answer may not have been looked at.
+  // Not of who ticked it: the button says how many it answers, and undo takes them back.
   function mustAsk() {
-    return open().length > 0 && (isUntouched() || !form().elements.rest_are_no.checked);
+    return open().length > 0 && !form().elements.rest_are_no.checked;
   }
 
   function isUntouched() {
@@ -661,9 +688,8 @@
   function ask() {
     form().classList.add("asking");
     form().querySelector(".ask-rest").hidden = false;
-    // Enter again: what was chosen before; else nothing is assumed.
-    const choice = form().elements.rest_are_no.checked ? "no" : "later";
-    form().querySelector(`.ask-rest [value="${choice}"]`).focus();
+    askedAt = performance.now();
+    form().querySelector('.ask-rest [value="later"]').focus(); // Enter again assumes nothing
     say(`${open().length} of ${cards().length} images are not answered.`);
   }
 
@@ -793,7 +819,7 @@
   }
 
   // A shared search: others were asked some of these images.
-  document.addEventListener("rarefind:stale", () => replaceGrid("get", `${search}?after=elsewhere`));
+  document.addEventListener("rarefind:stale", () => replaceGrid("get", search));
 
   // Back from another page by the browser's memory: the grid may have moved on since.
   window.addEventListener("pageshow", (event) => {

@@ -23,11 +23,13 @@
 
   const outbox = openOutbox({
     url: `${search}/corrections`,
-    onSaved: ({ values }, { along }) => {
+    onSaved: ({ values }, { along, found_events }) => {
       for (const [image, value] of Object.entries(values)) {
         for (const other of along[image] ?? []) follow(String(other), saved.get(image), value);
         saved.set(image, value);
       }
+      const events = document.querySelector("[data-found-events]");
+      if (events && found_events !== null) events.textContent = counted(found_events, "event");
       refreshLarge();
       const given = Object.values(values);
       const more = Object.values(along).flat().length;
@@ -101,11 +103,18 @@
     const figure = value && document.querySelector(`[data-count="${value}"]`);
     if (!figure) return;
     const count = Number(figure.textContent.replace(/\D/g, "")) + by;
-    figure.textContent = count.toLocaleString("en").replaceAll(",", "\u202f");
+    figure.textContent = spaced(count);
     if (value === "yes") {
-      const found = document.querySelector("[data-found]");
-      found.textContent = `${figure.textContent} ${count === 1 ? "image" : "images"}`;
+      document.querySelector("[data-found]").textContent = counted(count, "image");
     }
+  }
+
+  function counted(count, what) {
+    return `${spaced(count)} ${what}${count === 1 ? "" : "s"}`;
+  }
+
+  function spaced(count) {
+    return count.toLocaleString("en").replaceAll(",", "\u202f");
   }
 
   // ---- Tags on many at once --------------------------------------------------------------------

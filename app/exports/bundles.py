@@ -210,7 +210,6 @@ def keep_search(
         strategy=search.strategy,
         round_size=search.round_size,
         seed=search.seed,
-        rest_are_no=search.rest_are_no,
         made_at=search.made_at,
         details=read_details(search),
         images=[
@@ -420,7 +419,6 @@ class _Importing:
             strategy=check_strategy(kept.strategy),
             round_size=check_round_size(kept.round_size),
             seed=kept.seed,
-            rest_are_no=kept.rest_are_no,
             made_at=kept.made_at,
         )
         session.add(search)

@@ -315,7 +315,7 @@ class KeptSearch(Part):
     strategy: str
     round_size: Count
     seed: Count
-    rest_are_no: bool
+    rest_are_no: bool = False  # for versions that kept it; now each person's own, and stays here
     made_at: AwareDatetime
     details: ExportDetails
     images: list[KeptImage]

@@ -28,7 +28,7 @@ from app.adjusting import (
     move_search,
     read_search_filter,
 )
-from app.answers import Values
+from app.answers import Values, read_current_answers
 from app.audit import note
 from app.cards import change_card, find_on_card, list_reasons, put_on_card, read_card
 from app.database import DbSession
@@ -45,8 +45,10 @@ from app.pages.rendering import render, wants_fragment
 from app.remarks import MAX_TAG_LENGTH, list_image_tags
 from app.reporting import (
     Grid,
+    count_found_events,
     current_grid,
     explain_image,
+    get_current_round,
     list_answered,
     list_examples,
     upcoming_images,
@@ -66,8 +68,6 @@ GESTURE_KEY = re.compile(r"[\w-]{1,64}")
 NOTICES = {
     "already": "That grid had been submitted already. What you answered there was kept as a "
     "correction; this is the current grid.",
-    "elsewhere": "While you were away, somebody else was asked some of these images. Your answers "
-    "are safe.",
     "undo": "Took back the last step.",
     "redo": "Did the step again.",
     "changed": "Changed. The next images will know.",
@@ -247,6 +247,7 @@ async def submit(request: Request) -> Response:
             values=posted.values,
             alone=posted.alone,
             rest_are_no=rest == "no",
+            is_chosen=rest != "again",  # of a grid without images nothing is said
             gesture_key=posted.gesture_key,
             indexes=request.app.state.indexes,
             is_locked=True,
@@ -436,7 +437,12 @@ def save_corrections(
             gesture_key=posted.gesture_key,
         )
     if posted.is_json:
-        return JSONResponse({"answers": posted.values, "along": along})
+        found_events = count_found_events(
+            session, get_current_round(session, search), read_current_answers(session, search)
+        )
+        return JSONResponse(
+            {"answers": posted.values, "along": along, "found_events": found_events}
+        )
     if "then" in posted.fields:
         return see(search, then=posted.fields["then"])
     after = "changed" if posted.values else ""

@@ -733,8 +733,8 @@ def test_choice_about_the_rest_is_remembered(page, drawn_server):
     expect(page.get_by_role("button", name="Leave them for later")).to_be_focused()
 
 
-def test_grid_nobody_looked_at_is_not_answered_by_one_press(page, drawn_server):
-    open_search(page, drawn_server)
+def test_rest_as_no_is_not_asked_again_and_a_double_press_answers_one_grid(page, drawn_server):
+    address = open_search(page, drawn_server)
     press(page, "n")
     page.get_by_label("The rest count as no").click()
     page.keyboard.press("Enter")
@@ -742,11 +742,43 @@ def test_grid_nobody_looked_at_is_not_answered_by_one_press(page, drawn_server):
     page.keyboard.press("Enter")  # the second half of a double press
     expect(page.locator(".ask-rest")).to_be_hidden()
     page.wait_for_timeout(600)
-    page.keyboard.press("Enter")
-    expect(page.locator(".ask-rest p")).to_have_text("12 of 12 not answered")
-    page.keyboard.press("Enter")  # what was chosen before
+    expect(page.get_by_role("button", name="Next images")).to_have_text("Next images, 12 as no")
+    page.get_by_role("button", name="Next images").dblclick()
+    expect(page.locator(".search-round")).to_have_text("Round 3")
+    expect(page.locator(".ask-rest")).to_be_hidden()
+    page.wait_for_timeout(600)
+    expect(page.get_by_label("The rest count as no")).to_be_checked()
+    page.goto(address)
     expect(page.locator(".search-round")).to_have_text("Round 3")
     expect(page.locator(".search-found strong")).to_have_text("1")
+    page.keyboard.press("z")  # whoever did not mean it
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    assert states(page) == "............"
+
+
+def test_held_down_enter_submits_once(page, drawn_server):
+    open_search(page, drawn_server)
+    page.get_by_label("The rest count as no").check()
+    page.locator(".bar .next").focus()
+    for _ in range(12):  # as a key that stays down repeats
+        page.keyboard.down("Enter")
+        page.wait_for_timeout(100)
+    page.keyboard.up("Enter")
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+
+
+def test_double_click_opens_the_question_and_leaves_it_open(page, drawn_server):
+    open_search(page, drawn_server)
+    page.locator(".bar .next").dblclick()
+    expect(page.locator(".ask-rest p")).to_have_text("12 of 12 not answered")
+    page.wait_for_timeout(600)
+    expect(page.locator(".ask-rest")).to_be_visible()
+    expect(page.locator(".search-round")).to_have_text("Round 1")
+    page.get_by_role("button", name="Count the rest as no").dblclick()
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    page.wait_for_timeout(600)
+    expect(page.locator(".search-round")).to_have_text("Round 2")
+    expect(page.get_by_label("The rest count as no")).to_be_checked()
 
 
 def test_next_images_are_fetched_before_they_are_asked_for(page, drawn_server):

@@ -137,8 +137,9 @@ def test_submit_proposes_new_images_and_rest_are_no_fills_only_the_open_ones(hun
     answers = hunt.answers()
     assert [answers[image_id] for image_id in shown] == ["yes", "unsure", "yes", *["no"] * 3]
     assert not set(hunt.shown()) & set(shown)
-    assert hunt.search.rest_are_no is True
-    (tally,) = current_grid(hunt.session, hunt.search, hunt.person).strip
+    grid = current_grid(hunt.session, hunt.search, hunt.person)
+    assert grid.rest_are_no is True
+    (tally,) = grid.strip
     assert (tally.number, tally.yes, tally.no, tally.unsure, tally.open) == (1, 2, 3, 1, 0)
 
 

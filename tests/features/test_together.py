@@ -260,10 +260,61 @@ def test_images_of_who_left_go_to_others_and_do_not_come_back(pair: Pair):
     assert got
     # She comes back: what Ben is being asked now is his; "the rest are no" is not for it.
     assert set(pair.sit_down(pair.ada)) == set(adas) - got
+    grid = current_grid(pair.session, pair.search, pair.ada)
+    assert (grid.gone, grid.gone_to) == (len(got), ["Ben"])
     assert searching.stay_here(pair.session, pair.search, person=pair.ada) == set(adas) - got
     pair.submit(pair.ada, rest_are_no=True)
     assert not got & set(pair.answers())
     assert_rounds_repeat(pair.session, pair.search, pair.indexes)
+
+
+def test_a_grid_of_which_images_went_to_others_is_filled_anew(pair: Pair):
+    adas = pair.sit_down(pair.ada)
+    pair.sit_down(pair.ben)
+    pair.go_silent(pair.ada)
+    pair.submit(pair.ben)
+    assert set(pair.shown(pair.ben)) & set(adas)
+    left = pair.sit_down(pair.ada)
+    assert len(left) < len(adas)
+    searching.take_detour(
+        pair.session,
+        pair.search,
+        person=pair.ada,
+        kind=None,
+        gesture_key=None,
+        indexes=pair.indexes,
+    )
+    grid = current_grid(pair.session, pair.search, pair.ada)
+    assert (len(grid.cards), grid.gone) == (6, 0)
+    assert not set(pair.shown(pair.ada)) & set(pair.shown(pair.ben))
+    assert_rounds_repeat(pair.session, pair.search, pair.indexes)
+
+
+def test_that_the_rest_are_no_is_each_persons_own_choice(pair: Pair):
+    pair.sit_down(pair.ada)
+    pair.submit(pair.ada, rest_are_no=True)
+    pair.sit_down(pair.ben)
+
+    def chosen(person: Person) -> bool:
+        return current_grid(pair.session, pair.search, person).rest_are_no
+
+    assert chosen(pair.ada) is True
+    assert chosen(pair.ben) is False
+    pair.submit(pair.ben, rest_are_no=False)
+    assert chosen(pair.ada) is True
+    # A look at a grid without images says nothing about it.
+    searching.submit_answers(
+        pair.session,
+        pair.search,
+        person=pair.ada,
+        round_id=current_grid(pair.session, pair.search, pair.ada).round_id,
+        values={},
+        rest_are_no=False,
+        is_chosen=False,
+        gesture_key=None,
+        indexes=pair.indexes,
+    )
+    assert chosen(pair.ada) is True
 
 
 @pytest.mark.parametrize("go", ["silent", "out"])

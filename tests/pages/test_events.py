@@ -165,6 +165,15 @@ def test_images_are_grouped_on_a_page_and_an_event_is_answered_on_another(client
         dict.fromkeys(mates, "yes") | {shown[0]: "no"}
     )
 
+    # A correction by script tells the number of events as the page would have it when read anew.
+    for value in ("unsure", "yes"):
+        told = client.post(
+            f"/searches/{search_id}/corrections",
+            json={"values": {str(image_id): value for image_id in mates}, "alone": mates},
+        ).json()["found_events"]
+        page = client.get(f"/searches/{search_id}/results").text
+        assert f"<span data-found-events>{told} event" in page
+
     settings = {"target_name": "Heron", "strategy": "pf-ma", "round_size": "6"}
     client.post(f"/searches/{search_id}/settings", data=settings | {"learns_from_events": "true"})
     with client.app.state.database.session() as session:

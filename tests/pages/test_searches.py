@@ -413,7 +413,7 @@ def test_results_by_script(browser):
     reply = browser.client.post(
         browser.here + "/corrections", json={"values": {str(first): "yes"}, "gesture_key": "k"}
     )
-    assert reply.json() == {"answers": {str(first): "yes"}, "along": {}}
+    assert reply.json() == {"answers": {str(first): "yes"}, "along": {}, "found_events": None}
     page = browser.get("/results").text
     assert 'data-count="yes">2<' in page
     assert f'id="card-{first}"' in page
