@@ -486,10 +486,7 @@ def invite(session: Session, person: Person, search: Search, name: str) -> Perso
         known = {one.person.name.lower() for one in list_members(session, search)}
         if name.lower() in known | {search.owner.name.lower()}:
             raise BadInput(f"{name} is in this search already.")
-        raise BadInput(
-            f"“{name}” can't be invited: nobody of that name may search in this collection. An "
-            "admin can add people, and open the collection to them."
-        )
+        raise BadInput(f"“{name}” can't be invited: {explain_unfit(session, search, name)}")
     made = {"search_id": search.id, "person_id": invited.id, "added_by_id": person.id}
     session.execute(insert(SearchMember).values(made).on_conflict_do_nothing())
     note(
@@ -500,6 +497,27 @@ def invite(session: Session, person: Person, search: Search, name: str) -> Perso
         search=search,
     )
     return invited
+
+
+def explain_unfit(session: Session, search: Search, name: str) -> str:
+    """Why somebody can't answer in a search, and what would help.
+
+    Of people who don't see the collection no more is told than of those who are not there at all.
+    """
+    named = session.scalar(
+        select(Person).where(func.lower(Person.name) == name.lower(), Person.closed_at.is_(None))
+    )
+    if named is not None and named.role == "viewer":
+        seen = select(Collection.id).where(Collection.id == search.collection_id)
+        if session.scalar(seen.where(sees_collection(named))) is not None:
+            return (
+                "as a viewer they may look and not answer. An admin can give them another role; "
+                "to let them look, open the search to view."
+            )
+    return (
+        "nobody of that name may search in this collection. An admin can add people, and open the "
+        "collection to them."
+    )
 
 
 def remove_member(session: Session, person: Person, search: Search, person_id: int) -> None:

@@ -223,7 +223,14 @@ def read_filter(
     if sides and float(made.first("south")) > float(made.first("north")):
         raise BadInput("The box's south lies north of its north. Exchange the two.")
     if made.first("from") and made.first("to") and made.first("from") > made.first("to"):
-        raise BadInput("The first day comes after the last. Exchange the two.")
+        raise BadInput(
+            f"From, {made.first('from')}, is later than to, {made.first('to')}: no image was taken "
+            "in between. Exchange the two."
+        )
+    for key, least in made.pairs:
+        kind, _, column = key.partition(".")
+        if kind == "min":
+            _check_ends(column, known[column].kind, least, made.all(f"max.{column}"))
     return cover_filter(made, sight)
 
 
@@ -502,6 +509,16 @@ def _check_column(
         _read_number(value)
     elif holds == "date":
         _read_day(value)
+
+
+def _check_ends(column: str, holds: str, least: str, most: list[str]) -> None:
+    read = _read_day if holds == "date" else _read_number
+    if any(read(least) > read(one) for one in most):  # type: ignore[operator]
+        order = "later" if holds == "date" else "larger"
+        raise BadInput(
+            f"“{column}” begins at what is {order} than its end, {least} than {most[0]}: no image "
+            "can be both. Exchange the two."
+        )
 
 
 def _read_number(text: str) -> float:

@@ -189,7 +189,7 @@ class SearchSummary:
     notice: str | None
     found: int
     answered: int
-    rounds: int
+    rounds: int  # submitted, by whomever
     positive_image_ids: list[int]
     remarks: Remarks
 
@@ -425,7 +425,6 @@ def list_searches(
     summaries = []
     for search in searches:
         tally = Counter(read_current_answers(session, search).values())
-        tip = session.get(Round, search.current_round_id) if search.current_round_id else None
         summaries.append(
             SearchSummary(
                 search=search,
@@ -433,7 +432,7 @@ def list_searches(
                 notice=search.collection.notice,
                 found=tally["yes"],
                 answered=sum(tally.values()),
-                rounds=tip.number - 1 if tip else 0,  # the tip itself is not submitted
+                rounds=session.scalar(_ask_submitted(), {"search_id": search.id}) or 0,
                 positive_image_ids=_list_latest_positives(session, search, 4),
                 remarks=remarks.get(search.id, Remarks()),
             )
@@ -501,6 +500,14 @@ def _tally_rounds(session: Session, search: Search, answers: dict[int, str]) -> 
         counts = (tally[value] for value in ("yes", "no", "unsure", "open"))
         tallies.append(RoundTally(round_id, number, *counts))
     return tallies
+
+
+@cache
+def _ask_submitted() -> Select[int]:
+    search_id = bindparam("search_id", type_=BigInteger)
+    return select(func.count()).where(
+        Round.id.in_(select(list_standing(search_id).c.id)), Round.id.not_in(list_tips(search_id))
+    )
 
 
 @cache

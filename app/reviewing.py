@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, joinedload
 
-from app.access import is_asked, list_invitable, list_members
+from app.access import explain_unfit, is_asked, list_invitable, list_members
 from app.answers import VALUES, read_current_answers
 from app.audit import note
 from app.engine.agreement import Agreement, guess_unseen, measure_agreement, weigh_answers
@@ -118,7 +118,10 @@ def ask_review(
     named = {one.name.lower(): one for one in list_reviewers(session, search)}
     reviewer = named.get(" ".join(reviewer_name.split()).lower())
     if reviewer is None:
-        raise BadInput(f"“{reviewer_name}” can't be asked: nobody of that name may search here.")
+        name = " ".join(reviewer_name.split())
+        if name.lower() == search.owner.name.lower():
+            raise BadInput(f"{name} opened this search: a second opinion is somebody else's.")
+        raise BadInput(f"“{name}” can't be asked: {explain_unfit(session, search, name)}")
     if kind not in REVIEW_KINDS:
         raise BadInput("Choose which images the second opinion is on.")
     if size not in SIZES:

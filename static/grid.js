@@ -609,7 +609,7 @@
   // ---- Submit, undo, redo ----------------------------------------------------------------------
 
   let shownAt = -Infinity; // when this grid replaced another
-  let askedAt = -Infinity; // when the bar asked about images without an answer
+  let clickedAt = -Infinity; // when a button that submits was pressed with the mouse or a finger
   document.addEventListener("rarefind:grid", () => {
     shownAt = performance.now();
   });
@@ -618,12 +618,14 @@
   document.addEventListener(
     "click",
     (event) => {
-      const control = event.target.closest?.(".ask-rest button, .bar .rest");
+      const control = event.target.closest?.(".ask-rest button, .bar .rest, .bar .next");
       if (!control || !event.detail) return; // a key
-      const since = Math.max(askedAt, control.matches(".rest") ? shownAt : askedAt);
-      if (performance.now() - since > DOUBLE_PRESS_MS) return;
-      event.preventDefault();
-      event.stopPropagation();
+      if (performance.now() - clickedAt < DOUBLE_PRESS_MS) {
+        event.preventDefault();
+        event.stopPropagation();
+      } else if (!control.matches(".rest")) {
+        clickedAt = performance.now();
+      }
     },
     true,
   );
@@ -688,7 +690,6 @@
   function ask() {
     form().classList.add("asking");
     form().querySelector(".ask-rest").hidden = false;
-    askedAt = performance.now();
     form().querySelector('.ask-rest [value="later"]').focus(); // Enter again assumes nothing
     say(`${open().length} of ${cards().length} images are not answered.`);
   }

@@ -238,7 +238,7 @@ def test_chips_take_their_part_away_and_the_count_says_what_is_not_known(pond):
     [
         ("from=2024-13-01", "no date"),
         ("from=20240101", "no date"),
-        ("from=2024-02-01 to=2024-01-01", "after the last"),
+        ("from=2024-02-01 to=2024-01-01", "From, 2024-02-01, is later than to, 2024-01-01"),
         ("hour_from=24", "from 0 to 23"),
         ("month=13", "no month"),
         ("month=5-6-7", "no month"),
@@ -249,6 +249,10 @@ def test_chips_take_their_part_away_and_the_count_says_what_is_not_known(pond):
         ("is.depth=1", "holds numbers"),
         ("min.depth=deep", "no number"),
         ("min.depth=nan", "no number"),
+        (
+            "min.depth=10 max.depth=9.5",
+            "“depth” begins at what is larger than its end, 10 than 9.5",
+        ),
         ("answer=maybe:1", "answer is yes"),
         ("colour=red", "There is no filter"),
     ],

@@ -22,7 +22,7 @@ from app.reviewing import (
     withdraw_review,
 )
 from app.settings import Settings
-from app.tables import Image, Person, Review
+from app.tables import Collection, Image, Person, Review
 from tests.factories import make_person
 from tests.features.test_together import Pair, open_pair
 
@@ -134,9 +134,17 @@ def test_advice_names_the_slip_first_and_can_be_asked_about(pair: Pair, eve: Per
 def test_who_may_be_asked_and_sees_it(pair: Pair, eve: Person, session: Session):
     make_person(session, name="Vic", role="viewer")
     assert [one.name for one in list_reviewers(session, pair.search)] == ["Eve", "Ben"]
-    for name in ("Vic", "Ada", "nobody"):
-        with pytest.raises(BadInput):
+    told = {"Vic": "as a viewer", "Ada": "opened this search", "nobody": "nobody of that name"}
+    for name, why in told.items():
+        with pytest.raises(BadInput, match=why):
             ask(pair, name)
+    with pytest.raises(BadInput, match="as a viewer they may look and not answer"):
+        invite(session, pair.ada, pair.search, "vic")
+    # Of who does not see the collection, no more than of who is not there.
+    session.get_one(Collection, pair.search.collection_id).open_to = "listed"
+    with pytest.raises(BadInput, match="nobody of that name"):
+        invite(session, pair.ada, pair.search, "Vic")
+    session.get_one(Collection, pair.search.collection_id).open_to = "everyone"
     # Ben is asked about Ada's answers, not about his own.
     bens = pair.sit_down(pair.ben)
     pair.submit(pair.ben)

@@ -17,7 +17,7 @@ from app.dashboards.moments import open_moment
 from app.database import Database
 from app.history import list_history
 from app.indexing import LoadedEmbedders, OpenIndexes
-from app.reporting import current_grid, upcoming_images
+from app.reporting import current_grid, list_searches, upcoming_images
 from app.rounds import repeat_round
 from app.seats import leave, list_here
 from app.settings import Settings
@@ -288,6 +288,22 @@ def test_a_grid_of_which_images_went_to_others_is_filled_anew(pair: Pair):
     assert (len(grid.cards), grid.gone) == (6, 0)
     assert not set(pair.shown(pair.ada)) & set(pair.shown(pair.ben))
     assert_rounds_repeat(pair.session, pair.search, pair.indexes)
+
+
+def test_rounds_are_counted_when_they_are_submitted_by_whomever(pair: Pair):
+    def count() -> int:
+        (summary,) = list_searches(pair.session, pair.ada)
+        return summary.rounds
+
+    for _ in range(3):
+        pair.submit(pair.ada)
+    assert count() == 3
+    pair.sit_down(pair.ben)  # a look alone is no round
+    assert count() == 3
+    pair.submit(pair.ben)
+    assert count() == 4
+    pair.undo(pair.ada)
+    assert count() == 3
 
 
 def test_that_the_rest_are_no_is_each_persons_own_choice(pair: Pair):

@@ -57,6 +57,26 @@ def test_nothing_is_said_of_events_where_there_are_none(client, pond):
     assert "Group bursts and tracks" in client.get(f"/collections/{pond[0]}").text
 
 
+def test_grids_without_an_image_that_stands_for_several_say_nothing_of_events(client, pond):
+    """A burst of two among forty: the collection has events, most grids hold none."""
+    with client.app.state.database.session() as session:
+        images = [session.get_one(Image, image_id) for image_id in pond[1]]
+        for place, image in enumerate(images):
+            image.captured_at = datetime(2026, 5, 1) + timedelta(hours=max(place, 1))
+    client.post(f"/collections/{pond[0]}/events", data={"kind": "bursts", "gap_s": "60"})
+    search = f"/searches/{open_in(client, pond)}"
+    told = set()
+    for _ in range(4):
+        grid = client.get(search).text
+        told.add(
+            ("data-event=" in grid, "stands for its event" in grid, "data-found-events" in grid)
+        )
+        round_id = re.search(r'name="round_id" value="(\d+)"', grid)[1]
+        client.post(f"{search}/submit", data={"round_id": round_id, "rest": "no"})
+    assert (False, False, False) in told
+    assert told <= {(False, False, False), (True, True, True)}
+
+
 def test_an_event_is_hidden_whole_and_taken_back_at_once(client, pond):
     own = f"/collections/{pond[0]}"
     client.post(f"{own}/events", data={"kind": "bursts", "gap_s": "60"})

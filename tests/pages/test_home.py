@@ -113,6 +113,33 @@ def test_finds_of_a_round_under_way_are_not_told_as_earlier(client):
         assert "2 found in 1 round" in text
 
 
+def test_who_invited_everybody_is_told_that_nobody_is_left(client):
+    state = client.app.state
+    with state.database.session() as session:
+        collection = make_collection(session)
+        make_index(session, state.settings, images := make_images(session, collection, 40))
+        search = open_search(
+            session,
+            person=get_local_person(session),
+            collection_id=collection.id,
+            target_name="Heron",
+            image_ids=[images[0].id],
+            photo_ids=[],
+            indexes=state.indexes,
+            embedders=state.embedders,
+            settings=state.settings,
+        )
+    share = f"/searches/{search.id}/share"
+    assert "Nobody else here can search in Pond yet." in client.get(share).text
+    with state.database.session() as session:
+        make_person(session, name="Ben", role="ecologist")
+    assert "else here" not in client.get(share).text
+    client.post(f"/searches/{search.id}/members", data={"name": "Ben"})
+    page = client.get(share).text
+    assert "Everybody who can search in Pond is in this search." in page
+    assert "else here" not in page
+
+
 @pytest.mark.parametrize(
     ("before", "back"),
     [

@@ -7,15 +7,17 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import func, select, update
 
 from app.searching import open_search
 from app.security import get_local_person, issue_sign_in_link
 from app.settings import Settings
-from app.tables import Image, Import, Search
+from app.tables import Image, Import, Person, Search, Seat
 from tests.factories import make_collection, make_images, make_index, make_person
 
 HTMX = {"HX-Request": "true"}
@@ -635,3 +637,42 @@ def test_who_was_invited_is_not_here_and_has_not_signed_in_until_they_do(browser
     assert "Invited <time" in read_line() and "not signed in" not in read_line()
     assert bens.get(browser.here).status_code == 200
     assert "<span data-here>you, Ben</span>" in browser.get().text
+
+
+def test_who_comes_back_is_told_where_images_went_and_gets_others(client):
+    browser = start(client, count=40)
+    with client.app.state.database.session() as session:
+        cleo = make_person(session, name="Cleo", role="ecologist")
+        state = client.app.state
+        link = issue_sign_in_link(
+            session, cleo, base_url=str(client.base_url), settings=state.settings
+        )
+    browser.post("/members", {"name": "Cleo"})
+    before = browser.grid()
+    cleos = TestClient(client.app, base_url=str(client.base_url))
+    cleos.portal = client.portal
+    cleos.get(link)
+    cleos.get(browser.here)
+    with client.app.state.database.session() as session:
+        session.execute(
+            update(Seat)
+            .where(Seat.person_id != session.scalar(select(Person.id).filter_by(name="Cleo")))
+            .values(here_until=func.now() - timedelta(seconds=1))
+        )
+    cleo_round = re.search(r'name="round_id" value="(\d+)"', cleos.get(browser.here).text)[1]
+    cleos.post(f"{browser.here}/submit", data={"round_id": cleo_round, "rest": "no"})
+    shrunk = browser.grid()
+    gone = len(before.image_ids) - len(shrunk.image_ids)
+    assert gone > 0
+    text = " ".join(shrunk.text.split())
+    told = (
+        f"{gone} of these {ROUND_SIZE} images went to Cleo while you were away."
+        if shrunk.image_ids
+        else f"All {gone} images of this grid went to Cleo while you were away."
+    )
+    assert told in text
+    form = re.search(r'action="([^"]*)"\s+data-gone>.*?name="gesture_key" value="(\w+)"', text)
+    client.post(form[1], data={"gesture_key": form[2], "rest": "again"})
+    filled = browser.grid()
+    assert len(filled.image_ids) == ROUND_SIZE
+    assert "data-gone" not in filled.text

@@ -1,5 +1,6 @@
 """Pages where words are typed and indexes chosen, and where a collection gets more of them."""
 
+import html
 import re
 import time
 
@@ -112,6 +113,28 @@ def test_collection_without_words_says_so_and_what_would_help(client, pond, word
     assert "prepare-words" not in page
     assert "An admin can prepare it" in page
     assert client.post(f"{wordless}/indexes", data={"embedder": "reader"}).status_code == 403
+
+
+def test_offer_to_prepare_words_says_that_it_failed_before(client, wordless):
+    form = f"{wordless}/searches/new"
+    page = client.get(form).text
+    (name,) = re.findall(r">Prepare for words with ([^<]+)</button>", page)
+    assert "did not work before" not in page
+    with client.app.state.database.session() as session:
+        session.add(
+            ImageIndex(
+                collection_id=int(wordless.rpartition("/")[2]),
+                embedder=name,
+                revision="",
+                dimension=0,
+                state="failed",
+                image_count=0,
+                problem="The hub can't be reached.",
+            )
+        )
+    page = html.unescape(client.get(form).text)
+    assert f"Preparing it with {name} did not work before. The hub can't be reached." in page
+    assert f">Try again to prepare for words with {name}</button>" in page
 
 
 def test_browsing_by_words_is_paged_and_leads_to_a_search(client, pond, wordless):

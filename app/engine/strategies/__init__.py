@@ -42,8 +42,8 @@ STRATEGIES: dict[str, Strategy] = {
     "rarefind": Strategy(
         ranking.rarefind,
         "Most finds, soonest",
-        "Shows the images most like your target and no look twice in a round; the more often you "
-        "say yes, the more it asks about those it is least sure of.",
+        "Shows the images that are most likely your target, and avoids several that look alike in "
+        "one round. The more often you say yes, the more it asks about those it is least sure of.",
         fit=fit_steadied,
         for_evaluators=False,
         needs_all=False,
