@@ -47,7 +47,7 @@ from app.collecting import describe_preparation
 from app.database import DbSession
 from app.deploying import may_folders_be_labels, may_see_folders
 from app.errors import BadInput, EmbedderMismatch, NotFound, NoWords, RefusedPhoto
-from app.filtering import GRID, Filter, count_kept, pick_pairs, read_filter
+from app.filtering import GRID, Filter, Pairs, count_kept, pick_pairs, read_filter
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
 from app.pages.addresses import (
     LARGEST_ID,
@@ -112,7 +112,12 @@ def browse(
     words = words.strip()
     collection = get_collection(session, person, collection_id)
     query = request.query_params.multi_items()
-    chosen = read_filter(session, collection_id, pick_pairs(query), person=person)
+    typed = tuple(pick_pairs(query))
+    chosen, problem = Filter(), None
+    try:
+        chosen = read_filter(session, collection_id, typed, person=person)
+    except BadInput as error:
+        problem = str(error)
     listing = list_images(session, collection_id, page=page, chosen=chosen)
     context: dict[str, Any] = {"mode": "pages", "images": listing.images}
     which = "Filtered images" if chosen else "All images"
@@ -172,10 +177,19 @@ def browse(
     return render(
         request,
         "browse.html",
+        status=422 if problem else 200,
         person=person,
         collection=collection,
         listing=listing,
-        **describe_filter(session, person, collection_id, chosen, with_offer=filters),
+        problem=problem,
+        **describe_filter(
+            session,
+            person,
+            collection_id,
+            chosen,
+            with_offer=filters or problem is not None,
+            typed=typed if problem else None,
+        ),
         per_page=IMAGES_PER_PAGE,
         name=name or "",
         words=words,
@@ -471,6 +485,7 @@ def add_search(
         ticked=ticked,
         form=form,
         chosen=chosen,
+        typed=pairs if "filter" in wrong else None,
         came_from=came_from,
         wrong=wrong,
         problem=problem,
@@ -532,6 +547,7 @@ def render_new_search(
     ticked: set[tuple[str, int]],
     form: dict[str, Any],
     chosen: Filter,
+    typed: Pairs | None = None,
     came_from: str | None = None,
     wrong: dict[str, str] | None = None,
     problem: str | None = None,
@@ -550,7 +566,7 @@ def render_new_search(
         status=status,
         person=person,
         collection=collection,
-        **describe_filter(session, person, collection.id, chosen, with_offer=True),
+        **describe_filter(session, person, collection.id, chosen, with_offer=True, typed=typed),
         preparation=describe_preparation(session, collection, now=datetime.now(UTC)),
         examples=list_example_choices(session, person, collection.id, ticked),
         strategies=strategies,

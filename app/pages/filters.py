@@ -61,7 +61,9 @@ def change(
         with session.begin_nested():
             filter_search(session, search, chosen)
     except BadInput as error:
-        return render_filter(request, session, person, search, before, problem=str(error))
+        return render_filter(
+            request, session, person, search, before, problem=str(error), typed=pairs
+        )
     return see_other(f"/searches/{search.id}")
 
 
@@ -72,6 +74,7 @@ def render_filter(
     search: Search,
     chosen: Filter,
     problem: str | None = None,
+    typed: Pairs | None = None,
 ) -> Response:
     """The page of a search's filter, with what is wrong."""
     return render(
@@ -81,20 +84,32 @@ def render_filter(
         person=person,
         search=search,
         problem=problem,
-        **describe_filter(session, person, search.collection_id, chosen, with_offer=True),
+        **describe_filter(
+            session, person, search.collection_id, chosen, with_offer=True, typed=typed
+        ),
     )
 
 
 def describe_filter(
-    session: Session, person: Person, collection_id: int, chosen: Filter, *, with_offer: bool
+    session: Session,
+    person: Person,
+    collection_id: int,
+    chosen: Filter,
+    *,
+    with_offer: bool,
+    typed: Pairs | None = None,
 ) -> dict[str, Any]:
-    """What templates need of a filter; with what it may offer where its form is shown."""
+    """What templates need of a filter; with what it may offer where its form is shown.
+
+    The form holds what was `typed`, if that can't be used.
+    """
     kept = count_kept(session, collection_id, chosen)
     sight = read_sight(session, person, collection_id)
     chosen = Filter(cover_filter(chosen, sight).without(GRID))  # which is not taken from outside
     return {
         "place_size": sight.size,
         "chosen": chosen,
+        "typed": chosen if typed is None else Filter(tuple(typed)),
         "kept": kept,
         "image_count": kept.total,
         "filter_query": urlencode(chosen.pairs),

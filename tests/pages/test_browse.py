@@ -535,3 +535,22 @@ def test_opening_a_search_waits_for_the_preparation(client):
     page = client.get(f"/collections/{collection.id}/searches/new").text
     assert "as soon as the images are prepared" in page
     assert 'name="target_name"' not in page
+
+
+def test_filter_that_cannot_be_used_stays_in_its_form_and_says_why(client, pond):
+    collection, images = pond
+    with client.app.state.database.session() as session:
+        session.merge(images[0]).captured_at = datetime(2026, 5, 1)
+    own, days = f"/collections/{collection.id}", {"from": "2026-05-02", "to": "2026-05-01"}
+    why = "From, 2026-05-02, is later than to, 2026-05-01"
+    page = client.get(f"{own}/browse", params=days)
+    assert page.status_code == 422 and why in page.text
+    assert "All images are shown meanwhile" in page.text and len(shown_ids(page)) > 0
+    form = client.post(f"{own}/searches", data={"target_name": "Heron", "words": ""} | days)
+    assert why in form.text
+    opened = {"target_name": "Heron", "round_size": "6", "image_ids": str(images[1].id)}
+    search = client.post(f"{own}/searches", data=opened).url.path
+    changed = client.post(f"{search}/filter", data=days)
+    assert why in changed.text and "still stands" in changed.text
+    for shown in (page, form, changed):
+        assert all(f'value="{day}"' in shown.text for day in days.values())
