@@ -437,6 +437,40 @@ def test_back_closes_the_large_view_on_a_phone_and_scrolls_nothing(phone, drawn_
     expect(card(page, 9)).to_be_in_viewport(ratio=0.5)
 
 
+PICTURES_COVERED = """
+    [...document.querySelectorAll('.picture-card')].filter((card) => {
+      const picture = card.querySelector('.picture').getBoundingClientRect();
+      const border = parseFloat(getComputedStyle(card, '::after').borderTopWidth);
+      const frame = card.getBoundingClientRect();
+      const over = [...card.querySelectorAll('.tick, .event-tools, .badge')]
+        .filter((one) => getComputedStyle(one).visibility === 'visible' && one.offsetWidth)
+        .map((one) => one.getBoundingClientRect());
+      return getComputedStyle(card.querySelector('.picture img')).objectFit !== 'contain'
+        || picture.top < frame.top + border
+        || picture.left < frame.left + border
+        || picture.right > frame.right - border
+        || over.some((one) => one.left < picture.right && one.right > picture.left
+          && one.top < picture.bottom && one.bottom > picture.top);
+    }).length
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pictures_are_whole_and_nothing_lies_over_them(page, drawn_server, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    address = open_search(page, drawn_server)
+    assert page.evaluate(PICTURES_COVERED) == 0
+    press(page, "y", "y", "n")
+    fit = "getComputedStyle(document.querySelector('.latest img')).objectFit"
+    assert page.evaluate(fit) == "contain"
+    page.goto(address + "/results")
+    expect(page.locator(".result-card")).to_have_count(3)
+    assert page.evaluate(PICTURES_COVERED) == 0
+    with page.expect_response(re.compile("/corrections$")):
+        page.locator(".result-card").first.get_by_role("button", name="No", exact=True).click()
+    expect(page.locator(".result-card .badge.no").first).to_be_visible()  # changed here
+
+
 def test_last_answer_in_the_large_view_leads_on(page, drawn_server):
     open_search(page, drawn_server, round_size=6)
     page.keyboard.press("End")
