@@ -104,6 +104,8 @@ def ask_before_removing(
 ) -> Response:
     """What removing a table, or taking a column away, will mean; nothing is changed yet."""
     collection = get_collection(session, admin, collection_id)
+    if table is None and not column:
+        return see_other(request.url.path.removesuffix("/removal"))
     if table is not None:
         asked = get_table(session, collection_id, table)
         removal = describe_table_removal(session, collection_id, asked, person=admin)

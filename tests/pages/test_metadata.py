@@ -87,6 +87,7 @@ def test_what_goes_with_a_column_and_a_table_is_said_before_they_go(client, pond
     client.post(f"{own}/metadata/forget", data={"column": "water depth"})
     assert "water depth" not in client.get(f"{own}/images/{image_id}").text
     assert client.get(f"{own}/metadata/removal?column=water depth").status_code == 404
+    assert client.get(f"{own}/metadata/removal").url.path == f"{own}/metadata"
     # Its filter stands, and a grid that it leaves nothing for leads to it.
     assert "water depth from 12" in client.get(f"/searches/{search_id}").text
     done = submit(client, search_id)
