@@ -6,10 +6,11 @@ that counts now is kept, so the camera's own time is never lost.
 """
 
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, func, select, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,7 @@ from app.audit import note
 from app.camtrap import PackageDeployment
 from app.errors import BadInput, NotFound
 from app.tables import Collection, Deployment, Image, Import, OracleLabel, Person
+from app.taking import without_tables
 
 SHIFT = re.compile(r"([+-]?) *(?:([0-9]{1,5})d)? *(?:([0-9]{1,3}):([0-9]{2})(?::([0-9]{2}))?)?")
 MOST_SHIFT_S = 50 * 366 * 86_400  # clocks that fell back to 1970 are that far off
@@ -123,11 +125,19 @@ def folder_of() -> ColumnElement[str]:
 def take_folders(session: Session, collection_id: int, *, person: Person) -> int:
     """Make a deployment of each first folder that is none yet; how many."""
     collection = session.get_one(Collection, collection_id, with_for_update=True)
-    known = set(session.scalars(select(Deployment.name).filter_by(collection_id=collection_id)))
-    names = [name for name, _ in list_folders(session, collection_id) if name not in known]
-    session.add_all(Deployment(collection_id=collection_id, name=name) for name in names)
-    session.flush()
-    join_by_folder(session, collection_id)
+    with without_tables(session, collection_id):
+        known = {
+            one.name: one
+            for one in session.scalars(select(Deployment).filter_by(collection_id=collection_id))
+        }
+        folders = [name for name, _ in list_folders(session, collection_id)]
+        for name in folders:
+            if name in known:  # perhaps by a table, without which it would be made here
+                known[name].is_told = False
+        names = [name for name in folders if name not in known]
+        session.add_all(Deployment(collection_id=collection_id, name=name) for name in names)
+        session.flush()
+        join_by_folder(session, collection_id)
     what = f"Made deployments of {len(names)} folders of “{collection.name}”"
     note(session, person, "import", what, collection=collection)
     return len(names)
@@ -135,23 +145,33 @@ def take_folders(session: Session, collection_id: int, *, person: Person) -> int
 
 def join_by_folder(session: Session, collection_id: int) -> None:
     """Give images that are of no deployment to the one that has the name of their first folder."""
-    session.execute(
-        update(Image)
-        .where(
-            Image.collection_id == collection_id,
-            Image.deployment_id.is_(None),
-            Deployment.collection_id == collection_id,
-            Deployment.name == folder_of(),
-        )
-        .values(
-            deployment_id=Deployment.id,
-            captured_at=Image.captured_at
-            + func.make_interval(0, 0, 0, 0, 0, 0, Deployment.clock_shift_s),
-            latitude=func.coalesce(Image.latitude, Deployment.latitude),
-            longitude=func.coalesce(Image.longitude, Deployment.longitude),
-        )
-        .execution_options(synchronize_session=False)
+    fits = (
+        (Image.collection_id == collection_id)
+        & (Deployment.collection_id == collection_id)
+        & (Deployment.name == folder_of())
+        & Deployment.is_told.is_(False)
     )
+    # Few imports have any: laying tables on anew goes over all images that they speak of.
+    behind_tables = exists().where(
+        fits, Image.own.is_not(None), Image.own.op("->>")("deployment_id").is_(None)
+    )
+    with (
+        without_tables(session, collection_id)
+        if session.scalar(select(behind_tables))
+        else nullcontext()
+    ):
+        session.execute(
+            update(Image)
+            .where(fits, Image.deployment_id.is_(None))
+            .values(
+                deployment_id=Deployment.id,
+                captured_at=Image.captured_at
+                + func.make_interval(0, 0, 0, 0, 0, 0, Deployment.clock_shift_s),
+                latitude=func.coalesce(Image.latitude, Deployment.latitude),
+                longitude=func.coalesce(Image.longitude, Deployment.longitude),
+            )
+            .execution_options(synchronize_session=False)
+        )
 
 
 def keep_deployments(
@@ -170,13 +190,14 @@ def keep_deployments(
             "longitude": one.longitude,
             "starts_at": one.starts_at,
             "ends_at": one.ends_at,
+            "is_told": False,
         }
         for one in deployments
         if one.name
     }
     if rows:
         statement = insert(Deployment).values(list(rows.values()))
-        changed = ("place", "latitude", "longitude", "starts_at", "ends_at")
+        changed = ("place", "latitude", "longitude", "starts_at", "ends_at", "is_told")
         session.execute(
             statement.on_conflict_do_update(
                 index_elements=["collection_id", "name"],
@@ -200,33 +221,36 @@ def change_deployment(
     person: Person,
 ) -> None:
     """Change where a deployment was and how its clock is set right; its images follow."""
-    deployment = session.get(Deployment, deployment_id, with_for_update=True)
+    collection = session.get_one(Collection, collection_id, with_for_update={"key_share": True})
+    deployment = session.get(Deployment, deployment_id)
     if deployment is None or deployment.collection_id != collection_id:
         raise NotFound("There is no such deployment in this collection.")
     shift_s = read_shift(clock_shift)
     here = (_read_degrees(latitude, "Latitude", 90), _read_degrees(longitude, "Longitude", 180))
     if (here[0] is None) != (here[1] is None):
         raise BadInput("A place needs both latitude and longitude. Give both, or neither.")
-    own = update(Image).where(Image.deployment_id == deployment.id)
-    before = (deployment.latitude, deployment.longitude)
-    if here != before:
-        # Images that the camera itself placed elsewhere stay where it says.
-        unplaced: ColumnElement[bool] = Image.latitude.is_(None)
-        if before[0] is not None:
-            by_it = (Image.latitude == before[0]) & (Image.longitude == before[1])
-            unplaced = unplaced | by_it
-        moved = own.where(unplaced).values(latitude=here[0], longitude=here[1])
-        session.execute(moved.execution_options(synchronize_session=False))
-    if shift_s != deployment.clock_shift_s:
-        by = timedelta(seconds=shift_s - deployment.clock_shift_s)
-        shifted = own.where(Image.captured_at.is_not(None)).values(
-            captured_at=Image.captured_at + by
-        )
-        session.execute(shifted.execution_options(synchronize_session=False))
-    deployment.place = " ".join(place.replace("\0", "").split())[:MOST_LETTERS]
-    deployment.latitude, deployment.longitude = here
-    deployment.clock_shift_s = shift_s
-    collection = session.get_one(Collection, collection_id)
+    with without_tables(session, collection_id):
+        own = update(Image).where(Image.deployment_id == deployment.id)
+        before = (deployment.latitude, deployment.longitude)
+        if here != before:
+            # Images that the camera itself placed elsewhere stay where it says.
+            unplaced: ColumnElement[bool] = Image.latitude.is_(None)
+            if before[0] is not None:
+                by_it = (Image.latitude == before[0]) & (Image.longitude == before[1])
+                unplaced = unplaced | by_it
+            moved = own.where(unplaced).values(latitude=here[0], longitude=here[1])
+            session.execute(moved.execution_options(synchronize_session=False))
+        if shift_s != deployment.clock_shift_s:
+            by = timedelta(seconds=shift_s - deployment.clock_shift_s)
+            shifted = own.where(Image.captured_at.is_not(None)).values(
+                captured_at=Image.captured_at + by
+            )
+            session.execute(shifted.execution_options(synchronize_session=False))
+        deployment.place = " ".join(place.replace("\0", "").split())[:MOST_LETTERS]
+        deployment.latitude, deployment.longitude = here
+        deployment.clock_shift_s = shift_s
+        deployment.is_told = False  # it stays, whatever tables say
+        session.flush()
     what = f"Changed the deployment {deployment.name} of “{collection.name}”"
     note(session, person, "import", what, collection=collection)
     session.flush()

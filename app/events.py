@@ -355,24 +355,28 @@ def group_images(
 def group_by_itself(database: Database, collection_id: int, *, settings: Settings) -> None:
     """Group what a collection holds now: by the rule that somebody chose, else by what fits it."""
     with database.session() as session:
-        collection = _lock(session, collection_id)
-        chosen = None
-        if collection.grouping_id is not None:
-            chosen = session.get_one(Grouping, collection.grouping_id)
-        indexes = OpenIndexes(settings, patience_s=inf)
-        # The column may have been taken away, or the vectors be away: what was grouped stays.
-        with suppress(BadInput, NoIndexYet, IndexNotUsable):
-            if chosen is not None and not chosen.is_automatic:
-                rule = rule_of(chosen)
-                grouped = _group(session, collection_id, rule, indexes)
-            else:
-                rule = _choose_rule(session, collection_id)
-                grouped = _group(session, collection_id, rule, indexes)
-                if 2 * grouped.long_count > len(grouped.image_ids):  # a time-lapse
-                    rule, grouped = Rule("none"), _Grouped()
-            by = session.get(Person, chosen.made_by_id) if chosen and chosen.made_by_id else None
-            is_automatic = chosen is None or chosen.is_automatic
-            _keep(session, collection, grouped, rule, by, is_automatic=is_automatic)
+        group_anew(session, collection_id, indexes=OpenIndexes(settings, patience_s=inf))
+
+
+def group_anew(session: Session, collection_id: int, *, indexes: OpenIndexes) -> None:
+    """Group images whose times, places or vectors are other ones now, as `group_by_itself` does."""
+    collection = _lock(session, collection_id)
+    chosen = None
+    if collection.grouping_id is not None:
+        chosen = session.get_one(Grouping, collection.grouping_id)
+    # The column may have been taken away, or the vectors be away: what was grouped stays.
+    with suppress(BadInput, NoIndexYet, IndexNotUsable):
+        if chosen is not None and not chosen.is_automatic:
+            rule = rule_of(chosen)
+            grouped = _group(session, collection_id, rule, indexes)
+        else:
+            rule = _choose_rule(session, collection_id)
+            grouped = _group(session, collection_id, rule, indexes)
+            if 2 * grouped.long_count > len(grouped.image_ids):  # a time-lapse
+                rule, grouped = Rule("none"), _Grouped()
+        by = session.get(Person, chosen.made_by_id) if chosen and chosen.made_by_id else None
+        is_automatic = chosen is None or chosen.is_automatic
+        _keep(session, collection, grouped, rule, by, is_automatic=is_automatic)
 
 
 def add_grouping(

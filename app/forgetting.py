@@ -36,8 +36,17 @@ from app.tables import (
     Replay,
     Search,
 )
+from app.taking import ROLES, read_choice, take_anew
 
 UNDER_WAY = ("waiting", "running")  # states of a replay
+# Filters that look at a column by what it is taken for.
+KEYS = {
+    "time": ("from", "to", "hour_from", "hour_to", "month"),
+    "clock": ("from", "to", "hour_from", "hour_to", "month"),
+    "latitude": ("south", "west", "north", "east"),
+    "longitude": ("south", "west", "north", "east"),
+    "deployment": ("deployment",),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class Removal:
     staying: list[tuple[str, list[str]]]  # columns that other tables speak of too, and which
     image_count: int  # of which something is said there
     draws: bool  # boxes, as a detector's
+    told: list[str]  # what columns there are taken for, in words
     searches: list[Search]  # whose filter looks at it; those the person sees
     others: list[str]  # who else has such searches
     grouped_by: str | None  # a column that goes, and that events were grouped by
@@ -69,6 +79,12 @@ class Removal:
             f"“{name}” stays, with what is said there by {', '.join(tables)}."
             for name, tables in self.staying
         ]
+        if self.told:
+            said.append(
+                f"Images have their {', '.join(self.told)} from there: where no other table "
+                "says it, they go by what their files or their package say again, and events "
+                "are grouped anew."
+            )
         if self.draws:
             said.append(
                 "The boxes go that were drawn by it, and what looks at boxes is prepared anew. "
@@ -127,6 +143,7 @@ def remove_table(session: Session, collection_id: int, table_id: int, *, person:
     session.delete(table)  # and what it says
     session.flush()
     read_anew(session, collection_id, columns)
+    take_anew(session, collection)
     forget_boxes(session, drawn)
     what = f"Removed the table {name} from “{collection.name}”"
     note(session, person, "delete", what, collection=collection)
@@ -157,6 +174,7 @@ def forget_column(session: Session, collection_id: int, name: str, *, person: Pe
         what = f"Took the column {gone} away from “{collection.name}”"
         note(session, person, "delete", what, collection=collection)
     read_anew(session, collection_id, removal.gone)
+    take_anew(session, collection)
     if removal.draws:
         boxed = select(Image.id).where(
             Image.collection_id == collection_id, Image.boxed_at.is_not(None)
@@ -181,10 +199,13 @@ def _describe(
     person: Person,
 ) -> Removal:
     gone = [name for name, tables in also_in.items() if not tables]
+    taken = read_choice(session.get_one(Collection, collection_id)).taken.columns
+    told = [role for role, column in taken.items() if column in also_in]
+    by_role = {"given", *(key for role in told for key in KEYS.get(role, ()))}
 
     def looks_at_it(keys: Iterable[str]) -> bool:
-        """At one of the columns, or at whether any table speaks of an image."""
-        return any(key == "given" or key.partition(".")[2] in also_in for key in keys)
+        """At one of the columns, at what it is taken for, or at whether any table says anything."""
+        return any(key in by_role or key.partition(".")[2] in also_in for key in keys)
 
     searches = session.scalars(
         select(Search)
@@ -207,6 +228,7 @@ def _describe(
         staying=[(name, tables) for name, tables in also_in.items() if tables],
         image_count=image_count,
         draws=COLUMN in also_in,
+        told=[ROLES[role] for role in told],
         searches=[one for one in looking if one.id in seen],
         others=sorted({one.owner.name for one in looking if one.id not in seen}),
         grouped_by=grouped_by if grouped_by in gone else None,

@@ -81,6 +81,7 @@ from app.tables import (
     RefusedFile,
     Table,
 )
+from app.taking import without_tables
 from app.workers import READ_FILES, Readers, count_processes, work_through
 
 CHUNK_FILES = 200  # recorded in one transaction: what a kill can lose
@@ -272,7 +273,8 @@ def import_images(
             _read_and_record(database, source, listing, tally, settings, copy, embedder, progress)
             with database.session() as session:
                 if package is not None:
-                    _record_package(session, collection_id, package)
+                    with without_tables(session, collection_id):
+                        _record_package(session, collection_id, package)
                 join_by_folder(session, collection_id)
                 hidden = _hide_people(session, collection_id, package) if package else 0
             is_own = package is not None and labels is None

@@ -3,7 +3,8 @@
 A row is about the image it names, by path, by a file name that is unique, or by SHA-256. What it
 says is kept with the image, typed by what stands in each column. A later table replaces what an
 earlier one said in the same columns of the same images. Columns that look like known labels are
-not kept: those belong to the oracle, and no search may show them.
+not kept: those belong to the oracle, and no search may show them. Columns that hold times, places,
+cameras or deployments also say so of the images: `app/taking.py`.
 
 What each table says is kept beside what all say together, so that one can be removed as if it had
 never been brought. Rounds keep which images a filter let through (`Pool`) and how they were grouped
@@ -44,6 +45,7 @@ from app.tables import (
     Person,
     UnmatchedRow,
 )
+from app.taking import Choice, Taken, check_choice, check_taken, read_choice, take_anew
 
 NAME_COLUMNS = (*FILE_COLUMNS, "filepath", "file_path", "file_name", "image", "relativepath")
 FOLDER_COLUMNS = ("relativepath", "folder")  # beside a column of bare file names
@@ -80,6 +82,7 @@ class TableSummary:
     unmatched: int
     unmatched_examples: list[str]
     notes: list[str]  # sentences people should see
+    taken: Taken | None = None  # what columns are taken for; None where that was not looked at
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class MetadataPage:
 
     tables: list[GivenTable]
     columns: list[GivenColumn]
+    choice: Choice  # what the columns are taken for
     images_without: int  # images that no table says anything of
     unmatched: list[tuple[str, UnmatchedRow]]  # with the name of the table
     page: int
@@ -96,11 +100,19 @@ class MetadataPage:
 
 
 def add_table(
-    session: Session, collection_id: int, *, name: str, data: bytes, person: Person
+    session: Session,
+    collection_id: int,
+    *,
+    name: str,
+    data: bytes,
+    person: Person,
+    chosen: Mapping[str, str | None] | None = None,
+    order: str | None = None,
 ) -> TableSummary:
     """Keep what a CSV file says of the collection's images; raises LabelsNotUsable in a sentence.
 
     One of the same name adds to the one before; the list of unmatched rows is that of the newer.
+    `chosen` and `order` are as for `choose_columns`; without them columns are found as before.
     """
     header, rows, notes = read_table(data, name)
     header = [clean_text(column).strip() for column in header]
@@ -108,7 +120,11 @@ def add_table(
     summary, _ = add_rows(
         session, collection_id, name=name, header=header, rows=rows, person=person
     )
-    return replace(summary, notes=[*notes, *summary.notes])
+    if chosen is None:
+        taken = take_anew(session, session.get_one(Collection, collection_id))
+    else:
+        taken = choose_columns(session, collection_id, chosen=chosen, order=order, person=person)
+    return replace(summary, notes=[*notes, *summary.notes], taken=taken)
 
 
 def add_rows(
@@ -211,6 +227,7 @@ def describe_metadata(session: Session, collection_id: int, *, page: int) -> Met
     return MetadataPage(
         tables=list_tables(session, collection_id),
         columns=list_columns(session, collection_id),
+        choice=read_choice(session.get_one(Collection, collection_id)),
         images_without=_count_without(session, collection_id),
         unmatched=[(name, row) for name, row in rows],
         page=page,
@@ -308,6 +325,29 @@ def mark_column(
         is_what = "holds places" if holds_place else "holds no places"
         what = f"Said that the column {name} of “{collection.name}” {is_what}"
         note(session, person, "share", what, collection=collection)
+
+
+def choose_columns(
+    session: Session,
+    collection_id: int,
+    *,
+    chosen: Mapping[str, str | None],
+    order: str | None,
+    person: Person,
+) -> Taken:
+    """Say which column is taken for what, or None for none; what is not named is found by itself.
+
+    `order` says whether the day or the month comes first, where days can be read in two ways.
+    """
+    collection = session.get_one(Collection, collection_id, with_for_update=True)
+    columns = {column.name: column for column in list_columns(session, collection_id)}
+    check_choice(chosen, order, list(columns))
+    taken = take_anew(session, collection, chosen=chosen, order=order)
+    check_taken(chosen, taken)
+    words = ", ".join(taken.list_words()) or "nothing"
+    what = f"Chose what images of “{collection.name}” have from tables: {words}"
+    note(session, person, "import", what, collection=collection)
+    return taken
 
 
 def _check_header(header: list[str], name: str) -> None:

@@ -187,6 +187,8 @@ class Collection(Table):
     grouping_id: Mapped[int | None] = mapped_column(
         ForeignKey("groupings.id", use_alter=True, ondelete="SET NULL")
     )
+    # Which columns of brought tables hold times, places, cameras and deployments: `app/taking.py`.
+    taken_for: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     made_at: Mapped[datetime] = mapped_column(server_default=func.now())
     archived_at: Mapped[datetime | None]  # put away: works as before, but home does not show it
     deleted_at: Mapped[datetime | None]  # in the bin, and gone for good after some weeks
@@ -262,6 +264,8 @@ class Deployment(Table):
     ends_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=False))
     # Added to what the camera's clock said: `Image.captured_at` holds the sum.
     clock_shift_s: Mapped[int] = mapped_column(server_default="0")
+    # A brought table names it and nobody has changed it: it goes when no table names it.
+    is_told: Mapped[bool] = mapped_column(server_default="false")
 
 
 class Grouping(Table):
@@ -340,6 +344,9 @@ class Image(Table):
     added_at: Mapped[datetime] = mapped_column(server_default=func.now())
     # What tables that people brought say of it, by column: numbers, and texts (dates as ISO 8601).
     given: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    # Where such a table says when, where or by what it was taken: time, place, camera and
+    # deployment without it.
+    own: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     # Of an image that somebody removed: it is kept, and left out wherever images are looked at.
     removed_at: Mapped[datetime | None]
     removed_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"))

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -27,6 +27,25 @@ if TYPE_CHECKING:
     from app.importing import ImportSummary
     from app.labelling import LabelsPlan
     from app.settings import Settings
+    from app.tables import Collection
+    from app.taking import Taken
+
+Takes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ROLE=COLUMN",
+        help="Which column is taken for time, clock (time of day), latitude, longitude, camera or "
+        "deployment; “none” for none, “found” to have it found by itself. May be repeated.",
+    ),
+]
+Dates = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ORDER",
+        help="“day-first” or “month-first”: how days such as 03/04/2026 are read, where no other "
+        "day makes it plain.",
+    ),
+]
 
 LABELS_SHOWN = 15  # of those that a file changes, most changed first
 collection_app = Commands(help="Collections of images.", no_args_is_help=True)
@@ -149,19 +168,25 @@ def collection_metadata(
             help="Boxes of MegaDetector that are less certain count as none.",
         ),
     ] = 0.2,
+    take: Takes = None,
+    dates: Dates = None,
 ) -> None:
     """Keep what a table or MegaDetector says of the images.
 
-    It is shown with them, filtered by and exported.
+    It is shown with them, filtered by and exported. Columns that hold time, place, camera or
+    deployment are taken for that; it is said which.
     """
     from app.detecting import add_detections, is_detections
+    from app.events import group_anew
+    from app.indexing import OpenIndexes
     from app.metadata import add_table
     from app.security import get_local_person
 
     with opened() as (settings, database):
         data = file.expanduser().read_bytes()
         with database.session() as session:
-            collection_id = get_collection_called(session, name).id
+            collection = get_collection_called(session, name)
+            collection_id = collection.id
             person = get_local_person(session)
             if is_detections(file.name, data):
                 summary = add_detections(
@@ -174,8 +199,16 @@ def collection_metadata(
                 )
             else:
                 summary = add_table(
-                    session, collection_id, name=file.name, data=data, person=person
+                    session,
+                    collection_id,
+                    name=file.name,
+                    data=data,
+                    person=person,
+                    **read_taking(collection, take, dates),
                 )
+                if summary.taken is not None and summary.taken.columns:
+                    indexes = OpenIndexes(settings, patience_s=inf)
+                    group_anew(session, collection_id, indexes=indexes)
         if is_detections(file.name, data):
             bring_indexes_up_to_date(database, collection_id, settings)
     print_rows(
@@ -186,10 +219,68 @@ def collection_metadata(
     )
     for column, kind in summary.columns:
         console.print(f"column {column}: {kind}", highlight=False, markup=False)
+    if summary.taken is not None:
+        print_taken(summary.taken)
     for line in (*summary.unmatched_examples, *summary.notes):
         console.print(line, style="dim", highlight=False, markup=False)
     if summary.unmatched > len(summary.unmatched_examples):
         console.print("All rows without an image: the collection's page, “Tables”.")
+
+
+@collection_app.command("columns")
+def collection_columns(name: CalledCollection, take: Takes = None, dates: Dates = None) -> None:
+    """Say what columns of tables are taken for, or change it.
+
+    Time, place, camera and deployment of images come from there.
+    """
+    from app.events import group_anew
+    from app.indexing import OpenIndexes
+    from app.metadata import choose_columns, list_columns
+    from app.security import get_local_person
+    from app.taking import read_choice
+
+    with opened() as (settings, database), database.session() as session:
+        collection = get_collection_called(session, name)
+        for column in list_columns(session, collection.id):
+            console.print(f"column {column.name}: {column.kind}", highlight=False, markup=False)
+        taken = read_choice(collection).taken
+        if take or dates:
+            taken = choose_columns(
+                session,
+                collection.id,
+                person=get_local_person(session),
+                **read_taking(collection, take, dates),
+            )
+            indexes = OpenIndexes(settings, patience_s=inf)
+            group_anew(session, collection.id, indexes=indexes)
+        print_taken(taken)
+
+
+def read_taking(
+    collection: "Collection", take: list[str] | None, dates: str | None
+) -> "dict[str, Any]":
+    """What was chosen before, with what the options say; nothing where they say nothing."""
+    from app.taking import read_choice, read_takes
+
+    if not take and dates is None:
+        return {}
+    before = read_choice(collection)
+    return {"chosen": read_takes(take or [], before.chosen), "order": dates or before.order}
+
+
+def print_taken(taken: "Taken") -> None:
+    """Which column is taken for what, and what there is to say of it."""
+    from app.taking import ROLES
+
+    for role, column in taken.columns.items():
+        console.print(f"{ROLES[role]}: from the column {column}", highlight=False, markup=False)
+    if not taken.columns:
+        console.print("No column is taken for time, place, camera or deployment.", highlight=False)
+    for line in taken.said:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if taken.asks is not None:
+        what = "rarefind collection columns COLLECTION --dates day-first, or month-first"
+        console.print(f"To say which: {what}.", highlight=False, markup=False, soft_wrap=True)
 
 
 @collection_app.command("remove-table")
@@ -204,9 +295,13 @@ def collection_remove_table(
 
     It is said first what goes with it. The table can be added again.
     """
+    from app.events import group_anew
     from app.forgetting import describe_table_removal, remove_table
+    from app.indexing import OpenIndexes
     from app.metadata import get_table_called
     from app.security import get_local_person
+    from app.tables import Collection
+    from app.taking import is_told
 
     with opened() as (settings, database):
         with database.session() as session:
@@ -219,7 +314,10 @@ def collection_remove_table(
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
             if not yes and removal.played is None:
                 typer.confirm("Remove it?", abort=True)
+            was_told = is_told(session.get_one(Collection, collection_id))
             draws = remove_table(session, collection_id, found.id, person=person)
+            if not draws and (was_told or is_told(session.get_one(Collection, collection_id))):
+                group_anew(session, collection_id, indexes=OpenIndexes(settings, patience_s=inf))
         console.print("Removed.", highlight=False)
         if draws:
             bring_indexes_up_to_date(database, collection_id, settings)

@@ -134,6 +134,7 @@ TABLE = {
     "GET /collections/{collection_id}/labels": REPLAYS,
     "POST /collections/{collection_id}/labels": COLLECTION_ADMIN,
     "GET /collections/{collection_id}/labels/{name}": REPLAYS,
+    "POST /collections/{collection_id}/metadata/taken": COLLECTION_ADMIN,
     "GET /collections/{collection_id}/guard": COLLECTION_MAKER,
     "POST /collections/{collection_id}/guard": COLLECTION_MAKER,
     "GET /collections/{collection_id}/people": COLLECTION_MAKER,

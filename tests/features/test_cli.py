@@ -933,6 +933,35 @@ def test_a_table_is_removed_when_agreed_and_those_there_are_named(rarefind, phot
     assert "Those that were: none." in again.stderr
 
 
+def test_what_columns_are_taken_for_is_said_and_can_be_changed(rarefind, photos, tmp_path):
+    add(rarefind, "Pond", photos)
+    table = tmp_path / "frames.csv"
+    table.write_text(
+        "file,date,site\nnewt/1.jpg,03/04/2026 11:27,A\nnewt/2.jpg,03/04/2026 11:28,A\n"
+    )
+    said = rarefind("collection", "metadata", "Pond", table).stdout
+    assert "deployment: from the column site" in said and "time: from" not in said
+    assert "such as 03/04/2026 11:27" in said and "--dates day-first" in said
+    said = rarefind("collection", "columns", "Pond", "--dates", "day-first").stdout
+    assert "time: from the column date" in said
+    said = rarefind("collection", "columns", "Pond", "--take", "deployment=none").stdout
+    assert "time: from the column date" in said and "deployment" not in said
+    assert rarefind("collection", "columns", "Pond").stdout == said
+    more = rarefind("collection", "metadata", "Pond", table, "--take", "deployment=found")
+    assert "deployment: from the column site" in more.stdout
+    for option, value, why in (
+        ("--take", "time", "says no column"),
+        ("--take", "time=when", "no column “when”"),
+        ("--take", "camera=date", None),
+        ("--dates", "year-first", "day-first or month-first"),
+    ):
+        wrong = rarefind("collection", "columns", "Pond", option, value)
+        assert (wrong.exit_code == 0) is (why is None) and (why or "") in wrong.stderr
+    rarefind("collection", "remove-table", "Pond", "frames.csv", "--yes")
+    said = rarefind("collection", "columns", "Pond").stdout
+    assert "No column is taken for time, place, camera or deployment." in said
+
+
 # --- backup, restore, doctor --------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from app.dashboards.moments import open_moment
 from app.engine.bounds import enclose, read_fields
 from app.errors import BadInput
 from app.evaluation import ReplaySettings, run_replays
+from app.events import group_anew
 from app.filtering import (
     Filter,
     count_kept,
@@ -388,6 +389,46 @@ def test_rounds_repeat_and_say_their_filter_when_the_table_it_looked_at_is_remov
     ]
     submit(hunt)
     assert shown(hunt) == [], "nothing fits until somebody changes the filter"
+
+
+def test_rounds_repeat_when_the_times_and_events_they_went_by_go_with_their_table(hunt):
+    session, search = hunt.session, hunt.search
+    rows = "sha256,date,site\n" + "".join(
+        f"{image.sha256},2026-03-08 {20 + number % 2}:{number // 4 * 2:02},{number // 40}\n"
+        for number, image in enumerate(hunt.images)
+    )
+    data = rows.encode()
+    add_table(session, search.collection_id, name="t.csv", data=data, person=hunt.person)
+    group_anew(session, search.collection_id, indexes=hunt.indexes)
+    late = read_filter(
+        session, search.collection_id, [("hour_from", "21"), ("deployment", "0")],
+        person=hunt.person,
+    )  # fmt: skip
+    filter_search(session, search, late)
+    fitting = {image.id for image in hunt.images[1:40:2]}
+    for _ in range(2):
+        submit(hunt, {image.id for image in hunt.images[:10]})
+        assert shown(hunt) and set(shown(hunt)) <= fitting
+    assert session.get_one(Round, search.current_round_id).grouping_id is not None
+    (table,) = list_tables(session, search.collection_id)
+    remove_table(session, search.collection_id, table.id, person=hunt.person)
+    group_anew(session, search.collection_id, indexes=hunt.indexes)
+    assert repeat_all(hunt) == 3
+    submit(hunt)
+    assert shown(hunt) == [], "no image has a time until somebody changes the filter"
+
+
+def repeat_all(hunt) -> int:
+    """Have every round of the search proposed again alike; how many there are."""
+    rounds = hunt.session.scalars(select(Round).order_by(Round.id)).all()
+    for made in rounds:
+        stored = hunt.session.scalars(
+            select(RoundImage.image_id).filter_by(round_id=made.id).order_by(RoundImage.position)
+        ).all()
+        again = repeat_round(hunt.session, made, hunt.indexes)
+        index = hunt.indexes.get(hunt.session.get_one(ImageIndex, made.index_id))
+        assert index.image_ids[again.rows].tolist() == list(stored), made.number
+    return len(rounds)
 
 
 def test_a_filter_does_not_cut_a_sample_short_that_was_drawn_before(hunt):

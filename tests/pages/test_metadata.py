@@ -109,3 +109,50 @@ def test_what_goes_with_a_column_and_a_table_is_said_before_they_go(client, pond
     assert "pond.csv" not in page and "lost.jpg" not in page
     assert "SUM(1)" not in client.get(f"{own}/images/{image_id}").text
     assert "Removed the table pond.csv" in client.get("/log").text
+
+
+def test_times_places_and_cameras_of_a_table_are_gone_by_everywhere_at_once(client, pond):
+    own, search_id, image_id, name = pond
+    assert "No image says when it was taken" in client.get(own).text
+    assert "no image here has both" in client.get(f"/searches/{search_id}/exports").text
+    table = (
+        "file,date (camera),date,lat,lon,camera,site\n"
+        f"{name},spring,2026-03-08 11:27,51.5,7.25,Reconyx HP2X,Pond\n"
+    )
+    added = client.post(f"{own}/metadata", files={"table": ("pond.csv", table.encode())}).text
+    assert "time from “date”, latitude from “lat”, longitude from “lon”" in added
+    assert "camera from “camera”, deployment from “site”" in added
+    collection = client.get(own).text
+    assert "8 March 2026" in collection and "No image says" not in collection
+    assert "Reconyx HP2X" in collection and "1 deployment" in collection
+    shown = " ".join(client.get(f"{own}/images/{image_id}").text.split())
+    assert "8 March 2026, 11:27" in shown and "from the column “date”" in shown
+    for kept in ("hour_from=11&hour_to=11", "deployment=Pond", "from=2026-03-08"):
+        assert f"/images/{image_id}" in client.get(f"{own}/browse?{kept}").text
+    (row,) = csv.DictReader(io.StringIO(client.get(f"/searches/{search_id}/export.csv").text))
+    assert (row["captured_at"], row["camera"]) == ("2026-03-08T11:27:00", "Reconyx HP2X")
+    assert "no image here has both" not in client.get(f"/searches/{search_id}/exports").text
+    # Another choice, without bringing the file again; then the table is removed.
+    said = client.post(f"{own}/metadata/taken", data={"camera": "none", "deployment": "none"})
+    assert "Pages, filters, events and exports go by it now" in said.text
+    assert "No image names its camera" in client.get(own).text
+    wrong = client.post(f"{own}/metadata/taken", data={"time": "=site"})
+    assert wrong.status_code == 422 and "“site” can’t" in wrong.text.replace("&#39;", "’")
+    assert "8 March 2026" in client.get(own).text
+    with client.app.state.database.session() as session:
+        (brought,) = list_tables(session, int(own.rsplit("/", 1)[1]))
+    asked = client.get(f"{own}/metadata/removal?table={brought.id}").text
+    assert "Images have their time, latitude, longitude from there" in asked
+    client.post(f"{own}/metadata/remove", data={"table": brought.id})
+    assert "No image says when it was taken" in client.get(own).text
+
+
+def test_days_that_can_be_read_in_two_ways_are_asked_for_by_the_page(client, pond):
+    own, _, image_id, name = pond
+    table = f"file,date\n{name},03/04/2026 11:27\n"
+    asked = client.post(f"{own}/metadata", files={"table": ("pond.csv", table.encode())}).text
+    assert "such as 03/04/2026 11:27" in asked and "The day comes first" in asked
+    assert "not known" in client.get(f"{own}/images/{image_id}").text
+    client.post(f"{own}/metadata/taken", data={"order": "day-first"})
+    assert "3 April 2026, 11:27" in client.get(f"{own}/images/{image_id}").text
+    assert "The day comes first" not in client.get(f"{own}/metadata").text
