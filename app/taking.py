@@ -10,7 +10,7 @@ cell, or a person, says which comes first.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -175,7 +175,9 @@ def take_anew(
     if not columns:
         wanted, order = {}, None
     cells = _read_cells(session, collection.id, columns, wanted)
-    taken = _find(columns, cells, wanted, order)
+    # What was found stays found, though a later table may bring cells that can't be read so.
+    kept = {role: one for role, one in before.taken.columns.items() if role not in before.chosen}
+    taken = _find(columns, cells, _Wishes(wanted, kept), order)
     _lay_on(session, collection, taken)
     _mark_places(session, collection, before.taken.columns, taken.columns)
     collection.taken_for = {
@@ -324,33 +326,44 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _find(
-    columns: list[str],
-    cells: Cells,
-    wanted: Mapping[str, str | None],
-    order: str | None,
-) -> Taken:
+@dataclass(frozen=True)
+class _Wishes:
+    """Which column people chose for what, or None for none; and what was found before."""
+
+    chosen: Mapping[str, str | None]
+    kept: Mapping[str, str]
+
+    def settles(self, role: str, column: str) -> bool:
+        """Whether a column is taken for it though not all of it can be read so."""
+        return role in self.chosen or self.kept.get(role) == column
+
+    def order(self, role: str, named: list[str]) -> list[str]:
+        """The columns to look at for a role: the chosen one, or those of a fitting name."""
+        if role in self.chosen:
+            chosen = self.chosen[role]
+            return [] if chosen is None else [chosen]
+        free = [one for one in named if one not in self.chosen.values()]
+        return sorted(free, key=lambda one: self.kept.get(role) != one)
+
+
+def _find(columns: list[str], cells: Cells, wishes: _Wishes, order: str | None) -> Taken:
     taken = Taken()
-    named = {
-        role: sorted(
-            (one for one in columns if _plain(one) in names),
-            key=lambda one, names=names: names.index(_plain(one)),  # type: ignore[misc]
+    offered = {
+        role: wishes.order(
+            role,
+            sorted(
+                (one for one in columns if _plain(one) in names),
+                key=lambda one, names=names: names.index(_plain(one)),  # type: ignore[misc]
+            ),
         )
         for role, names in NAMES.items()
     }
-
-    def offer(role: str) -> list[str]:
-        """The columns to look at for a role: the chosen one, or those of a fitting name."""
-        if role in wanted:
-            chosen = wanted[role]
-            return [] if chosen is None else [chosen]
-        return [one for one in named[role] if one not in wanted.values()]
-
-    _find_time(taken, offer, cells, wanted, order)
-    _find_place(taken, offer, cells, wanted)
+    _find_time(taken, offered, cells, wishes, order)
+    _find_place(taken, offered, cells, wishes)
     for role in ("camera", "deployment"):
-        for one in offer(role):
-            if role in wanted or _are_names(list(cells[one].values())):
+        for one in offered[role]:
+            here = list(cells[one].values())
+            if here and (wishes.settles(role, one) or _are_names(here)):
                 taken.columns[role] = one
                 break
     return taken
@@ -358,48 +371,46 @@ def _find(
 
 def _find_time(
     taken: Taken,
-    offer: Callable[[str], list[str]],
+    offered: Mapping[str, list[str]],
     cells: Cells,
-    wanted: Mapping[str, str | None],
+    wishes: _Wishes,
     order: str | None,
 ) -> None:
     days: list[tuple[str, str | None]] = []  # columns that say the day alone, and how it is read
     unread: list[str] = []
-    for one in offer("time"):
+    for one in offered["time"]:
         here = list(cells[one].values())
         told = tell_order(here)
         read_as = told or (order if told is not None else None)
-        is_chosen = "time" in wanted
+        is_settled = wishes.settles("time", one)
         if told == "" and order is None:
-            if is_chosen or all(read_day(cell, "day-first") is not None for cell in here):
+            if is_settled or all(read_day(cell, "day-first") is not None for cell in here):
                 taken.asks = taken.asks or one
-            continue
+            if "time" in wishes.chosen or not is_settled:
+                continue
         good = sum(read_moment(cell, None, read_as) is not None for cell in here)
-        if good and (good == len(here) or is_chosen) and not wanted.get("clock"):
-            taken.columns["time"], taken.order, taken.asks = one, read_as, None
+        if good and (good == len(here) or is_settled) and not wishes.chosen.get("clock"):
+            taken.columns["time"], taken.order = one, read_as
+            taken.asks = one if told == "" and read_as is None else None
+            _say_asks(taken, cells)
             _say_unread(taken, one, len(here) - good, here, read_as)
-            _say_others(taken, one, offer("time"), cells)
+            _say_others(taken, one, offered["time"], cells)
             return
         good = sum(read_day(cell, read_as) is not None for cell in here)
-        if good and (good == len(here) or is_chosen):
+        if good and (good == len(here) or is_settled):
             days.append((one, read_as))
         elif any(read_clock(cell) is None for cell in here):
             unread.append(one)
     for one, read_as in days:
-        for clock in offer("clock"):
+        for clock in offered["clock"]:
             at = cells[clock]
             good = sum(read_clock(cell) is not None for cell in at.values())
-            if clock != one and good and (good == len(at) or "clock" in wanted):
+            if clock != one and good and (good == len(at) or wishes.settles("clock", clock)):
                 taken.columns |= {"time": one, "clock": clock}
                 taken.order, taken.asks = read_as, None
                 _say_half(taken, one, clock, cells)
                 return
-    if taken.asks is not None:
-        example = next(cell for cell in cells[taken.asks].values() if _is_open(cell))
-        taken.said.append(
-            f"“{taken.asks}” may begin with the day or with the month, such as {example}: say "
-            "which, and it is taken for the time."
-        )
+    _say_asks(taken, cells)
     taken.said += [
         f"“{one}” says the day alone, so it is not taken for the time: that needs a column with "
         "the time of day too."
@@ -408,6 +419,15 @@ def _find_time(
     taken.said += [
         f"“{one}” is not taken for the time: not all of it can be read as one." for one in unread
     ]
+
+
+def _say_asks(taken: Taken, cells: Cells) -> None:
+    if taken.asks is not None:
+        example = next(cell for cell in cells[taken.asks].values() if _is_open(cell))
+        taken.said.append(
+            f"“{taken.asks}” may begin with the day or with the month, such as {example}: say "
+            "which, and it is taken for the time."
+        )
 
 
 def _is_open(cell: str) -> bool:
@@ -450,16 +470,16 @@ def _say_half(taken: Taken, day: str, clock: str, cells: Cells) -> None:
 
 def _find_place(
     taken: Taken,
-    offer: Callable[[str], list[str]],
+    offered: Mapping[str, list[str]],
     cells: Cells,
-    wanted: Mapping[str, str | None],
+    wishes: _Wishes,
 ) -> None:
     found = {}
     for role, most in (("latitude", 90), ("longitude", 180)):
-        for one in offer(role):
+        for one in offered[role]:
             here = cells[one].values()
             good = sum(_read_degrees(cell, most) is not None for cell in here)
-            if good and (good == len(here) or role in wanted):
+            if good and (good == len(here) or wishes.settles(role, one)):
                 found[role] = one
                 break
             taken.said.append(f"“{one}” is not taken for the {role}: not all of it is in degrees.")

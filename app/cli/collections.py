@@ -181,12 +181,14 @@ def collection_metadata(
     from app.indexing import OpenIndexes
     from app.metadata import add_table
     from app.security import get_local_person
+    from app.taking import is_told
 
     with opened() as (settings, database):
         data = file.expanduser().read_bytes()
         with database.session() as session:
             collection = get_collection_called(session, name)
             collection_id = collection.id
+            was_told = is_told(collection)
             person = get_local_person(session)
             if is_detections(file.name, data):
                 summary = add_detections(
@@ -206,7 +208,7 @@ def collection_metadata(
                     person=person,
                     **read_taking(collection, take, dates),
                 )
-                if summary.taken is not None and summary.taken.columns:
+                if summary.taken is not None and (was_told or summary.taken.columns):
                     indexes = OpenIndexes(settings, patience_s=inf)
                     group_anew(session, collection_id, indexes=indexes)
         if is_detections(file.name, data):

@@ -66,7 +66,8 @@ def add(
     threshold: Annotated[str, Form()] = "",
 ) -> Response:
     """Keep what a table, or a detector, says of the images; the answer says what came of it."""
-    get_collection(session, admin, collection_id)
+    collection = get_collection(session, admin, collection_id)
+    was_told = is_told(collection)
     try:
         if table is None or not table.filename:
             raise BadInput("Choose a file first.")
@@ -80,7 +81,7 @@ def add(
                 data=table.file.read(),
                 threshold=threshold,
             )
-            if summary.taken is not None and summary.taken.columns:
+            if summary.taken is not None and (was_told or summary.taken.columns):
                 group_anew(session, collection_id, indexes=request.app.state.indexes)
     except (BadInput, LabelsNotUsable) as error:
         return render_tables(request, session, admin, collection_id, wrong=str(error))

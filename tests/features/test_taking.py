@@ -39,8 +39,8 @@ def pond(session):
 
 
 def add(session, pond, header, *cells, name="pond.csv", **more):
-    """A table whose lines are of the images in turn."""
-    lines = [f"IMG_{number:04}.jpg;{row}" for number, row in enumerate(cells)]
+    """A table whose lines are of the images in turn; none where there is None."""
+    lines = [f"IMG_{i:04}.jpg;{row}" for i, row in enumerate(cells) if row is not None]
     data = "\n".join([f"file;{header}", *lines, ""]).encode()
     return add_table(session, pond[0].id, name=name, data=data, person=pond[1], **more).taken
 
@@ -218,6 +218,23 @@ def test_a_chosen_column_may_have_cells_that_say_no_time(session, pond):
     taken = choose(session, pond, time="date")
     assert "1 cell of “date” can't be read as a time, such as “unknown”" in taken.said[0]
     assert read(session, pond, "captured_at")[:2] == [datetime(2026, 3, 8, 11, 27), None]
+
+
+def test_what_was_found_stays_found_when_a_later_table_is_less_plain(session, pond):
+    add(session, pond, "date;camera", "2026-03-08 11:27;C1", "2026-03-08 11:28;C1")
+    here = [datetime(2026, 3, 8, 11, 27), datetime(2026, 3, 8, 11, 28)]
+    taken = add(session, pond, "date;datetime", None, None, "?;2026-01-01 10:00", name="b.csv")
+    assert taken.columns["time"] == "date" and "such as “?”" in taken.said[0] + taken.said[1]
+    assert read(session, pond, "captured_at") == [*here, None, OWN]
+    # Nor is what can be read in two ways guessed because of it.
+    taken = add(session, pond, "date", *[None] * 3, "03/04/2026 10:00", name="c.csv")
+    assert taken.asks == "date" and read(session, pond, "captured_at") == [*here, None, OWN]
+    choose(session, pond, order="day-first")
+    assert read(session, pond, "captured_at")[3] == datetime(2026, 4, 3, 10)
+    remove(session, pond, "b.csv")
+    assert read(session, pond, "captured_at") == [*here, None, datetime(2026, 4, 3, 10)]
+    remove(session, pond, "c.csv")
+    assert read(session, pond, "captured_at") == [*here, None, OWN]
 
 
 def test_clock_shifts_and_places_of_deployments_count_for_what_tables_say(session, pond):
