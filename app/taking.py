@@ -88,7 +88,11 @@ class Taken:
 
     def list_words(self) -> list[str]:
         """What images have from which column."""
-        return [f"{ROLES[role]} from “{column}”" for role, column in self.columns.items()]
+        how = f" ({self.order.replace('-', ' ')})" if self.order else ""
+        return [
+            f"{ROLES[role]} from “{column}”{how if role == 'time' else ''}"
+            for role, column in self.columns.items()
+        ]
 
 
 @dataclass(frozen=True)

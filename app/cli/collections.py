@@ -272,10 +272,8 @@ def read_taking(
 
 def print_taken(taken: "Taken") -> None:
     """Which column is taken for what, and what there is to say of it."""
-    from app.taking import ROLES
-
-    for role, column in taken.columns.items():
-        console.print(f"{ROLES[role]}: from the column {column}", highlight=False, markup=False)
+    for line in taken.list_words():
+        console.print(line, highlight=False, markup=False)
     if not taken.columns:
         console.print("No column is taken for time, place, camera or deployment.", highlight=False)
     for line in taken.said:

@@ -940,15 +940,15 @@ def test_what_columns_are_taken_for_is_said_and_can_be_changed(rarefind, photos,
         "file,date,site\nnewt/1.jpg,03/04/2026 11:27,A\nnewt/2.jpg,03/04/2026 11:28,A\n"
     )
     said = rarefind("collection", "metadata", "Pond", table).stdout
-    assert "deployment: from the column site" in said and "time: from" not in said
+    assert "deployment from “site”" in said and "time from" not in said
     assert "such as 03/04/2026 11:27" in said and "--dates day-first" in said
     said = rarefind("collection", "columns", "Pond", "--dates", "day-first").stdout
-    assert "time: from the column date" in said
+    assert "time from “date” (day first)" in said
     said = rarefind("collection", "columns", "Pond", "--take", "deployment=none").stdout
-    assert "time: from the column date" in said and "deployment" not in said
+    assert "time from “date”" in said and "deployment" not in said
     assert rarefind("collection", "columns", "Pond").stdout == said
     more = rarefind("collection", "metadata", "Pond", table, "--take", "deployment=found")
-    assert "deployment: from the column site" in more.stdout
+    assert "deployment from “site”" in more.stdout
     for option, value, why in (
         ("--take", "time", "says no column"),
         ("--take", "time=when", "no column “when”"),

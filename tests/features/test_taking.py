@@ -18,7 +18,7 @@ from app.metadata import (
     list_columns,
 )
 from app.tables import Collection, Deployment, Image, ImagePath, Replay
-from app.taking import read_clock, read_day, read_moment, read_takes, tell_order
+from app.taking import read_clock, read_day, read_moment, read_takes, tell_order, without_tables
 from tests.factories import make_collection, make_images, make_person
 
 OWN = datetime(2020, 1, 2, 3, 4)
@@ -275,6 +275,19 @@ def test_deployments_of_folders_come_back_when_a_table_named_others(session, pon
     remove(session, pond)
     assert read(session, pond, "deployment_id") == ["site"] * 4
     assert [one.name for one in session.scalars(select(Deployment))] == ["site"]
+
+
+def test_what_a_package_says_later_is_kept_behind_a_table(session, pond):
+    add(session, pond, "date", "2026-03-08 11:27")
+    with without_tables(session, pond[0].id):
+        assert read(session, pond, "captured_at")[0] is None
+        image = session.scalars(select(Image).order_by(Image.path)).first()
+        image.captured_at, image.camera = OWN, "Browning"
+        session.flush()
+    here = read(session, pond, "captured_at", "camera")
+    assert here[0] == (datetime(2026, 3, 8, 11, 27), "Browning")
+    remove(session, pond)
+    assert read(session, pond, "captured_at", "camera")[0] == (OWN, "Browning")
 
 
 def test_events_follow_times_of_tables(session, pond, settings):

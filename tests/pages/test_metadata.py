@@ -157,4 +157,5 @@ def test_days_that_can_be_read_in_two_ways_are_asked_for_by_the_page(client, pon
     assert "not known" in client.get(f"{own}/images/{image_id}").text
     client.post(f"{own}/metadata/taken", data={"order": "day-first"})
     assert "3 April 2026, 11:27" in client.get(f"{own}/images/{image_id}").text
-    assert "The day comes first" not in client.get(f"{own}/metadata").text
+    said = client.get(f"{own}/metadata").text
+    assert "time from “date” (day first)" in said and "The day comes first" not in said
