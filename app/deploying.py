@@ -10,14 +10,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, exists, func, select, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, case, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.audit import note
 from app.camtrap import PackageDeployment
 from app.errors import BadInput, NotFound
-from app.tables import Collection, Deployment, Image, Import, OracleLabel, Person
+from app.tables import Collection, Deployment, Image, ImagePath, Import, OracleLabel, Person
 from app.taking import without_tables
 
 SHIFT = re.compile(r"([+-]?) *(?:([0-9]{1,5})d)? *(?:([0-9]{1,3}):([0-9]{2})(?::([0-9]{2}))?)?")
@@ -39,12 +39,15 @@ class DeploymentSummary:
         return write_shift(self.deployment.clock_shift_s)
 
 
-def list_deployments(session: Session, collection_id: int) -> list[DeploymentSummary]:
-    """The deployments of a collection, by name."""
+def list_deployments(
+    session: Session, collection_id: int, *, with_folders: bool = True
+) -> list[DeploymentSummary]:
+    """The deployments of a collection, by name; else without those called like their folders."""
     rows = session.execute(
         select(Deployment, func.count(Image.id))
         .outerjoin(Image, (Image.deployment_id == Deployment.id) & Image.removed_at.is_(None))
         .where(Deployment.collection_id == collection_id)
+        .where(*([] if with_folders else [~is_called_like_folder()]))
         .group_by(Deployment.id)
         .order_by(Deployment.name)
     )
@@ -77,8 +80,9 @@ def list_folders(session: Session, collection_id: int) -> list[tuple[str, int]]:
 def may_folders_be_labels(session: Session, collection_id: int) -> bool:
     """Whether folders name what is to be found.
 
-    They do where labels were taken from them, and where a file brought the labels if one is in a
-    folder called like it (`judge_folders`); until that was looked at they may.
+    They do where labels were taken from them, and where a file or a package brought the labels if
+    an image is in a folder called like its own (`judge_folders`); until that was looked at, they
+    may.
     """
     query = select(Collection.labels_given_at, Collection.folders_name_labels)
     given_at, name_labels = session.execute(query.filter_by(id=collection_id)).one()
@@ -90,15 +94,23 @@ def may_folders_be_labels(session: Session, collection_id: int) -> bool:
 
 
 def judge_folders(session: Session, collection_id: int) -> None:
-    """Look whether an image lies in a folder called like one of its own labels, and remember it."""
+    """Look whether an image lies in a folder called like one of its own labels, and remember it.
+
+    Under any of its paths: copies are told, too. Where it does, files made before may tell.
+    """
     label = func.concat(_plain(OracleLabel.label), "/")
     named = (
-        select(Image.id)
-        .join(OracleLabel, OracleLabel.image_id == Image.id)
-        .where(Image.collection_id == collection_id, func.strpos(_plain(Image.path), label) > 0)
+        select(ImagePath.id)
+        .join(OracleLabel, OracleLabel.image_id == ImagePath.image_id)
+        .where(
+            ImagePath.collection_id == collection_id,
+            func.strpos(_plain(ImagePath.path), label) > 0,
+        )
     )
     of_it = update(Collection).filter_by(id=collection_id)
     session.execute(of_it.values(folders_name_labels=named.correlate(None).exists()))
+    guard = of_it.where(Collection.folders_name_labels.is_(True))
+    session.execute(guard.values(guarded_at=func.clock_timestamp()))
 
 
 def may_see_folders(session: Session, person: Person, collection_id: int) -> bool:
@@ -114,6 +126,25 @@ def may_see_folders(session: Session, person: Person, collection_id: int) -> boo
 def _plain(name: SQLColumnExpression[str]) -> ColumnElement[str]:
     """A name below a slash, as people mean it: Grey_heron is grey heron."""
     return func.concat("/", func.translate(func.lower(name), "_-", "  "))
+
+
+def is_called_like_folder() -> ColumnElement[bool]:
+    """Whether a deployment has the name of a folder in which an image of it lies."""
+    theirs = select(Image.id).where(
+        Image.deployment_id == Deployment.id, folder_of() == Deployment.name
+    )
+    return theirs.correlate(Deployment).exists()
+
+
+def place_of(*, with_folders: bool) -> ColumnElement[str]:
+    """The deployment of an image, else its first folder.
+
+    Where folders may be labels neither a folder nor what is called like the image's own. To be
+    selected from images, joined with their deployments.
+    """
+    if with_folders:
+        return func.coalesce(Deployment.name, folder_of())
+    return case((Deployment.name.is_distinct_from(folder_of()), Deployment.name.expression))
 
 
 def folder_of() -> ColumnElement[str]:

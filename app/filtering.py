@@ -39,7 +39,13 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Session
 
 from app.access import get_search, is_in_search
-from app.deploying import folder_of, may_folders_be_labels, may_see_folders
+from app.deploying import (
+    folder_of,
+    is_called_like_folder,
+    may_folders_be_labels,
+    may_see_folders,
+    place_of,
+)
 from app.errors import BadInput
 from app.metadata import list_columns
 from app.remarks import has_image_notes, list_image_tags, standing_notes, standing_tags
@@ -363,9 +369,7 @@ def describe_offer(session: Session, person: Person, collection_id: int) -> Offe
         select(func.min(Image.captured_at), func.max(Image.captured_at)).where(own)
     ).one()
     sight = read_sight(session, person, collection_id)
-    name: ColumnElement[str] = func.coalesce(Deployment.name, folder_of())
-    if may_folders_be_labels(session, collection_id):
-        name = Deployment.name.expression
+    name = place_of(with_folders=not may_folders_be_labels(session, collection_id))
     deployments = session.execute(
         select(name, func.coalesce(func.max(Deployment.place), ""), func.count())
         .select_from(Image)
@@ -487,7 +491,8 @@ def _check(
 
 def _check_recorded(session: Session, collection_id: int, names: list[str]) -> None:
     """Refuse folders that may be labels: whoever guessed one would be shown what is in it."""
-    recorded = set(session.scalars(select(Deployment.name).filter_by(collection_id=collection_id)))
+    query = select(Deployment.name).filter_by(collection_id=collection_id)
+    recorded = set(session.scalars(query.where(~is_called_like_folder())))
     for name in names:
         if name not in recorded:
             raise BadInput(f"No deployment “{name}” is recorded in this collection.")

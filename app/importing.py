@@ -37,6 +37,7 @@ from app.errors import (
 from app.labelling import (
     describe_labels,
     lock_labels,
+    mark_given,
     record_labels,
     say_unmatched,
     say_without,
@@ -267,6 +268,8 @@ def import_images(
             package = read_package(source, settings)
             if package is not None and given is None:
                 given = Labels(dict(package.labels))
+                with database.session() as session:
+                    mark_given(session, session.get_one(Collection, collection_id))
             listing = list_source(source, settings, given)
             if package is not None:
                 _follow_package(listing, package)
@@ -777,9 +780,9 @@ def _record_labels(
                 by_image[image_ids[path]] |= known
             lock_labels(session, tally.collection_id)
             record_labels(session, by_image)
-            judge_folders(session, tally.collection_id)
             unmatched = [] if is_own else unmatched
             remarks = [*labels.notes, *say_unmatched(labels, unmatched)]
+        judge_folders(session, tally.collection_id)  # also what has other paths now
         session.execute(update(Import).filter_by(id=tally.import_id).values(remarks=remarks))
         without = say_without(describe_labels(session, tally.collection_id))
     return sum(1 for known in by_image.values() if known), unmatched, [*remarks, *without]

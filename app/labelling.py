@@ -19,7 +19,6 @@ from app.audit import note
 from app.database import is_among
 from app.deploying import judge_folders
 from app.errors import LabelsNotUsable
-from app.sensitive import note_guarded
 from app.sources import NO_TARGET, Labels, clean_text, match_files, read_labels_data
 from app.tables import Collection, Image, ImagePath, Import, OracleLabel, Person, Upload
 
@@ -243,6 +242,7 @@ def keep_uploaded(session: Session, upload_id: int) -> None:
         remarks = [*plan.notes, *say_left_out(plan)]
     except LabelsNotUsable as error:
         remarks = [str(error)]
+        judge_folders(session, collection.id)
     newest = select(func.max(Import.id)).filter_by(collection_id=collection.id).scalar_subquery()
     session.execute(update(Import).where(Import.id == newest).values(remarks=remarks))
     upload.labels_file = None
@@ -260,8 +260,6 @@ def say_left_out(plan: LabelsPlan) -> list[str]:
 
 def mark_given(session: Session, collection: Collection) -> None:
     """Remember that labels are known: from now on folders may say what is to be found."""
-    if collection.labels_given_at is None:
-        note_guarded(session, collection.id)
     collection.labels_given_at = func.now()
     collection.folders_name_labels = None
     session.flush()

@@ -21,6 +21,7 @@ from sqlalchemy import BigInteger, cast, event, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.deploying import judge_folders
 from app.errors import (
     BadInput,
     DiskFull,
@@ -403,6 +404,8 @@ def sweep_uploads(session: Session, settings: Settings) -> None:
     for upload_id in list_forgotten(session, settings):
         upload = session.get(Upload, upload_id)
         if upload is not None and upload.state != "done":
+            if upload.labels_file is not None:  # it may be waited for
+                judge_folders(session, upload.collection_id)
             session.delete(upload)
         _after_commit(session, partial(remove_files, settings, upload_id))
     session.flush()

@@ -264,6 +264,8 @@ class Moment:
 
     def forecast(self, next_scores: Floats) -> Forecast | None:
         """How many yes the next round will bring, its images having these scores."""
+        if self.head is None:  # they are likenesses to the opening
+            return None
         shown = [one for one in self.last_showings if one.has_head and one.image_id in self.values]
         return forecast_yes(
             next_scores,

@@ -154,7 +154,7 @@ def tell_left(moment: Moment) -> Left:
     told = statements if moment.after else []
     return Left(
         told,
-        judge_left(told, len(standing.answers.positives)),
+        judge_left(_leave_out_begun(told, standing), len(standing.answers.positives)),
         list_detours(moment),
         list_gains(moment),
         standing.unanswered_count,
@@ -171,6 +171,17 @@ def tell_left(moment: Moment) -> Left:
         ],
         moment.event_rows is not None,
     )
+
+
+def _leave_out_begun(statements: list[Statement], standing: Standing) -> list[Statement]:
+    """Without what a sample says whose images were not all shown: its bounds are far away."""
+    samples = {"score-sample": standing.sample, "random-sample": standing.control}
+    begun = {
+        name
+        for name, taken in samples.items()
+        if taken is not None and taken.asked < len(taken.plan.rows)
+    }
+    return [one for one in statements if one.name not in begun]
 
 
 def judge_left(statements: list[Statement], found: int) -> Verdict | None:

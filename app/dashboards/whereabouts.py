@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Date, Integer, cast, extract, func, select
 
 from app.dashboards.moments import MOST_LIKELY, Moment, Plot, rounded
 from app.database import is_among
-from app.deploying import folder_of, may_folders_be_labels
+from app.deploying import may_folders_be_labels, place_of
 from app.engine.numerals import plural, spaced
 from app.engine.places import merge_places
 from app.tables import Deployment, Image, ImageIndex, UnreadableImage
@@ -111,9 +111,8 @@ def _read_facts(moment: Moment, image_ids: list[int]) -> dict[int, _Facts]:
 
 def _name_of(moment: Moment) -> ColumnElement[str]:
     """The deployment of an image, else its first folder, where that may be told."""
-    if may_folders_be_labels(moment.session, moment.search.collection_id):
-        return Deployment.name.expression
-    return func.coalesce(Deployment.name, folder_of())
+    is_secret = may_folders_be_labels(moment.session, moment.search.collection_id)
+    return place_of(with_folders=not is_secret)
 
 
 def _to_place(place: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -86,16 +86,15 @@ def render_deployments(
     wrong_id: int | None = None,
 ) -> Response:
     """The page, with what is wrong."""
+    with_folders = may_see_folders(session, person, collection_id)
     return render(
         request,
         "deployments.html",
         status=422 if wrong else 200,
         person=person,
         collection=get_collection(session, person, collection_id),
-        deployments=list_deployments(session, collection_id),
-        folders=list_folders(session, collection_id)
-        if may_see_folders(session, person, collection_id)
-        else [],
+        deployments=list_deployments(session, collection_id, with_folders=with_folders),
+        folders=list_folders(session, collection_id) if with_folders else [],
         are_folders_labels=may_folders_be_labels(session, collection_id),
         sight=read_sight(session, person, collection_id),
         wrong=wrong,
