@@ -55,6 +55,7 @@ from app.pages import (
     exporting,
     filters,
     guarding,
+    help,
     home,
     images,
     indexes,
@@ -163,8 +164,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.templates = make_templates(PROJECT)
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
-        *(home, sign_in, account, people, sharing, bin, collections, indexes, removing, replays),
-        *(metadata, labelling, filters, deployments, remarks, guarding, events),
+        *(home, help, sign_in, account, people, sharing, bin, collections, indexes, removing),
+        *(replays, metadata, labelling, filters, deployments, remarks, guarding, events),
         *(browse, searches, reviewing, dashboard, exporting, overview, work),
     )
     seen = [Depends(stand_before)]

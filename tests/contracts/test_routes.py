@@ -75,6 +75,7 @@ TABLE = {
     "POST /password": OPEN,
     "POST /sign-out": OPEN,
     "GET /": EVERYBODY,
+    "GET /help": EVERYBODY,
     "GET /account": EVERYBODY,
     "GET /account/name": EVERYBODY,
     "POST /account/name": EVERYBODY,
