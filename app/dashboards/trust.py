@@ -122,26 +122,28 @@ def _plot_calibration(moment: Moment) -> Plot | None:
 
 def judge_word(total: Total, groups: list[Group]) -> str:
     """Whether chances keep their word, as a sentence: all together first, then group by group."""
-    corrected = "The other chances on this page are corrected for it."
+    elsewhere = (
+        "Counts and estimates elsewhere on this page go by what came, not by these promises."
+    )
     if total.promises_too_much or total.promises_too_little:
-        much = "much" if total.promises_too_much else "little"
+        off = "high" if total.promises_too_much else "low"
         span = spaced(total.low)
         if total.low < total.high:
             span += f" to {spaced(total.high)}"
         return (
-            f"It promises too {much}: if its chances were right, {span} yes would have come "
-            f"({100 * SURE:.0f} % sure). {corrected}"
+            f"These chances were too {off}: had they been right, {span} yes would have come "
+            f"({100 * SURE:.0f} % sure). {elsewhere}"
         )
     if total.answered < FEW_ANSWERS:
         return "So few answers say little yet: the bars show how much is open."
     over = sum(one.predicted > one.share_high for one in groups)
     under = sum(one.predicted < one.share_low for one in groups)
     if not too_many_miss(over + under, len(groups)):
-        return "Its chances agree with the answers, as far as these can tell."
+        return "These chances agree with the answers, as far as these can tell."
     where = (
         f"in {over + under} of {len(groups)} groups the bar misses the diagonal, which is more "
         "than chance explains."
     )
     if over and under:
-        return f"It promises too much in places and too little in others: {where} {corrected}"
-    return f"It promises too {'much' if over else 'little'}: {where} {corrected}"
+        return f"These chances were too high in places and too low in others: {where} {elsewhere}"
+    return f"These chances were too {'high' if over else 'low'}: {where} {elsewhere}"

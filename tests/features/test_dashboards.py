@@ -598,17 +598,18 @@ def judge(promised, yes_of_groups):
 
 def test_word_is_judged_by_all_answers_together_too():
     promised = [0.13, 0.185, 0.22, 0.28, 0.335, 0.39, 0.59]  # 26 of 84
-    assert judge(promised, [0, 0, 0, 1, 3, 2, 6]).startswith(
-        "It promises too much: if its chances were right, 18 to 34 yes would have come (95 % sure)."
+    assert judge(promised, [0, 0, 0, 1, 3, 2, 6]) == (
+        "These chances were too high: had they been right, 18 to 34 yes would have come (95 % "
+        "sure). Counts and estimates elsewhere on this page go by what came, not by these promises."
     )
-    assert judge(promised, [4, 4, 5, 5, 6, 6, 8]).startswith("It promises too little: ")
-    assert judge(promised, [2, 2, 3, 3, 4, 4, 7]).startswith("Its chances agree ")
+    assert judge(promised, [4, 4, 5, 5, 6, 6, 8]).startswith("These chances were too low: ")
+    assert judge(promised, [2, 2, 3, 3, 4, 4, 7]).startswith("These chances agree ")
     assert judge(promised[:3], [2, 2, 2]).startswith("So few answers say little yet")
 
 
 def test_word_is_judged_group_by_group_where_they_cancel_each_other():
     said = judge([0.3] * 3 + [0.7] * 3, [10, 10, 10, 2, 2, 2])
-    assert said.startswith("It promises too much in places and too little in others: in 6 of 6")
+    assert said.startswith("These chances were too high in places and too low in others: in 6 of 6")
 
 
 def test_search_without_a_round_has_little_to_say(session, settings):
