@@ -59,8 +59,8 @@
       charts.set(box, chart);
       new ResizeObserver(() => {
         chart.resize();
-        // On the ground a kilometre stays as long up as across.
-        if (box.classList.contains("places")) draw(box, chart);
+        // On the ground a kilometre stays as long up as across. A map stays as near as it was.
+        if (!box.classList.contains("map")) draw(box, chart);
       }).observe(box);
       draw(box, chart);
       if (box.classList.contains("map")) followPointer(box, chart);
@@ -73,7 +73,10 @@
 
   function draw(box, chart) {
     const plot = JSON.parse(box.dataset.plot);
-    chart.setOption({ ...still, ...kinds[plot.kind](plot, colours(), box) }, true);
+    const option = kinds[plot.kind](plot, colours(), box);
+    // On the narrowest screens a legend takes two lines.
+    if (box.clientWidth < 300 && option.grid?.top === 36) option.grid.top = 58;
+    chart.setOption({ ...still, ...option }, true);
   }
 
   function fitHeight(box) {
@@ -123,18 +126,21 @@
   }
 
   function frame(c, names, { category } = {}) {
+    // Numbers that would run together are left out.
+    const label = { color: c.muted, formatter: spaced, hideOverlap: true, textMargin: [0, 5] };
     const axis = {
       nameLocation: "middle",
       nameTextStyle: { color: c.muted },
-      axisLabel: { color: c.muted, formatter: spaced },
+      axisLabel: label,
       axisLine: { lineStyle: { color: c.line } },
       splitLine: { lineStyle: { color: c.line } },
     };
     return {
-      grid: { left: 68, right: 12, top: 36, bottom: 44 },
+      grid: { left: 68, right: 12, top: 36, bottom: 53 },
       legend: { top: 0, left: 0, textStyle: { color: c.text }, itemHeight: 10, itemWidth: 16, itemGap: 20 },
       tooltip: { trigger: "axis", renderMode: "richText", confine: true, valueFormatter: spaced },
-      xAxis: { ...axis, type: category ? "category" : "value", name: names[0], nameGap: 28, splitLine: { show: false } },
+      // Low enough for the first number to keep clear of the other axis' lowest.
+      xAxis: { ...axis, type: category ? "category" : "value", name: names[0], nameGap: 37, axisLabel: { ...label, margin: 16 }, splitLine: { show: false } },
       // Room for numbers as long as 100 % or 10 000.
       yAxis: { ...axis, type: "value", name: names[1], nameGap: 52 },
     };
@@ -145,8 +151,19 @@
     return { name, icon: "roundRect", itemStyle: { color, opacity } };
   }
 
+  // Which of the words under bars are shown: so many that they keep clear of each other; round numbers.
+  function sparse(box, words) {
+    const wide = 7 * Math.max(...words.map((word) => `${word}`.length)) + 10;
+    const round = [1, 10, 100, 1000].flatMap((ten) => [ten, 2 * ten, 5 * ten]);
+    return (place, word) => {
+      const least = Math.ceil((wide * words.length) / Math.max(box.clientWidth - 80, 1));
+      if (typeof words[0] !== "number") return place % least === 0;
+      return Number(word) % round.find((step) => step >= least) === 0;
+    };
+  }
+
   // Yes at the foot and full, what was no above it and pale: told apart by lightness too.
-  function bars({ columns, rows }, c) {
+  function bars({ columns, rows }, c, box) {
     const parts = [
       [1, { color: c.yes }],
       [2, { color: c["no-soft"], borderColor: c.no, borderWidth: 1 }],
@@ -154,9 +171,10 @@
       [4, { color: "transparent", borderColor: c.line, borderWidth: 1, borderType: "dotted" }],
     ].filter(([part]) => part === 1 || rows.some((row) => row[part]));
     const base = frame(c, ["Round", "Images"], { category: true });
+    const rounds = rows.map((row) => row[0]);
     return {
       ...base,
-      xAxis: { ...base.xAxis, data: rows.map((row) => row[0]) },
+      xAxis: { ...base.xAxis, data: rounds, axisLabel: { ...base.xAxis.axisLabel, interval: sparse(box, rounds) } },
       yAxis: { ...base.yAxis, minInterval: 1 },
       series: parts.map(([part, itemStyle]) => ({
         type: "bar",
@@ -184,7 +202,7 @@
         },
       },
       xAxis: { ...base.xAxis, min: rows[0][0], max: rows[rows.length - 1][0], minInterval: 1 },
-      yAxis: { ...base.yAxis, min: 0, max: 1, axisLabel: { color: c.muted, formatter: percent } },
+      yAxis: { ...base.yAxis, min: 0, max: 1, axisLabel: { ...base.yAxis.axisLabel, formatter: percent } },
       series: [
         line("low", rows.map((row) => [row[0], row[2]]), { stack: "band", lineStyle: { opacity: 0 } }),
         line("90 % interval", rows.map((row) => [row[0], row[3] - row[2]]), {
@@ -221,7 +239,7 @@
           return `${row[0].toFixed(1)} to ${row[1].toFixed(1)}: ${row[2]} yes, ${row[3]} no, ${spaced(row[4])} without an answer`;
         },
       },
-      yAxis: { ...base.yAxis, axisLabel: { color: c.muted, formatter: percent } },
+      yAxis: { ...base.yAxis, axisLabel: { ...base.yAxis.axisLabel, formatter: percent } },
       series: [
         series(4, c.muted, {
           symbol: "none",
@@ -253,7 +271,7 @@
       ...more,
     });
     const band = `${Math.round(100 * marks.level)} % interval`;
-    const axis = marks.share ? { max: 1, axisLabel: { color: c.muted, formatter: (v) => `${Math.round(100 * v)} %` } } : {};
+    const axis = marks.share ? { max: 1, axisLabel: { ...base.yAxis.axisLabel, formatter: (v) => `${Math.round(100 * v)} %` } } : {};
     return {
       ...base,
       legend: { ...base.legend, data: marks.level ? ["Said", area(band, c.accent, 0.3), "True"] : ["Said", "True"] },
@@ -294,7 +312,7 @@
   // The diagonal is a promise kept; each point lies on its interval, larger for more answers.
   function calibration({ rows }, c) {
     const base = frame(c, ["Chance said before", "Share of yes"]);
-    const shares = { min: 0, max: 1, axisLabel: { color: c.muted, formatter: percent } };
+    const shares = (axis) => ({ ...axis, min: 0, max: 1, axisLabel: { ...axis.axisLabel, formatter: percent } });
     const most = Math.max(...rows.map((row) => row[4]));
     const upright = { name: "90 % interval", icon: "path://M0 0h9v2h-3.5v6h3.5v2h-9v-2h3.5v-6h-3.5z" };
     const dashes = { name: "Promise kept", icon: "path://M0 0h4v1.5h-4zM6 0h4v1.5h-4zM12 0h4v1.5h-4z" };
@@ -302,8 +320,8 @@
       ...base,
       legend: { ...base.legend, data: ["Answers", upright, dashes] },
       tooltip: { ...base.tooltip, trigger: "item" },
-      xAxis: { ...base.xAxis, ...shares },
-      yAxis: { ...base.yAxis, ...shares },
+      xAxis: shares(base.xAxis),
+      yAxis: shares(base.yAxis),
       series: [
         {
           type: "line",
@@ -343,9 +361,9 @@
     return {
       ...base,
       legend: { show: false },
-      grid: { ...base.grid, top: 12, bottom: 28 },
+      grid: { ...base.grid, top: 12, bottom: 36 },
       tooltip: { ...base.tooltip, formatter: ([one]) => `${new Date(one.value[0]).toLocaleString()}: ${one.value[1]}` },
-      xAxis: { ...base.xAxis, type: "time", name: "", min: marks.since, max: marks.until, containShape: false, axisLabel: { color: c.muted, hideOverlap: true } },
+      xAxis: { ...base.xAxis, type: "time", name: "", min: marks.since, max: marks.until, containShape: false, axisLabel: { ...base.xAxis.axisLabel, formatter: null } },
       yAxis: { ...base.yAxis, minInterval: 1 },
       series: [{ type: "bar", name: "Rounds", data: rows, barWidth: window.innerWidth < 640 ? 1.5 : 4, itemStyle: { color: c.accent } }],
     };
@@ -383,9 +401,10 @@
     };
   }
 
-  function dates({ columns, rows }, c) {
+  function dates({ columns, rows }, c, box) {
     const base = frame(c, [columns[0], "Share of its group"], { category: true });
     const long = { Day: 10, Week: 10, Month: 7, Year: 4 }[columns[0]];
+    const days = rows.map((row) => row[0].slice(0, long));
     return {
       ...base,
       legend: { ...base.legend, data: ["Found", "Likely", area("All images", c.muted, 0.25)] },
@@ -393,8 +412,8 @@
         ...base.tooltip,
         formatter: ([one]) => tell(rows[one.dataIndex], `${columns[0]} ${rows[one.dataIndex][0].slice(0, long)}`),
       },
-      xAxis: { ...base.xAxis, data: rows.map((row) => row[0].slice(0, long)) },
-      yAxis: { ...base.yAxis, axisLabel: { color: c.muted, formatter: percent } },
+      xAxis: { ...base.xAxis, data: days, axisLabel: { ...base.xAxis.axisLabel, interval: sparse(box, days) } },
+      yAxis: { ...base.yAxis, axisLabel: { ...base.yAxis.axisLabel, formatter: percent } },
       series: [
         { type: "bar", name: "Found", data: shares(rows, 1), itemStyle: { color: c.yes }, barMaxWidth: 36, barMinWidth: 2, barGap: "10%" },
         {
@@ -474,7 +493,7 @@
   // Latitude and longitude without a map beneath; both axes in the same scale on the ground.
   function places({ rows }, c, box) {
     const base = frame(c, ["Longitude", "Latitude"]);
-    const grid = { left: 68, right: 24, top: 44, bottom: 48 };
+    const grid = { left: 72, right: 24, top: 44, bottom: 53 };
     const wide = Math.max(box.clientWidth - grid.left - grid.right, 50);
     const high = Math.max(box.clientHeight - grid.top - grid.bottom, 50);
     const [south, north] = ends(rows.map((row) => row[0]));
@@ -484,11 +503,13 @@
     const scale = 1.25 * Math.max((north - south) / high, ((east - west) * squeeze) / wide, 0.01 / high);
     const range = (low, top, half) => ({ min: (low + top) / 2 - half, max: (low + top) / 2 + half });
     const digits = Math.max(0, Math.ceil(-Math.log10(scale * 60)));
-    const axis = {
-      axisLabel: { color: c.muted, formatter: (degrees) => `${degrees.toFixed(digits)}°`, hideOverlap: true, showMinLabel: false, showMaxLabel: false },
+    const put = { formatter: (degrees) => `${degrees.toFixed(digits)}°`, showMinLabel: false, showMaxLabel: false };
+    const axis = (one) => ({
+      ...one,
+      axisLabel: { ...one.axisLabel, ...put },
       splitNumber: 4,
       splitLine: { show: true, lineStyle: { color: c.line } },
-    };
+    });
     const largest = Math.max(...rows.map((row) => row[4]));
     const circles = (name, part, symbol, least, itemStyle) => ({
       type: "scatter",
@@ -512,8 +533,8 @@
       ...base,
       grid,
       tooltip: { ...base.tooltip, trigger: "item", formatter: ({ data: { row } }) => tell(row, `${row[0]}, ${row[1]}`) },
-      xAxis: { ...base.xAxis, ...axis, ...range(west, east, (scale * wide) / squeeze / 2) },
-      yAxis: { ...base.yAxis, ...axis, ...range(south, north, (scale * high) / 2), nameGap: 52 },
+      xAxis: { ...axis(base.xAxis), ...range(west, east, (scale * wide) / squeeze / 2) },
+      yAxis: { ...axis(base.yAxis), ...range(south, north, (scale * high) / 2), nameGap: 56 },
       series: [
         circles("All images", 4, "circle", 5, { color: c.muted, opacity: 0.35 }),
         circles("Found", 2, "circle", 6, { color: c.yes, opacity: 0.85 }),

@@ -7,6 +7,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from datetime import date, timedelta
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -308,3 +310,53 @@ def test_title_of_an_axis_keeps_clear_of_its_numbers(overview: Page) -> None:
             assert title["left"] >= 0
             assert full["left"] - title["right"] >= 4
         assert not overview.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+
+def list_touching(shapes: list[dict]) -> list[tuple[str, str]]:
+    """Pairs of words and numbers that touch or run together."""
+    words = [one for one in shapes if one["text"]]
+    return [
+        (one["text"], other["text"])
+        for one, other in combinations(words, 2)
+        if max(one["left"], other["left"]) - min(one["right"], other["right"]) < 4
+        and max(one["top"], other["top"]) - min(one["bottom"], other["bottom"]) < 2
+    ]
+
+
+@pytest.mark.parametrize("width", [1280, 640, 390, 320])
+def test_numbers_of_axes_keep_clear_of_each_other(overview: Page, width: int) -> None:
+    overview.set_viewport_size({"width": width, "height": 800})
+    touching = {}
+
+    def look(kind: str, rows: list, **more: object) -> None:
+        if pairs := list_touching(draw(overview, kind, rows, **more)):
+            touching[kind, len(rows)] = pairs
+
+    yields = ["Round", "Yes", "No", "Unsure", "Open"]
+    for count in (9, 23, 60, 140, 1200):
+        rounds = range(1, count + 1)
+        look("bars", [[number, 3, 9, 0, 0] for number in rounds], columns=yields)
+        look("interval", [[number, 0.5, 0.4, 0.6] for number in rounds])
+        level = {"level": 0.9, "share": True}
+        look("against", [[number, 0.5, 0.4, 0.6, 0.5] for number in rounds], marks=level)
+    first = date(2025, 5, 5)
+    for name, days, count in (("Day", 1, 30), ("Week", 7, 19), ("Month", 31, 14), ("Year", 366, 9)):
+        given = [[f"{first + timedelta(days * place)}", 3, 1, 20] for place in range(count)]
+        look("dates", given, columns=[name, "Found", "Likely", "All images"])
+    columns = ["from", "to", "Yes", "No", "No answer"]
+    scores = [[place - 13, place - 12, 7, 20, 5000] for place in range(18)]
+    look("histogram", scores, columns=columns, marks={"boundary": 0})
+    scores = [[place / 100, place / 100 + 0.01, 7, 20, 5000] for place in range(-13, 5)]
+    look("histogram", scores, columns=columns, marks={"boundary": 0})
+    look("calibration", [[0, 0.2, 0.1, 1, 20, 0.05, 0.01, 0.2]])
+    week = {"since": "2026-03-01T12:00:00+00:00", "until": "2026-03-08T15:20:00+00:00"}
+    look("hours", [["2026-03-02T10:00:00+00:00", 3]], marks=week)
+    cameras = ["Deployment", "Found", "Answered", "Likely", "All images"]
+    look(
+        "deployments",
+        [[f"Camera {n}", 9000, 19_500, 900, 90_000] for n in range(6)],
+        columns=cameras,
+    )
+    spots = [[51.1 + n / 100, 4.3 + n / 90, 3, 1, 40] for n in range(8)]
+    look("places", spots, columns=["Latitude", "Longitude", "Found", "Likely", "All images"])
+    assert touching == {}
