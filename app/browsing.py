@@ -1,20 +1,35 @@
 """Looking at a collection before searching it: pages, samples, names, likeness, examples.
 
-Images are paged in the order of their paths. Samples come from the order of their checksums,
+Images are paged in the order of their paths, of their file names, of when they were taken, or the
+newest first; each has an index. Samples come from the order of their checksums,
 which is random and has an index, so a sample costs the same in a collection of any size.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, String, delete, func, literal_column, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Select,
+    String,
+    delete,
+    func,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, joinedload
 
+from app.deploying import MOST_FOLDERS
 from app.detecting import list_boxes
 from app.engine.index import Integers as Rows
 from app.engine.index import VectorIndex
@@ -25,7 +40,7 @@ from app.indexes import choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.premises import list_left_out
 from app.settings import Settings
-from app.tables import FILE_NAME, Box, Image, ImagePath, Person, Photo, TrayItem
+from app.tables import FILE_NAME, TAKEN, Box, Image, ImagePath, Person, Photo, TrayItem
 from app.workers import Readers
 
 IMAGES_PER_PAGE = 60
@@ -34,11 +49,41 @@ SUGGESTIONS = 8
 MOST_BY_WORDS = 6_000  # a hundred pages: whoever looks further says it in other words
 # As the index has it: to the letter, or the database reads every path.
 OWN_NAME: ColumnElement[str] = literal_column(FILE_NAME, String)
+WHEN_TAKEN: ColumnElement[datetime] = literal_column(TAKEN, DateTime)
+NEVER = datetime(9999, 12, 31)  # what TAKEN makes of an image of which nobody knows when
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order of a collection's images; those with the same key are in the order of their ids."""
+
+    key: ColumnElement[Any]
+    newest_first: bool = False
+
+    def sort(self, *, backwards: bool = False) -> list[ColumnElement[Any]]:
+        """What to order by."""
+        is_falling = self.newest_first != backwards
+        return [one.desc() if is_falling else one.asc() for one in (self.key, Image.id.expression)]
+
+    def is_beyond(self, session: Session, image: Image, *, before: bool) -> ColumnElement[bool]:
+        """The condition that an image comes before this one, or after it."""
+        value = session.scalar(select(self.key).where(Image.id == image.id))
+        place = tuple_(self.key, Image.id)
+        here = tuple_(literal(value, self.key.type), literal(image.id))
+        return place < here if before != self.newest_first else place > here
+
+
+ORDERS = {
+    "path": Order(Image.path.expression),
+    "name": Order(OWN_NAME),
+    "taken": Order(WHEN_TAKEN),
+    "added": Order(Image.id.expression, newest_first=True),
+}
 
 
 @dataclass(frozen=True)
 class ImagesPage:
-    """One page of a collection, in the order of its paths."""
+    """One page of a collection, in one of its orders."""
 
     images: list[Image]
     page: int
@@ -68,7 +113,7 @@ class WordMatches:
 
 @dataclass(frozen=True)
 class ImageDetails:
-    """One image with every path it was found under and its neighbours by path."""
+    """One image with every path it was found under and its neighbours in an order."""
 
     image: Image
     paths: list[str]
@@ -79,7 +124,12 @@ class ImageDetails:
 
 
 def list_images(
-    session: Session, collection_id: int, *, page: int, chosen: Filter = EVERY_IMAGE
+    session: Session,
+    collection_id: int,
+    *,
+    page: int,
+    chosen: Filter = EVERY_IMAGE,
+    order: str = "path",
 ) -> ImagesPage:
     """One page of the images a filter keeps; a page past the end is the last one."""
     total = _count_images(session, collection_id, chosen)
@@ -90,12 +140,46 @@ def list_images(
         select(Image.id)
         .filter_by(collection_id=collection_id, removed_at=None)
         .where(to_condition(chosen))
-        .order_by(Image.path, Image.id)
+        .order_by(*ORDERS[order].sort())
         .limit(IMAGES_PER_PAGE)
         .offset((page - 1) * IMAGES_PER_PAGE)
     )
-    query = select(Image).where(Image.id.in_(shown)).order_by(Image.path, Image.id)
+    query = select(Image).where(Image.id.in_(shown)).order_by(*ORDERS[order].sort())
     return ImagesPage(list(session.scalars(query)), page, pages, total)
+
+
+def list_orders(session: Session, collection_id: int, *, with_folders: bool) -> list[str]:
+    """The orders to choose among, the usual one first; by time where any is known."""
+    first = "path" if with_folders else "name"  # paths would put those of a folder together
+    timed = select(Image.id).where(Image.collection_id == collection_id, WHEN_TAKEN < NEVER)
+    is_timed = session.scalar(timed.limit(1)) is not None
+    return [first, "taken", "added"] if is_timed else [first, "added"]
+
+
+def list_subfolders(
+    session: Session, collection_id: int, within: str, *, chosen: Filter = EVERY_IMAGE
+) -> list[tuple[str, int]]:
+    """The folders right inside one, "" for all of them, with the images in and under each.
+
+    Of the images that a filter keeps, and at most MOST_FOLDERS.
+    """
+    start = f"{within}/" if within else ""
+    rest = func.substr(Image.path, len(start) + 1)
+    name = func.split_part(rest, "/", 1)
+    rows = session.execute(
+        select(name, func.count())
+        .where(
+            Image.collection_id == collection_id,
+            Image.removed_at.is_(None),
+            Image.path.startswith(start, autoescape=True),
+            func.strpos(rest, "/") > 0,
+            to_condition(chosen),
+        )
+        .group_by(name)
+        .order_by(name)
+        .limit(MOST_FOLDERS)
+    )
+    return [(folder, count) for folder, count in rows]
 
 
 def list_images_after(
@@ -172,7 +256,9 @@ def suggest_names(session: Session, collection_id: int, part: str) -> list[str]:
     return list(session.scalars(inside.limit(SUGGESTIONS)))
 
 
-def find_page_of(session: Session, image: Image, *, chosen: Filter = EVERY_IMAGE) -> int:
+def find_page_of(
+    session: Session, image: Image, *, chosen: Filter = EVERY_IMAGE, order: str = "path"
+) -> int:
     """The page of its collection, as a filter keeps it, that shows `image`."""
     before = session.scalar(
         select(func.count())
@@ -180,7 +266,7 @@ def find_page_of(session: Session, image: Image, *, chosen: Filter = EVERY_IMAGE
         .where(
             Image.collection_id == image.collection_id,
             Image.removed_at.is_(None),
-            tuple_(Image.path, Image.id) < tuple_(image.path, image.id),
+            ORDERS[order].is_beyond(session, image, before=True),
             to_condition(chosen),
         )
     )
@@ -196,21 +282,25 @@ def get_image(session: Session, image_id: int, *, collection_id: int | None = No
 
 
 def describe_image(
-    session: Session, collection_id: int, image_id: int, *, chosen: Filter = EVERY_IMAGE
+    session: Session,
+    collection_id: int,
+    image_id: int,
+    *,
+    chosen: Filter = EVERY_IMAGE,
+    order: str = "path",
 ) -> ImageDetails:
     """An image, its paths, and the images before and after it that a filter keeps."""
     image = get_image(session, image_id, collection_id=collection_id)
-    here = tuple_(image.path, image.id)
-    place = tuple_(Image.path, Image.id)
     ids = select(Image.id).filter_by(collection_id=collection_id, removed_at=None)
     ids = ids.where(to_condition(chosen)).limit(1)
-    before = ids.where(place < here).order_by(Image.path.desc(), Image.id.desc())
-    after = ids.where(place > here).order_by(Image.path, Image.id)
+    by = ORDERS[order]
+    before = ids.where(by.is_beyond(session, image, before=True)).order_by(*by.sort(backwards=True))
+    after = ids.where(by.is_beyond(session, image, before=False)).order_by(*by.sort())
     paths = select(ImagePath.path).filter_by(image_id=image.id).order_by(ImagePath.path)
     return ImageDetails(
         image=image,
         paths=list(session.scalars(paths)),
-        page=find_page_of(session, image, chosen=chosen),
+        page=find_page_of(session, image, chosen=chosen, order=order),
         previous_id=session.scalar(before),
         next_id=session.scalar(after),
         boxes=list_boxes(session, [image.id]).get(image.id, []),

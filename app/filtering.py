@@ -2,9 +2,9 @@
 
 A filter is a list of keys and values, the same ones in an address, a form, a stored search and on
 the command line: `from=2026-05-01`, `hour_from=20`, `month=12-2`, `south=50.1`, `deployment=A3`,
-`tag=juvenile`, `tagged=none`, `note=bait`, `is.bait=none`, `has.remark=otter`, `min.depth=3`,
-`given=none`, `answer=no:12`. All keys must hold; of one key given twice either value does. It is
-one condition of SQL, however many images there are.
+`folder=site-3/may`, `tag=juvenile`, `tagged=none`, `note=bait`, `is.bait=none`,
+`has.remark=otter`, `min.depth=3`, `given=none`, `answer=no:12`. All keys must hold; of one key
+given twice either value does. It is one condition of SQL, however many images there are.
 
 For people who are not shown exact places a box becomes one of whole cells of the grid, and what it
 keeps follows from the cells alone: however boxes are drawn, nothing finer can be told from them.
@@ -65,7 +65,7 @@ ONCE = (
     *("from", "to", "hour_from", "hour_to", "south", "west", "north", "east"),
     *("tagged", "note", "given", "answer"),
 )
-MANY = ("month", "deployment", "tag")
+MANY = ("month", "deployment", "folder", "tag")
 GRID = "grid"  # beside a box: degrees of the cells that it is made of
 OF_COLUMNS = ("is", "has", "min", "max")
 SIDES = {"south": 90, "west": 180, "north": 90, "east": 180}
@@ -213,10 +213,12 @@ def read_filter(
         sight = read_common_sight(session, collection_id)
     for key, value in given:
         _check(session, key, value, known, sight, collection_id, person)
-    named = [value for key, value in given if key == "deployment"]
-    if named and not may_see_folders(session, person, collection_id):
-        _check_recorded(session, collection_id, named)
     keys = [key for key, _ in given]
+    if {"deployment", "folder"} & set(keys) and not may_see_folders(session, person, collection_id):
+        if "folder" in keys:
+            raise BadInput("Folders are not shown in this collection: they may tell the answer.")
+        named = [value for key, value in given if key == "deployment"]
+        _check_recorded(session, collection_id, named)
     for key in ONCE:
         if keys.count(key) > 1:
             raise BadInput(f"“{key}” stands twice in this filter. Give it once.")
@@ -293,8 +295,8 @@ def list_chips(session: Session, chosen: Filter) -> list[Chip]:
         kind, _, column = key.partition(".")
         if kind == "month":
             words = _name_months(value)
-        elif kind == "deployment":
-            words = f"Deployment {value}"
+        elif kind in ("deployment", "folder"):
+            words = f"{kind.capitalize()} {value}"
         elif kind in ("tag", "note"):
             words = f"Tag {value}" if kind == "tag" else f"Note with {value}"
         elif column:
@@ -415,6 +417,8 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
         parts.append(_is_in_box(chosen))
     if names := chosen.all("deployment"):
         parts.append(deployment_of().in_(names))
+    if folders := chosen.all("folder"):
+        parts.append(or_(*(Image.path.startswith(f"{one}/", autoescape=True) for one in folders)))
     if rows := chosen.first("given"):
         parts.append(Image.given.is_(None) if rows == "none" else Image.given.is_not(None))
     if answer := chosen.first("answer"):

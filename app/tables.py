@@ -40,6 +40,8 @@ GROUPING_KINDS = ("bursts", "column", "near-duplicates", "none")
 DETOUR_KINDS = ("gap", "estimate", "absence", "second-look", "other-embedder")
 # A path's last part, small letters, in the order of code points, which an index can follow.
 FILE_NAME = "(lower(regexp_replace(path, '^.*/'::text, ''::text)) COLLATE \"C\")"
+# When an image was taken; those of which nobody knows come after all others.
+TAKEN = "COALESCE(captured_at, '9999-12-31 00:00:00'::timestamp without time zone)"
 
 
 class Table(DeclarativeBase):
@@ -306,7 +308,23 @@ class Image(Table):
         CheckConstraint(
             "shows_people IS NOT TRUE OR removed_at IS NOT NULL", name="people_are_removed"
         ),
-        Index("ix_images_collection_id_path_id", "collection_id", "path", "id"),
+        # The orders of browsing. With all that a page asks for, so that the pages before it are
+        # passed over without reading an image.
+        Index(
+            "ix_images_collection_id_path_id",
+            *("collection_id", "path", "id"),
+            postgresql_include=["removed_at"],
+        ),
+        Index(
+            "ix_images_file_name",
+            *("collection_id", text(FILE_NAME), "id"),
+            postgresql_include=["path", "removed_at"],
+        ),
+        Index(
+            "ix_images_taken",
+            *("collection_id", text(TAKEN), "id"),
+            postgresql_include=["captured_at", "removed_at"],
+        ),
         # Few are: every round asks for them.
         Index(
             "ix_images_removed",

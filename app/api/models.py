@@ -61,8 +61,9 @@ Where = Annotated[
     list[str],
     Field(
         description="A filter, each part as KEY=VALUE: from=2026-05-01, hour_from=20, month=12-2, "
-        "south=50.1 with the other three sides, deployment=A3, is.COLUMN=…, has.COLUMN=…, "
-        "min.COLUMN=…, max.COLUMN=…, given=none, answer=no:12. Of one key given twice either holds."
+        "south=50.1 with the other three sides, deployment=A3, folder=site-3/may, is.COLUMN=…, "
+        "has.COLUMN=…, min.COLUMN=…, max.COLUMN=…, given=none, answer=no:12. "
+        "Of one key given twice either holds."
     ),
 ]
 

@@ -38,6 +38,8 @@ from app.browsing import (
     find_similar,
     get_image,
     list_images,
+    list_orders,
+    list_subfolders,
     list_tray,
     remove_from_tray,
     sample_images,
@@ -45,7 +47,7 @@ from app.browsing import (
 )
 from app.collecting import describe_preparation
 from app.database import DbSession
-from app.deploying import may_folders_be_labels, may_see_folders
+from app.deploying import MOST_FOLDERS, may_folders_be_labels, may_see_folders
 from app.errors import BadInput, EmbedderMismatch, NotFound, NoWords, RefusedPhoto
 from app.filtering import GRID, Filter, Pairs, count_kept, pick_pairs, read_filter
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
@@ -79,6 +81,12 @@ from app.tables import Collection, Image, Person, Photo, Search, TrayItem
 from app.workers import Readers
 
 SEEDS = 1_000_000
+ORDER_WORDS = {
+    "path": "By folder and file",
+    "name": "By file name",
+    "taken": "By time taken",
+    "added": "Newest added first",
+}
 SEARCH_PAGE = re.compile(r"/searches/([0-9]{1,18})(?=/|$)")
 
 FormId = Annotated[int | None, Form(ge=1, le=LARGEST_ID)]
@@ -103,11 +111,13 @@ def browse(
     words: Annotated[str, Query(max_length=MAX_WORDS_LENGTH)] = "",
     choose: bool = False,
     filters: bool = False,
+    folders: bool = False,
+    order: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
-    """A page of images: in order, at random, by name, by likeness, or by words.
+    """A page of images: in an order, at random, by name, by likeness, or by words.
 
-    A filter's keys and values stand in the address too; with `filters` its form is open. With
-    `choose` an admin ticks those to remove.
+    A filter's keys and values stand in the address too; with `filters` its form is open, with
+    `folders` the list of folders. With `choose` an admin ticks those to remove.
     """
     words = words.strip()
     collection = get_collection(session, person, collection_id)
@@ -118,7 +128,9 @@ def browse(
         chosen = read_filter(session, collection_id, typed, person=person)
     except BadInput as error:
         problem = str(error)
-    listing = list_images(session, collection_id, page=page, chosen=chosen)
+    with_folders = may_see_folders(session, person, collection_id)
+    orders, order = choose_order(session, collection_id, order, with_folders=with_folders)
+    listing = list_images(session, collection_id, page=page, chosen=chosen, order=order)
     context: dict[str, Any] = {"mode": "pages", "images": listing.images}
     which = "Filtered images" if chosen else "All images"
     context["heading"] = f"{which}, page {listing.page}"
@@ -138,22 +150,21 @@ def browse(
             embedders=request.app.state.embedders,
             settings=request.app.state.settings,
         )
-        with_folders = may_see_folders(session, person, collection_id)
         shown = describe_picture(liked, collection_id, with_folders)
         context |= {"mode": "like", "like": shown, "heading": f"Images like {shown['name']}"}
         context |= {"images": [image for image, _ in found], "similarities": [s for _, s in found]}
     elif name is not None:
-        if not may_see_folders(session, person, collection_id):
+        if not with_folders:
             name = file_name(name)
         matches = find_by_name(session, collection_id, name)
         if matches.kind == "exact" and matches.total == 1:
-            place = find_page_of(session, matches.images[0])
+            place = find_page_of(session, matches.images[0], order=orders[0])
             anchor = f"#image-{matches.images[0].id}"
             return see_other(f"/collections/{collection_id}/browse?page={place}{anchor}")
         context |= {"mode": "name", "images": matches.images, "matches": matches}
         context["heading"] = f"File name: {name}"
         if matches.kind == "nearest":
-            context["nearest_page"] = find_page_of(session, matches.images[0])
+            context["nearest_page"] = find_page_of(session, matches.images[0], order=orders[0])
     elif words:
         context |= {"mode": "words", "heading": f"Images that fit “{words}”", "images": []}
         try:
@@ -190,6 +201,8 @@ def browse(
             with_offer=filters or problem is not None,
             typed=typed if problem else None,
         ),
+        **describe_orders(orders, order),
+        **describe_folders(session, collection_id, chosen, order, is_open=folders and with_folders),
         per_page=IMAGES_PER_PAGE,
         name=name or "",
         words=words,
@@ -205,6 +218,50 @@ def browse(
         **({"similarities": []} | context),
         **describe_tray(session, person, collection, here(request)),
     )
+
+
+def choose_order(
+    session: Session, collection_id: int, order: str, *, with_folders: bool
+) -> tuple[list[str], str]:
+    """The orders to choose among, and the one that is asked for, else the usual one."""
+    orders = list_orders(session, collection_id, with_folders=with_folders)
+    return orders, order if order in orders else orders[0]
+
+
+def describe_orders(orders: list[str], order: str) -> dict[str, Any]:
+    """The orders to choose among; the usual one does not stand in addresses."""
+    return {
+        "orders": {one: ORDER_WORDS[one] for one in orders},
+        "order": order,
+        "order_query": "" if order == orders[0] else urlencode({"order": order}),
+    }
+
+
+def describe_folders(
+    session: Session, collection_id: int, chosen: Filter, order: str, *, is_open: bool
+) -> dict[str, Any]:
+    """The folders inside the one that is looked at, and those that it lies in, with addresses."""
+    others = [*chosen.without("folder", GRID), ("order", order), ("folders", "1")]
+
+    def address(folder: str) -> str:
+        return urlencode([*others, *([("folder", folder)] if folder else [])])
+
+    if not is_open:
+        return {"folders": None, "folders_query": address(chosen.first("folder"))}
+    here = chosen.first("folder")
+    parts = here.split("/") if here else []
+    rest = Filter(chosen.without("folder"))
+    inside = list_subfolders(session, collection_id, here, chosen=rest)
+    return {
+        "folders": [
+            (name, count, address(f"{here}/{name}" if here else name)) for name, count in inside
+        ],
+        "folders_above": [
+            (part, address("/".join(parts[: place + 1]))) for place, part in enumerate(parts)
+        ],
+        "folders_query": address(""),
+        "most_folders": MOST_FOLDERS,
+    }
 
 
 @router.get("/names")
@@ -228,6 +285,7 @@ def image_page(
     collection_id: Id,
     image_id: Id,
     search: OptionalId = None,
+    order: Annotated[str, Query(max_length=10)] = "",
 ) -> Response:
     """One image, large, with what is known of it.
 
@@ -239,7 +297,10 @@ def image_page(
         raise NotFound("There is no such image in that search's collection.")
     pairs = pick_pairs(request.query_params.multi_items())
     chosen = read_filter(session, collection_id, pairs, person=person)
-    details = describe_image(session, collection_id, image_id, chosen=chosen)
+    with_folders = may_see_folders(session, person, collection_id)
+    orders, order = choose_order(session, collection_id, order, with_folders=with_folders)
+    details = describe_image(session, collection_id, image_id, chosen=chosen, order=order)
+    kept = [*chosen.without(GRID), *([("order", order)] if order != orders[0] else [])]
     tray = describe_tray(session, person, collection, here(request))
     if came_from is not None:
         tray["with_folders"] = not may_folders_be_labels(session, collection_id)
@@ -251,8 +312,8 @@ def image_page(
         details=details,
         search=came_from,
         sight=read_sight(session, person, collection_id),
-        filter_query=urlencode(chosen.without(GRID)),
-        kept_query=urlencode([*chosen.without(GRID), *([("search", search)] if search else [])]),
+        filter_query=urlencode(kept),
+        kept_query=urlencode([*kept, *([("search", search)] if search else [])]),
         **describe_remarks(
             session,
             person,

@@ -122,3 +122,25 @@ def test_words_find_images_while_browsing_without_scripts(
     expect(page.get_by_label("Describe it in words")).to_have_value(WORDS)
     page.get_by_role("button", name="Start the search").click()
     expect(page.locator(".search-round")).to_have_text("Round 1")
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_two_rows_at_most_stand_above_the_pictures_of_a_phone(server, page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    server.sign_in(page)
+    page.goto(f"{server.address}/collections/1/browse?order=added")
+    toolbar = page.locator(".toolbar")
+    shown = [
+        one.bounding_box() for one in toolbar.locator(".filters > a, summary, input, button").all()
+    ]
+    rows = {round((box["y"] + box["height"] / 2) / 20) for box in shown if box}
+    assert len(rows) == 2
+    assert page.locator(".tile").first.bounding_box()["y"] < 180
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    toolbar.locator("summary").click()
+    menu = toolbar.locator(".menu-body").bounding_box()
+    assert menu["x"] >= 0
+    assert menu["x"] + menu["width"] <= width
+    with page.expect_navigation():
+        toolbar.get_by_role("link", name="By folder and file").click()
+    assert "order=path" in page.url

@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, event, inspect, select, text
 from sqlalchemy.orm import Session
 
 from app.access import get_collection, get_search
+from app.browsing import ORDERS
 from app.database import Database, alembic_config, migrate, open_database, psycopg_url
 from app.detecting import has_boxes
 from app.downloads import ask_for_file
@@ -30,7 +31,8 @@ def test_migrations_build_the_tables_of_the_code(migrated_engine):
     def is_comparable(_object, name, kind, *_) -> bool:
         if kind == "table" and name.startswith("procrastinate_"):
             return False  # the queue's own
-        return (kind, name) != ("index", "ix_image_paths_file_name")  # of an expression, see below
+        of_expressions = ("ix_image_paths_file_name", "ix_images_file_name", "ix_images_taken")
+        return kind != "index" or name not in of_expressions  # see below
 
     with migrated_engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"include_object": is_comparable})
@@ -41,14 +43,17 @@ def test_few_images_are_found_through_the_indexes_of_the_few(migrated_engine):
     """A collection's page asks; an index of all images is read as far as the collection goes."""
     asked = []
     with Session(migrated_engine) as session:
+        collection = make_collection(session)
+        make_images(session, collection, 200)  # of none at all any index would do
+        session.execute(text("ANALYZE images"))
         session.execute(text("SET LOCAL enable_seqscan = off"))
 
         def note(_connection, _cursor, statement, parameters, *_):
             asked.append((statement, parameters))
 
         event.listen(migrated_engine, "before_cursor_execute", note)
-        count_people_images(session, 1)
-        has_boxes(session, 1)
+        count_people_images(session, collection.id)
+        has_boxes(session, collection.id)
         event.remove(migrated_engine, "before_cursor_execute", note)
         cursor = session.connection().connection.cursor()
         plans = [
@@ -67,6 +72,25 @@ def test_files_are_found_by_name_through_an_index(migrated_engine):
             text(f"EXPLAIN SELECT 1 FROM image_paths WHERE collection_id = 1 AND {FILE_NAME} = 'a'")
         ).all()
     assert any("ix_image_paths_file_name" in line for line in plan)
+
+
+@pytest.mark.parametrize(
+    ("order", "index"),
+    [
+        ("path", "ix_images_collection_id_path_id"),
+        ("name", "ix_images_file_name"),
+        ("taken", "ix_images_taken"),
+    ],
+)
+def test_images_are_put_in_order_by_an_index(migrated_engine, order, index):
+    page = select(Image.id).where(Image.collection_id == 1).order_by(*ORDERS[order].sort())
+    compiled = page.compile(migrated_engine, compile_kwargs={"literal_binds": True})
+    with migrated_engine.begin() as connection:
+        for slower in ("seqscan", "sort"):
+            connection.execute(text(f"SET LOCAL enable_{slower} = off"))
+        plan = connection.scalars(text(f"EXPLAIN {compiled}")).all()
+    assert any(index in line for line in plan), plan
+    assert not any("Sort" in line for line in plan), plan
 
 
 def test_migrations_go_up_down_and_up_again(empty_database_url):

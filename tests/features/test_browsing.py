@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -86,6 +87,65 @@ def test_every_image_is_on_the_page_it_is_said_to_be_on(session, collection):
         page = browsing.find_page_of(session, images[place])
         on_page = browsing.list_images(session, collection.id, page=page).images
         assert images[place] in on_page
+
+
+def test_images_come_in_each_order_with_the_right_neighbours_and_page(session, collection):
+    images = make_named(session, collection, [f"{n % 3}/IMG_{125 - n:03}.jpg" for n in range(125)])
+    for place, image in enumerate(images):  # a time for two of three, each of them twice
+        day = datetime(2026, 5, 1) + timedelta(days=(place * 37 % 125) // 2)
+        image.captured_at = day if place % 3 else None
+    session.flush()
+    make_named(session, make_collection(session, name="Lake"), ["0/IMG_000.jpg"])
+    expected = {
+        "path": sorted(images, key=lambda one: one.path),
+        "name": sorted(images, key=lambda one: one.path.split("/")[1]),
+        "taken": sorted(images, key=lambda one: (one.captured_at or datetime.max, one.id)),
+        "added": images[::-1],
+    }
+    assert expected.keys() == browsing.ORDERS.keys()
+    for order, in_order in expected.items():
+        pages = [
+            browsing.list_images(session, collection.id, page=page, order=order)
+            for page in (1, 2, 3)
+        ]
+        assert [image.id for page in pages for image in page.images] == [one.id for one in in_order]
+        for place in (0, 1, 59, 60, 83, 84, 123, 124):
+            told = browsing.describe_image(session, collection.id, in_order[place].id, order=order)
+            around = [None, *(one.id for one in in_order), None][place : place + 3]
+            assert [told.previous_id, in_order[place].id, told.next_id] == around
+            assert told.page == place // 60 + 1
+
+
+def test_time_is_an_order_only_where_it_is_known_and_paths_where_folders_are_seen(
+    session, collection
+):
+    image, _ = make_named(session, collection, ["a/1.jpg", "b/0.jpg"])
+
+    def orders(with_folders):
+        return browsing.list_orders(session, collection.id, with_folders=with_folders)
+
+    image.captured_at = None
+    session.flush()
+    assert orders(with_folders=True) == ["path", "added"]
+    image.captured_at = datetime(2026, 5, 1)
+    session.flush()
+    assert orders(with_folders=False) == ["name", "taken", "added"]
+
+
+def test_folders_are_listed_level_by_level_with_what_lies_in_and_under_them(session, collection):
+    paths = ["top.jpg", "a_b/1.jpg", "a_b/x/2.jpg", "a_b/x/y/3.jpg", "aXb/x/4.jpg", "c/5.jpg"]
+    images = make_named(session, collection, paths)
+    make_named(session, make_collection(session, name="Lake"), ["a_b/1.jpg"])
+    images[-1].removed_at = datetime.now(UTC)
+    session.flush()
+
+    def inside(folder):
+        return browsing.list_subfolders(session, collection.id, folder)
+
+    assert sorted(inside("")) == [("aXb", 1), ("a_b", 3)]
+    assert inside("a_b") == [("x", 2)]
+    assert inside("a_b/x") == [("y", 1)]
+    assert inside("a_b/x/y") == inside("a") == []
 
 
 def test_sample_is_repeatable_differs_by_seed_and_holds_no_image_twice(session, collection):

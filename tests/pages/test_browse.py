@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from app.security import get_local_person
-from app.tables import Example, ImagePath, Import, Search, TrayItem
+from app.tables import Example, Image, ImagePath, Import, Search, TrayItem
 from tests.factories import (
     make_collection,
     make_images,
@@ -101,6 +101,73 @@ def test_suggestions_are_options(client, pond):
     collection, _ = pond
     options = client.get(f"/collections/{collection.id}/names", params={"name": "img_0007"})
     assert options.text.strip() == '<option value="site/IMG_0007.jpg"></option>'
+
+
+def test_order_is_kept_by_pages_filter_and_neighbours(client, pond):
+    collection, images = pond
+    own = f"/collections/{collection.id}"
+    newest = [image.id for image in images[::-1]]
+    first = client.get(f"{own}/browse?order=added")
+    assert shown_ids(first) == newest[:60]
+    assert "Newest added first" in first.text
+    assert 'href="?order=added&amp;page=2"' in first.text
+    assert f'href="{own}/images/{newest[1]}?order=added"' in first.text
+    image = client.get(f"{own}/images/{newest[60]}?order=added").text
+    assert f'href="{own}/images/{newest[59]}?order=added"' in image
+    assert f'href="{own}/images/{newest[61]}?order=added"' in image
+    assert f'href="{own}/browse?order=added&amp;page=2#image-{newest[60]}"' in image
+    form = client.get(f"{own}/browse?order=added&filters=1").text
+    assert '<input type="hidden" name="order" value="added">' in form
+    assert shown_ids(client.get(f"{own}/browse?order=nonsense")) == [one.id for one in images[:60]]
+
+
+def test_folders_lead_inwards_and_out_again(client, pond):
+    collection, images = pond
+    with client.app.state.database.session() as session:
+        for place, image in enumerate(images):
+            session.get_one(Image, image.id).path = f"s-{place % 2}/{place % 3} a&b/{place:03}.jpg"
+    own = f"/collections/{collection.id}/browse"
+    closed = client.get(own).text
+    assert f'href="{own}?order=path&amp;folders=1"' in closed
+    assert "s-0</span>" not in closed
+    outside = client.get(f"{own}?folders=1")
+    [count] = re.findall(
+        r'folder=s-1">.*?<span>s-1</span>\s*<span class="muted">(\d+)<', outside.text, re.DOTALL
+    )
+    assert count == "65"
+    inside = client.get(f"{own}?folders=1&folder=s-1&order=added")
+    assert "Folder s-1" in inside.text
+    assert shown_ids(inside) == [one.id for one in images[::-2]][:60]
+    deeper = 'href="?order=added&amp;folders=1&amp;folder=s-1%2F2+a%26b"'
+    assert deeper in inside.text
+    innermost = client.get(f"{own}?folders=1&folder=s-1%2F2+a%26b").text
+    assert "No folders inside" in innermost
+    assert 'href="?order=path&amp;folders=1&amp;folder=s-1"' in innermost
+    assert "21 of 130 images" in innermost
+
+
+def test_folders_that_may_be_labels_are_neither_listed_nor_an_order(client, pond):
+    collection, images = pond
+    state = client.app.state
+    with state.database.session() as session:
+        session.add(
+            Import(collection_id=collection.id, source="/s", labels="folders", state="done")
+        )
+        for place, image in enumerate(images):
+            session.get_one(Image, image.id).path = f"kind-{place % 2}/{place:03}.jpg"
+    own = f"/collections/{collection.id}/browse"
+    seen = client.get(f"{own}?folders=1").text
+    assert "kind-1" in seen
+    assert ">Folders<" in seen
+    with state.database.session() as session:
+        get_local_person(session).role = "ecologist"
+    page = client.get(f"{own}?folders=1&order=path")
+    assert shown_ids(page) == [image.id for image in images[:60]]
+    assert "kind-1" not in page.text
+    assert ">Folders<" not in page.text
+    refused = client.get(f"{own}?folder=kind-1")
+    assert refused.status_code == 422
+    assert "may tell the answer" in refused.text
 
 
 def test_surprise_stays_the_same_on_reload_and_offers_another(client, pond):
