@@ -21,7 +21,7 @@ from app.engine.strategies import (
     get_strategy,
 )
 from app.errors import BadInput, EmbedderMismatch, IndexNotUsable, NoIndexYet, NoWords, RefusedPhoto
-from app.filtering import Filter, cover_filter, list_image_ids
+from app.filtering import Filter, check_for_search, cover_filter, list_image_ids
 from app.indexes import choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.premises import read_engine_answers, read_opening, to_bytes
@@ -92,6 +92,7 @@ def change_search(
 
 def filter_search(session: Session, search: Search, chosen: Filter) -> None:
     """Let the next rounds show only images that a filter keeps; an empty one keeps all."""
+    check_for_search(session, search.collection_id, chosen)
     lock_search(session, search)
     search.filter = filter_to_json(chosen)
     if chosen and not len(list_image_ids(session, search.collection_id, chosen)):

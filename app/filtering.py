@@ -242,6 +242,15 @@ def read_filter(
     return cover_filter(made, sight)
 
 
+def check_for_search(session: Session, collection_id: int, chosen: Filter) -> None:
+    """Refuse folders that may be labels, whoever sees them: its members see a search's filter."""
+    if chosen.first("folder") and may_folders_be_labels(session, collection_id):
+        raise BadInput(
+            "A search can't be kept to folders here: they may be known labels, and tell the "
+            "answer. Take the folder away from the filter."
+        )
+
+
 def cover_filter(chosen: Filter, sight: Sight) -> Filter:
     """A filter as somebody may see and use it: without sides finer than the grid they are shown.
 

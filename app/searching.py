@@ -54,7 +54,7 @@ from app.engine.index import VectorIndex
 from app.engine.numerals import spaced
 from app.errors import BadInput, NotFound
 from app.events import Given, count_events, list_asked
-from app.filtering import Filter
+from app.filtering import Filter, check_for_search
 from app.indexes import MAX_WORDS_LENGTH, choose_index
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.premises import list_left_out, read_plan
@@ -147,6 +147,7 @@ def open_search(
             "Pick at least one example, an image of the collection or a photo, or describe in "
             "words what you are looking for."
         )
+    check_for_search(session, collection_id, chosen or Filter())
     index_row = choose_index(session, collection_id, embedder=embedder, words=words)
     vectors = indexes.get(index_row)
     check_strategy_reach(strategy, vectors)

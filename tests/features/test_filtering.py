@@ -38,6 +38,7 @@ from app.tables import (
     Detour,
     ImageIndex,
     ImagePath,
+    Import,
     OracleLabel,
     Person,
     Pool,
@@ -308,6 +309,25 @@ def submit(hunt, yes=()):
         gesture_key=None,
         indexes=hunt.indexes,
     )
+
+
+def test_search_is_kept_to_a_folder_only_where_folders_tell_no_answer(hunt):
+    session, search = hunt.session, hunt.search
+    in_b = read_filter(session, search.collection_id, [("folder", "B")], person=hunt.person)
+    filter_search(session, search, in_b)
+    kept = list_image_ids(session, search.collection_id, in_b)
+    assert kept.tolist() == [image.id for image in hunt.images[1::2]]
+    session.add(
+        Import(collection_id=search.collection_id, source="/s", labels="folders", state="done")
+    )
+    session.flush()
+    in_a = read_filter(session, search.collection_id, [("folder", "A")], person=hunt.person)
+    assert list_image_ids(session, search.collection_id, in_a).size == 50
+    with pytest.raises(BadInput, match="tell the answer"):
+        filter_search(session, search, in_a)
+    ben = make_person(session, name="ben", role="ecologist")
+    with pytest.raises(BadInput, match="not shown"):
+        read_filter(session, search.collection_id, [("folder", "A")], person=ben)
 
 
 def test_filtered_search_shows_only_what_fits_and_repeats_when_the_truth_has_moved(hunt):
