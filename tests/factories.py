@@ -1,5 +1,6 @@
 """Makes rows and files for tests; each maker has a usable default for everything."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.engine.index import build_index
 from app.settings import Settings
-from app.tables import Collection, Image, ImageIndex, Person
+from app.tables import Collection, Image, ImageIndex, ImagePath, Person
 
 
 def make_person(session: Session, *, name: str = "me", role: str = "admin") -> Person:
@@ -45,6 +46,21 @@ def make_images(
     session.add_all(images)
     session.flush()
     return images
+
+
+def note_paths(session: Session, images: Sequence[Image]) -> None:
+    """That the images were found under their paths, as an import notes it."""
+    session.add_all(
+        ImagePath(
+            collection_id=image.collection_id,
+            image_id=image.id,
+            path=image.path,
+            size_bytes=image.size_bytes,
+            modified_ns=0,
+        )
+        for image in images
+    )
+    session.flush()
 
 
 def make_vectors(count: int, *, dimension: int = 16, seed: int = 0) -> np.ndarray:

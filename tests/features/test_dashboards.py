@@ -284,8 +284,12 @@ def test_a_sample_is_trusted_most_and_one_at_random_before_one_by_score(hunt):
     assert verdict() == ("calibrated-sum", False)
     hunt.take("estimate", 12)
     hunt.submit()
+    assert verdict() == ("calibrated-sum", False)  # half of the sample was shown
+    hunt.submit()
     assert verdict() == ("score-sample", True)
     hunt.take("absence", 12)
+    hunt.submit()
+    assert verdict() == ("score-sample", True)
     hunt.submit()
     assert verdict() == ("random-sample", True)
     assert verdict(3) == ("calibrated-sum", False)

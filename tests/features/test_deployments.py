@@ -22,10 +22,16 @@ from app.deploying import (
     write_shift,
 )
 from app.errors import BadInput, SourceNotUsable
-from app.filtering import Filter, describe_offer, list_image_ids
+from app.filtering import Filter, describe_offer, list_image_ids, read_filter
 from app.importing import import_images
 from app.tables import Deployment, Image, Import, OracleLabel, RefusedFile
-from tests.factories import make_collection, make_image_file, make_images, make_person
+from tests.factories import (
+    make_collection,
+    make_image_file,
+    make_images,
+    make_person,
+    note_paths,
+)
 
 
 @pytest.fixture
@@ -261,7 +267,7 @@ def label(session, pond, labels, names=()):
     session.add(Import(collection_id=collection.id, source="/s", labels=labels, state="done"))
     for image, name in zip(images, names, strict=False):
         session.add(OracleLabel(image_id=image.id, label=name))
-    session.flush()
+    note_paths(session, images)
     judge_folders(session, collection.id)
 
 
@@ -295,6 +301,25 @@ def test_folders_that_have_the_names_of_labels_are_not_told(session, pond, label
     assert not may_see_folders(session, searcher, collection.id)
     assert list_folders(session, collection.id) == []
     assert describe_offer(session, admin, collection.id).deployments == []
+
+
+def test_deployments_called_like_folders_that_may_be_labels_are_not_told(session, pond):
+    collection, images, admin = pond
+    images[0].path = "A/B/1.jpg"
+    take_folders(session, collection.id, person=admin)
+    label(session, pond, "/s/labels.csv", ("A",))
+    searcher = make_person(session, name="Ben", role="ecologist")
+    assert [one.deployment.name for one in list_deployments(session, collection.id)] == ["A", "B"]
+    assert list_deployments(session, collection.id, with_folders=False) == []
+    assert describe_offer(session, searcher, collection.id).deployments == []
+    with pytest.raises(BadInput, match="No deployment “A” is recorded"):
+        read_filter(session, collection.id, [("deployment", "A")], person=searcher)
+    rename = session.scalars(select(Deployment).filter_by(name="A")).one()
+    rename.name = "Weir"  # says no folder, so it is told
+    session.flush()
+    offered = describe_offer(session, searcher, collection.id).deployments
+    assert [name for name, _, _ in offered] == ["Weir"]
+    read_filter(session, collection.id, [("deployment", "Weir")], person=searcher)
 
 
 def test_folders_may_be_labels_until_that_was_looked_at(session, pond):

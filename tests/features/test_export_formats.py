@@ -34,6 +34,7 @@ from tests.factories import (
     make_index,
     make_person,
     make_picture,
+    note_paths,
 )
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -110,7 +111,7 @@ class Hunt:
             Import(collection_id=collection_id, source="/photos", labels=labels, state="done")
         )
         self.session.add_all(OracleLabel(image_id=image.id, label=name) for image in self.images)
-        self.session.flush()
+        note_paths(self.session, self.images)
         judge_folders(self.session, collection_id)
 
     def describe(self):

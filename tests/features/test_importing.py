@@ -22,6 +22,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.database import PROJECT, Database
+from app.deploying import may_folders_be_labels
 from app.errors import (
     BadInput,
     LabelsNotUsable,
@@ -399,6 +400,25 @@ def test_labels_of_a_file_are_matched_and_the_rest_is_counted(
     assert summary.unmatched_examples == ("1.jpg", "broken.jpg", "x.jpg")
     assert list_labels(database) == {"a/1.jpg": {"newt"}, "b/2.jpg": {"toad"}}
     assert set(list_refused(database)) == {"broken.jpg"}  # the labels file is none
+
+
+def test_folders_are_told_but_where_one_is_called_like_a_label_of_its_images(
+    database: Database, collection_id: int, source: Path, run: Run
+) -> None:
+    def may_be_labels() -> bool:
+        with database.session() as session:
+            return may_folders_be_labels(session, collection_id)
+
+    labels = source.parent / "labels.csv"
+    for name in ("newt", "toad"):
+        make_image_file(source / "weir" / f"{name}.jpg", ord(name[0]))
+    labels.write_text("file,label\nweir/newt.jpg,newt\nweir/toad.jpg,toad\n")
+    run(labels=labels)
+    assert not may_be_labels()
+    (source / "Newt").mkdir()  # copies of what is there, sorted by what they show
+    shutil.copy(source / "weir" / "newt.jpg", source / "Newt" / "1.jpg")
+    run()
+    assert may_be_labels()
 
 
 def test_labels_can_be_given_later_and_corrected(

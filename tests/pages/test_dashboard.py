@@ -127,7 +127,7 @@ def test_page_answers_by_the_statement_to_trust_most(client, here):
     part = client.get(f"{here}/dashboard/left", headers=HTMX).text
     assert "“Estimate now”" in part
     assert "drawn by lot from all" not in part
-    client.post(f"{here}/detour", data={"kind": "absence", "size": "12"})
+    client.post(f"{here}/detour", data={"kind": "absence", "size": "6"})
     grid = client.get(here).text
     fields = {
         "round_id": re.search(r'name="round_id"\s+value="(\d+)"', grid)[1],
