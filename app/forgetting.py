@@ -6,7 +6,7 @@ let through (`Pool`) and how they were grouped (`Grouping`), replays and exports
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -25,6 +25,7 @@ from app.metadata import (
     list_tables,
     read_anew,
 )
+from app.sensitive import may_hold_places
 from app.tables import (
     Collection,
     GivenColumn,
@@ -62,6 +63,8 @@ class Removal:
     others: list[str]  # who else has such searches
     grouped_by: str | None  # a column that goes, and that events were grouped by
     replays: list[Replay]  # that look at it and have not ended
+    marked: list[str] = field(default_factory=list)  # that go, and hold places as somebody said
+    unknown: list[str] = field(default_factory=list)  # tables whose cells count as this one's
 
     @property
     def played(self) -> Replay | None:
@@ -79,6 +82,22 @@ class Removal:
             f"“{name}” stays, with what is said there by {', '.join(tables)}."
             for name, tables in self.staying
         ]
+        if self.marked:
+            names = ", ".join(f"“{name}”" for name in self.marked)
+            said.append(
+                f"Added again, mark {names} as a place again: that somebody marked it is "
+                "forgotten, and everybody would see what it says."
+                if len(self.marked) == 1
+                else f"Added again, mark {names} as places again: that somebody marked them is "
+                "forgotten, and everybody would see what they say."
+            )
+        if self.unknown:
+            names = ", ".join(f"“{name}”" for name in self.unknown)
+            said.append(
+                "It was added when what each table says was not yet kept apart, and what others "
+                f"said then counts as said here. It goes too: add {names} again afterwards, "
+                "where it said something."
+            )
         if self.told:
             said.append(
                 f"Images have their {', '.join(self.told)} from there: where no other table "
@@ -116,7 +135,14 @@ def describe_table_removal(
     others = [one for one in list_tables(session, collection_id) if one.id != table.id]
     also_in = {name: [one.name for one in others if name in one.columns] for name in table.columns}
     count = select(func.count(GivenRow.image_id.distinct())).filter_by(table_id=table.id)
-    return _describe(session, collection_id, also_in, session.scalar(count) or 0, person)
+    removal = _describe(session, collection_id, also_in, session.scalar(count) or 0, person)
+    # The first of them has all that those before migration 0046 said.
+    if not table.columns or any(one.id < table.id for one in others):
+        return removal
+    kept = select(GivenRow.table_id).where(GivenRow.table_id.in_([one.id for one in others]))
+    having = set(session.scalars(kept.distinct()))  # rows of their own, as all since then have
+    unknown = [one.name for one in others if one.image_count and one.id not in having]
+    return replace(removal, unknown=unknown)
 
 
 def describe_column_removal(
@@ -232,6 +258,11 @@ def _describe(
         searches=[one for one in looking if one.id in seen],
         others=sorted({one.owner.name for one in looking if one.id not in seen}),
         grouped_by=grouped_by if grouped_by in gone else None,
+        marked=[
+            column.name
+            for column in list_columns(session, collection_id)
+            if column.name in gone and column.holds_place and not may_hold_places(column.name)
+        ],
         replays=[
             one
             for one in session.scalars(unfinished.where(Replay.state != "done"))

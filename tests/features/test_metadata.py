@@ -1,13 +1,24 @@
 """Tables brought beside the images: matching, kinds, what replaces what, and what is listed."""
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app.errors import LabelsNotUsable, NotFound, WorkGoesOn
 from app.events import group_images, make_rule
-from app.forgetting import describe_table_removal, forget_column, remove_table
+from app.forgetting import (
+    describe_column_removal,
+    describe_table_removal,
+    forget_column,
+    remove_table,
+)
 from app.indexing import OpenIndexes
-from app.metadata import add_table, describe_metadata, get_table_called, list_columns
+from app.metadata import (
+    add_table,
+    describe_metadata,
+    get_table_called,
+    list_columns,
+    mark_column,
+)
 from app.tables import AuditEvent, GivenRow, Image, Replay, Search
 from tests.factories import make_collection, make_images, make_index, make_person
 
@@ -216,6 +227,46 @@ def test_what_goes_with_a_table_is_said_and_a_replay_under_way_keeps_it(session,
             refused()
     assert read(session, pond)[1] == {"bait": "fish", "site": "A"}
     forget_column(session, collection.id, "bait", person=admin)  # at which it does not look
+
+
+def test_a_place_that_somebody_marked_is_to_be_marked_again_with_its_table(session, pond):
+    collection, _, admin = pond
+    add(session, pond, "file,bay,latitude,bait\nIMG_0001.jpg,Reed,47.1,fish\n", "first.csv")
+    mark_column(session, collection.id, "bay", holds_place=True, person=admin)
+    table = get_table_called(session, collection.id, "first.csv")
+    bay, bait = (
+        next(one for one in list_columns(session, collection.id) if one.name == name)
+        for name in ("bay", "bait")
+    )
+
+    def say(removal):
+        return [one for one in removal.list_sentences() if one.startswith("Added again")]
+
+    (said,) = say(describe_table_removal(session, collection.id, table, person=admin))
+    assert "mark “bay” as a place again" in said, "“latitude” says so by its name"
+    assert say(describe_column_removal(session, collection.id, bay, person=admin)) == [said]
+    assert not say(describe_column_removal(session, collection.id, bait, person=admin))
+    add(session, pond, "file,bay\nIMG_0002.jpg,Reed\n", "second.csv")
+    assert not say(describe_table_removal(session, collection.id, table, person=admin)), "it stays"
+
+
+def test_that_the_first_of_older_tables_takes_what_the_others_said_is_told(session, pond):
+    collection, _, admin = pond
+    add(session, pond, "file,bait,site\nIMG_0001.jpg,fish,A\n", "first.csv")
+    add(session, pond, "file,label\nIMG_0001.jpg,newt\n", "labels.csv")  # says nothing, as known
+    second = get_table_called(session, collection.id, "labels.csv")
+
+    def say(table):
+        removal = describe_table_removal(session, collection.id, table, person=admin)
+        return [one for one in removal.list_sentences() if "counts as said here" in one]
+
+    first = get_table_called(session, collection.id, "first.csv")
+    assert not say(first)
+    # As migration 0046 leaves tables of before.
+    session.execute(delete(GivenRow).where(GivenRow.table_id == second.id))
+    (said,) = say(first)
+    assert "add “labels.csv” again afterwards" in said
+    assert not say(second)
 
 
 def test_known_labels_are_not_kept_beside_the_images(session, pond):
