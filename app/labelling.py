@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.audit import note
 from app.database import is_among
 from app.deploying import judge_folders
+from app.engine.numerals import plural, spaced
 from app.errors import LabelsNotUsable
 from app.sources import NO_TARGET, Labels, clean_text, match_files, read_labels_data
 from app.tables import Collection, Image, ImagePath, Import, OracleLabel, Person, Upload
@@ -120,9 +121,9 @@ def say_without(known: KnownLabels) -> list[str]:
     if not count or not known.known_count:
         return []
     names = ", ".join(f"“{path}”" for path in known.without)
-    more = f" and {count - len(known.without):,} more" if count > len(known.without) else ""
+    more = f" and {spaced(count - len(known.without))} more" if count > len(known.without) else ""
     return [
-        f"{_count(count, 'image')} without a known label: {names}{more}. Replays refuse until each "
+        f"{plural(count, 'image')} without a known label: {names}{more}. Replays refuse until each "
         "image they look at has one: give these in a labels file, with an empty label where no "
         "target is shown."
     ]
@@ -133,7 +134,7 @@ def say_unmatched(labels: Labels, files: list[str]) -> list[str]:
     if not files:
         return []
     named = [_place(labels, file) for file in files[:NAMED]]
-    more = f" and {len(files) - NAMED:,} more" if len(files) > NAMED else ""
+    more = f" and {spaced(len(files) - NAMED)} more" if len(files) > NAMED else ""
     return [
         f"Labels that name no image, or not under a unique name: {'; '.join(named)}{more}. "
         "All others were kept."
@@ -205,9 +206,9 @@ def keep_labels(
     if plan.unmatched_count and not leave_out:
         some = "; ".join(plan.unmatched[:NAMED])
         more = plan.unmatched_count - NAMED
-        some += f"; and {more:,} more" if more > 0 else ""
+        some += f"; and {spaced(more)} more" if more > 0 else ""
         raise LabelsNotUsable(
-            f"{_count(plan.unmatched_count, 'line')} of {plan.name} can't be used: {some}. "
+            f"{plural(plan.unmatched_count, 'line')} of {plan.name} can't be used: {some}. "
             "Nothing was changed."
         )
     if not plan.image_count:
@@ -221,7 +222,7 @@ def keep_labels(
     session.execute(runs.values(remarks=[]))  # on what was known before
     what = (
         f"Kept known labels of “{collection.name}” from {plan.name}: "
-        f"{_count(plan.new_count, 'image')} new, {plan.changed_count:,} changed"
+        f"{plural(plan.new_count, 'image')} new, {spaced(plan.changed_count)} changed"
     )
     note(session, person, "import", what, collection=collection)
 
@@ -254,8 +255,8 @@ def say_left_out(plan: LabelsPlan) -> list[str]:
         return []
     some = "; ".join(plan.unmatched[:NAMED])
     more = plan.unmatched_count - NAMED
-    some += f"; and {more:,} more" if more > 0 else ""
-    return [f"{_count(plan.unmatched_count, 'line')} of {plan.name} left out: {some}."]
+    some += f"; and {spaced(more)} more" if more > 0 else ""
+    return [f"{plural(plan.unmatched_count, 'line')} of {plan.name} left out: {some}."]
 
 
 def mark_given(session: Session, collection: Collection) -> None:
@@ -331,7 +332,7 @@ def _find_named(
         if not file:
             why = "it names no image"
         elif ids:
-            why = f"{len(ids):,} images have this name: write their path"
+            why = f"{spaced(len(ids))} images have this name: write their path"
         unmatched.append(f"{_place(given, file)}: {why}")
     return {one: labels - {NO_TARGET} or labels for one, labels in found.items()}, unmatched
 
@@ -364,7 +365,7 @@ def _count_changes(
 def _place(labels: Labels, file: str) -> str:
     """Where a file is named, as the database can hold it."""
     named = f"“{clean_text(file)[:LONGEST_NAME]}”"
-    return f"line {labels.lines[file]:,}, {named}" if file in labels.lines else named
+    return f"line {spaced(labels.lines[file])}, {named}" if file in labels.lines else named
 
 
 def _name(labels: set[str]) -> str:
@@ -384,7 +385,3 @@ def _write(header: tuple[str, ...], chunks: Iterator[Sequence[Sequence[str]]]) -
 
 def _chunks(ids: list[int]) -> Iterator[list[int]]:
     return (ids[at : at + CHUNK] for at in range(0, len(ids), CHUNK))
-
-
-def _count(count: int, one: str) -> str:
-    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"

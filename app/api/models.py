@@ -221,7 +221,11 @@ class GiveAnswers(Taken):
 class SubmitAnswers(GiveAnswers):
     """The last answers of a round."""
 
-    rest_are_no: bool = Field(False, description="Answer no for every image without an answer.")
+    rest_are_no: bool = Field(
+        False,
+        description="Answer no for every image without an answer. Where it is given, it is "
+        "remembered as your choice in this search, which the browser begins with.",
+    )
 
 
 class GivenAnswers(BaseModel):

@@ -338,6 +338,7 @@ def post_submit(
         values=with_reasons(body),
         alone=body.alone,
         rest_are_no=body.rest_are_no,
+        is_chosen="rest_are_no" in body.model_fields_set,  # else their tick in the browser stays
         gesture_key=body.gesture_key,
         indexes=request.app.state.indexes,
     )

@@ -353,28 +353,37 @@ def collection_labels(
     from app.labelling import describe_labels, keep_labels, plan_labels, say_without, write_labels
     from app.security import get_local_person
 
-    with opened() as (_, database), database.session() as session:
-        collection = get_collection_called(session, name)
-        person = get_local_person(session)
+    with opened() as (_, database):
+        plan = None
         if file is not None:
             data = file.expanduser().read_bytes()
-            plan = plan_labels(session, collection, name=file.name, data=data)
+            with database.session() as session:  # planning locks: left before anybody is asked
+                collection = get_collection_called(session, name)
+                plan = plan_labels(session, collection, name=file.name, data=data)
             print_labels_plan(plan)
             if plan.unmatched_count and not leave_out:
                 raise BadInput(
                     f"{plan.unmatched_count:,} lines of {plan.name} can't be used. Nothing was "
                     "changed. Correct them, or leave them out with --leave-out."
                 )
-            if plan.by_image:
-                if not yes:
-                    typer.confirm("Keep these labels?", abort=True)
+            if plan.by_image and not yes:
+                typer.confirm("Keep these labels?", abort=True)
+        with database.session() as session:
+            collection = get_collection_called(session, name)
+            person = get_local_person(session)
+            if plan is not None and plan.by_image:
+                if plan_labels(session, collection, name=plan.name, data=data) != plan:
+                    raise BadInput(
+                        f"The labels or images of “{collection.name}” changed meanwhile. Nothing "
+                        "was kept: give the file again, to be told what it would change now."
+                    )
                 keep_labels(session, collection, plan, person=person, leave_out=leave_out)
-        known = describe_labels(session, collection.id)
-        if out is not None:
-            with out.expanduser().open("w", encoding="utf-8", newline="") as table:
-                table.writelines(write_labels(session, collection.id))
-            what = f"Exported the known labels of “{collection.name}”"
-            note(session, person, "export", what, collection=collection)
+            known = describe_labels(session, collection.id)
+            if out is not None:
+                with out.expanduser().open("w", encoding="utf-8", newline="") as table:
+                    table.writelines(write_labels(session, collection.id))
+                what = f"Exported the known labels of “{collection.name}”"
+                note(session, person, "export", what, collection=collection)
     print_rows(
         ("images", known.image_count),
         ("with a known label", known.known_count),

@@ -15,7 +15,7 @@ from app.collecting import (
     list_refused,
 )
 from app.database import DbSession
-from app.deploying import list_deployments
+from app.deploying import list_deployments, may_see_folders
 from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.events import find_grouping
@@ -216,6 +216,7 @@ def refused_files(
         collection=get_collection(session, person, collection_id),
         reasons=describe_collection(session, collection_id).refused,
         refused=list_refused(session, collection_id, reason=reason, page=page),
+        with_folders=may_see_folders(session, person, collection_id),
         reason=reason,
     )
 

@@ -97,7 +97,7 @@ def take_labels(choice: str, file: UploadFile | None) -> tuple[str | None, bytes
     """What an upload is told of its labels, a file checked: refused before a photo is sent."""
     if choice == FOLDERS:
         return FOLDERS, None
-    if choice != "file" and (file is None or not file.filename):
+    if choice != "file":  # a file picked before “None” is sent all the same
         return None, None
     if file is None or not file.filename:
         raise LabelsNotUsable("Choose the file, or another kind of labels.")

@@ -14,7 +14,7 @@ from app.filtering import Filter
 from app.oracle import read_oracle_of
 from app.replay_client import ServerRefused, read_oracle_on_server, run_replays_on_server
 from app.security import add_token, get_local_person, revoke_token
-from app.tables import Collection, OracleLabel, Person, Search
+from app.tables import Collection, OracleLabel, Person, Search, Seat
 from tests.factories import make_collection, make_images, make_index
 from tests.features.test_jobs import wait_until
 
@@ -54,6 +54,26 @@ def submit(api, search, grid, answers=None, **more):
     response = api.post(f"/api/v1/searches/{search['search_id']}/submit", json=body)
     assert response.status_code == 200, response.text
     return response.json()
+
+
+def test_a_submit_that_says_nothing_of_the_rest_leaves_the_persons_tick(api):
+    search = open_search(api)
+
+    def is_ticked():
+        with api.app.state.database.session() as session:
+            return session.scalars(select(Seat.rest_are_no)).one()
+
+    address = f"/api/v1/searches/{search['search_id']}"
+    for more, ticked in (
+        ({"rest_are_no": True}, True),
+        ({}, True),
+        ({"rest_are_no": False}, False),
+        ({}, False),
+    ):
+        grid = api.get(f"{address}/round").json()
+        answered = api.post(f"{address}/submit", json={"round_id": grid["round_id"], **more})
+        assert answered.status_code == 200 and not answered.json()["already"]
+        assert is_ticked() is ticked
 
 
 def test_program_does_a_whole_search(api):

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import PIL.Image
 import pytest
 import typer
-from sqlalchemy import select
+from sqlalchemy import select, text
 from typer.testing import CliRunner, Result
 
 from app import evaluation, searching
@@ -32,6 +32,7 @@ from app.exports.offers import FORMATS
 from app.importing import list_names
 from app.indexing import DEFAULT_EMBEDDER, LoadedEmbedders, OpenIndexes
 from app.jobs import add_job
+from app.labelling import keep_labels, plan_labels
 from app.open_sets import bring_set
 from app.security import get_local_person
 from app.settings import Settings
@@ -145,6 +146,35 @@ def test_known_labels_come_later_are_told_first_and_written_again(
     assert written.read_text().splitlines() == lines
     broken = rarefind("collection", "labels", "Pond", photos / "notes.txt")
     assert broken.exit_code == 1 and "has no column file" in broken.stderr
+
+
+@pytest.mark.parametrize("meanwhile", [None, "frog"])
+def test_nobody_waits_while_it_is_asked_whether_labels_are_kept(
+    rarefind, photos, own_database, tmp_path, monkeypatch, meanwhile
+):
+    assert add(rarefind, "Pond", photos).exit_code == 0
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\nnewt/1.jpg,newt\n")
+
+    def agree(question, *, abort):
+        with own_database.session() as session:
+            session.execute(text("SET LOCAL lock_timeout = '2s'"))
+            collection = session.scalars(select(Collection)).one()
+            other = (
+                f"file,label\nnewt/1.jpg,{meanwhile}\n" if meanwhile else "file,label\n1.jpg,x\n"
+            )
+            plan = plan_labels(session, collection, name="other.csv", data=other.encode())
+            if meanwhile:
+                keep_labels(session, collection, plan, person=None)
+
+    monkeypatch.setattr(typer, "confirm", agree)
+    done = rarefind("collection", "labels", "Pond", labels)
+    if meanwhile:
+        assert done.exit_code == 1 and "changed meanwhile. Nothing was kept" in done.stderr
+    else:
+        assert done.exit_code == 0, done.output
+    with own_database.session() as session:
+        assert session.scalars(select(OracleLabel.label)).all() == [meanwhile or "newt"]
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,19 @@ def test_refused_files_say_why(client):
     assert "It ends too early." in damaged
 
 
+def test_folders_of_refused_files_are_not_told_where_they_may_be_labels(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        collection.folders_name_labels = True
+        refuse(session, collection, "heron/7.jpg", "damaged")
+    url = f"/collections/{collection.id}/refused"
+    assert "<code>heron/7.jpg</code>" in client.get(url).text
+    with client.app.state.database.session() as session:
+        get_local_person(session).role = "ecologist"
+    page = client.get(url).text
+    assert "<code>7.jpg</code>" in page and "heron" not in page
+
+
 def read_facts(client, collection_id):
     """What is known of a collection's images, without markup: name and text."""
     page = client.get(f"/collections/{collection_id}").text

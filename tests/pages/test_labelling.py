@@ -21,6 +21,12 @@ def make_pond(client) -> str:
         return f"/collections/{collection.id}"
 
 
+def test_replays_without_labels_lead_to_where_they_are_added(client):
+    pond = make_pond(client)
+    page = client.get(f"{pond}/replays").text
+    assert f'Add them on its page <a href="{pond}/labels">Known labels</a>' in page
+
+
 def count_labels(client) -> int:
     with client.app.state.database.session() as session:
         return len(session.scalars(select(OracleLabel)).all())

@@ -169,6 +169,15 @@ def test_labels_file_comes_with_an_upload_and_is_checked_before_it(client, begin
         page = client.post("/collections", data=form, files=sent)
         assert page.status_code == 422 and sentence in page.text
     assert count(client, Collection) == count(client, Upload) == 0
+    # Who picked a file and then chose “None” sends it all the same.
+    picked = {"labels_upload": ("l.csv", b"no labels")}
+    for choice in ("", "folders"):
+        page = client.post("/collections", data=form | {"upload_labels": choice}, files=picked)
+        assert page.url.path.startswith("/uploads/") and "l.csv" not in page.text
+        with client.app.state.database.session() as session:
+            (begun,) = session.scalars(select(Upload))
+            assert (begun.labels or "", begun.labels_file) == (choice, None)
+            session.delete(begun.collection)
     # The file may name images of the zip and of the folder; a line that names none is told.
     labels = b"file,label\nsite/7.jpg,heron\n0.jpg,owl\npond/1.jpg,\nlost.jpg,owl\n"
     page = client.post("/collections", data=form, files={"labels_upload": ("l.csv", labels)})
