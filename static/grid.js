@@ -634,6 +634,7 @@
   document.addEventListener(
     "keydown",
     (event) => {
+      clickedAt = -Infinity; // between the halves of a double click there is no key
       if (event.key === "Enter" && event.repeat && form()?.contains(event.target)) {
         event.preventDefault();
         event.stopPropagation();
