@@ -140,8 +140,12 @@ def test_no_folder_is_told_in_a_search_nor_to_who_may_not_see_labels(hunt):
         text = hunt.get(hunt.collection + page).text
         assert page == "/deployments" or "IMG_00" in text
         assert "heron/" not in text and "empty/" not in text, page
-    for guess in ("/browse?name=heron/", "/names?name=heron/", "/browse?deployment=empty"):
+    for guess in ("/browse?name=heron/", "/names?name=heron/"):
         assert "IMG_00" not in hunt.get(hunt.collection + guess).text, guess
+    refused = hunt.get(f"{hunt.collection}/browse?deployment=empty")  # and all are shown
+    assert refused.status_code == 422 and "No deployment “empty” is recorded" in refused.text
+    for one in hunt.ids:
+        assert f"/images/{one}/small" in refused.text
     for address in (f"{hunt.search}/round", f"{hunt.collection}/images"):
         reply = hunt.get(f"/api/v1{address}")
         assert "IMG_00" in reply.text and "heron" not in reply.text
