@@ -92,7 +92,11 @@ class Verdict:
     share: float  # NaN where the statement has bounds alone
     share_low: float
     share_high: float
-    by_lot: bool  # from a sample, not from what the search knows
+
+    @property
+    def by_lot(self) -> bool:
+        """Whether it is from a sample, not from what the search knows."""
+        return self.statement.cost > 0
 
 
 @dataclass(frozen=True)
@@ -191,7 +195,7 @@ def judge_left(statements: list[Statement], found: int) -> Verdict | None:
         if name in by_name and found:
             one = by_name[name]
             share, low, high = (found / (found + left) for left in (one.value, one.high, one.low))
-            return Verdict(one, found, share, low, high, name != "calibrated-sum")
+            return Verdict(one, found, share, low, high)
     return None
 
 

@@ -65,14 +65,18 @@ def forecast_yes(
     spread = np.sqrt(WANDERING / information)
     shifts = shift + spread * ndtri((np.arange(VERSIONS) + 0.5) / VERSIONS)
     next_scores = np.asarray(scores, np.float64)
-    up_to = np.cumsum(_count_yes(expit(next_scores + shifts[:, None])).mean(axis=0))
+    up_to = np.cumsum(count_yes(expit(next_scores + shifts[:, None])).mean(axis=0))
     low, high = np.searchsorted(up_to, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     value = float(expit(next_scores + shift).sum())
     return Forecast(value, min(int(low), int(value)), max(int(high), int(np.ceil(value))), LEVEL)
 
 
-def _count_yes(chances: Doubles) -> Doubles:
-    """P(m yes) for m of 0..k, (v, k + 1), of images with chances (v, k)."""
+def count_yes(chances: Doubles) -> Doubles:
+    """P(m yes) for m of 0..k, by multiplying out.
+
+    Parameters: `chances` (v, k) in 0..1, of k images in v versions. Returns (v, k + 1) float64.
+    Source: the sum of independent trials of unequal chances, S. D. Poisson, 1837.
+    """
     counts = np.zeros((len(chances), chances.shape[1] + 1))
     counts[:, 0] = 1.0
     for chance in chances.T[:, :, None]:

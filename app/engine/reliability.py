@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtrc, ndtr
 
 from app.engine.answers import Value
+from app.engine.forecast import count_yes
 from app.engine.remaining import binomial_interval
 
 Floats = NDArray[np.floating]
@@ -126,12 +127,7 @@ def too_many_miss(missing: int, groups: int) -> bool:
 
 def _add_up(chances: Doubles) -> Doubles:
     """P(number of yes <= m) for m of 0..k, (k + 1,) float64."""
-    weights = np.zeros(len(chances) + 1)
-    weights[0] = 1.0
-    for chance in chances.tolist():
-        weights[1:] = weights[1:] * (1 - chance) + weights[:-1] * chance
-        weights[0] *= 1 - chance
-    return np.asarray(np.cumsum(weights))
+    return np.asarray(np.cumsum(count_yes(chances[None])[0]))
 
 
 def _add_up_many(chances: Doubles) -> Doubles:

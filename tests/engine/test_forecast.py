@@ -7,7 +7,7 @@ import pytest
 from scipy.special import expit, logit
 
 from app.engine.answers import Value
-from app.engine.forecast import _count_yes, forecast_yes
+from app.engine.forecast import count_yes, forecast_yes
 
 YES, NO, UNSURE = Value.YES, Value.NO, Value.UNSURE
 
@@ -91,7 +91,7 @@ def test_yes_are_counted_as_by_going_through_all_outcomes():
     by_hand = np.zeros(4)
     for outcome in product([0, 1], repeat=3):
         by_hand[sum(outcome)] += np.prod(np.where(outcome, chances, 1 - chances))
-    counts = _count_yes(np.stack([chances, expit(-logit(chances))]))
+    counts = count_yes(np.stack([chances, expit(-logit(chances))]))
     assert counts[0] == pytest.approx(by_hand)
     assert counts[1] == pytest.approx(by_hand[::-1])
 
