@@ -54,6 +54,7 @@ from app.pages import (
     events,
     exporting,
     filters,
+    finds,
     guarding,
     help,
     home,
@@ -165,7 +166,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", StaticFiles(directory=PROJECT / "static"), name="static")
     rooms = (
         *(home, help, sign_in, account, people, sharing, bin, collections, indexes, removing),
-        *(replays, metadata, labelling, filters, deployments, remarks, guarding, events),
+        *(replays, metadata, labelling, filters, finds, deployments, remarks, guarding, events),
         *(browse, searches, reviewing, dashboard, exporting, overview, work),
     )
     seen = [Depends(stand_before)]

@@ -50,6 +50,7 @@ from app.database import DbSession
 from app.deploying import MOST_FOLDERS, may_folders_be_labels, may_see_folders
 from app.errors import BadInput, EmbedderMismatch, NotFound, NoWords, RefusedPhoto
 from app.filtering import GRID, Filter, Pairs, count_kept, pick_pairs, read_filter
+from app.finds import list_found_as
 from app.indexes import MAX_WORDS_LENGTH, list_collections_with_words, list_indexes
 from app.pages.addresses import (
     LARGEST_ID,
@@ -310,6 +311,7 @@ def image_page(
         person=person,
         collection=collection,
         details=details,
+        found_as=list_found_as(session, person, details.image),
         search=came_from,
         sight=read_sight(session, person, collection_id),
         filter_query=urlencode(kept),

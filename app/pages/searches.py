@@ -36,6 +36,7 @@ from app.deploying import may_folders_be_labels
 from app.errors import BadInput, NotFound
 from app.events import find_grouping_id
 from app.exports.rows import Format, write_export
+from app.finds import list_found_as
 from app.history import list_history
 from app.indexes import list_indexes
 from app.pages.addresses import Count, Id, OptionalId, PageNumber, see_other
@@ -312,7 +313,10 @@ def show_image(
     search = get_search(session, person, search_id)
     explanation = explain_image(session, search, image_id, person, request.app.state.indexes)
     shown_with: dict[str, Any] = {
-        "with_folders": not may_folders_be_labels(session, search.collection_id)
+        "with_folders": not may_folders_be_labels(session, search.collection_id),
+        "found_as": [
+            one for one in list_found_as(session, person, explanation.image) if one.id != search.id
+        ],
     }
     shown_with |= describe_remarks(
         session,
