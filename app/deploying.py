@@ -8,7 +8,7 @@ that counts now is kept, so the camera's own time is never lost.
 import re
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, case, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -20,7 +20,10 @@ from app.errors import BadInput, NotFound
 from app.tables import Collection, Deployment, Image, ImagePath, Import, OracleLabel, Person
 from app.taking import without_tables
 
-SHIFT = re.compile(r"([+-]?) *(?:([0-9]{1,5})d)? *(?:([0-9]{1,3}):([0-9]{2})(?::([0-9]{2}))?)?")
+SHIFT = re.compile(
+    r"([+-]?) *(?:([0-9]{1,5}) *(?:d|days?))? *(?:([0-9]{1,3}):([0-9]{2})(?::([0-9]{2}))?)?",
+    re.IGNORECASE,
+)
 MOST_SHIFT_S = 50 * 366 * 86_400  # clocks that fell back to 1970 are that far off
 MOST_LETTERS = 200
 MOST_FOLDERS = 500
@@ -28,10 +31,13 @@ MOST_FOLDERS = 500
 
 @dataclass(frozen=True)
 class DeploymentSummary:
-    """A deployment and how many of the collection's images are of it."""
+    """A deployment, how many of the collection's images are of it, and when they were taken."""
 
     deployment: Deployment
     image_count: int
+    timed_count: int  # images with a time
+    first_at: datetime | None  # by the camera's clock, set right
+    last_at: datetime | None
 
     @property
     def clock_shift(self) -> str:
@@ -44,14 +50,20 @@ def list_deployments(
 ) -> list[DeploymentSummary]:
     """The deployments of a collection, by name; else without those called like their folders."""
     rows = session.execute(
-        select(Deployment, func.count(Image.id))
+        select(
+            Deployment,
+            func.count(Image.id),
+            func.count(Image.captured_at),
+            func.min(Image.captured_at),
+            func.max(Image.captured_at),
+        )
         .outerjoin(Image, (Image.deployment_id == Deployment.id) & Image.removed_at.is_(None))
         .where(Deployment.collection_id == collection_id)
         .where(*([] if with_folders else [~is_called_like_folder()]))
         .group_by(Deployment.id)
         .order_by(Deployment.name)
     )
-    return [DeploymentSummary(deployment, count) for deployment, count in rows]
+    return [DeploymentSummary(*row) for row in rows]
 
 
 def list_folders(session: Session, collection_id: int) -> list[tuple[str, int]]:
@@ -297,7 +309,7 @@ def read_shift(text: str) -> int:
     if found is None or not any(found.groups()[1:]):
         raise BadInput(
             f"“{text}” is no clock shift. Write hours and minutes, with days before if need be: "
-            "1:00, -0:05:30, +365d 2:00."
+            "1:00, -0:05:30, +365 days 2:00."
         )
     sign, days, hours, minutes, seconds = found.groups()
     total_s = int(days or 0) * 86_400 + int(hours or 0) * 3_600
@@ -322,7 +334,7 @@ def _read_degrees(text: str, what: str, most: int) -> float | None:
     if not text.strip():
         return None
     try:
-        value = float(text)
+        value = float(text.replace(",", "."))  # as half of the world writes it
     except ValueError as error:
         raise BadInput(f"{what} is a number of degrees, such as 51.18; not “{text}”.") from error
     if not abs(value) <= most:

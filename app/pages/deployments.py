@@ -70,8 +70,20 @@ def change(
                 person=admin,
             )
     except BadInput as error:
+        typed = {
+            "place": place,
+            "latitude": latitude,
+            "longitude": longitude,
+            "clock_shift": clock_shift,
+        }
         return render_deployments(
-            request, session, admin, collection_id, wrong=str(error), wrong_id=deployment_id
+            request,
+            session,
+            admin,
+            collection_id,
+            wrong=str(error),
+            wrong_id=deployment_id,
+            typed=typed,
         )
     return see_other(f"/collections/{collection_id}/deployments#deployment-{deployment_id}")
 
@@ -84,8 +96,9 @@ def render_deployments(
     *,
     wrong: str | None = None,
     wrong_id: int | None = None,
+    typed: dict[str, str] | None = None,
 ) -> Response:
-    """The page, with what is wrong."""
+    """The page, with what is wrong, and what was typed there still in its fields."""
     with_folders = may_see_folders(session, person, collection_id)
     return render(
         request,
@@ -99,4 +112,5 @@ def render_deployments(
         sight=read_sight(session, person, collection_id),
         wrong=wrong,
         wrong_id=wrong_id,
+        typed=typed,
     )

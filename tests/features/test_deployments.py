@@ -86,9 +86,33 @@ def test_folders_become_deployments_whose_images_follow_place_and_clock(session,
     assert [one.image_count for one in list_deployments(session, collection.id)] == [2, 2]
 
 
+def test_each_deployment_says_when_its_images_were_taken(session, pond):
+    collection, images, person = pond
+    images[0].captured_at = datetime(2012, 1, 1, 0, 5)
+    images[2].captured_at = None
+    take_folders(session, collection.id, person=person)
+    change(session, pond, "A", latitude="27,5", longitude="-84.25", clock_shift="1 day")
+    a, b = list_deployments(session, collection.id)
+    assert (a.deployment.latitude, a.deployment.longitude) == (27.5, -84.25)
+    assert (a.timed_count, a.first_at, a.last_at) == (
+        2,
+        datetime(2012, 1, 2, 0, 5),
+        datetime(2024, 6, 1, 23, 30),
+    )
+    assert (b.image_count, b.timed_count, b.first_at) == (1, 0, None)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("1:00", 3600), ("-0:05:30", -330), ("+365d 2:00", 31543200), ("-1d", -86400), ("", 0)],
+    [
+        ("1:00", 3600),
+        ("-0:05:30", -330),
+        ("+365d 2:00", 31543200),
+        ("+4811 days", 415670400),
+        ("-1 Day 0:30", -88200),
+        ("-1d", -86400),
+        ("", 0),
+    ],
 )
 def test_clock_shift_is_read_as_it_is_written(text, seconds):
     assert read_shift(text) == seconds

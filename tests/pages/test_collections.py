@@ -368,3 +368,26 @@ def test_synthetic_collection_says_so_wherever_it_is_named(client):
         "/searches/new",
     ):
         assert '<span class="chip">synthetic</span>' in client.get(base + path).text, path
+
+
+def test_what_was_typed_of_a_deployment_stays_where_one_field_is_wrong(client):
+    with client.app.state.database.session() as session:
+        collection = make_collection(session)
+        first, *others = make_images(session, collection, 3)
+        first.captured_at = datetime(2012, 1, 1, 0, 5)
+        for image in (first, *others):
+            image.path = f"Weir/{image.path}"
+        session.flush()
+        address = f"/collections/{collection.id}/deployments"
+    text = client.post(f"{address}/folders").text
+    assert "3 images</a>, taken 1 January 2012 (2 without a time)" in text
+    change = re.search(rf'action="({address}/\d+)"', text)
+    assert change is not None
+    typed = {"place": "Old weir", "latitude": "27,5", "longitude": "84.4", "clock_shift": "long"}
+    refused = client.post(change[1], data=typed)
+    assert refused.status_code == 422
+    assert "“long” is no clock shift" in refused.text and "still here" in refused.text
+    for name, value in typed.items():
+        assert re.search(rf'name="{name}"\s+value="{re.escape(value)}"', refused.text), name
+    text = client.post(change[1], data=typed | {"clock_shift": "+4811 days"}).text
+    assert "taken 4 March 2025" in text and "clock set right by +4811d 0:00:00" in text
