@@ -9,6 +9,7 @@ from html import unescape
 import pytest
 from sqlalchemy import func, select, update
 
+from app.dashboards.stopping import Verdict
 from app.engine.remaining import Statement
 from app.searching import open_search, submit_answers
 from app.security import get_local_person
@@ -121,6 +122,22 @@ def test_estimate_without_room_for_doubt_is_told_in_words(client):
     assert told == "about 2 left by this rule; it can’t see what the search never showed"
     told = word(client, name="random-sample", kind="certificate", value=0.0, high=3.0)
     assert told == "at most 3 left (95 % sure)"
+
+
+def test_a_sample_without_a_yes_is_no_word_that_none_is_left(client):
+    def answer(value, high):
+        one = Statement(
+            "score-sample", "", "estimate", "left", value, 0.0, high, 0.95, assumption="", cost=150
+        )
+        verdict = Verdict(one, found=19, share=1.0, share_low=19 / (19 + high), share_high=1.0)
+        macros = client.app.state.templates.env.get_template("_dashboard_macros.html").module
+        words = re.sub(r"<[^>]+>", "", str(macros.verdict_words(verdict, "event")))
+        return " ".join(unescape(words).split())
+
+    assert answer(0.0, 10.0).startswith("At most 10 events left (95 % sure), perhaps none: with 19")
+    assert answer(0.0, 1.2).startswith("At most 1 event left")
+    assert answer(0.2, 0.4).startswith("Probably no event left (95 % sure): with 19 found")
+    assert answer(2.0, 10.0).startswith("About 2 events left, 0 to 10 (95 % sure)")
 
 
 def test_page_answers_by_the_statement_to_trust_most(client, here):
