@@ -1,7 +1,8 @@
 """When and where the target was found: dates, hours, places and deployments, as metadata say.
 
 Finds and likely images stand beside all images of the index: a target that is found where most
-images are may be no more frequent there. Times are those of the cameras' own clocks.
+images are may be no more frequent there. Times are those of the cameras' clocks, set right by the
+clock shifts that deployments have.
 """
 
 from collections import Counter
@@ -210,7 +211,7 @@ def _plot_dates(tallies: Tallies) -> Plot | str:
     when = f"on {_name(own[0])}" if own[0] == own[-1] else f"{_name(own[0])} to {_name(own[-1])}"
     peak = ""
     if len(found) > 1:
-        peak = f", most in the {unit} of {_name(best)} ({spaced(most)} of {spaced(total)})"
+        peak = f", most {_name_step(unit, best)} ({spaced(most)} of {spaced(total)})"
     span = f"The collection reaches from {_name(first)} to {_name(last)}"
     if first == last:
         span = "All images that have a date are of one day"
@@ -218,7 +219,8 @@ def _plot_dates(tallies: Tallies) -> Plot | str:
         "dates",
         "dates",
         "Dates",
-        f"Found {when}{peak}. {span}, by the cameras' own dates.{_tell_unknown(tallies, 'a date')}",
+        f"Found {when}{peak}. {span}, by the cameras' clocks, with the clock shifts of deployments."
+        f"{_tell_unknown(tallies, 'a date')}",
         [unit.capitalize(), "Found", "Likely", "All images"],
         [[start.isoformat(), found[start], likely[start], every[start]] for start in starts],
         {},
@@ -259,6 +261,15 @@ def _choose_step(
     )
 
 
+def _name_step(unit: str, start: date) -> str:
+    """A day, week, month or year that begins on `start`, as people say when something was."""
+    if unit == "day":
+        return f"on {_name(start)}"
+    if unit == "week":
+        return f"in the week of {_name(start)}"
+    return f"in {start:%B %Y}" if unit == "month" else f"in {start:%Y}"
+
+
 def _name(day: date) -> str:
     return f"{day.day} {day:%B %Y}"
 
@@ -282,7 +293,8 @@ def _plot_hours(tallies: Tallies) -> Plot | str:
         f"{spaced(sums[best])} of {plural(total, 'find')} {'was' if sums[best] == 1 else 'were'} "
         f"taken between {best} and "
         f"{(best + WINDOW_HOURS) % 24} h, as were {_percent(share, tallies.total(tallies.every))} "
-        "of all images. By the cameras' own clocks, which are never converted."
+        "of all images. By the cameras' clocks, with the clock shifts of deployments; no time is "
+        "converted."
         f"{_tell_unknown(tallies, 'a time')}",
         ["Hour", "Found", "Likely", "All images"],
         [

@@ -195,7 +195,8 @@ def describe_data_set(search: Search, details: ExportDetails, now: datetime) -> 
         "Occurrences found by people among the images of a collection, which were chosen for them "
         "by a classifier that learnt from their answers. An event is one deployment of a camera, "
         "or where none is recorded one folder of images, at one place; its effort is how many of "
-        "its images were looked at. Times are those of the cameras' own clocks."
+        "its images were looked at. Times are those of the cameras' clocks, set right where a "
+        "camera's was known to be wrong."
     )
     if details.licence:
         rights = ElementTree.SubElement(data_set, "intellectualRights")

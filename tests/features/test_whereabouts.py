@@ -101,6 +101,25 @@ def test_figures_of_an_earlier_round_stay_when_images_join(hunt, settings):
     assert tell(hunt)["dates"].columns[0] == "Month"
 
 
+@pytest.mark.parametrize(
+    ("reach", "told"),
+    [
+        (30, "most on 4 May 2026 ("),
+        (200, "most in the week of 4 May 2026 ("),
+        (2000, "most in May 2026 ("),
+        (9000, "most in 2026 ("),
+    ],
+)
+def test_when_most_were_found_is_said_as_people_say_it(hunt, reach, told):
+    answers = hunt.answers()
+    first = next(image for image in hunt.images[1:] if answers.get(image.id) == "yes")
+    first.captured_at = datetime(2026, 5, 4) - timedelta(days=reach)
+    hunt.session.flush()
+    sentence = tell(hunt)["dates"].sentence
+    assert told in sentence
+    assert "by the cameras' clocks, with the clock shifts of deployments" in sentence
+
+
 def test_removed_images_are_in_no_count(hunt):
     found = [i for i, value in hunt.answers().items() if value == "yes"]
     rest = [image.id for image in hunt.images[100:110]]
