@@ -47,7 +47,8 @@ TITLES = {
     "capture": "when the cameras took pictures",
     "design": "how their places were chosen",
 }
-OFFSET = re.compile(r"([+-])(0\d|1[0-4]):([0-5]\d)")
+# +02:00, and as people write it: +2, +5:45, +0545, UTC+2. Without a sign it could be either.
+OFFSET = re.compile(r"(?:UTC|GMT)? *([+-]) *(0?\d|1[0-4])(?::?([0-5]\d))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,7 @@ def read_details(search: Search) -> ExportDetails:
 
 def save_details(session: Session, search: Search, given: dict[str, str]) -> ExportDetails:
     """Check details as they were typed and keep them with the search."""
-    offset = given["utc_offset"].strip().replace("−", "-")
-    if offset.upper() in ("UTC", "Z"):
-        offset = "+00:00"
-    if offset and not OFFSET.fullmatch(offset):
-        raise BadInput(
-            f"“{offset}” is not a difference from UTC. Write it as +02:00 or -05:30, or leave it "
-            "empty."
-        )
+    offset = _read_offset(given["utc_offset"])
     for name, known in (("licence", LICENCES), ("capture", CAPTURES), ("design", DESIGNS)):
         if given[name] not in known:
             there_are = ", ".join(one for one in known if one)
@@ -92,6 +86,23 @@ def save_details(session: Session, search: Search, given: dict[str, str]) -> Exp
     search.export_details = asdict(details)
     session.flush()
     return details
+
+
+def _read_offset(text: str) -> str:
+    """A difference from UTC as the standards write it: +02:00; empty where none is said."""
+    text = text.strip().replace("−", "-")
+    if not text:
+        return ""
+    if text.upper() in ("UTC", "GMT", "Z"):
+        return "+00:00"
+    found = OFFSET.fullmatch(text)
+    if found is None:
+        raise BadInput(
+            f"“{text}” is not a difference from UTC. Write it as +02:00 or -05:30, or leave it "
+            "empty."
+        )
+    sign, hours, minutes = found.groups()
+    return f"{sign}{int(hours):02}:{minutes or '00'}"
 
 
 def check_line(what: str, text: str) -> str:

@@ -523,15 +523,28 @@ def test_details_that_cannot_be_used_are_refused(hunt):
     for name, value in (
         ("utc_offset", "2 hours"),
         ("utc_offset", "+25:00"),
+        ("utc_offset", "2:00"),
+        ("utc_offset", "+2:75"),
         ("licence", "mine"),
         ("scientific_name", "x" * 201),
         ("rights_holder", "a\x07b"),
     ):
         with pytest.raises(BadInput):
             save_details(hunt.session, hunt.search, DETAILS | {name: value})
-    assert save_details(
-        hunt.session, hunt.search, DETAILS | {"utc_offset": " −05:30 "}
-    ).utc_offset == ("-05:30")
+
+
+def test_difference_from_utc_is_kept_as_standards_write_it(hunt):
+    for typed, kept in (
+        (" −05:30 ", "-05:30"),
+        ("+5:45", "+05:45"),
+        ("+0545", "+05:45"),
+        ("utc+2", "+02:00"),
+        ("GMT -10", "-10:00"),
+        ("Z", "+00:00"),
+        ("", ""),
+    ):
+        details = save_details(hunt.session, hunt.search, DETAILS | {"utc_offset": typed})
+        assert details.utc_offset == kept, typed
 
 
 def test_removed_image_is_in_no_export(hunt, tmp_path):
