@@ -65,6 +65,11 @@ def test_page_offers_what_can_be_had_and_keeps_what_it_is_told(client, search_id
     text = client.get(page).text
     assert "<b>Heron" not in text
     assert "no image here has both" in text
+    own = re.search(r'<a href="(/collections/\d+)/deployments">Deployments</a>', text)
+    assert own is not None
+    for there in (f"{own[1]}/deployments", f"{own[1]}/metadata"):
+        assert f'href="{there}"' in text and client.get(there).status_code == 200
+    assert "Tables are in UTF-8" in text
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
     assert "It needs the scientific name. Say so below." in text
     assert 'href="#details"' in text
