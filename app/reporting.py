@@ -76,8 +76,8 @@ NEAREST = 6  # positives, and negatives
 
 REASON_SENTENCES = {
     "opening": "Among the images that fit best what you opened this search with.",
-    "close-to-line": "Of the images left among those that what it has learnt can least tell: your "
-    "answer teaches most here.",
+    "close-to-line": "Of the images left, one that your answers so far tell least about: answering "
+    "it teaches most.",
     "likely": "Among the likeliest of the images left, however likely that is.",
     "exploration": "A look somewhere new, to find what your answers don't cover yet.",
     "gap": "Among the images most like the gap you picked on the dashboard.",

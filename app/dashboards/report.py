@@ -69,19 +69,19 @@ def describe_report(moment: Moment) -> Report:
     opened = [plural(images, "image") + " of the collection"] * bool(images)
     opened += [plural(photos, "photo")] * bool(photos) + [f"the words “{one}”" for one in words]
     pool = session.get(Pool, moment.made.pool_id) if moment.made.pool_id is not None else None
-    looked_at = "all of them"
+    searched_in = "all of them"
     if pool is not None:
         kept = Filter(tuple((key, value) for key, value in pool.filter))
         chips = list_chips(session, cover_filter(kept, moment.sight))
         # A pool of a file may have come from a filter that says nothing here.
         said = "; ".join(chip.words for chip in chips) or "those that a filter kept"
-        looked_at = f"{spaced(moment.image_count)} of them: {said}"
+        searched_in = f"{spaced(moment.image_count)} of them: {said}"
     facts = [
         ("Target", search.target_name),
         ("Counts as yes", search.counts_as_yes or "not written down"),
         ("Does not count", search.counts_as_no or "not written down"),
         ("Collection", f"{search.collection.name}, {plural(row.image_count, 'image')}"),
-        ("Looked at", looked_at),
+        ("Searched in", searched_in),
         *_describe_events(moment),
         ("Opened with", " and ".join(opened)),
         ("Images compared by", f"{row.embedder}, revision {row.revision}"),

@@ -328,6 +328,9 @@ def test_report_is_a_page_and_a_file_that_needs_nothing_else(client, here):
     page = client.get(f"{here}/report")
     assert "Heron &lt;rare&gt;" in page.text
     assert "Likely, least sure first (pf-ma; 4 rounds)" in page.text
+    # Not “looked at”: that is what has an answer.
+    assert re.search(r"Searched in</th>\s*<td>all of them", page.text)
+    assert "Looked at" not in page.text
     assert "<style" not in page.text
     kept = client.get(f"{here}/report?download=1")
     assert kept.headers["content-disposition"].startswith("attachment")
