@@ -178,6 +178,14 @@ class Moment:
         return int(np.isin(self.index.image_ids, self.pool_ids).sum())
 
     @cached_property
+    def kept_units(self) -> Integers | None:
+        """What a filter keeps, called as `counted` calls answers; None where it looks at all."""
+        if self.pool_ids is None:
+            return None
+        rows = np.flatnonzero(np.isin(self.index.image_ids, self.pool_ids))
+        return rows if self.event_rows is None else np.unique(self.event_rows[rows])
+
+    @cached_property
     def left_out(self) -> list[int]:
         """Removed images that the index still holds: no picture shows them."""
         if self.is_now:

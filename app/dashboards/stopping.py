@@ -156,9 +156,12 @@ def tell_left(moment: Moment) -> Left:
             )
         )
     told = statements if moment.after else []
+    found = standing.answers.positives
+    if moment.kept_units is not None:  # what is left is told of these alone
+        found = found[np.isin(found, moment.kept_units)]
     return Left(
         told,
-        judge_left(_leave_out_begun(told, standing), len(standing.answers.positives)),
+        judge_left(_leave_out_begun(told, standing), len(found)),
         list_detours(moment),
         list_gains(moment),
         standing.unanswered_count,
@@ -390,7 +393,9 @@ def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
         planned, index = read_plan(moment.session, moment.search, detour, moment.indexes)
         if planned.sample is None:
             continue
-        plan = _move_plan(planned.sample, index, moment.index)
+        plan = _keep_looked_at(_move_plan(planned.sample, index, moment.index), moment)
+        if not len(plan.rows):  # all were drawn where a filter looks no more
+            continue
         was_shown = np.isin(moment.index.image_ids[plan.rows], shown)
         before = {
             one.image_id
@@ -432,6 +437,20 @@ def _move_plan(plan: SamplePlan, before: VectorIndex, now: VectorIndex) -> Sampl
     in_sample, rows = move(plan.rows)
     order = np.argsort(frame)
     return SamplePlan(frame[order], plan.strata[in_frame][order], rows, plan.chances[in_sample])
+
+
+def _keep_looked_at(plan: SamplePlan, moment: Moment) -> SamplePlan:
+    """The plan of what a filter keeps: of each stratum drawn by lot as before."""
+    if moment.kept_units is None:
+        return plan
+    events = moment.event_rows
+    in_frame, in_sample = (
+        np.isin(rows if events is None else events[rows], moment.kept_units)
+        for rows in (plan.frame, plan.rows)
+    )
+    return SamplePlan(
+        plan.frame[in_frame], plan.strata[in_frame], plan.rows[in_sample], plan.chances[in_sample]
+    )
 
 
 def _name_events(plan: SamplePlan, events: Integers) -> SamplePlan:

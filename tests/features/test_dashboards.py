@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from app import removing, searching
+from app.adjusting import filter_search
 from app.answers import read_current_answers
 from app.dashboards.found import tell_found
 from app.dashboards.moments import open_moment
@@ -25,6 +26,7 @@ from app.dashboards.variety import tell_history, tell_looks, tell_variety
 from app.engine.reliability import group_chances, sum_chances
 from app.engine.remaining import run_of_negatives
 from app.errors import BadInput, NotFound
+from app.filtering import Filter, read_filter
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.premises import read_plan
 from app.reporting import current_grid
@@ -293,6 +295,36 @@ def test_a_sample_is_trusted_most_and_one_at_random_before_one_by_score(hunt):
     hunt.submit()
     assert verdict() == ("random-sample", True)
     assert verdict(3) == ("calibrated-sum", False)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("estimate", "score"), ("absence", "random")])
+def test_a_sample_speaks_of_what_a_later_filter_keeps(hunt, kind, name):
+    kept = {image.id for image in hunt.images[::3]}
+    for image in hunt.images:
+        image.path = f"{'A' if image.id in kept else 'B'}/{image.path}"
+    hunt.take(kind, 60)
+    for _ in range(10):
+        hunt.submit()
+    before = {one.name: one for one in tell_left(hunt.moment()).statements}[f"{name}-sample"]
+    chosen = read_filter(
+        hunt.session, hunt.search.collection_id, [("deployment", "A")], person=hunt.person
+    )
+    filter_search(hunt.session, hunt.search, chosen)
+    hunt.submit()
+    hunt.submit()
+    told = tell_left(hunt.moment())
+    one = told.verdict.statement
+    assert one.name == f"{name}-sample" and 0 < one.cost < before.cost
+    answers = hunt.answers()
+    left = len((hunt.targets & kept) - set(answers))
+    assert one.low <= left <= one.high <= len(kept - set(answers))
+    assert "that the sample could not draw" not in one.assumption
+    assert told.verdict.found == sum(answers.get(i) == "yes" for i in kept)
+    # Widened again, it speaks of all.
+    filter_search(hunt.session, hunt.search, Filter())
+    hunt.submit()
+    again = {one.name: one for one in tell_left(hunt.moment()).statements}[f"{name}-sample"]
+    assert again.cost == before.cost
 
 
 def test_a_verdict_says_what_share_was_found_by_the_same_numbers(hunt):
