@@ -63,9 +63,11 @@ def tell_found(moment: Moment) -> Found:
     asked = _count(moment, standing - examples)
     if moment.calibration is not None:
         left = calibrated_sum(moment.left_scores, moment.calibration, rng=moment.rng())
-        count = image_count if moment.event_rows is None else moment.unit_count
-        opened_with = _count(moment, standing & examples)
-        by_chance = _to_rate(left, asked_yes, count - opened_with)
+        # Drawn from where the search looks: what was found elsewhere is no part of it.
+        kept = standing if moment.pool_ids is None else standing & set(moment.pool_ids.tolist())
+        count = moment.unit_count if moment.kept_units is None else len(moment.kept_units)
+        opened_with = _count(moment, kept & examples)
+        by_chance = _to_rate(left, _count(moment, kept & confirmed - examples), count - opened_with)
     next_scores = moment.session.scalars(
         select(RoundImage.score).where(RoundImage.round_id == moment.made.id)
     ).all()

@@ -320,6 +320,11 @@ def test_a_sample_speaks_of_what_a_later_filter_keeps(hunt, kind, name):
     assert one.low <= left <= one.high <= len(kept - set(answers))
     assert "that the sample could not draw" not in one.assumption
     assert told.verdict.found == sum(answers.get(i) == "yes" for i in kept)
+    found = len(hunt.targets & kept & set(answers) - {hunt.images[0].id})
+    by_chance = tell_found(hunt.moment()).by_chance
+    total = len(kept) - 1  # without the example
+    assert by_chance.low >= 100 * found / total
+    assert by_chance.value <= 100 * len(kept & hunt.targets) / total + 5
     # Widened again, it speaks of all.
     filter_search(hunt.session, hunt.search, Filter())
     hunt.submit()
