@@ -38,7 +38,7 @@ from app.reading import DAMAGED
 from app.settings import Settings
 from app.sources import show
 from app.store import delete_folders, fetch_file, put_files
-from app.tables import Collection, Job, Person, RefusedFile, Upload, UploadedFile
+from app.tables import Collection, ImagePath, Job, Person, RefusedFile, Upload, UploadedFile
 
 LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
 LONGEST_PATH = 1_000
@@ -147,6 +147,17 @@ def list_files(session: Session, upload: Upload) -> list[UploadedFile]:
     """The files announced so far: those that arrived need not be sent again."""
     query = select(UploadedFile).filter_by(upload_id=upload.id)
     return list(session.scalars(query.order_by(UploadedFile.path)))
+
+
+def list_paths(session: Session, upload: Upload, folder: str) -> list[tuple[str, int, int]]:
+    """Paths, sizes and times of what the upload's collection holds in a folder, or in none."""
+    of_collection = ImagePath.collection_id == upload.collection_id
+    if folder:
+        within = ImagePath.path.startswith(f"{folder}/", autoescape=True)
+    else:
+        within = ImagePath.path.not_like("%/%")
+    query = select(ImagePath.path, ImagePath.size_bytes, ImagePath.modified_ns)
+    return [row.tuple() for row in session.execute(query.where(of_collection, within))]
 
 
 def add_file(

@@ -20,8 +20,9 @@
   const waiting = []; // {path, file, known}
   const sending = new Map(); // path -> {upload, sent, item}
   const refused = [];
-  const chosen = new Map(); // path -> size, of everything chosen on this page
-  let known = null; // what the server has: path -> {id, size, arrived}
+  const chosen = new Map(); // path -> {size, modified}, of everything chosen on this page
+  let known = null; // what the server has: path -> {id, size, modified, arrived}
+  let taking = Promise.resolve(); // what was chosen last is looked at after what was chosen before
   let doneCount = 0;
   let doneBytes = 0;
   let totalBytes = 0;
@@ -54,28 +55,73 @@
 
   // ---- What is chosen ---------------------------------------------------------------------------
 
-  async function ask() {
-    if (known) return;
-    const answer = await fetch(page.dataset.files, { headers: { Accept: "application/json" } });
+  async function ask(address) {
+    const answer = await fetch(address, { headers: { Accept: "application/json" } });
     if (!answer.ok) throw new Error(answer.status);
-    known = new Map((await answer.json()).map((file) => [file.path, file]));
+    return new Map((await answer.json()).map((file) => [file.path, file]));
   }
 
-  async function take(found) {
+  const isSame = (before, file) =>
+    before.size === file.size && (before.modified ?? file.lastModified) === file.lastModified;
+
+  // Cards name their folders and photos alike. Where most of what has a name that is here already is
+  // another photo, all of that folder is kept in a folder of its own, so that no photo is taken for
+  // another. A folder of which some photos were edited since is the same folder.
+  async function setApart(found) {
+    const folders = new Map(); // "" for photos in none
+    for (const one of found) {
+      const folder = one.path.includes("/") ? one.path.split("/")[0] : "";
+      if (!folders.has(folder)) folders.set(folder, []);
+      folders.get(folder).push(one);
+    }
+    const placed = [];
+    for (const [folder, some] of folders) {
+      for (let number = 1; ; number += 1) {
+        const within = number === 1 ? "" : `(${number})/`;
+        const here = await ask(
+          `${page.dataset.here}?folder=${encodeURIComponent(`${within}${folder}`)}`,
+        );
+        const put = some.map(({ path, file }) => ({ path: `${within}${path}`, file }));
+        let same = 0;
+        let other = 0;
+        for (const { path, file } of put) {
+          const before = chosen.get(path) ?? known.get(path) ?? here.get(path);
+          if (before && isSame(before, file)) same += 1;
+          else if (before) other += 1;
+        }
+        if (other > same) continue;
+        placed.push(...put);
+        if (within) tellApart(folder, within.slice(0, -1));
+        break;
+      }
+    }
+    return placed;
+  }
+
+  function take(found) {
+    taking = taking.then(() => takeNext(found.filter(({ path }) => !SKIPPED.test(path))));
+  }
+
+  async function takeNext(found) {
+    let placed;
     try {
-      await ask();
+      known ??= await ask(page.dataset.files);
+      placed = await setApart(found);
     } catch {
       say("The server does not answer. Nothing was sent yet; try again in a moment.");
       return;
     }
-    for (const { path, file } of found) {
-      if (SKIPPED.test(path) || chosen.has(path)) continue;
-      if (!IMAGES.test(path) && !file.type.startsWith("image/")) {
+    for (const { path, file } of placed) {
+      const before = chosen.get(path);
+      if (before && isSame(before, file)) continue;
+      if (before) {
+        refuse(path, "Another file of this name was chosen before. Give one of them another name.");
+      } else if (!IMAGES.test(path) && !file.type.startsWith("image/")) {
         refuse(path, "It is not an image or a zip file.");
       } else if (file.size === 0) {
         refuse(path, "It is empty.");
       } else {
-        chosen.set(path, file.size);
+        chosen.set(path, { size: file.size, modified: file.lastModified });
         totalBytes += file.size;
         const here = known.get(path);
         if (here && here.size === file.size && here.arrived) {
@@ -246,6 +292,12 @@
     const notice = $("upload-problem");
     notice.querySelector("div").textContent = sentence;
     notice.hidden = false;
+  }
+
+  function tellApart(folder, within) {
+    const told = $("upload-apart");
+    told.textContent = `Other photos of the same names are here already${folder ? ` in “${folder}”` : ""}: these are kept beside them, in a folder “${within}”.`;
+    told.hidden = false;
   }
 
   function refuse(path, reason) {

@@ -38,6 +38,7 @@ from app.uploads import (
     get_place,
     get_upload,
     list_files,
+    list_paths,
     start_upload,
 )
 
@@ -126,8 +127,26 @@ def files(session: DbSession, admin: Admin, upload_id: Id) -> JSONResponse:
     upload = get_upload(session, admin, upload_id)
     return JSONResponse(
         [
-            {"id": file.id, "path": file.path, "size": file.size_bytes, "arrived": file.has_arrived}
+            {
+                "id": file.id,
+                "path": file.path,
+                "size": file.size_bytes,
+                "modified": file.modified_ms,
+                "arrived": file.has_arrived,
+            }
             for file in list_files(session, upload)
+        ]
+    )
+
+
+@router.get("/uploads/{upload_id}/here")
+def here(session: DbSession, admin: Admin, upload_id: Id, folder: str = "") -> JSONResponse:
+    """What the collection holds in a folder, to tell other photos of the same names."""
+    upload = get_upload(session, admin, upload_id)
+    return JSONResponse(
+        [
+            {"path": path, "size": size_bytes, "modified": modified_ns // 1_000_000}
+            for path, size_bytes, modified_ns in list_paths(session, upload, folder)
         ]
     )
 

@@ -135,6 +135,40 @@ DROP = """
 """
 
 
+def test_photos_of_another_card_with_the_same_names_take_the_place_of_none(
+    page, empty_server, tmp_path
+):
+    cards = [tmp_path / f"card{number}" / "DCIM" for number in range(3)]
+    for number, card in enumerate(cards):
+        for photo in range(3):
+            make_image_file(card / "100MEDIA" / f"IMG_{photo}.JPG", 10 * number + photo)
+    (cards[2] / "100MEDIA" / "notes.txt").write_text("no image")  # nothing is imported unasked
+    empty_server.sign_in(page)
+    begin(page, empty_server.address, "Cards")
+    upload = page.url
+    page.set_input_files("#choose-folder", cards[2])
+    expect(page.get_by_text("Everything has arrived")).to_be_visible()
+    page.set_input_files("#choose-folder", cards[1])
+    told = page.get_by_text("Other photos of the same names are here already in “DCIM”")
+    expect(told).to_have_text(re.compile(r"a folder “\(2\)”"))
+    expect(page.get_by_text("6 of 6 files")).to_be_visible()
+    paths = {file["path"] for file in page.request.get(f"{upload}/files").json()}
+    names = [f"DCIM/100MEDIA/IMG_{photo}.JPG" for photo in range(3)]
+    assert paths == {*names, *(f"(2)/{name}" for name in names)}
+    page.reload()
+    page.set_input_files("#choose-folder", cards[1])  # all of it is here, and so it is imported
+    expect(page.get_by_text("6 images").first).to_be_visible(timeout=PREPARED_MS)
+    expect(page.get_by_role("link", name="Start a search")).to_be_visible(timeout=PREPARED_MS)
+    collection = page.url
+    # Another day: what the collection holds counts, too.
+    page.get_by_text("Add images to this collection").click()
+    page.get_by_role("button", name="Upload photos").click()
+    page.set_input_files("#choose-folder", cards[0])
+    expect(page.get_by_text("9 images").first).to_be_visible(timeout=PREPARED_MS)
+    page.goto(f"{collection}/browse")
+    expect(page.locator(".tile-name", has_text="(3)/DCIM")).to_have_count(3)
+
+
 def test_dropped_files_are_sent_and_what_is_none_is_told(page, empty_server, tmp_path):
     empty_server.sign_in(page)
     begin(page, empty_server.address, "Dropped")
