@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import (
@@ -37,7 +36,7 @@ from app.errors import LabelsNotUsable
 from app.metadata import TableSummary, add_rows
 from app.sensitive import hide_people
 from app.sources import clean_label, clean_text
-from app.tables import Box, Image, ImagePath, Person
+from app.tables import Box, Image, Person
 
 COLUMN = "MegaDetector"  # the column of what was seen; others begin with it
 PERSON, ANIMAL = "person", "animal"
@@ -83,8 +82,6 @@ def add_detections(
     if not 0 <= threshold <= 1:
         raise LabelsNotUsable("The threshold is a number from 0 to 1, such as 0.2.")
     categories, found = _read(data, name, threshold)
-    paths = session.scalars(select(ImagePath.path).filter_by(collection_id=collection_id)).all()
-    meant = _resolve(found, paths)
     header = ["file", COLUMN, *(f"{COLUMN} {category}" for category in categories)]
     rows = [
         (number, [file, *_to_cells(found[file], categories)])
@@ -97,7 +94,6 @@ def add_detections(
         header=header,
         rows=rows,
         person=person,
-        meant=meant,
     )
     files = list(found)
     own = {image_id: found[files[number - 1]] or [] for image_id, number in rows_of.items()}
@@ -243,48 +239,6 @@ def _to_cells(boxes: list[Detection] | None, categories: list[str]) -> list[str]
         most.setdefault(box.category, box.confidence)
     seen = boxes[0].category if boxes else NOTHING
     return [seen, *(f"{most[kind]:.3f}" if kind in most else "" for kind in categories)]
-
-
-def _resolve(files: Iterable[str], paths: Iterable[str]) -> dict[str, list[str]]:
-    """The paths of the collection that each file may be: one, or it stays unmatched.
-
-    Detectors write paths from wherever they were run, so one path must end like the whole of the
-    other; it is the one over the most folders. A path that several files may be, as `IMG_0001.JPG`
-    is where every folder of a disk has one, is the one's that shares most of it, or nobody's.
-    """
-    by_name: dict[str, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
-    for path in paths:
-        parts = PurePosixPath(path).parts
-        by_name[parts[-1].lower()].append((path, parts))
-    meant: dict[str, list[str]] = {}
-    claims: dict[str, list[tuple[tuple[int, bool], str]]] = defaultdict(list)
-    for file in files:
-        parts = PurePosixPath(file.replace("\\", "/")).parts
-        fitting = []
-        for path, candidate in by_name.get(parts[-1].lower(), []) if parts else []:
-            count = _count_shared(parts, candidate)
-            if count == min(len(parts), len(candidate)):
-                fitting.append(((count, parts == candidate), path))
-        best = max(fitting, default=None)
-        meant[file] = [path for rank, path in fitting if best is not None and rank == best[0]]
-        if best is not None and len(meant[file]) == 1:
-            claims[best[1]].append((best[0], file))
-    for claimed in claims.values():
-        most = max(rank for rank, _ in claimed)
-        winners = [file for rank, file in claimed if rank == most]
-        for _, file in claimed:
-            if winners != [file]:
-                meant[file] = []
-    return meant
-
-
-def _count_shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """How many parts two paths have in common at their ends."""
-    pairs = zip(reversed(one), reversed(other), strict=False)
-    return next(
-        (at for at, (a, b) in enumerate(pairs) if a.lower() != b.lower()),
-        min(len(one), len(other)),
-    )
 
 
 def _keep_boxes(session: Session, boxes_of: dict[int, list[Detection]]) -> None:

@@ -20,7 +20,7 @@ from app.database import is_among
 from app.deploying import judge_folders
 from app.engine.numerals import plural, spaced
 from app.errors import LabelsNotUsable
-from app.sources import NO_TARGET, Labels, clean_text, match_files, read_labels_data
+from app.sources import NO_TARGET, Labels, clean_text, match_files, read_labels_data, say_unknown
 from app.tables import Collection, Image, ImagePath, Import, OracleLabel, Person, Upload
 
 NAMED = 5  # images without a label, in a sentence
@@ -328,7 +328,7 @@ def _find_named(
         if len(ids) == 1:
             found.setdefault(ids.pop(), set()).update(labels)
             continue
-        why = "the collection has no such image"
+        why = say_unknown(file)
         if not file:
             why = "it names no image"
         elif ids:

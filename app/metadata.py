@@ -1,6 +1,6 @@
 """Tables that people bring beside their images: CSV files with any columns.
 
-A row is about the image it names, by path, by a file name that is unique, or by SHA-256. What it
+A row is about the image it names, by path or the end of one, or by SHA-256. What it
 says is kept with the image, typed by what stands in each column. A later table replaces what an
 earlier one said in the same columns of the same images. Columns that look like known labels are
 not kept: those belong to the oracle, and no search may show them. Columns that hold times, places,
@@ -34,6 +34,7 @@ from app.sources import (
     match_files,
     name_columns,
     read_table,
+    say_unknown,
 )
 from app.tables import (
     Collection,
@@ -135,18 +136,14 @@ def add_rows(
     header: list[str],
     rows: Rows,
     person: Person,
-    meant: Mapping[str, list[str]] | None = None,
 ) -> tuple[TableSummary, dict[int, int]]:
-    """Keep rows with a checked header; what came of them, and the line about each image.
-
-    `meant` says which paths each row's file may be, where that is known already.
-    """
+    """Keep rows with a checked header; what came of them, and the line about each image."""
     collection = session.get_one(Collection, collection_id, with_for_update=True)
     in_small = [column.lower() for column in header]
     keys = {*NAME_COLUMNS, *HASH_COLUMNS}
     hidden = [i for i, column in enumerate(in_small) if column in HIDDEN_COLUMNS]
     kept = [i for i, column in enumerate(in_small) if i not in hidden and column not in keys]
-    rows_of, unmatched = _match(session, collection_id, in_small, rows, name, meant)
+    rows_of, unmatched = _match(session, collection_id, in_small, rows, name)
     cells = [row for _, row in rows_of.values()]
     told = {header[i]: _tell_kind([row[i] for row in cells if i < len(row)]) for i in kept}
     saying = {column: kind for column, kind in told.items() if kind}  # empty ones say nothing
@@ -375,7 +372,6 @@ def _match(
     header: list[str],
     rows: Rows,
     name: str,
-    meant: Mapping[str, list[str]] | None,
 ) -> tuple[dict[int, tuple[int, list[str]]], list[tuple[int, str, str]]]:
     """The row of each image, and of each row about none its line, what it names, and why."""
     by_hash = next((header.index(one) for one in HASH_COLUMNS if one in header), None)
@@ -392,8 +388,6 @@ def _match(
 
     def name_of(row: list[str]) -> str:
         own = cell(row, by_name)
-        if meant is not None:
-            return own
         before = cell(row, folder).replace("\\", "/").strip("/") if folder != by_name else ""
         return f"{before}/{own}" if before and own else own
 
@@ -407,12 +401,7 @@ def _match(
     if by_hash is not None:
         query = select(Image.sha256, Image.id).filter_by(collection_id=collection_id)
         hashes = dict(session.execute(query).all())
-    if meant is None:
-        found = match_files(set(named.values()), paths)
-        none = "the collection has no such image"
-    else:
-        found = {file.strip(): of_file for file, of_file in meant.items()}
-        none = "no image of the collection is this one for certain"
+    found = match_files(set(named.values()), paths)
     rows_of: dict[int, tuple[int, list[str]]] = {}
     unmatched: list[tuple[int, str, str]] = []
     for line, row in rows:
@@ -425,7 +414,7 @@ def _match(
             why = f"{len(ids)} images have this name: write their path"
             unmatched.append((line, about, why))
         elif not ids:
-            unmatched.append((line, about, none))
+            unmatched.append((line, about, say_unknown(named[line])))
         elif (image_id := ids.pop()) in rows_of:
             first = rows_of[image_id][0]
             unmatched.append((line, about, f"line {first} is about the same image and was kept"))

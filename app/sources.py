@@ -227,18 +227,53 @@ def match_labels(
 
 
 def match_files(files: Iterable[str], paths: Iterable[str]) -> dict[str, list[str]]:
-    """Of each file as it is written the paths it may mean: its own, else all of its name."""
+    """Of each file as it is written the paths it may mean: one, or it is not certain which.
+
+    People and detectors write paths from wherever they looked, so one must end like the whole of
+    the other; it is the one over the most folders. A file alone, as `IMG_0001.JPG`, may be in any
+    folder. A path that several files may mean, as where every folder of a disk has such a file and
+    one folder was imported, is the one's that shares most of it, or nobody's.
+    """
+    written = {file: _normalise(file) for file in files}
+    wanted = {spelled.lower() for spelled in written.values()}
     by_path: dict[str, str] = {}
-    by_name: dict[str, list[str]] = defaultdict(list)
+    by_whole: dict[str, list[str]] = defaultdict(list)
+    by_end: dict[str, list[str]] = defaultdict(list)  # of paths that are longer than the file's
     for path in paths:
-        by_path[_normalise(path)] = path
-        by_name[PurePosixPath(_normalise(path)).name].append(path)
+        spelled = _normalise(path)
+        by_path[spelled] = path
+        whole, *ends = _list_ends(spelled.lower())
+        by_whole[whole].append(path)
+        for end in ends:
+            if end in wanted:
+                by_end[end].append(path)
     found: dict[str, list[str]] = {}
-    for file in files:
-        written = _normalise(file)
-        named = by_name.get(PurePosixPath(written).name, [])
-        found[file] = [by_path[written]] if written in by_path else named
+    claims: dict[str, list[tuple[tuple[int, bool], str]]] = defaultdict(list)
+    for file, spelled in written.items():
+        whole, *ends = _list_ends(spelled.lower())
+        if spelled in by_path:
+            found[file], end = [by_path[spelled]], whole
+        elif fitting := [*by_whole.get(whole, []), *by_end.get(whole, [])]:
+            found[file], end = fitting, whole
+        else:
+            end = next((end for end in ends if end in by_whole), "")
+            found[file] = by_whole.get(end, [])
+        if len(found[file]) == 1:
+            rank = (end.count("/"), spelled in by_path)
+            claims[found[file][0]].append((rank, file))
+    for claimed in claims.values():
+        most = max(rank for rank, _ in claimed)
+        winners = [file for rank, file in claimed if rank == most]
+        for _, file in claimed:
+            if winners != [file]:
+                found[file] = []
     return found
+
+
+def say_unknown(file: str) -> str:
+    """Why a file of a table is no image's."""
+    where = " in that folder, or not for certain" if "/" in _normalise(file) else ""
+    return f"the collection has no such image{where}"
 
 
 def show(path: str) -> str:
@@ -519,6 +554,12 @@ def name_columns(header: list[str]) -> str:
     """The columns of a table in a sentence: the first ones, of each its beginning."""
     named = ", ".join(show(column)[:40] for column in header[:MOST_NAMED])
     return named if len(header) <= MOST_NAMED else f"{named} and {len(header) - MOST_NAMED:,} more"
+
+
+def _list_ends(path: str) -> list[str]:
+    """A path, and what is left of it without its first folders."""
+    parts = path.split("/")
+    return ["/".join(parts[at:]) for at in range(len(parts))]
 
 
 def _normalise(path: str) -> str:

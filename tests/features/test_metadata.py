@@ -19,7 +19,7 @@ from app.metadata import (
     list_columns,
     mark_column,
 )
-from app.tables import AuditEvent, GivenRow, Image, Replay, Search
+from app.tables import AuditEvent, GivenRow, Image, ImagePath, Replay, Search
 from tests.factories import make_collection, make_images, make_index, make_person
 
 
@@ -27,8 +27,6 @@ from tests.factories import make_collection, make_images, make_index, make_perso
 def pond(session):
     collection = make_collection(session)
     images = make_images(session, collection, 4)
-    from app.tables import ImagePath
-
     for image in images:
         paths = [image.path]
         if image is images[3]:
@@ -62,7 +60,7 @@ def test_rows_find_their_images_by_path_by_unique_name_and_by_hash(session, pond
         pond,
         "File;RelativePath;SHA256;water;seen;note\n"
         "IMG_0000.jpg;site;;12.5;2024-05-01;deep\n"
-        "IMG_0001.JPG;;;7;2024-05-02;\n"  # the name's letters differ: no such image
+        "IMG_0009.jpg;;;7;2024-05-02;\n"
         f";;{sha256};007;2024-05-02 06:30;=x\n"
         "IMG_0000.jpg;;;3;;\n"  # two images have this name
         "site/IMG_0000.jpg;;;4;;\n"  # said already
@@ -84,6 +82,38 @@ def test_rows_find_their_images_by_path_by_unique_name_and_by_hash(session, pond
         (6, "line 2 is about the same image and was kept"),
     ]
     assert page.images_without == 2
+
+
+def test_rows_of_other_folders_are_about_no_image(session):
+    """A table of all sites, for a collection that holds one of them."""
+    collection = make_collection(session)
+    images = make_images(session, collection, 3)
+    for image, path in zip(images, ["A/1.jpg", "A/2.jpg", "A/only.jpg"], strict=True):
+        image.path = path
+        session.add(
+            ImagePath(
+                collection_id=collection.id,
+                image_id=image.id,
+                path=path,
+                size_bytes=1,
+                modified_ns=1,
+            )
+        )
+    session.flush()
+    pond = (collection, images, make_person(session))
+    summary = add(
+        session,
+        pond,
+        "file,water\nB/1.jpg,10\nB/only.jpg,11\nC:\\Photos\\a\\1.JPG,1\nphotos/A/2.jpg,2\n"
+        "copy/A/2.jpg,12\nonly.jpg,3\n",
+    )
+    assert read(session, pond) == [{"water": 1}, None, {"water": 3}]
+    page = describe_metadata(session, collection.id, page=1)
+    assert summary.unmatched == 4
+    assert [(row.line, row.reason) for _, row in page.unmatched] == [
+        (line, "the collection has no such image in that folder, or not for certain")
+        for line in (2, 3, 5, 6)
+    ]
 
 
 def test_later_table_replaces_what_an_earlier_one_said_of_the_same_images(session, pond):

@@ -395,26 +395,30 @@ def test_labels_on_the_disk_have_a_limit_too(
             read_labels(labels, source, limits)
 
 
-def test_rows_match_by_path_else_by_a_unique_name() -> None:
+def test_rows_match_by_path_or_where_one_ends_like_the_whole_of_the_other() -> None:
     rows = {
         "a/1.jpg": {"by path"},
         ".\\b\\1.jpg": {"by path, as Windows writes it"},
-        "/other/disk/2.jpg": {"by name"},
+        "/other/disk/c/2.jpg": {"by the end of its path"},
+        "/other/disk/6.jpg": {"another photo, of another folder"},
+        "6.JPG": {"by name"},
         "3.jpg": {"of two files"},
         "4.jpg": {"of none"},
         "Kro\u0308te.jpg": {"accent as two letters"},
         "5.jpg": {"one", "two"},
     }
     files = ["a/1.jpg", "b/1.jpg", "c/2.jpg", "a/3.jpg", "b/3.jpg", "Kr\u00f6te.jpg", "5.jpg"]
+    files += ["c/d/6.jpg"]
     matched, unmatched = match_labels(rows, files)
     assert matched == {
         "a/1.jpg": {"by path"},
         "b/1.jpg": {"by path, as Windows writes it"},
-        "c/2.jpg": {"by name"},
+        "c/2.jpg": {"by the end of its path"},
+        "c/d/6.jpg": {"by name"},
         "Kr\u00f6te.jpg": {"accent as two letters"},
         "5.jpg": {"one", "two"},
     }
-    assert unmatched == ["3.jpg", "4.jpg"]
+    assert unmatched == ["/other/disk/6.jpg", "3.jpg", "4.jpg"]
 
 
 def test_labels_of_coco_are_the_categories_of_an_image(
