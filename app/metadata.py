@@ -64,6 +64,9 @@ UNMATCHED_PER_PAGE = 100
 
 # A number with a leading zero is a name, such as 007.
 NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?")
+# 1,5 as much of Europe writes it. A column where all have three digits after it may mean thousands.
+COMMA_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*),[0-9]+")
+THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}.*)?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -118,6 +121,7 @@ def add_table(
     header, rows, notes = read_table(data, name)
     header = [clean_text(column).strip() for column in header]
     _check_header(header, name)
+    _read_commas(data, rows)
     summary, _ = add_rows(
         session, collection_id, name=name, header=header, rows=rows, person=person
     )
@@ -364,6 +368,23 @@ def _check_header(header: list[str], name: str) -> None:
     if not all(header):
         place = header.index("") + 1
         raise LabelsNotUsable(f"Column {place} of {name} has no name. Give it one in line 1.")
+
+
+def _read_commas(data: bytes, rows: Rows) -> None:
+    """Write numbers with decimal commas with points, where commas do not part the cells."""
+    first_line = data.partition(b"\n")[0]
+    if first_line.count(b",") >= max(first_line.count(b";"), first_line.count(b"\t")):
+        return  # such a cell is a list, as of numbers of animals, as soon as a number
+    for at in range(len(rows[0][1]) if rows else 0):
+        written = [row[at].strip() for _, row in rows if row[at].strip()]
+        with_comma = [cell for cell in written if "," in cell]
+        if (
+            all(COMMA_NUMBER.fullmatch(cell) for cell in with_comma)
+            and not all(THOUSANDS.fullmatch(cell) for cell in with_comma)
+            and all(_is_number(cell) and "." not in cell for cell in written if "," not in cell)
+        ):
+            for _, row in rows:
+                row[at] = row[at].replace(",", ".")
 
 
 def _match(

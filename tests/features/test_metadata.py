@@ -116,6 +116,30 @@ def test_rows_of_other_folders_are_about_no_image(session):
     ]
 
 
+def test_decimal_commas_are_numbers_where_semicolons_part_the_cells(session, pond):
+    text = (
+        "file;depth;count;animals;both\n"
+        "IMG_0001.jpg;-0,5;1,000;3,7;1,5\nIMG_0002.jpg;12;2,500;3,7,9;2.5\n"
+    )
+    summary = add(session, pond, text)
+    assert summary.columns == [
+        *(("depth", "number"), ("count", "text"), ("animals", "text"), ("both", "text")),
+    ]
+    assert read(session, pond)[1] == {
+        "depth": -0.5,
+        "count": "1,000",  # one, or a thousand
+        "animals": "3,7",
+        "both": "1,5",
+    }
+    add(session, pond, 'file,seen\nIMG_0001.jpg,"3,7"\n', "commas.csv")
+    assert read(session, pond)[1]["seen"] == "3,7"
+    # What the table said is read again when a later one goes.
+    add(session, pond, "file;depth\nIMG_0001.jpg;1,25\n", "later.csv")
+    assert read(session, pond)[1]["depth"] == 1.25
+    remove(session, pond, "later.csv")
+    assert read(session, pond)[1]["depth"] == -0.5
+
+
 def test_later_table_replaces_what_an_earlier_one_said_of_the_same_images(session, pond):
     add(session, pond, "file,depth,site\nIMG_0001.jpg,3,A\nIMG_0002.jpg,10,B\n", "first.csv")
     (depth, site) = list_columns(session, pond[0].id)
