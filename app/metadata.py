@@ -33,6 +33,7 @@ from app.sources import (
     clean_text,
     match_files,
     name_columns,
+    plain,
     read_table,
     say_unknown,
 )
@@ -48,12 +49,12 @@ from app.tables import (
 )
 from app.taking import Choice, Taken, check_choice, check_taken, read_choice, take_anew
 
-NAME_COLUMNS = (*FILE_COLUMNS, "filepath", "file_path", "file_name", "image", "relativepath")
-FOLDER_COLUMNS = ("relativepath", "folder")  # beside a column of bare file names
+NAME_COLUMNS = (*FILE_COLUMNS, "image")
+FOLDER_COLUMNS = ("relativepath", "folder", "directory")  # beside a column of bare file names
 HASH_COLUMNS = ("sha256", "hash", "checksum")
 HIDDEN_COLUMNS = (
     *LABEL_COLUMNS,
-    *("scientificname", "scientific_name", "commonname", "common_name", "labels"),
+    *("labels", "commonname", "vernacularname", "taxon", "taxonname", "nomvernaculaire"),
 )
 MOST_COLUMNS = 200
 MOST_CHOICES = 40  # different texts of a column, up to which they are offered as a list
@@ -143,11 +144,11 @@ def add_rows(
 ) -> tuple[TableSummary, dict[int, int]]:
     """Keep rows with a checked header; what came of them, and the line about each image."""
     collection = session.get_one(Collection, collection_id, with_for_update=True)
-    in_small = [column.lower() for column in header]
+    names = [plain(column) for column in header]
     keys = {*NAME_COLUMNS, *HASH_COLUMNS}
-    hidden = [i for i, column in enumerate(in_small) if column in HIDDEN_COLUMNS]
-    kept = [i for i, column in enumerate(in_small) if i not in hidden and column not in keys]
-    rows_of, unmatched = _match(session, collection_id, in_small, rows, name)
+    hidden = [i for i, column in enumerate(names) if column in HIDDEN_COLUMNS]
+    kept = [i for i, column in enumerate(names) if i not in hidden and column not in keys]
+    rows_of, unmatched = _match(session, collection_id, header, rows, name)
     cells = [row for _, row in rows_of.values()]
     told = {header[i]: _tell_kind([row[i] for row in cells if i < len(row)]) for i in kept}
     saying = {column: kind for column, kind in told.items() if kind}  # empty ones say nothing
@@ -183,9 +184,9 @@ def add_rows(
     note(session, person, "import", what, collection=collection)
     said = []
     if hidden:
-        names = ", ".join(header[i] for i in hidden)
+        not_kept = ", ".join(header[i] for i in hidden)
         said.append(
-            f"Not kept: {names}. Known labels stay hidden in searches; give them on the "
+            f"Not kept: {not_kept}. Known labels stay hidden in searches; give them on the "
             "collection's page “Known labels”."
         )
     summary = TableSummary(
@@ -395,14 +396,15 @@ def _match(
     name: str,
 ) -> tuple[dict[int, tuple[int, list[str]]], list[tuple[int, str, str]]]:
     """The row of each image, and of each row about none its line, what it names, and why."""
-    by_hash = next((header.index(one) for one in HASH_COLUMNS if one in header), None)
-    by_name = next((header.index(one) for one in NAME_COLUMNS if one in header), None)
+    names = [plain(column) for column in header]
+    by_hash = next((names.index(one) for one in HASH_COLUMNS if one in names), None)
+    by_name = next((names.index(one) for one in NAME_COLUMNS if one in names), None)
     if by_hash is None and by_name is None:
         raise LabelsNotUsable(
             f"{name} has no column that tells the image: file, path, filename or sha256. "
             f"Its columns are: {name_columns(header)}."
         )
-    folder = next((header.index(one) for one in FOLDER_COLUMNS if one in header), None)
+    folder = next((names.index(one) for one in FOLDER_COLUMNS if one in names), None)
 
     def cell(row: list[str], at: int | None) -> str:
         return row[at].strip() if at is not None and at < len(row) else ""

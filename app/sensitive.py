@@ -9,6 +9,7 @@ GBIF, 2020, doi 10.15468/doc-5jp4-5g10.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, cos, floor, hypot, log10, radians
@@ -31,10 +32,15 @@ METRES_PER_DEGREE = 111_320  # of latitude, and of longitude at the equator: now
 EDGE = 1e-9  # of a cell: a side on the edge of two belongs to the one inside
 DEGREES = frozenset(
     ("lat", "lats", "latitude", "latitudes", "lon", "lons", "lng", "longitude", "longitudes")
-)
+) | {
+    *("breitengrad", "laengengrad", "langengrad", "latitud", "longitud", "latitudine"),
+    *("longitudine", "breedtegraad", "lengtegraad"),
+}
 PLACES = DEGREES | {
     *("coordinate", "coordinates", "coord", "coords", "easting", "eastings", "northing"),
     *("northings", "utm", "mgrs", "geohash", "wkt", "geometry", "geopoint", "gps"),
+    *("koordinate", "koordinaten", "rechtswert", "hochwert", "ostwert", "nordwert"),
+    *("coordonnee", "coordonnees", "coordenada", "coordenadas"),
 }
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 WITHHELD = "withheld"
@@ -194,7 +200,9 @@ def may_hold_places(name: str) -> bool:
 
 
 def _list_words(name: str) -> set[str]:
-    return {word.lower() for word in WORD.findall(name)}
+    letters = unicodedata.normalize("NFKD", name)
+    without_accents = "".join(one for one in letters if not unicodedata.combining(one))
+    return {word.lower() for word in WORD.findall(without_accents)}
 
 
 def guard_places(

@@ -50,8 +50,15 @@ ENDS_OF_DIRECTORY = re.compile(
 )
 LONGEST_END = 65_535 + 22 + 20 + 56
 TOO_LONG = "Its path is too long. Shorten the names of its folders, or of the file."
-FILE_COLUMNS = ("file", "path", "filename")
-LABEL_COLUMNS = ("label", "class", "species")
+# Names of columns as `plain` makes them, in some languages; the first that fits counts.
+FILE_COLUMNS = (
+    *("file", "path", "filename", "filepath", "sourcefile", "relativepath", "absolutepath"),
+    *("datei", "dateiname", "dateipfad", "fichier", "nomfichier", "nomdufichier", "archivo"),
+)
+LABEL_COLUMNS = (
+    *("label", "class", "species", "scientificname"),
+    *("art", "tierart", "artname", "espece", "nomscientifique", "especie", "nombrecientifico"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +209,12 @@ def list_source(source: Path, settings: Settings, labels: Labels | None) -> List
     if not listing.files and not listing.refused:
         raise SourceNotUsable(f"{source} holds no files. Choose the folder that holds the images.")
     return listing
+
+
+def plain(name: str) -> str:
+    """The name of a column as names are compared: in small letters and digits, without accents."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(letter for letter in letters if letter.isalnum())
 
 
 def clean_label(text: str) -> str:
@@ -540,12 +553,12 @@ def _too_long(name: str, line: int, most: int) -> LabelsNotUsable:
 
 
 def _find_column(header: list[str], names: tuple[str, ...], file: str) -> int:
-    found = [column.strip().lower() for column in header]
+    found = [plain(column) for column in header]
     for name in names:
         if name in found:
             return found.index(name)
     raise LabelsNotUsable(
-        f"{file} has no column {names[0]} (or {', '.join(names[1:])}). "
+        f"{file} has no column {names[0]} (or {', '.join(names[1:3])}). "
         f"Its columns are: {name_columns(header)}."
     )
 

@@ -34,7 +34,7 @@ from sqlalchemy.orm import Session
 
 from app.engine.numerals import plural
 from app.errors import BadInput
-from app.sources import clean_label
+from app.sources import clean_label, plain
 from app.tables import Collection, Deployment, GivenColumn, Image
 
 ROLES = {  # what a column may be taken for, in words
@@ -50,14 +50,18 @@ NAMES = {
     "time": (
         *("datetimeoriginal", "capturedat", "datetime", "timestamp", "datetimetaken", "datetaken"),
         *("takenat", "taken", "capturetime", "capturedate", "timetaken", "date", "time"),
+        *("aufnahmezeit", "zeitstempel", "datum", "fecha"),
     ),
-    "clock": ("time", "timeofday", "timetaken", "capturetime", "clock"),
-    "latitude": ("latitude", "decimallatitude", "lat", "gpslatitude"),
-    "longitude": ("longitude", "decimallongitude", "lon", "lng", "long", "gpslongitude"),
-    "camera": ("camera", "cameramodel", "cameraname", "cameraid"),
+    "clock": ("time", "timeofday", "timetaken", "capturetime", "clock", "uhrzeit", "heure", "hora"),
+    "latitude": ("latitude", "decimallatitude", "lat", "gpslatitude", "breitengrad", "latitud"),
+    "longitude": (
+        *("longitude", "decimallongitude", "lon", "lng", "long", "gpslongitude"),
+        *("langengrad", "laengengrad", "longitud"),
+    ),
+    "camera": ("camera", "cameramodel", "cameraname", "cameraid", "kamera", "camara"),
     "deployment": (
         *("deployment", "deploymentid", "deploymentname", "station", "stationid", "stationname"),
-        *("site", "siteid", "sitename"),
+        *("site", "siteid", "sitename", "standort"),
     ),
 }
 NONE, FOUND = "none", "found"  # in place of a column
@@ -307,7 +311,7 @@ def _read_cells(
 ) -> Cells:
     """What stands in each column that may be taken for something, by image."""
     known = {name for names in NAMES.values() for name in names}
-    asked = [one for one in columns if _plain(one) in known or one in wanted.values()]
+    asked = [one for one in columns if plain(one) in known or one in wanted.values()]
     cells: Cells = {one: {} for one in asked}
     if not asked:
         return cells
@@ -324,10 +328,6 @@ def _read_cells(
             if cell is not None:
                 cells[one][image_id] = cell
     return cells
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 @dataclass(frozen=True)
@@ -356,8 +356,8 @@ def _find(columns: list[str], cells: Cells, wishes: _Wishes, order: str | None) 
         role: wishes.order(
             role,
             sorted(
-                (one for one in columns if _plain(one) in names),
-                key=lambda one, names=names: names.index(_plain(one)),  # type: ignore[misc]
+                (one for one in columns if plain(one) in names),
+                key=lambda one, names=names: names.index(plain(one)),  # type: ignore[misc]
             ),
         )
         for role, names in NAMES.items()

@@ -19,6 +19,8 @@ from app.metadata import (
     list_columns,
     mark_column,
 )
+from app.sensitive import is_in_degrees, may_hold_places
+from app.sources import read_labels_data
 from app.tables import AuditEvent, GivenRow, Image, ImagePath, Replay, Search
 from tests.factories import make_collection, make_images, make_index, make_person
 
@@ -327,6 +329,44 @@ def test_known_labels_are_not_kept_beside_the_images(session, pond):
     summary = add(session, pond, "file,Species,depth\nIMG_0001.jpg,heron,3\n")
     assert read(session, pond)[1] == {"depth": 3}
     assert "Species" in summary.notes[0]
+
+
+def test_columns_are_known_in_other_languages_and_spellings(session, pond):
+    """A German table: its places are guarded, and its species not shown."""
+    summary = add(
+        session,
+        pond,
+        "Dateiname;Datum;Uhrzeit;Breitengrad;Längengrad;Art;Scientific Name\n"
+        "IMG_0001.jpg;28.03.2025;05:00;47,05;9,5;Fuchs;Vulpes vulpes\n"
+        "IMG_0002.jpg;29.03.2025;06:30;47,25;9,5;Dachs;Meles meles\n",
+    )
+    assert (summary.images, summary.unmatched) == (2, 0)
+    assert summary.notes[0].startswith("Not kept: Art, Scientific Name. Known labels")
+    guarded = {one.name: one.holds_place for one in list_columns(session, pond[0].id)}
+    assert guarded == {"Datum": False, "Uhrzeit": False, "Breitengrad": True, "Längengrad": True}
+    image = pond[1][1]
+    session.refresh(image)
+    assert (image.latitude, image.longitude) == (47.05, 9.5)
+    assert image.captured_at.isoformat() == "2025-03-28T05:00:00"
+    assert is_in_degrees("Längengrad (WGS84)")
+    for name in ("Koordinate_X", "Coordonnées", "Rechtswert"):
+        assert may_hold_places(name)
+    for name in ("Länge", "Breite", "Datum", "température"):  # a length is no longitude
+        assert not may_hold_places(name)
+    # As exiftool and camtrapR write it.
+    csv = "SourceFile,Make\n/data/site/IMG_0003.jpg,Reconyx\n"
+    assert add(session, pond, csv, "exif.csv").images == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "known"),
+    [
+        ("Datei;Art\na/1.jpg;Fuchs\n", {"a/1.jpg": {"Fuchs"}}),
+        ("File name,Common,Scientific_Name\n1.jpg,fox,Vulpes\n", {"1.jpg": {"Vulpes"}}),
+    ],
+)
+def test_labels_have_columns_of_other_languages_and_spellings(labels, known):
+    assert read_labels_data(labels.encode(), "labels.csv").rows == known
 
 
 @pytest.mark.parametrize(
