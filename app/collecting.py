@@ -40,8 +40,8 @@ STALLED_AFTER_S = 120  # a chunk of the slowest embedder on one core stays far b
 class Preparation:
     """How far a collection is from being searchable.
 
-    `stage`: waiting, importing, loading, indexing (work goes on), ready, stopped (somebody must
-    act), or empty (files are to be uploaded first).
+    `stage`: queued, waiting, importing, loading, indexing (work goes on), ready, stopped (somebody
+    must act), or empty (files are to be uploaded first). Queued, it has not been begun.
     """
 
     stage: str
@@ -62,7 +62,7 @@ class Preparation:
     @property
     def is_running(self) -> bool:
         """Whether work goes on, so that a page should look again."""
-        return self.stage in ("waiting", "importing", "loading", "indexing")
+        return self.stage in ("queued", "waiting", "importing", "loading", "indexing")
 
 
 class _How(TypedDict):
@@ -193,7 +193,7 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
         Job.collection_id == collection.id, Job.kind == "import", Job.state == "waiting"
     )
     if (run is None or run.state != "running") and session.scalar(select(asked)):
-        return Preparation("waiting", **how)
+        return Preparation("queued", **how)
     if run is not None and run.state == "running":
         # Files known from an earlier run cost no time, so speed is told from the others.
         read_count = run.imported_count + run.duplicate_count + run.refused_count
@@ -336,7 +336,9 @@ def _describe_unbegun(
         select(exists().where(Upload.collection_id == collection.id, Upload.state == "receiving"))
     ):
         return Preparation("empty", **how)
-    return Preparation("waiting", **how, stalled=_is_stalled(collection.made_at, now))
+    # An upload may have taken hours: what counts is when its import was begun.
+    begun_at = collection.made_at if job is None else job.started_at or job.made_at
+    return Preparation("waiting", **how, stalled=_is_stalled(begun_at, now))
 
 
 def _speed(done: int, started_at: datetime, updated_at: datetime) -> float | None:

@@ -16,7 +16,7 @@ from app.collecting import (
 )
 from app.errors import NotFound
 from app.removing import put_back_images, remove_images
-from app.tables import Collection, ImageIndex, ImagePath, Import, OracleLabel, RefusedFile
+from app.tables import Collection, ImageIndex, ImagePath, Import, Job, OracleLabel, RefusedFile
 from tests.factories import make_collection, make_images, make_index, make_person
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -66,6 +66,25 @@ def test_new_collection_waits_for_its_import(session, collection):
     found = prepare(session, collection)
     assert (found.stage, found.is_running, found.stalled) == ("waiting", True, False)
     assert found.source == "/photos/pond"
+
+
+def test_import_of_a_long_upload_is_queued_then_begins_and_is_not_called_stalled(
+    session, collection
+):
+    collection.made_at = NOW - timedelta(hours=3)  # so long the files took to arrive
+    job = Job(kind="import", collection_id=collection.id, arguments={}, state="waiting")
+    job.made_at = NOW - timedelta(minutes=20)
+    session.add(job)
+    session.flush()
+    found = prepare(session, collection)
+    assert (found.stage, found.is_running, found.stalled) == ("queued", True, False)
+    job.state, job.started_at = "running", NOW - timedelta(seconds=10)
+    session.flush()
+    found = prepare(session, collection)
+    assert (found.stage, found.is_running, found.stalled) == ("waiting", True, False)
+    job.started_at = NOW - timedelta(minutes=5)
+    session.flush()
+    assert prepare(session, collection).stalled
 
 
 def test_running_import_tells_speed_and_time_left_from_files_it_has_read(session, collection):
