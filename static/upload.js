@@ -134,9 +134,25 @@
     }
     $("upload-before").hidden = true;
     $("sending").hidden = chosen.size === 0;
+    checkRoom();
     pump();
     show();
   }
+
+  // Said before hours of sending, which would end where the quota does. People may still resume.
+  function checkRoom() {
+    const toSend = waiting.reduce((sum, { path, file }) => sum + file.size - announced(path), 0);
+    const left = Number($("used").dataset.quota) - usedBytes;
+    if (isPaused || toSend <= left) return;
+    pause(true);
+    say(
+      `These photos take ${size(toSend)}, and of what one person may upload ${size(Math.max(0, left))} are left. `
+        + "Nothing more was sent. Have the setting RAREFIND_UPLOAD_QUOTA_GB raised, or resume: what fits is sent.",
+    );
+  }
+
+  // Of a file what counts for the quota already.
+  const announced = (path) => counted.get(path) ?? known.get(path)?.size ?? 0;
 
   async function walk(entry, found) {
     if (entry.isFile) {
@@ -283,7 +299,7 @@
   const counted = new Map(); // path -> size
 
   function countUsed(path, bytes) {
-    usedBytes += bytes - (counted.get(path) ?? known.get(path)?.size ?? 0);
+    usedBytes += bytes - announced(path);
     counted.set(path, bytes);
     $("used").textContent = size(usedBytes);
   }

@@ -169,6 +169,30 @@ def test_photos_of_another_card_with_the_same_names_take_the_place_of_none(
     expect(page.locator(".tile-name", has_text="(3)/DCIM")).to_have_count(3)
 
 
+def test_what_does_not_fit_the_quota_is_said_before_it_is_sent(page, empty_server, tmp_path):
+    empty_server.sign_in(page)
+    begin(page, empty_server.address, "Too much")
+    left = 100_000
+    page.locator("#used").evaluate(
+        "(used, left) => { used.dataset.quota = Number(used.dataset.bytes) + left; }", left
+    )
+    first = make_image_file(tmp_path / "first.jpg", 1)
+    others = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for number, file in enumerate(others):
+        make_image_file(file, number + 2)
+        with file.open("ab") as end:
+            end.write(bytes(40_000))
+    sent = []
+    page.on("request", lambda request: sent.append(request.method))
+    page.set_input_files("#choose-files", others)
+    expect(page.get_by_text("These photos take 1")).to_contain_text("100 kB are left")
+    expect(page.get_by_text("Paused")).to_be_visible()
+    assert "POST" not in sent
+    page.reload()
+    page.set_input_files("#choose-files", first)  # as the server has it, there is room
+    expect(page.get_by_role("link", name="Start a search")).to_be_visible(timeout=PREPARED_MS)
+
+
 def test_dropped_files_are_sent_and_what_is_none_is_told(page, empty_server, tmp_path):
     empty_server.sign_in(page)
     begin(page, empty_server.address, "Dropped")
