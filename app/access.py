@@ -29,6 +29,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -92,7 +93,11 @@ Someone = Person | Anybody | type[Whoever]
 
 def sees_collection(person: Someone) -> ColumnElement[bool]:
     """The condition that a person sees a collection."""
-    there = Collection.deleted_at.is_(None)
+    return Collection.deleted_at.is_(None) & _is_open_to(person)
+
+
+def _is_open_to(person: Someone) -> ColumnElement[bool]:
+    """The condition that a collection is open to a person, whether or not it lies in the bin."""
     # Both are of the statement around, however far: PostgreSQL would else take any person's role.
     listed = (
         exists()
@@ -108,8 +113,8 @@ def sees_collection(person: Someone) -> ColumnElement[bool]:
         (Collection.open_to == "listed") & listed,
     )
     if isinstance(person.role, str):
-        return there if person.role == "admin" else there & seen
-    return there & or_(person.role == "admin", seen)
+        return true() if person.role == "admin" else seen
+    return or_(person.role == "admin", seen)
 
 
 def sees_search(person: Someone) -> ColumnElement[bool]:
@@ -292,8 +297,32 @@ def get_search(session: Session, person: Person, search_id: int, *, locks: bool 
     named = {"search_id": search_id, "person_id": person.id}
     search = session.scalar(_ask_search(person.role, locks), named)
     if search is None:
-        raise NotFound("There is no such search, or it belongs to somebody else.")
+        raise NotFound(
+            _say_in_bin(session, person, search_id)
+            or "There is no such search, or it belongs to somebody else."
+        )
     return search
+
+
+def _say_in_bin(session: Session, person: Person, search_id: int) -> str | None:
+    """To who answers in a search: who deleted it, or its collection, and that it is not lost."""
+    found = session.execute(
+        select(Search, Collection)
+        .join(Collection, Collection.id == Search.collection_id)
+        .where(Search.id == search_id, is_in_search(person), _is_open_to(person))
+    ).one_or_none()
+    if found is None:
+        return None
+    search, collection = found
+    what, back, deleted_by_id = f"“{search.target_name}”", "whose it is", search.deleted_by_id
+    if search.deleted_at is None:
+        what, back = f"“{collection.name}”, the collection of this search,", "an admin"
+        deleted_by_id = collection.deleted_by_id
+    who = session.get(Person, deleted_by_id) if deleted_by_id is not None else None
+    return (
+        f"{what} was deleted{f' by {who.name}' if who else ''}. Nothing is lost yet: the search "
+        f"lies in the bin with all its answers, and {back} can put it back from there."
+    )
 
 
 @cache

@@ -157,6 +157,30 @@ def test_others_neither_delete_nor_see_it_in_their_bin(pond):
     assert "Pond" in pond.get("/bin").text
 
 
+def test_who_answers_in_a_deleted_search_is_told_that_nothing_is_lost(pond):
+    """Somebody else deletes the collection while a person searches in it."""
+    with pond.app.state.database.session() as session:
+        me = get_local_person(session)
+        grace = add_person(session, "Grace", "admin", by=me)
+        collection = session.get_one(Collection, pond.own)
+        collection.deleted_at, collection.deleted_by_id = datetime.now(UTC), grace.id
+        me.role = "ecologist"
+    page = pond.get(f"/searches/{pond.search_id}")
+    assert page.status_code == 404
+    told = "“Pond”, the collection of this search, was deleted by Grace. Nothing is lost yet"
+    assert told in page.text
+    assert told in pond.get(f"/api/v1/searches/{pond.search_id}").json()["detail"]
+    # To others it is as if there were none, and to whom the collection was closed before.
+    with pond.app.state.database.session() as session:
+        session.get_one(Search, pond.search_id).owner_id = grace.id
+    assert "There is no such search" in pond.get(f"/searches/{pond.search_id}").text
+    with pond.app.state.database.session() as session:
+        session.get_one(Search, pond.search_id).owner_id = get_local_person(session).id
+        collection = session.get_one(Collection, pond.own)
+        collection.open_to, collection.made_by_id = "private", grace.id
+    assert "There is no such search" in pond.get(f"/searches/{pond.search_id}").text
+
+
 def test_after_a_month_it_is_gone_with_its_files_and_nothing_else(
     own_database, settings, tmp_path, monkeypatch
 ):
