@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from app.audit import note
 from app.database import is_among
 from app.errors import LabelsNotUsable, NotFound
-from app.sensitive import may_hold_places, note_guarded
+from app.sensitive import is_in_degrees, may_hold_places, note_guarded
 from app.sources import (
     FILE_COLUMNS,
     LABEL_COLUMNS,
@@ -122,7 +122,7 @@ def add_table(
     header, rows, notes = read_table(data, name)
     header = [clean_text(column).strip() for column in header]
     _check_header(header, name)
-    _read_commas(data, rows)
+    _read_commas(data, header, rows)
     summary, _ = add_rows(
         session, collection_id, name=name, header=header, rows=rows, person=person
     )
@@ -371,17 +371,17 @@ def _check_header(header: list[str], name: str) -> None:
         raise LabelsNotUsable(f"Column {place} of {name} has no name. Give it one in line 1.")
 
 
-def _read_commas(data: bytes, rows: Rows) -> None:
+def _read_commas(data: bytes, header: list[str], rows: Rows) -> None:
     """Write numbers with decimal commas with points, where commas do not part the cells."""
     first_line = data.partition(b"\n")[0]
     if first_line.count(b",") >= max(first_line.count(b";"), first_line.count(b"\t")):
         return  # such a cell is a list, as of numbers of animals, as soon as a number
-    for at in range(len(rows[0][1]) if rows else 0):
+    for at, column in enumerate(header):
         written = [row[at].strip() for _, row in rows if row[at].strip()]
         with_comma = [cell for cell in written if "," in cell]
         if (
             all(COMMA_NUMBER.fullmatch(cell) for cell in with_comma)
-            and not all(THOUSANDS.fullmatch(cell) for cell in with_comma)
+            and (is_in_degrees(column) or not all(map(THOUSANDS.fullmatch, with_comma)))
             and all(_is_number(cell) and "." not in cell for cell in written if "," not in cell)
         ):
             for _, row in rows:

@@ -337,8 +337,8 @@ def test_columns_are_known_in_other_languages_and_spellings(session, pond):
         session,
         pond,
         "Dateiname;Datum;Uhrzeit;Breitengrad;Längengrad;Art;Scientific Name\n"
-        "IMG_0001.jpg;28.03.2025;05:00;47,05;9,5;Fuchs;Vulpes vulpes\n"
-        "IMG_0002.jpg;29.03.2025;06:30;47,25;9,5;Dachs;Meles meles\n",
+        "IMG_0001.jpg;28.03.2025;05:00;47,006;9,512;Fuchs;Vulpes vulpes\n"
+        "IMG_0002.jpg;29.03.2025;06:30;47,059;9,512;Dachs;Meles meles\n",
     )
     assert (summary.images, summary.unmatched) == (2, 0)
     assert summary.notes[0].startswith("Not kept: Art, Scientific Name. Known labels")
@@ -346,7 +346,8 @@ def test_columns_are_known_in_other_languages_and_spellings(session, pond):
     assert guarded == {"Datum": False, "Uhrzeit": False, "Breitengrad": True, "Längengrad": True}
     image = pond[1][1]
     session.refresh(image)
-    assert (image.latitude, image.longitude) == (47.05, 9.5)
+    assert (image.latitude, image.longitude) == (47.006, 9.512)
+    assert image.given["Breitengrad"] == 47.006  # degrees are no thousands: rounded, not withheld
     assert image.captured_at.isoformat() == "2025-03-28T05:00:00"
     assert is_in_degrees("Längengrad (WGS84)")
     for name in ("Koordinate_X", "Coordonnées", "Rechtswert"):
