@@ -32,7 +32,7 @@ from app.security import (
     spend_link,
 )
 from app.settings import Settings
-from app.tables import ROLES, ApiToken, FailedSignIn, LoginSession, Person, SignInLink
+from app.tables import ROLES, ApiToken, FailedSignIn, LoginSession, Person, Seat, SignInLink
 
 PASSWORD_LENGTHS = range(10, 201)
 # Wrong tries that lock out, and for how long: one person's slips never come near, guessing does.
@@ -176,6 +176,12 @@ def close_account(session: Session, person: Person, *, by: Person) -> None:
         update(ApiToken)
         .where(ApiToken.person_id == person.id, ApiToken.revoked_at.is_(None))
         .values(revoked_at=func.now())
+    )
+    # Who is not there holds no images: others of their searches are asked them.
+    session.execute(
+        update(Seat)
+        .where(Seat.person_id == person.id, Seat.here_until > func.now())
+        .values(here_until=func.now())
     )
     note(session, by, "account", f"Closed the account of {person.name}")
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import searching
 from app.access import invite, remove_member
+from app.accounts import close_account
 from app.answers import read_current_answers
 from app.dashboards.moments import open_moment
 from app.database import Database
@@ -333,12 +334,13 @@ def test_that_the_rest_are_no_is_each_persons_own_choice(pair: Pair):
     assert chosen(pair.ada) is True
 
 
-@pytest.mark.parametrize("go", ["silent", "out"])
-def test_silence_and_being_taken_out_release_images(pair: Pair, go: str):
+@pytest.mark.parametrize("go", ["silent", "out", "closed"])
+def test_silence_being_taken_out_and_a_closed_account_release_images(pair: Pair, go: str):
     adas, bens = pair.sit_down(pair.ada), pair.sit_down(pair.ben)
     leave_by: dict[str, Callable[[], None]] = {
         "silent": lambda: pair.go_silent(pair.ben),
         "out": lambda: remove_member(pair.session, pair.ada, pair.search, pair.ben.id),
+        "closed": lambda: close_account(pair.session, pair.ben, by=pair.ada),
     }
     leave_by[go]()
     pair.submit(pair.ada)
