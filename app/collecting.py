@@ -226,7 +226,7 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
             stalled=_is_stalled(newest.updated_at, now),
         )
     problem = None
-    if run is None and newest is None:
+    if newest is None if run is None else _has_begun(session, run):
         return _describe_unbegun(session, collection, how, now)
     if run is not None and run.state in ("failed", "interrupted"):
         problem = run.problem or "The import was interrupted. What it had imported is kept."
@@ -323,10 +323,19 @@ def list_refused(session: Session, collection_id: int, *, reason: str, page: int
     return RefusedPage(list(files), page, pages, total)
 
 
+def _has_begun(session: Session, run: Import) -> bool:
+    """Whether a job adds images that has listed no file yet: the newest import is of before."""
+    begun = exists().where(
+        Job.collection_id == run.collection_id,
+        *(Job.kind == "import", Job.state == "running", Job.started_at > run.started_at),
+    )
+    return bool(session.scalar(select(begun)))
+
+
 def _describe_unbegun(
     session: Session, collection: Collection, how: _How, now: datetime
 ) -> Preparation:
-    """What a collection waits for into which nothing has been imported yet."""
+    """What a collection waits for whose import has not listed a file yet."""
     query = select(Job).filter_by(collection_id=collection.id, kind="import")
     job = session.scalar(query.order_by(Job.id.desc()).limit(1))
     if job is not None and job.state in ("failed", "stopped"):

@@ -87,6 +87,21 @@ def test_import_of_a_long_upload_is_queued_then_begins_and_is_not_called_stalled
     assert prepare(session, collection).stalled
 
 
+def test_adding_to_a_collection_is_shown_from_its_beginning(session, collection):
+    images = make_images(session, collection, 2)
+    add_import(session, collection, imported_count=2, started_at=NOW - timedelta(days=1))
+    add_index(session, collection, state="ready", image_count=2)
+    assert prepare(session, collection).stage == "ready"
+    job = Job(kind="import", collection_id=collection.id, arguments={}, state="running")
+    job.started_at = NOW - timedelta(seconds=3)
+    session.add(job)
+    session.flush()
+    found = prepare(session, collection)
+    assert (found.stage, found.is_running, found.stalled) == ("waiting", True, False)
+    add_import(session, collection, imported_count=len(images), started_at=NOW)
+    assert prepare(session, collection).stage == "loading"
+
+
 def test_running_import_tells_speed_and_time_left_from_files_it_has_read(session, collection):
     add_import(
         session,
