@@ -156,9 +156,12 @@ class Moment:
     @cached_property
     def counted(self) -> Answers:
         """The answers to be counted: those of events, where there are any, as one each."""
-        return (
-            self.known if self.event_rows is None else answer_by_event(self.known, self.event_rows)
-        )
+        return self.count(self.values)
+
+    def count(self, values: dict[int, str]) -> Answers:
+        """Answers as `counted` has those of now."""
+        known = self.answers_in(self.index, values | dict.fromkeys(self.left_out, "unsure"))
+        return known if self.event_rows is None else answer_by_event(known, self.event_rows)
 
     @cached_property
     def known(self) -> Answers:
@@ -184,6 +187,21 @@ class Moment:
             return None
         rows = np.flatnonzero(np.isin(self.index.image_ids, self.pool_ids))
         return rows if self.event_rows is None else np.unique(self.event_rows[rows])
+
+    def keep(self, counted: Answers) -> Answers:
+        """Of answers as `counted` has them those to what a filter keeps."""
+        if self.kept_units is None:
+            return counted
+        is_kept = np.isin(counted.rows, self.kept_units)
+        return Answers(counted.rows[is_kept], counted.values[is_kept])
+
+    @cached_property
+    def kept_values(self) -> dict[int, str]:
+        """Of `values` those of images that a filter keeps."""
+        if self.pool_ids is None:
+            return self.values
+        kept = set(self.pool_ids.tolist())
+        return {image_id: value for image_id, value in self.values.items() if image_id in kept}
 
     @cached_property
     def left_out(self) -> list[int]:

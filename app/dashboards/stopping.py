@@ -1,6 +1,6 @@
 """How many are left, and whether to stop: statements, samples, second looks, goals."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,12 +156,9 @@ def tell_left(moment: Moment) -> Left:
             )
         )
     told = statements if moment.after else []
-    found = standing.answers.positives
-    if moment.kept_units is not None:  # what is left is told of these alone
-        found = found[np.isin(found, moment.kept_units)]
     return Left(
         told,
-        judge_left(_leave_out_begun(told, standing), len(found)),
+        judge_left(_leave_out_begun(told, standing), standing.found),
         list_detours(moment),
         list_gains(moment),
         standing.unanswered_count,
@@ -231,7 +228,8 @@ def tell_stopping(moment: Moment) -> Stopping:
     chosen = goals[-1]
     goal = Goal(chosen.recall, chosen.positives, chosen.coverage, chosen.confidence)
     coverage = moment.coverage if goal.coverage is not None else None
-    standing = build_standing(moment, coverage)
+    # A share is of the images that the filter keeps; a training set takes finds from anywhere.
+    standing = build_standing(moment, coverage, everywhere=goal.recall is None)
     aim = get_aim(chosen)
     advice = [
         RuleAdvice(name, rule, advise(name, standing, goal), name == chosen.rule)
@@ -315,24 +313,24 @@ def describe_goal(goal: ChosenGoal) -> str:
     return f"{plural(goal.positives or 0, 'image')} for a training set"
 
 
-def build_standing(moment: Moment, coverage: CoverageEstimate | None = None) -> Standing:
-    """What a stop rule may know."""
-    own = [
-        one
-        for one in moment.last_showings
-        if one.detour_id is None and one.image_id in moment.values
-    ]
+def build_standing(
+    moment: Moment, coverage: CoverageEstimate | None = None, *, everywhere: bool = False
+) -> Standing:
+    """What a stop rule may know: of what the search's filter keeps, or of images everywhere."""
+    kept = moment.values if everywhere else moment.kept_values
+    own = [one for one in moment.last_showings if one.detour_id is None and one.image_id in kept]
+    answers = moment.counted if everywhere else moment.keep(moment.counted)
     return Standing(
-        answers=moment.counted,
-        values=np.array([VALUES[moment.values[one.image_id]] for one in own], np.int8),
+        answers=answers,
+        values=np.array([VALUES[kept[one.image_id]] for one in own], np.int8),
         rounds=np.array([one.number for one in own], np.int64),
-        image_count=moment.unit_count,
+        image_count=moment.unit_count - len(moment.counted.rows) + len(answers.rows),
         scores=moment.left_scores,
         calibration=moment.calibration,
         coverage=coverage,
-        sample=_find_sample(moment, "estimate"),
-        control=_find_sample(moment, "absence"),
-        looks=tuple(_list_looks(moment)),
+        sample=_find_sample(moment, "estimate", kept),
+        control=_find_sample(moment, "absence", kept),
+        looks=tuple(_list_looks(moment, kept)),
         seed=moment.search.seed,
     )
 
@@ -380,7 +378,7 @@ def list_gains(moment: Moment) -> list[Gain]:
     ]
 
 
-def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
+def _find_sample(moment: Moment, kind: str, kept: Mapping[int, str]) -> TakenSample | None:
     """The latest sample of a kind of which at least one round was submitted."""
     for detour in reversed(moment.detours):
         shown = [one.image_id for one in moment.showings if one.detour_id == detour.id]
@@ -417,7 +415,7 @@ def _find_sample(moment: Moment, kind: str) -> TakenSample | None:
         return TakenSample(
             plan,
             asked,
-            len(before & moment.values.keys()),
+            len(before & kept.keys()),
             moment.session.scalar(tries) or 1,
         )
     return None
@@ -460,7 +458,7 @@ def _name_events(plan: SamplePlan, events: Integers) -> SamplePlan:
     return SamplePlan(frame, plan.strata[order], events[plan.rows], plan.chances)
 
 
-def _list_looks(moment: Moment) -> Iterable[Look]:
+def _list_looks(moment: Moment, kept: Mapping[int, str]) -> Iterable[Look]:
     """The second looks that are done."""
     for detour in moment.detours:
         own = [made for made in moment.rounds[: moment.after] if made.detour_id == detour.id]
@@ -480,10 +478,8 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
             value == "no" or (value == "yes" and image_id in shown)
             for image_id, value in said.items()
         )
-        then = moment.values_through(following.answers_through_id)
-        found = [image_id for image_id, value in then.items() if value == "yes"]
-        if moment.grouped is not None:
-            found = np.unique(moment.grouped.numbers_of(found)).tolist()
+        then = moment.count(moment.values_through(following.answers_through_id))
+        found = (then if kept is moment.values else moment.keep(then)).positives
         before = {
             one.image_id
             for one in moment.showings
@@ -493,6 +489,6 @@ def _list_looks(moment: Moment) -> Iterable[Look]:
             planned.seen_again,
             sum(moment.values.get(image_id) == "yes" for image_id in shown),
             len(found),
-            len(before & moment.values.keys()),
+            len(before & kept.keys()),
             is_whole,
         )

@@ -452,6 +452,40 @@ def test_goal_is_on_record_and_every_rule_for_it_has_a_say(hunt):
     assert [one.name for one in tell_stopping(hunt.moment()).advice] == ["enough-coverage"]
 
 
+def test_a_share_is_reached_of_what_a_filter_keeps_alone(hunt):
+    """Finds elsewhere must not make up for what is left where one looks; a training set is one."""
+    kept = {image.id for image in hunt.images[15:75]}
+    for image in hunt.images:
+        image.path = f"{'A' if image.id in kept else 'B'}/{image.path}"
+    chosen = read_filter(
+        hunt.session, hunt.search.collection_id, [("deployment", "A")], person=hunt.person
+    )
+    filter_search(hunt.session, hunt.search, chosen)
+    hunt.submit()
+    hunt.take("absence", 20)
+    while hunt.moment().made.detour_id is not None:
+        hunt.submit()
+    answers = hunt.answers()
+    found = {image_id for image_id, value in answers.items() if value == "yes"}
+    standing = build_standing(hunt.moment())
+    assert standing.found == len(found & kept) < len(found)
+    assert (standing.image_count, standing.unanswered_count) == (60, len(kept - set(answers)))
+    assert len(standing.values) < len(build_standing(hunt.moment(), everywhere=True).values)
+    set_goal = {"session": hunt.session, "search": hunt.search, "person": hunt.person}
+    left = len(hunt.targets & kept - found)
+    share = 0.5 * (len(found & kept) / (len(found & kept) + left) + 1)
+    choose_goal(**set_goal, aim="recall", amount=share, confidence=0.95, rule="random-sample")
+    advice = {one.name: one.advice for one in tell_stopping(hunt.moment()).advice}
+    # 29 finds in all would be so large a share with 4 left, the 14 of these images with 2.
+    assert (len(found), len(found & kept), left) == (29, 14, 5)
+    assert advice["random-sample"].missing.startswith("At most 2 images")
+    assert not any(one.stop for one in advice.values())
+    choose_goal(
+        **set_goal, aim="positives", amount=len(found), confidence=0.95, rule="enough-positives"
+    )
+    assert tell_stopping(hunt.moment()).advice[0].advice.stop is True
+
+
 @pytest.mark.parametrize(
     ("aim", "amount", "confidence", "rule", "sentence"),
     [
