@@ -7,7 +7,7 @@ leaves an image out, or names one that nobody knows, is refused: a replay must n
 import csv
 import hashlib
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from app.tables import Collection, Image, ImagePath, OracleLabel
 IMAGES = "images.csv"  # beside an index made from vectors: image_id, file
 CHUNK_ROWS = 65_536
 NAMED_AT_MOST = 5
+LARGEST_IMAGE_ID = 2**63 - 1  # an index keeps 64 bits
 
 Integers = NDArray[np.int64]
 
@@ -223,14 +224,17 @@ def index_vectors(file: Path, ids: Path, out: Path) -> VectorIndex:
     """Make an index folder of vectors that somebody brings; they are brought to unit length.
 
     `ids` is a CSV file with one line for each vector, in the same order: a column `file` (any name
-    of the image), `image_id` (whole numbers; the row's number without it), or both.
+    of the image), `image_id` (whole numbers; the row's number without it), or both, each once.
     """
     if out.exists():
         raise BadInput(f"{out} exists already, and a finished index is never changed.")
     try:
-        vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+        # Not np.load, which takes archives and pickles for arrays too.
+        vectors = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
+        why = getattr(error, "strerror", None) or (
+            "it is no single array of numbers as numpy.save writes it, or not whole"
+        )
         raise BadInput(f"{file} can't be read as a .npy file: {why}.") from error
     if vectors.ndim != 2 or vectors.size == 0 or vectors.dtype.kind != "f":
         raise BadInput(
@@ -290,15 +294,24 @@ def _read_ids(file: Path, count: int) -> tuple[Integers, list[str]]:
     if len(lines) != count:
         raise BadInput(f"{file.name} has {count_of(len(lines), 'line')} for {count} vectors.")
     image_ids = np.arange(count)
-    if "image_id" in header:
-        image_ids = np.array([_whole_number(line["image_id"], file) for line in lines])
-    elif not _find(FILE_COLUMNS, header):
+    id_column, file_column = _find(("image_id",), header), _find(FILE_COLUMNS, header)
+    column = file_column or id_column
+    if column is None:
         raise BadInput(f"{file.name} needs a column file, a column image_id, or both.")
-    doubled = np.flatnonzero(np.bincount(np.unique(image_ids, return_inverse=True)[1]) > 1)
-    if len(doubled):
-        raise BadInput(f"{file.name}: image {np.unique(image_ids)[doubled[0]]} stands twice.")
-    column = _find(FILE_COLUMNS, header) or "image_id"
-    return image_ids, [line[column] for line in lines]
+    if id_column is not None:
+        image_ids = np.array([_whole_number(line[id_column], file) for line in lines])
+    names = [line[column] for line in lines]
+    for told in (image_ids.tolist(), names):
+        times = Counter(told)
+        if len(times) < count:
+            name, many = times.most_common(1)[0]
+            raise BadInput(
+                f"{file.name}: image {name} stands {'twice' if many == 2 else f'{many} times'}. "
+                "Labels go by it: give each vector one of its own."
+            )
+    if "" in names:
+        raise BadInput(f"{file.name}: vector {names.index('') + 1} has no {column}.")
+    return image_ids, names
 
 
 def _read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -319,9 +332,12 @@ def _find(names: tuple[str, ...], header: list[str]) -> str | None:
 
 def _whole_number(text: str, file: Path) -> int:
     try:
-        return int(text)
+        number = int(text)
     except ValueError as error:
         raise BadInput(f"{file.name}: image_id “{text}” is no whole number.") from error
+    if abs(number) > LARGEST_IMAGE_ID:
+        raise BadInput(f"{file.name}: image_id {text} is too large: at most {LARGEST_IMAGE_ID}.")
+    return number
 
 
 def name_some(names: list[str], at_most: int = NAMED_AT_MOST) -> str:

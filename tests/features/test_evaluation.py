@@ -148,6 +148,47 @@ def test_vectors_that_make_no_index_are_refused_and_leave_nothing(tmp_path, vect
     assert {path.name for path in tmp_path.iterdir()} == {"vectors.npy", "ids.csv"}
 
 
+@pytest.mark.parametrize("kind", ["archive", "empty", "text", "objects", "cut off"])
+def test_a_file_that_is_no_array_of_numbers_is_refused_in_words(tmp_path, kind):
+    file = tmp_path / "vectors.npy"
+    if kind == "archive":
+        with file.open("wb") as archive:
+            np.savez(archive, np.eye(2))
+    elif kind == "objects":
+        np.save(file, np.array([{}], dtype=object), allow_pickle=True)
+    else:
+        np.save(file, np.eye(2))
+        file.write_bytes({"empty": b"", "text": b"a,b\n1,2\n"}.get(kind, file.read_bytes()[:-1]))
+    write_csv(tmp_path / "ids.csv", ["file"], [["a"], ["b"]])
+    with pytest.raises(BadInput, match=r"no single array .* numpy\.save writes it"):
+        index_vectors(file, tmp_path / "ids.csv", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "ids", "problem"),
+    [
+        (["file"], [["a"], ["a"]], "image a stands twice"),
+        (["file"], [["a"], [""]], "vector 2 has no file"),
+        (["Image_ID", "file"], [["7", "a"], ["7", "b"]], "image 7 stands twice"),
+        (["image_id"], [["0"], [str(2**63)]], f"{2**63} is too large"),
+    ],
+)
+def test_ids_by_which_labels_would_miss_a_vector_are_refused(tmp_path, header, ids, problem):
+    np.save(tmp_path / "vectors.npy", np.eye(2))
+    write_csv(tmp_path / "ids.csv", header, ids)
+    with pytest.raises(BadInput, match=problem):
+        index_vectors(tmp_path / "vectors.npy", tmp_path / "ids.csv", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_image_ids_are_taken_however_their_column_is_written(tmp_path):
+    np.save(tmp_path / "vectors.npy", np.eye(2))
+    write_csv(tmp_path / "ids.csv", ["Image_ID", "File"], [["70", "a"], ["60", "b"]])
+    index = index_vectors(tmp_path / "vectors.npy", tmp_path / "ids.csv", tmp_path / "out")
+    assert index.image_ids.tolist() == [70, 60]
+
+
 def test_finished_index_is_never_written_over(bench):
     with pytest.raises(BadInput, match="never changed"):
         index_vectors(bench / "vectors.npy", bench / "ids.csv", bench / "index")
