@@ -201,7 +201,14 @@ def read_labels_file(
     groups_written: dict[str, set[str]] = {}
     for line in lines:
         written.setdefault(line[file_column], set()).update({line[label_column]} - {""})
-        groups_written.setdefault(line[file_column], set()).add(line[group] if group else "")
+        if group:  # one line of several for an image may say it
+            groups_written.setdefault(line[file_column], set()).update({line[group]} - {""})
+    several = [name for name, told in groups_written.items() if len(told) > 1]
+    if several:
+        raise LabelsNotUsable(
+            f"{file.name} gives {count_of(several, 'image')} more than one {group}: "
+            f"{name_some(several)}. An image is of one event: write the same in all its lines."
+        )
     if file_column == "image_id":
         known = {str(image_id): image_id for image_id in known.values()}
     by_name, unknown = match_labels(written, list(known))
@@ -214,9 +221,8 @@ def read_labels_file(
     for name, labels in by_name.items():
         labelled[known[name]] |= labels
     groups: dict[int, str] = {}
-    if group:
-        for name, own in match_labels(groups_written, list(known))[0].items():
-            groups[known[name]] = min(own)
+    for name, own in match_labels(groups_written, list(known))[0].items():
+        groups[known[name]] = min(own, default="")
     return dict(labelled), groups
 
 

@@ -209,6 +209,19 @@ def test_labels_that_leave_out_or_invent_an_image_are_refused_by_name(
         read_oracle(bench / "index", labels)
 
 
+def test_a_group_told_in_one_of_an_images_lines_holds_and_two_are_refused(bench, tmp_path):
+    lines = label_lines()
+    first, second = lines[0][0], lines[1][0]
+    labels = tmp_path / "labels.csv"
+    write_csv(labels, ["file", "label", "track"], [*lines, [first, "wet", ""]])
+    groups = read_oracle(bench / "index", labels, group="track").groups
+    assert groups is not None
+    assert groups[0] == groups[1] == groups[2] != groups[3]
+    write_csv(labels, ["file", "label", "track"], [*lines, [second, "wet", "other"]])
+    with pytest.raises(LabelsNotUsable, match=f"1 image more than one track: “{second}”"):
+        read_oracle(bench / "index", labels, group="track")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
