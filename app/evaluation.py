@@ -54,6 +54,8 @@ USUAL_GOALS = {"recall": 0.9, "coverage": 0.8, "positives": 20.0}
 
 RUNS, ROUNDS, STOPS, MANIFEST = "runs", "rounds.csv", "stops.csv", "manifest.json"
 TRUTH = "truth.json"  # the image ids of each target, whatever becomes of the labels
+KEPT = "kept.json"  # those that the filter kept, whatever becomes of tables and clocks
+KEPT_IMAGES = "which images it looks at"
 OPENING_STREAM = 2  # random numbers of the opening, apart from those of rounds and oracle
 LETTERS = {int(Value.YES): "y", int(Value.NO): "n", int(Value.UNSURE): "u"}
 
@@ -62,10 +64,20 @@ Progress = Callable[[int, int], None]
 
 
 class AnotherReplay(RarefindError):
-    """The folder holds a replay with other settings, so its finished runs can't be kept."""
+    """The folder holds a replay of other settings or another truth: its runs can't be gone on with.
+
+    `differing` says of what, in words.
+    """
 
     status = 409
     title = "That folder holds another replay"
+
+    def __init__(self, out: Path, differing: Sequence[str]) -> None:
+        self.differing = differing
+        super().__init__(
+            f"The finished runs in {out} were played with something else: {', '.join(differing)}. "
+            "They are left as they are; choose another folder, or play what it holds."
+        )
 
 
 @dataclass(frozen=True)
@@ -468,6 +480,8 @@ def describe_replay(
             "tail": f"fewer than {TAIL_BELOW} images",
         },
         "oracle_sha256": oracle.sha256,
+        "kept_sha256": oracle.kept_sha256,
+        "groups_sha256": oracle.groups_sha256,
         "grouped": oracle.groups is not None,
         "engine_sha256": hash_engine(),
         "versions": {
@@ -482,17 +496,12 @@ def open_folder(out: Path, manifest: dict[str, Any]) -> None:
     # As JSON gives it back: a tuple is a list there.
     manifest = json.loads(json.dumps(manifest))
     if path.exists():
-        earlier = read_json(path)
-        differing = sorted(
-            name
-            for name in _what_must_agree(manifest) | _what_must_agree(earlier)
-            if _what_must_agree(manifest).get(name) != _what_must_agree(earlier).get(name)
-        )
-        if differing:
-            raise AnotherReplay(
-                f"{out} holds runs of other settings ({', '.join(differing)}). They are left as "
-                "they are; choose another folder."
-            )
+        now, earlier = _what_must_agree(manifest), _what_must_agree(read_json(path))
+        differing = sorted(name for name in now | earlier if now.get(name) != earlier.get(name))
+        if KEPT_IMAGES in differing and "labels" in differing:
+            differing.remove("labels")  # those of other images
+        if differing and any((out / RUNS).glob("*.json")):
+            raise AnotherReplay(out, differing)
     else:
         check_out(out)
     (out / RUNS).mkdir(parents=True, exist_ok=True)
@@ -500,7 +509,10 @@ def open_folder(out: Path, manifest: dict[str, Any]) -> None:
 
 
 def write_truth(out: Path, oracle: Oracle, targets: Iterable[str]) -> None:
-    """Keep which images show the targets: labels may be corrected later."""
+    """Keep which images show the targets, and which were looked at: both may change later."""
+    if oracle.kept_rows is not None:
+        kept_ids = oracle.image_ids[oracle.kept_rows].tolist()
+        write_atomically(out / KEPT, json.dumps(kept_ids))
     truth = {name: oracle.image_ids[oracle.rows_of[name]].tolist() for name in targets}
     write_atomically(out / TRUTH, json.dumps(truth, ensure_ascii=False))
 
@@ -750,6 +762,8 @@ def _what_must_agree(manifest: dict[str, Any]) -> dict[str, Any]:
         "collection": manifest["collection"],
         "index": (manifest["index"] or {}).get("vectors_sha256"),
         "labels": manifest["oracle_sha256"],
+        KEPT_IMAGES: manifest.get("kept_sha256"),
+        "which images are of one event": manifest.get("groups_sha256"),
         "engine": manifest["engine_sha256"],
         "version of the libraries": manifest["versions"],
         "server": manifest["server"],

@@ -54,16 +54,22 @@ class Oracle:
 
     @property
     def sha256(self) -> str:
-        """A checksum of what the oracle knows, whatever file it came from."""
+        """A checksum of the labels it knows, whatever file they came from."""
         known = hashlib.sha256()
         for target in sorted(self.rows_of):
             known.update(f"\0{target}\0".encode())
             known.update(np.sort(self.image_ids[self.rows_of[target]]).astype("<i8").tobytes())
-        if self.kept_rows is not None:
-            known.update(b"\0kept\0" + self.image_ids[self.kept_rows].astype("<i8").tobytes())
-        if self.groups is not None:
-            known.update(self.groups.astype("<i8").tobytes())
         return known.hexdigest()
+
+    @property
+    def kept_sha256(self) -> str | None:
+        """A checksum of which images a filter keeps; None for all."""
+        return None if self.kept_rows is None else _sha256(self.image_ids[self.kept_rows])
+
+    @property
+    def groups_sha256(self) -> str | None:
+        """A checksum of which images are of one event; None without groups."""
+        return None if self.groups is None else _sha256(self.groups)
 
 
 def read_oracle(folder: Path, labels: Path, *, group: str | None = None) -> Oracle:
@@ -278,6 +284,10 @@ def index_vectors(file: Path, ids: Path, out: Path) -> VectorIndex:
         raise
     building.rename(out)
     return open_index(out)
+
+
+def _sha256(numbers: Integers) -> str:
+    return hashlib.sha256(numbers.astype("<i8").tobytes()).hexdigest()
 
 
 def _open(folder: Path) -> VectorIndex:

@@ -136,6 +136,13 @@ def play_run_on_server(
     started = time.perf_counter()
     search = _ask(client, "POST", f"/api/v1/collections/{collection_id}/searches", opened)
     wait_ms = 1_000 * (time.perf_counter() - started)
+    # A server filters anew at each opening, and tables and clocks may have changed meanwhile.
+    if oracle.kept_rows is not None and search["image_count"] != len(oracle.kept_rows):
+        raise ServerRefused(
+            f"The filter keeps {search['image_count']:,} images on {client.base_url} now, and kept "
+            f"{len(oracle.kept_rows):,} when this began: the collection has changed. Finished runs "
+            "are kept; undo the change to go on, or begin again in another folder."
+        )
     grid = search["round"]
     played = PlayedRun(target, strategy, seed, opening, [], [], [])
     positives = set(opening)

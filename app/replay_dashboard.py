@@ -47,6 +47,7 @@ from app.engine.stopping import LOOK_SIZE, SAMPLE_SIZE, STOP_RULES, get_stop_rul
 from app.engine.strategies.round_state import smallest
 from app.errors import NotFound
 from app.evaluation import (
+    KEPT,
     LETTERS,
     MANIFEST,
     TRUTH,
@@ -280,12 +281,13 @@ def trace_run(
     index = _open_index_of(session, replay, kept.manifest, indexes)
     run = kept.run
     every_row = np.sort(index.rows_of(_list_target_ids(session, kept, index)))
-    chosen = take_filter(kept.settings.where)
-    kept_rows = list_kept_rows(session, replay.collection_id, index.image_ids, chosen)
-    if kept_rows is not None:
-        every_row = every_row[np.isin(every_row, kept_rows)]
+    kept_rows = _list_kept_rows(session, replay, kept, index)
+    left_rows = list_kept_rows(session, replay.collection_id, index.image_ids, None)
+    for rows in (kept_rows, left_rows):
+        if rows is not None:
+            every_row = every_row[np.isin(every_row, rows)]
     seen = [*run.opening, *(image_id for ids in run.shown for image_id in ids)]
-    known = index.image_ids if kept_rows is None else index.image_ids[kept_rows]
+    known = index.image_ids if left_rows is None else index.image_ids[left_rows]
     is_changed = len(every_row) != kept.manifest["target_sizes"][run.target]
     if is_changed or not np.isin(seen, known).all():
         raise NotFound(
@@ -690,6 +692,18 @@ def _list_target_ids(session: Session, kept: KeptRun, index: VectorIndex) -> lis
         OracleLabel.label == target, is_among(OracleLabel.image_id, index.image_ids.tolist())
     )
     return list(session.scalars(labelled))
+
+
+def _list_kept_rows(
+    session: Session, replay: Replay, kept: KeptRun, index: VectorIndex
+) -> Integers | None:
+    """The rows that were looked at when the run was played; None for all."""
+    if "kept_sha256" in kept.manifest:
+        is_all = kept.manifest["kept_sha256"] is None
+        return None if is_all else index.rows_of(np.array(read_json(kept.folder / KEPT)))
+    # A replay of before that was kept goes by the tables and clocks of now.
+    chosen = take_filter(kept.settings.where)
+    return list_kept_rows(session, replay.collection_id, index.image_ids, chosen)
 
 
 def _open_index_of(

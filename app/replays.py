@@ -22,6 +22,7 @@ from app.database import REPLAY_LOCK, Database
 from app.errors import BadInput, NotFound, RarefindError
 from app.evaluation import (
     USUAL_SIZES,
+    AnotherReplay,
     PlayedRun,
     ReplaySettings,
     band_of,
@@ -264,6 +265,13 @@ def _play(
         _end(database, replay_id, "done", None)
     except ReplayStopped:
         logger.info("Replay %s was stopped.", replay_id)
+    except AnotherReplay as error:
+        sentence = (
+            f"What this replay goes by is not what it was when it began: "
+            f"{', '.join(error.differing)}. Where that can be undone, undo it and go on; else "
+            "start a new replay."
+        )
+        _end(database, replay_id, "failed", sentence)
     except RarefindError as error:
         _end(database, replay_id, "failed", str(error))
     except OSError as error:

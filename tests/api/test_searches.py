@@ -2,10 +2,11 @@
 
 import csv
 import io
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import extract, select
 
 from app.engine.index import open_index
 from app.errors import NotFound
@@ -14,7 +15,7 @@ from app.filtering import Filter
 from app.oracle import read_oracle_of
 from app.replay_client import ServerRefused, read_oracle_on_server, run_replays_on_server
 from app.security import add_token, get_local_person, revoke_token
-from app.tables import Collection, OracleLabel, Person, Search, Seat
+from app.tables import Collection, Image, OracleLabel, Person, Search, Seat
 from tests.factories import make_collection, make_images, make_index
 from tests.features.test_jobs import wait_until
 
@@ -383,6 +384,13 @@ def test_filtered_replay_on_a_server_shows_the_images_of_the_offline_one(api, la
         api.image_ids[::3]
     )
     assert {row.n_target for one in served for row in one.rows} == {4}
+    with state.database.session() as session:
+        other = session.scalars(select(Image).where(extract("month", Image.captured_at) != 7))
+        other.first().captured_at = datetime(2025, 7, 1, 12)
+    with pytest.raises(ServerRefused, match=r"keeps 35 images .* kept 34 when this began"):
+        run_replays_on_server(
+            api, collection_id, oracle, replace(settings, seeds=3), tmp_path / "served"
+        )
 
 
 def test_replay_on_a_server_takes_a_collection_by_name_or_number(api, labels):

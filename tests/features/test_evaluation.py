@@ -568,6 +568,30 @@ def test_finished_runs_are_kept_and_only_missing_ones_played(bench, oracle, play
     assert len(fewer) == 4
 
 
+def test_what_finished_runs_were_played_with_is_named_when_it_differs(bench, tmp_path):
+    out, labels = tmp_path / "out", tmp_path / "labels.csv"
+    plan = replace(SETTINGS, targets=("newt",), strategies=("random",), seeds=1, rounds=1, stops=())
+
+    def play_on(track_of, own_labels=LABELS, **change):
+        lines = [[name_image(row), own_labels[row], str(track_of(row))] for row in range(COUNT)]
+        write_csv(labels, ["file", "label", "track"], lines)
+        grouped = read_oracle(bench / "index", labels, group="track")
+        run_replays(grouped, bench / "index", replace(plan, **change), out)
+
+    def refuse(*given, **change):
+        with pytest.raises(AnotherReplay) as refused:
+            play_on(*given, **change)
+        return refused.value.differing
+
+    with pytest.raises(ZeroDivisionError):  # begun, and no run is finished yet
+        grouped = read_oracle(bench / "index", bench / "labels.csv", group="track")
+        run_replays(grouped, bench / "index", plan, out, progress=lambda *_: 1 / 0)
+    play_on(lambda row: row // 3, rounds=2)
+    assert refuse(lambda row: row // 4, rounds=2) == ["which images are of one event"]
+    assert refuse(lambda row: row // 3) == ["rounds"]
+    assert refuse(lambda row: row // 3, ["newt", *LABELS[:-1]], rounds=2) == ["labels"]
+
+
 def test_folder_with_something_else_is_refused(bench, oracle, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(BadInput, match="holds no replay"):

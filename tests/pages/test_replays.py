@@ -12,6 +12,7 @@ from sqlalchemy import select
 from app import replays
 from app.evaluation import ReplaySettings
 from app.jobs import Stopping
+from app.replay_dashboard import COURSES
 from app.replays import (
     get_replay,
     list_unfinished_replays,
@@ -22,6 +23,7 @@ from app.replays import (
     stop_replay,
 )
 from app.security import get_local_person
+from app.store import replay_folder
 from app.tables import Collection, Image, OracleLabel, Person, Replay
 from tests.factories import make_collection, make_images, make_index
 
@@ -117,6 +119,27 @@ def test_run_beside_the_truth_stays_when_labels_are_corrected_later(pond):
         known = session.scalars(select(OracleLabel).order_by(OracleLabel.image_id)).all()
         known[0].label, known[50].label = "empty", "heron"  # as many as before, and others
         known[1].label = "empty"
+    assert pond.get(f"{address}/run", params=run).text == before.text
+
+
+def test_run_beside_the_truth_stays_when_other_images_come_under_its_filter(pond):
+    with pond.app.state.database.session() as session:
+        for n, image in enumerate(session.scalars(select(Image).order_by(Image.id))):
+            image.captured_at = datetime(2025, 7 if n % 2 else 5, 1, 12)
+    address = play(pond, month="7")
+    run = {"target": "heron", "strategy": "random", "whole": "1"}
+    before = pond.get(f"{address}/run", params=run)
+    assert before.status_code == 200
+    rounds = read_played(pond.app.state.settings, get_one(pond, address))[1]
+    seen = {i for one in rounds for shown in [one.opening, *one.shown] for i in shown}
+    with pond.app.state.database.session() as session:
+        ids = select(OracleLabel.image_id).where(OracleLabel.label == "empty")
+        for image in session.scalars(select(Image).where(Image.id.in_(ids))):
+            if image.id not in seen:
+                image.captured_at = datetime(2025, 7, 1, 12)
+    settings = pond.app.state.settings
+    for course in (replay_folder(settings, get_one(pond, address).id) / COURSES).iterdir():
+        course.unlink()
     assert pond.get(f"{address}/run", params=run).text == before.text
 
 
@@ -314,6 +337,50 @@ def state_of(database, replay_id) -> tuple[str, str | None]:
     with database.session() as session:
         made = session.get_one(Replay, replay_id)
         return made.state, made.problem
+
+
+def test_replay_is_not_gone_on_with_once_its_filter_keeps_other_images(own_database, settings):
+    with own_database.session() as session:
+        collection = make_collection(session)
+        images = make_images(session, collection, 40)
+        make_index(session, settings, images)
+        for n, image in enumerate(images):
+            image.captured_at = datetime(2025, 7, 1, 12)
+            session.add(OracleLabel(image_id=image.id, label="heron" if n < 10 else "empty"))
+        images[-1].captured_at = datetime(2025, 5, 1, 12)
+        session.flush()
+        plan = ReplaySettings(("heron",), ("random",), rounds=1, seeds=3, where=("month=7",))
+        person = get_local_person(session)
+        made = start_replay(session, collection, person, plan, settings=settings).id
+        other = images[-1].id
+    played = 0
+
+    def stop_after_one():
+        nonlocal played
+        played += 1
+        if played > 1:
+            with own_database.session() as session:
+                stop_replay(session, session.get_one(Replay, made))
+
+    def shift_clock(month):
+        with own_database.session() as session:
+            session.get_one(Image, other).captured_at = datetime(2025, month, 1, 12)
+
+    def go_on():
+        with own_database.session() as session:
+            assert resume_replay(session, session.get_one(Replay, made))
+        play_replay(own_database, made, settings=settings, go_on=lambda: None)
+        return state_of(own_database, made)
+
+    play_replay(own_database, made, settings=settings, go_on=stop_after_one)
+    assert state_of(own_database, made) == ("stopped", None)
+    shift_clock(7)
+    state, problem = go_on()
+    assert state == "failed"
+    assert "not what it was when it began: which images it looks at." in problem
+    assert str(settings.home) not in problem
+    shift_clock(5)
+    assert go_on() == ("done", None)
 
 
 def test_unforeseen_fault_ends_a_replay_with_a_sentence(
