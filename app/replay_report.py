@@ -59,6 +59,7 @@ CURVES = {
     "recall": ("Recall", "Share of the target's images that were found"),
     "f1": ("F1", "How well the trained boundary separates yes from no"),
 }
+AT_END = "after the last round"  # of each, where two replays have not as many
 NOT_GIVEN = f"not given: fewer than {FEWEST_TARGETS} targets"
 AT_LEAST, AT_MOST = "≥\u202f", "≤\u202f"  # with a thin space
 BAND_TITLES = {"all": "All targets", "head": "Head", "middle": "Middle", "tail": "Tail"}
@@ -270,16 +271,16 @@ def compare_replays(
 ) -> dict[str, Any]:
     """Two replays side by side: what was set otherwise, figures, and curves of both."""
     sides = [(ReplaySettings(**manifest["settings"]), runs) for manifest, runs in (left, right)]
-    (left_settings, left_runs), (right_settings, right_runs) = sides
+    left_settings, right_settings = (settings for settings, _ in sides)
     strategies = [s for s in left_settings.strategies if s in right_settings.strategies]
+    kinds = [
+        {_kind_of(measure, settings): measure for measure in list_measures(runs, settings)}
+        for settings, runs in sides
+    ]
     measures = [
-        (one, other)
-        for one, other in zip(
-            list_measures(left_runs, left_settings),
-            list_measures(right_runs, right_settings),
-            strict=False,
-        )
-        if one.name.split("@")[0] == other.name.split("@")[0] and not one.further
+        (one, kinds[1][kind])
+        for kind, one in kinds[0].items()
+        if kind in kinds[1] and not one.further
     ]
     summaries = [
         {row.strategy: row for row in summarise(runs, settings) if row.band == ALL}
@@ -291,6 +292,10 @@ def compare_replays(
         "strategies": strategies,
         "titles": {name: get_strategy(name).title for name in strategies},
         "measures": measures,
+        "headings": [
+            one.title if one.title == other.title else f"{one.title.split(' after ')[0]} {AT_END}"
+            for one, other in measures
+        ],
         "few": [
             _tell_few(
                 [by_strategy[name] for name in strategies],
@@ -531,12 +536,20 @@ def _draw_both(
     return panels
 
 
+def _kind_of(measure: Measure, settings: ReplaySettings) -> tuple[str, bool]:
+    """What is measured, and whether after the last round, however many these are."""
+    name, _, after = measure.name.partition("@")
+    return name, after == str(settings.rounds)
+
+
 def _list_differences(
     left: dict[str, Any], right: dict[str, Any]
 ) -> list[tuple[str, object, object]]:
     pairs = [(name, value, right["settings"][name]) for name, value in left["settings"].items()]
     pairs.append(("engine", left["engine_sha256"][:8], right["engine_sha256"][:8]))
     pairs.append(("labels", left["oracle_sha256"][:8], right["oracle_sha256"][:8]))
+    own, others = ((m.get("groups_sha256") or "none")[:8] for m in (left, right))
+    pairs.append(("events", own, others))
     one, other = (((m["index"] or {}).get("vectors_sha256") or "")[:8] for m in (left, right))
     pairs.append(("index", one, other))
 

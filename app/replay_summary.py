@@ -28,6 +28,7 @@ from app.engine.metrics import (
     round_precision,
     rounds_until,
 )
+from app.engine.numerals import plural
 from app.evaluation import (
     BANDS,
     RIVAL,
@@ -231,12 +232,13 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
     last = settings.rounds
     early = min(EARLY, last)
     budget = settings.rounds * settings.size
+    after_early, after_last = (f"after {plural(number, 'round')}" for number in (early, last))
     measures = [
-        Measure(f"coverage@{early}", f"Coverage after {early}", _at("coverage", early)),
-        Measure(f"coverage@{last}", f"Coverage after {last}", _at("coverage", last)),
+        Measure(f"coverage@{early}", f"Coverage {after_early}", _at("coverage", early)),
+        Measure(f"coverage@{last}", f"Coverage {after_last}", _at("coverage", last)),
         Measure("area", "Area under coverage", lambda run: _area(run, last)),
-        Measure(f"recall@{last}", f"Recall after {last}", _at("recall", last)),
-        Measure(f"f1@{last}", f"F1 after {last}", _at("f1", last)),
+        Measure(f"recall@{last}", f"Recall {after_last}", _at("recall", last)),
+        Measure(f"f1@{last}", f"F1 {after_last}", _at("f1", last)),
         Measure(
             "answers_to_80",
             "Answers to 80 % recall",
@@ -270,13 +272,18 @@ def list_measures(runs: list[PlayedRun], settings: ReplaySettings) -> list[Measu
         ),
         Measure(
             f"average_precision@{last}",
-            f"Average precision after {last}",
+            f"Average precision {after_last}",
             _at("average_precision", last),
             further=True,
         ),
         *(
-            Measure(f"event_recall@{when}", f"Share of events found after {when}", at, further=True)
-            for when in (early, last)
+            Measure(
+                f"event_recall@{when}",
+                f"Share of events found {after}",
+                at,
+                further=True,
+            )
+            for when, after in ((early, after_early), (last, after_last))
             for at in (_at("event_recall", when),)
             if any(row.n_target_events not in (0, row.n_target) for run in runs for row in run.rows)
         ),

@@ -38,6 +38,7 @@ from app.evaluation import (
 from app.oracle import index_vectors, make_oracle, read_oracle, read_oracle_of
 from app.replay_report import (
     Cell,
+    _environment,
     compare_replays,
     describe_report,
     describe_stops,
@@ -899,6 +900,41 @@ def test_two_replays_are_compared_on_what_both_played(played):
     both = compare_replays((manifest, runs), (other, fewer))
     assert both["strategies"] == ["random"]
     assert {name for name, *_ in both["other_settings"]} == {"strategies", "seeds"}
+
+
+def test_replays_of_few_and_many_rounds_are_compared_by_all_that_both_have(played):
+    manifest, runs = read_replay(played)
+    longer = {**manifest, "settings": {**manifest["settings"], "rounds": 25}}  # that ended early
+    same = ["Area under coverage", "Answers to 80 % recall", "Milliseconds a round"]
+    for pair in ((manifest, longer), (longer, manifest)):
+        both = compare_replays(*((one, runs) for one in pair))
+        at_end = [f"{what} after the last round" for what in ("Coverage", "Recall", "F1")]
+        assert sorted(both["headings"]) == sorted([*at_end, *same])
+        for cells in both["figures"].values():
+            assert len(cells) == 6
+            # The runs are the same: so is what they came to.
+            ended = [c for title, c in zip(both["headings"], cells, strict=True) if title in at_end]
+            assert all(one.mean == other.mean for one, other in ended)
+    alike = compare_replays((longer, runs), (longer, runs))["headings"]
+    assert alike[:2] == ["Coverage after 5 rounds", "Coverage after 25 rounds"]
+
+
+def test_a_report_and_a_comparison_say_what_was_grouped(played):
+    manifest, runs = read_replay(played)
+    assert "<dt>Events</dt>" not in report_of(manifest)
+    grouped = manifest | {"grouped": True, "groups_sha256": "c0ffee" * 10}
+    assert "one image of each is asked about" in report_of(grouped)
+    each = grouped | {"settings": {**manifest["settings"], "each_image": True}}
+    assert "each image is asked about" in report_of(each)
+    both = compare_replays((manifest, runs), (grouped, runs))
+    assert both["other_settings"] == [("events", "none", "c0ffeec0")]
+
+
+def report_of(manifest: dict[str, Any]) -> str:
+    """The facts at the top of a report."""
+    parts = _environment().get_template("_replay_parts.html").module
+    settings = ReplaySettings(**manifest["settings"])
+    return str(parts.facts(manifest, settings, 8))  # type: ignore[attr-defined]
 
 
 def test_command_line_replays_a_bare_index_and_refuses_by_name(bench, tmp_path):
