@@ -1120,3 +1120,25 @@ def test_empty_galleries_say_what_to_do(page, drawn_server):
     page.goto(address + "/results?show=no")
     page.get_by_role("link", name="Back to the grid").click()
     expect(page.locator(".search-round")).to_have_text("Round 1")
+
+
+def test_answers_and_focus_are_seen_where_the_system_sets_the_colours(page, drawn_server):
+    open_search(page, drawn_server)
+    page.emulate_media(forced_colors="active")
+    press(page, "y", "n")
+    edges = page.locator(".cards .picture-card").evaluate_all(
+        """cards => cards.slice(0, 4).map((card) => [
+          getComputedStyle(card, "::after").borderTopColor,
+          getComputedStyle(card).outlineStyle,
+        ])"""
+    )
+    (yes, _), (no, _), (current, focus), (none, no_focus) = edges
+    assert yes == no != none == current
+    assert (focus, no_focus) == ("solid", "none")
+    chosen, other = (
+        card(page, 0)
+        .locator(f"label:has([value={value}])")
+        .evaluate("label => getComputedStyle(label).backgroundColor")
+        for value in ("yes", "no")
+    )
+    assert chosen != other
