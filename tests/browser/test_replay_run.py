@@ -34,6 +34,11 @@ def test_a_run_beside_the_truth_and_the_overview(page: Page, drawn_server: Serve
     charts = page.locator("#rounds .chart svg")
     expect(charts).to_have_count(4, timeout=60_000)
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    as_large = page.locator("#moment .verdict").evaluate_all(
+        "all => all.map((one) => getComputedStyle(one).fontSize"
+        " === getComputedStyle(one.closest('td')).fontSize)"
+    )
+    assert as_large and all(as_large)
 
     # The plot, the table behind it and the file hold the same numbers.
     with page.expect_download() as download:
