@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 from starlette.templating import Jinja2Templates
 
-from app.errors import BadInput, NotSignedIn, RarefindError
+from app.errors import BadInput, NotSignedIn, RarefindError, SignInLinkSpent
 from app.logs import REQUEST_ID
 from app.pages.addresses import here
 
@@ -79,19 +79,20 @@ def render(
 
 def render_error(request: Request, error: RarefindError) -> HTMLResponse:
     """What happened, what is safe and what to do, as a page or as a fragment of one."""
+    asker = getattr(request.state, "asker", None)
     return render(
         request,
         "_error.html" if wants_fragment(request) else "error.html",
         status=error.status,
-        person=getattr(request.state, "asker", None),
+        person=asker,
         title=error.title,
         sentence=str(error),
-        signed_out=isinstance(error, NotSignedIn),
+        signed_out=asker is None and isinstance(error, NotSignedIn | SignInLinkSpent),
         bad_input=isinstance(error, BadInput),
         # Of what people can act on themselves nobody needs to be told.
         request_id=REQUEST_ID.get() if error.status >= 500 else None,
         back=find_page_before(request),
-        then=here(request) if request.method == "GET" else "/",
+        then=here(request) if request.method == "GET" and isinstance(error, NotSignedIn) else "/",
     )
 
 

@@ -32,6 +32,18 @@ def test_without_a_link_the_page_says_where_to_get_one(web):
     assert "rarefind link" in page.text
 
 
+def test_a_spent_link_leads_to_signing_in_and_not_to_pages_that_ask_for_it(web):
+    link = make_link(web)
+    web.get(link)
+    web.cookies.clear()
+    for spent in (link, "/password?token=spent"):
+        page = web.get(spent)
+        assert page.status_code == 403
+        assert 'href="/sign-in?then=/"' in page.text
+        assert "Go to your searches" not in page.text
+    assert web.get("/sign-in?then=/").status_code == 200
+
+
 def test_signing_out_ends_the_login_session_for_good(client):
     cookies = dict(client.cookies)
     page = client.post("/sign-out")
