@@ -33,6 +33,17 @@ LOOKS = ((1280, "light", RULES), (1280, "dark", CONTRAST), (390, "dark", RULES))
 OPEN = "document.querySelectorAll('details:not(.menu)').forEach((one) => one.open = true)"
 # Rows of a table are all alike, and each costs time.
 SHORTEN = "document.querySelectorAll('tbody tr:nth-child(n + 4)').forEach((one) => one.remove())"
+# What is lower than 40 pixels, with its label; a tick in a row of its own is smaller.
+LOW = """[...document.querySelectorAll(
+    "button, summary, select, input:not([type=hidden], [type=range], li > *, td > *), .button"
+  )]
+  .filter((one) => one.checkVisibility({visibilityProperty: true}))
+  .filter((one) => {
+    const box = (one.closest("label") ?? one).getBoundingClientRect();
+    const around = parseFloat(getComputedStyle(one, "::before").top) || 0;
+    return box.width > 1 && box.height - 2 * Math.min(around, 0) < 39.5;
+  })
+  .map((one) => one.outerHTML.slice(0, 120))"""
 
 COLLECTION, SEARCH = "/collections/{collection_id}", "/searches/{search_id}"
 REPLAY = f"{COLLECTION}/replays/{{replay_id}}"
@@ -316,3 +327,26 @@ def world(chromium: Browser, make_server, drawn_images: Path) -> Iterator[World]
 def test_every_page_by_axe(world: World) -> None:
     wrong = [f"{form}: {one}" for form in list_pages() for one in find_wrong(visit(world, form))]
     assert not wrong, "\n".join(wrong)
+
+
+def test_fingers_meet_what_can_be_pressed(world: World, phone: Page) -> None:
+    world.server.sign_in(phone)
+    small: set[str] = set()
+    for form in (
+        "/",
+        "/account",
+        "/people",
+        COLLECTION,
+        f"{COLLECTION}/browse",
+        f"{COLLECTION}/metadata",
+        f"{COLLECTION}/replays",
+        SEARCH,
+        f"{SEARCH}/card",
+        f"{SEARCH}/dashboard?whole=1",
+        f"{SEARCH}/results",
+    ):
+        phone.goto(world.server.address + form.format(**world.ids))
+        phone.evaluate(OPEN)
+        small |= {f"{form}: {one}" for one in phone.evaluate(LOW)}
+        assert not is_too_wide(phone), form
+    assert not small, "\n".join(sorted(small))
