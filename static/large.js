@@ -82,6 +82,7 @@
   function showAnswer() {
     const value = view.answerOf(shown);
     dialog.dataset.answer = value || "";
+    dialog.querySelector("[data-large-answer]").textContent = `: ${value || "not answered"}`;
     for (const button of dialog.querySelectorAll("[data-answer]")) {
       button.setAttribute("aria-pressed", String(button.dataset.answer === value));
     }

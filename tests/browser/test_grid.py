@@ -1142,3 +1142,14 @@ def test_answers_and_focus_are_seen_where_the_system_sets_the_colours(page, draw
         for value in ("yes", "no")
     )
     assert chosen != other
+
+
+def test_large_view_says_which_image_it_shows_and_its_answer(page, drawn_server):
+    open_search(page, drawn_server)
+    page.keyboard.press("f")
+    told = page.locator("#large [aria-live=polite]")
+    expect(told).to_have_text(re.compile(r"\.jpg\s+1 of 12: not answered\s*$"))
+    press(page, "u")
+    expect(told).to_have_text(re.compile(r"\.jpg\s+2 of 12: not answered\s*$"))
+    page.keyboard.press("ArrowLeft")
+    expect(told).to_have_text(re.compile(r"\.jpg\s+1 of 12: unsure\s*$"))
