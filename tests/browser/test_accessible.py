@@ -77,6 +77,7 @@ NO_PAGES = {
     "/account/name",
     "/account/password",
     "/account/tokens",
+    f"{COLLECTION}/finds/finds.csv",
     f"{COLLECTION}/indexes",
     f"{COLLECTION}/labels/{{name}}",
     f"{COLLECTION}/names",
@@ -101,6 +102,7 @@ NO_PAGES = {
     f"{SEARCH}/exports/{{name}}",
     f"{SEARCH}/upcoming",
     "/uploads/{upload_id}/files",
+    "/uploads/{upload_id}/here",
 }
 NOWHERE = "/nowhere"
 
