@@ -21,7 +21,6 @@ from app.tables import (
     ImagePath,
     Import,
     Job,
-    OracleLabel,
     Person,
     RefusedFile,
     UnreadableImage,
@@ -102,7 +101,6 @@ class CollectionFacts:
     unreadable_count: int  # left out of the current index
     removed_count: int
     people_count: int  # hidden, because they show people
-    labels_known: bool
     image_ids: list[int]  # for the mosaic
 
 
@@ -301,11 +299,6 @@ def describe_collection(session: Session, collection_id: int) -> CollectionFacts
         or 0,
         removed_count=count_removed(session, collection_id),
         people_count=count_people_images(session, collection_id),
-        labels_known=bool(
-            session.scalar(
-                select(exists().where(OracleLabel.image_id == Image.id, own).correlate(None))
-            )
-        ),
         image_ids=_list_mosaic(session, collection_id, HEAD_MOSAIC_SIZE),
     )
 

@@ -779,7 +779,7 @@ def _record_labels(
             for path, known in by_path.items():
                 by_image[image_ids[path]] |= known
             lock_labels(session, tally.collection_id)
-            record_labels(session, by_image)
+            record_labels(session, tally.collection_id, by_image)
             unmatched = [] if is_own else unmatched
             remarks = [*labels.notes, *say_unmatched(labels, unmatched)]
         judge_folders(session, tally.collection_id)  # also what has other paths now

@@ -12,7 +12,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ARRAY, String, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    String,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from app.audit import note
@@ -21,7 +33,16 @@ from app.deploying import judge_folders
 from app.engine.numerals import plural, spaced
 from app.errors import LabelsNotUsable
 from app.sources import NO_TARGET, Labels, clean_text, match_files, read_labels_data, say_unknown
-from app.tables import Collection, Image, ImagePath, Import, OracleLabel, Person, Upload
+from app.tables import (
+    Collection,
+    Image,
+    ImagePath,
+    Import,
+    LabelCount,
+    OracleLabel,
+    Person,
+    Upload,
+)
 
 NAMED = 5  # images without a label, in a sentence
 EXAMPLES = 10  # of what a file changes
@@ -87,32 +108,51 @@ class LabelsPlan:
 def describe_labels(session: Session, collection_id: int) -> KnownLabels:
     """How many images are labelled, with what, and which are not."""
     own = (Image.collection_id == collection_id) & Image.removed_at.is_(None)
-    known = exists().where(OracleLabel.image_id == Image.id)
-    counted = dict(
-        session.execute(
-            select(OracleLabel.label, func.count())
-            .join(Image, Image.id == OracleLabel.image_id)
-            .where(own)
-            .group_by(OracleLabel.label)
-            .order_by(func.count().desc(), OracleLabel.label)
-        ).all()
-    )
-    empty_count = counted.pop(NO_TARGET, 0)
     image_count = session.scalar(select(func.count()).where(own)) or 0
-    known_count = 0
+    known_count = count_known(session, collection_id)
+    counted = count_by_label(session, collection_id)
+    empty_count = counted.pop(NO_TARGET, 0)
     without: list[str] = []
-    if counted or empty_count:  # of a million images without any label this page need not wait
-        known_count = session.scalar(select(func.count()).where(own, known)) or 0
-        if known_count < image_count:
-            paths = select(Image.path).where(own, ~known).order_by(Image.path).limit(NAMED)
-            without = list(session.scalars(paths))
+    if 0 < known_count < image_count:
+        known = exists().where(OracleLabel.image_id == Image.id)
+        paths = select(Image.path).where(own, ~known).order_by(Image.path).limit(NAMED)
+        without = list(session.scalars(paths))
     return KnownLabels(
         image_count=image_count,
         target_count=known_count - empty_count,
         empty_count=empty_count,
-        labels=list(counted.items()),
+        labels=sorted(counted.items(), key=lambda one: (-one[1], one[0])),
         without=without,
     )
+
+
+def count_known(session: Session, collection_id: int) -> int:
+    """Images of which something is known, without those that were removed."""
+    kept = select(Collection.labelled_count).filter_by(id=collection_id)
+    removed = (
+        select(func.count())
+        .select_from(Image)
+        .where(_is_removed(collection_id), exists().where(OracleLabel.image_id == Image.id))
+    )
+    return (session.scalar(kept) or 0) - (session.scalar(removed) or 0)
+
+
+def count_by_label(session: Session, collection_id: int) -> dict[str, int]:
+    """How many images have which label, the empty one too, without those that were removed."""
+    kept = select(LabelCount.label, LabelCount.image_count).filter_by(collection_id=collection_id)
+    removed = (
+        select(OracleLabel.label, func.count())
+        .join(Image, Image.id == OracleLabel.image_id)
+        .where(_is_removed(collection_id))
+        .group_by(OracleLabel.label)
+    )
+    counted = Counter(dict(session.execute(kept).all()))
+    counted.subtract(dict(session.execute(removed).all()))
+    return {label: count for label, count in counted.items() if count}
+
+
+def _is_removed(collection_id: int) -> ColumnElement[bool]:
+    return (Image.collection_id == collection_id) & Image.removed_at.is_not(None)
 
 
 def say_without(known: KnownLabels) -> list[str]:
@@ -216,7 +256,7 @@ def keep_labels(
             f"{plan.name} names no image of this collection. Nothing was changed."
         )
     mark_given(session, collection)
-    record_labels(session, plan.by_image)
+    record_labels(session, collection.id, plan.by_image)
     judge_folders(session, collection.id)
     runs = update(Import).filter_by(collection_id=collection.id)
     session.execute(runs.values(remarks=[]))  # on what was known before
@@ -272,10 +312,11 @@ def lock_labels(session: Session, collection_id: int) -> None:
     session.execute(query.with_for_update(key_share=True))
 
 
-def record_labels(session: Session, by_image: Mapping[int, set[str]]) -> None:
+def record_labels(session: Session, collection_id: int, by_image: Mapping[int, set[str]]) -> None:
     """Put labels in the place of those that were known of the images; an empty set is none.
 
-    Beside others an empty label says nothing.
+    Beside others an empty label says nothing. Nobody else may change the collection's labels
+    meanwhile: `lock_labels`.
     """
     by_image = {one: known - {NO_TARGET} or known for one, known in by_image.items()}
     for some in _chunks(sorted(by_image)):
@@ -287,6 +328,26 @@ def record_labels(session: Session, by_image: Mapping[int, set[str]]) -> None:
             names = ("image_id", "label")
             told = func.unnest(ids, labels).table_valued(*names).render_derived()
             session.execute(insert(OracleLabel).from_select(list(names), select(told)))
+    if by_image:
+        count_labels(session, collection_id)
+
+
+def count_labels(session: Session, collection_id: int) -> None:
+    """Keep how many images have which label: whoever changes labels calls it, nobody else."""
+    own = Image.collection_id == collection_id
+    by_label = (
+        select(literal(collection_id), OracleLabel.label, func.count())
+        .join(Image, Image.id == OracleLabel.image_id)
+        .where(own)
+        .group_by(OracleLabel.label)
+    )
+    session.execute(delete(LabelCount).filter_by(collection_id=collection_id))
+    names = ["collection_id", "label", "image_count"]
+    session.execute(insert(LabelCount).from_select(names, by_label))
+    known = exists().where(OracleLabel.image_id == Image.id)
+    labelled_count = session.scalar(select(func.count()).select_from(Image).where(own, known))
+    changed = update(Collection).filter_by(id=collection_id)
+    session.execute(changed.values(labelled_count=labelled_count))
 
 
 def write_labels(session: Session, collection_id: int) -> Iterator[str]:
@@ -347,12 +408,7 @@ def _count_changes(
     for image_id, labels in changes.items():
         more.update(labels)
         more.subtract(before.get(image_id, set()))
-    query = (
-        select(OracleLabel.label, func.count())
-        .join(Image, Image.id == OracleLabel.image_id)
-        .where(Image.collection_id == collection_id)
-        .group_by(OracleLabel.label)
-    )
+    query = select(LabelCount.label, LabelCount.image_count).filter_by(collection_id=collection_id)
     counted = dict(session.execute(query).all())
     largest = sorted(more.items(), key=lambda one: (-abs(one[1]), one[0]))
     return [

@@ -33,12 +33,13 @@ from app.evaluation import (
     run_replays,
 )
 from app.filtering import take_filter
+from app.labelling import count_by_label
 from app.oracle import read_oracle_of
 from app.replay_report import find_thumbnails, write_report
 from app.settings import Settings
 from app.sources import NO_TARGET
 from app.store import PATIENCE_S, fetch_folder, put_folder, replay_folder
-from app.tables import Collection, Image, OracleLabel, Person, Replay
+from app.tables import Collection, Image, Person, Replay
 
 MOST_RUNS = 5_000  # hours of one worker; the command line plays on many processes
 
@@ -64,19 +65,12 @@ def list_target_choices(session: Session, collection_id: int) -> list[TargetChoi
 
     Of the usual size are those that the command line plays without `--targets-between`.
     """
-    rows = session.execute(
-        select(OracleLabel.label, func.count())
-        .join(Image, Image.id == OracleLabel.image_id)
-        .where(
-            Image.collection_id == collection_id,
-            Image.removed_at.is_(None),
-            OracleLabel.label != NO_TARGET,
-        )
-        .group_by(OracleLabel.label)
-        .having(func.count() >= 2)
-        .order_by(func.count(), OracleLabel.label)
-    )
-    return [TargetChoice(label, count, band_of(count), _size_of(count)) for label, count in rows]
+    counted = count_by_label(session, collection_id).items()
+    return [
+        TargetChoice(label, count, band_of(count), _size_of(count))
+        for label, count in sorted(counted, key=lambda one: (one[1], one[0]))
+        if label != NO_TARGET and count >= 2
+    ]
 
 
 def start_replay(

@@ -183,6 +183,8 @@ class Collection(Table):
     guarded_at: Mapped[datetime | None]
     # When known labels were last given apart from its images.
     labels_given_at: Mapped[datetime | None]
+    # Images with a known label, removed ones among them; written where `LabelCount` is.
+    labelled_count: Mapped[int] = mapped_column(server_default="0")
     # Whether an image lies in a folder called like its label; null until that was looked at.
     folders_name_labels: Mapped[bool | None]
     # By which its images are events now; null until it was first grouped.
@@ -506,6 +508,21 @@ class OracleLabel(Table):
         ForeignKey("images.id", ondelete="CASCADE"), primary_key=True
     )
     label: Mapped[str] = mapped_column(primary_key=True, index=True)
+
+
+class LabelCount(Table):
+    """How many images of a collection have a known label, removed ones among them.
+
+    Counted anew whenever labels change, in the same transaction: pages would count for a second.
+    """
+
+    __tablename__ = "label_counts"
+
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True
+    )
+    label: Mapped[str] = mapped_column(primary_key=True)
+    image_count: Mapped[int]
 
 
 class ImageIndex(Table):

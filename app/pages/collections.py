@@ -22,7 +22,7 @@ from app.events import find_grouping
 from app.importing import add_collection
 from app.indexing import DEFAULT_EMBEDDER, check_embedder
 from app.jobs import add_job, find_failed_upload, list_preparing, stop_preparing
-from app.labelling import describe_labels
+from app.labelling import count_known
 from app.metadata import list_columns
 from app.pages.addresses import Id, PageNumber, see_other
 from app.pages.indexes import describe_indexes
@@ -272,7 +272,7 @@ def render_collection(
         columns=list_columns(session, collection_id),
         deployment_count=len(list_deployments(session, collection_id)),
         grouping=find_grouping(session, collection_id),
-        known=describe_labels(session, collection_id) if may_see_labels(person) else None,
+        known_count=count_known(session, collection_id) if may_see_labels(person) else None,
         **describe_indexes(session, facts.collection, request.app.state.settings),
         form=NEW | {"source": facts.collection.source} | (form or {}),
         wrong=wrong or {},

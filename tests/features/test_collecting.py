@@ -16,7 +16,7 @@ from app.collecting import (
 )
 from app.errors import NotFound
 from app.removing import put_back_images, remove_images
-from app.tables import Collection, ImageIndex, ImagePath, Import, Job, OracleLabel, RefusedFile
+from app.tables import Collection, ImageIndex, ImagePath, Import, Job, RefusedFile
 from tests.factories import make_collection, make_images, make_index, make_person
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -212,19 +212,6 @@ def test_facts_count_what_the_metadata_says(session, collection):
     assert (facts.dated_count, facts.placed_count, facts.camera_count) == (2, 1, 2)
     assert facts.cameras == [("Reconyx", 2), ("GoPro", 1)]
     assert sorted(facts.image_ids) == sorted(image.id for image in images)
-
-
-def test_labels_are_known_by_their_existence_alone(session, collection):
-    (image,) = make_images(session, collection, 1)
-    (foreign,) = make_images(session, make_collection(session, name="Lake"), 1)
-    session.add(OracleLabel(image_id=foreign.id, label="heron"))
-    session.flush()
-    assert not describe_collection(session, collection.id).labels_known
-    session.add(OracleLabel(image_id=image.id, label="heron"))
-    session.flush()
-    facts = describe_collection(session, collection.id)
-    assert facts.labels_known
-    assert "heron" not in repr(facts)
 
 
 def test_refused_files_are_counted_by_reason_and_paged(session, collection):

@@ -44,6 +44,7 @@ from app.importing import (
     photo_path,
     read_photo,
 )
+from app.labelling import describe_labels
 from app.reading import DAMAGED, EMPTY, NOT_AN_IMAGE, TOO_LARGE
 from app.settings import Settings
 from app.sources import UNSAFE
@@ -382,6 +383,11 @@ def test_names_of_folders_become_labels(database: Database, source: Path, run: R
         "lake/newt/2.jpg": {"newt"},
         "toad/1.jpg": {"toad"},
     }
+    with database.session() as session:  # and how many have which is kept
+        (collection_id,) = session.scalars(select(Collection.id))
+        known = describe_labels(session, collection_id)
+    assert (known.image_count, known.known_count) == (4, 3)
+    assert known.labels == [("newt", 2), ("toad", 2)]
 
 
 def test_labels_of_a_file_are_matched_and_the_rest_is_counted(

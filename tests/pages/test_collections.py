@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from app.importing import CHUNK_FILES
+from app.labelling import record_labels
 from app.searchers import LITE
 from app.security import get_local_person
 from app.tables import Collection, Image, ImageIndex, Import, OracleLabel, RefusedFile
@@ -255,7 +256,7 @@ def test_labels_are_told_to_exist_and_never_shown(client):
         collection = make_collection(session)
         images = make_images(session, collection, 20)
         make_index(session, client.app.state.settings, images)
-        session.add_all(OracleLabel(image_id=image.id, label="secret heron") for image in images)
+        record_labels(session, collection.id, {image.id: {"secret heron"} for image in images})
     base = f"/collections/{collection.id}"
     for path in ("", "/browse", f"/images/{images[0].id}", f"/browse?like={images[0].id}"):
         page = client.get(base + path)
