@@ -8,7 +8,6 @@ which is random and has an index, so a sample costs the same in a collection of 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from math import ceil
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 from sqlalchemy import (
     ColumnElement,
-    DateTime,
     Select,
     String,
     delete,
@@ -34,13 +32,13 @@ from app.detecting import list_boxes
 from app.engine.index import Integers as Rows
 from app.engine.index import VectorIndex
 from app.errors import BadInput, NotFound, RefusedPhoto
-from app.filtering import Filter, list_image_ids, to_condition
+from app.filtering import NEVER, WHEN_TAKEN, Filter, list_image_ids, to_condition
 from app.importing import read_photo
 from app.indexes import choose_index, embed_example_photo, embed_words
 from app.indexing import LoadedEmbedders, OpenIndexes, get_current_index
 from app.premises import list_left_out
 from app.settings import Settings
-from app.tables import FILE_NAME, TAKEN, Box, Image, ImagePath, Person, Photo, TrayItem
+from app.tables import FILE_NAME, Box, Image, ImagePath, Person, Photo, TrayItem
 from app.workers import Readers
 
 IMAGES_PER_PAGE = 60
@@ -49,8 +47,6 @@ SUGGESTIONS = 8
 MOST_BY_WORDS = 6_000  # a hundred pages: whoever looks further says it in other words
 # As the index has it: to the letter, or the database reads every path.
 OWN_NAME: ColumnElement[str] = literal_column(FILE_NAME, String)
-WHEN_TAKEN: ColumnElement[datetime] = literal_column(TAKEN, DateTime)
-NEVER = datetime(9999, 12, 31)  # what TAKEN makes of an image of which nobody knows when
 
 
 @dataclass(frozen=True)

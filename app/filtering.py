@@ -14,7 +14,7 @@ The key `grid` says so; it is set here and never taken from outside.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import cache
 from math import cos, radians
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     ColumnElement,
+    DateTime,
     Double,
     Select,
     String,
@@ -57,7 +58,7 @@ from app.sensitive import (
     read_common_sight,
     read_sight,
 )
-from app.tables import Answer, Deployment, GivenColumn, Image, Person, Search
+from app.tables import TAKEN, Answer, Deployment, GivenColumn, Image, Person, Search
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -80,6 +81,8 @@ MOST_DEPLOYMENTS = 500  # offered as a list
 MAP_CELLS = 160  # across a map: places nearer than that are one point
 LEAST_SPAN = 0.01  # degrees of a map, about a kilometre
 CELLS_AROUND = 4  # of a grid, that a map shows at least: no finer lines than places
+WHEN_TAKEN: ColumnElement[datetime] = literal_column(TAKEN, DateTime)
+NEVER = datetime(9999, 12, 31)  # what TAKEN makes of an image of which nobody knows when
 LETTERS = literal_column('"C"', String)
 
 
@@ -376,9 +379,9 @@ def count_kept(session: Session, collection_id: int, chosen: Filter) -> Kept:
 def describe_offer(session: Session, person: Person, collection_id: int) -> Offer:
     """What can be filtered by: for the form alone, since it looks at every image."""
     own = (Image.collection_id == collection_id) & Image.removed_at.is_(None)
-    first, last = session.execute(
-        select(func.min(Image.captured_at), func.max(Image.captured_at)).where(own)
-    ).one()
+    taken = select(Image.captured_at).where(own, WHEN_TAKEN < NEVER).limit(1)  # from an index
+    first = session.scalar(taken.order_by(WHEN_TAKEN))
+    last = session.scalar(taken.order_by(WHEN_TAKEN.desc()))
     sight = read_sight(session, person, collection_id)
     name = place_of(with_folders=not may_folders_be_labels(session, collection_id))
     deployments = session.execute(

@@ -1,6 +1,6 @@
 """Filters: what each key keeps, chips, searches that look at a part and repeat their rounds."""
 
-from datetime import datetime
+from datetime import date, datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -523,3 +523,19 @@ def test_replay_looks_only_where_it_is_told(hunt, settings, tmp_path):
         assert len(seen) == 40  # a fifth of the fifty is held out
         assert run.rows[-1].recall == 1
         assert not np.isnan(run.rows[-1].f1)
+
+
+def test_days_offered_are_those_of_images_that_are_there_and_dated(session):
+    collection = make_collection(session)
+    images = make_images(session, collection, 5)
+    (foreign,) = make_images(session, make_collection(session, name="Other"), 1)
+    for image, year in zip([*images, foreign], (2000, 2021, 2022, None, 2040, 1990), strict=True):
+        image.captured_at = datetime(year, 5, 31, 23, 30) if year else None
+    images[0].removed_at = images[4].removed_at = datetime(2026, 1, 1)
+    session.flush()
+    offer = describe_offer(session, make_person(session), collection.id)
+    assert (offer.first_day, offer.last_day) == (date(2021, 5, 31), date(2022, 5, 31))
+    images[1].captured_at = images[2].captured_at = None
+    session.flush()
+    offer = describe_offer(session, make_person(session, name="Ben"), collection.id)
+    assert (offer.first_day, offer.last_day) == (None, None)
