@@ -243,36 +243,29 @@ def describe_collection(session: Session, collection_id: int) -> CollectionFacts
     if collection is None:
         raise NotFound("There is no such collection.")
     own = (Image.collection_id == collection_id) & Image.removed_at.is_(None)
-    totals = session.execute(
+    # By camera, and summed here: to count different cameras the database sorts all images.
+    by_camera = session.execute(
         select(
+            Image.camera,
             func.count(),
-            func.coalesce(func.sum(Image.size_bytes), 0),
+            func.sum(Image.size_bytes),
             func.min(Image.captured_at),
             func.max(Image.captured_at),
             func.count(Image.captured_at),
             func.count(Image.latitude),
-            func.count(Image.camera.distinct()),
-        ).where(own)
-    ).one()
-    image_count, size_bytes, first, last, dated, placed, camera_count = totals
-    cameras = session.execute(
-        select(Image.camera, func.count())
-        .where(own, Image.camera.is_not(None))
+        )
+        .where(own)
         .group_by(Image.camera)
-        .order_by(func.count().desc(), Image.camera)
-        .limit(CAMERAS_SHOWN)
-    )
-    refused = session.execute(
-        select(RefusedFile.reason, func.count())
-        .filter_by(collection_id=collection_id)
-        .group_by(RefusedFile.reason)
-        .order_by(func.count().desc(), RefusedFile.reason)
-    )
-    paths = session.scalar(
+    ).all()
+    cameras = [(row[0], row[1]) for row in by_camera if row[0]]
+    image_count = sum(row[1] for row in by_camera)
+    times = [time for row in by_camera for time in row[3:5] if time is not None]
+    paths = session.scalar(select(func.count()).where(ImagePath.collection_id == collection_id))
+    of_removed = session.scalar(
         select(func.count())
         .select_from(ImagePath)
         .join(Image, Image.id == ImagePath.image_id)
-        .where(own)
+        .where(Image.collection_id == collection_id, Image.removed_at.is_not(None))
     )
     current = (
         select(func.max(ImageIndex.id))
@@ -282,15 +275,15 @@ def describe_collection(session: Session, collection_id: int) -> CollectionFacts
     return CollectionFacts(
         collection=collection,
         image_count=image_count,
-        duplicate_count=max(0, (paths or 0) - image_count),
-        size_bytes=int(size_bytes),
-        first_captured_at=first,
-        last_captured_at=last,
-        dated_count=dated,
-        placed_count=placed,
-        cameras=[(camera, count) for camera, count in cameras if camera],
-        camera_count=camera_count,
-        refused=[(reason, count) for reason, count in refused],
+        duplicate_count=max(0, (paths or 0) - (of_removed or 0) - image_count),
+        size_bytes=sum(int(row[2]) for row in by_camera),
+        first_captured_at=min(times, default=None),
+        last_captured_at=max(times, default=None),
+        dated_count=sum(row[5] for row in by_camera),
+        placed_count=sum(row[6] for row in by_camera),
+        cameras=sorted(cameras, key=lambda one: (-one[1], one[0]))[:CAMERAS_SHOWN],
+        camera_count=len(cameras),
+        refused=count_refused(session, collection_id),
         unreadable_count=session.scalar(
             select(func.count())
             .select_from(UnreadableImage)
@@ -301,6 +294,17 @@ def describe_collection(session: Session, collection_id: int) -> CollectionFacts
         people_count=count_people_images(session, collection_id),
         image_ids=_list_mosaic(session, collection_id, HEAD_MOSAIC_SIZE),
     )
+
+
+def count_refused(session: Session, collection_id: int) -> list[tuple[str, int]]:
+    """How many files did not become images, by reason, most first."""
+    query = (
+        select(RefusedFile.reason, func.count())
+        .filter_by(collection_id=collection_id)
+        .group_by(RefusedFile.reason)
+        .order_by(func.count().desc(), RefusedFile.reason)
+    )
+    return [(reason, count) for reason, count in session.execute(query)]
 
 
 def list_refused(session: Session, collection_id: int, *, reason: str, page: int) -> RefusedPage:

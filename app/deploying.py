@@ -66,6 +66,13 @@ def list_deployments(
     return [DeploymentSummary(*row) for row in rows]
 
 
+def count_deployments(session: Session, collection_id: int) -> int:
+    """How many deployments a collection has."""
+    return (
+        session.scalar(select(func.count()).where(Deployment.collection_id == collection_id)) or 0
+    )
+
+
 def list_folders(session: Session, collection_id: int) -> list[tuple[str, int]]:
     """First folders of images that are of no deployment yet, with their images.
 

@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 from app.access import get_collection, list_people_of, may_open
 from app.audit import note
 from app.collecting import (
+    count_refused,
     describe_collection,
     describe_preparation,
     list_refused,
 )
 from app.database import DbSession
-from app.deploying import list_deployments, may_see_folders
+from app.deploying import count_deployments, may_see_folders
 from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.events import find_grouping
@@ -214,7 +215,7 @@ def refused_files(
         "collection_refused.html",
         person=person,
         collection=get_collection(session, person, collection_id),
-        reasons=describe_collection(session, collection_id).refused,
+        reasons=count_refused(session, collection_id),
         refused=list_refused(session, collection_id, reason=reason, page=page),
         with_folders=may_see_folders(session, person, collection_id),
         reason=reason,
@@ -270,7 +271,7 @@ def render_collection(
         sight=read_sight(session, person, collection_id),
         listed=[one.name for one in list_people_of(session, facts.collection)],
         columns=list_columns(session, collection_id),
-        deployment_count=len(list_deployments(session, collection_id)),
+        deployment_count=count_deployments(session, collection_id),
         grouping=find_grouping(session, collection_id),
         known_count=count_known(session, collection_id) if may_see_labels(person) else None,
         **describe_indexes(session, facts.collection, request.app.state.settings),

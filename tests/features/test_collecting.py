@@ -191,7 +191,11 @@ def test_facts_count_what_the_metadata_says(session, collection):
     images[1].latitude, images[1].longitude = 47.5, -3.0
     for image, camera in zip(images, ["Reconyx", "Reconyx", "GoPro", None, None], strict=True):
         image.camera = camera
-    paths = [(image, image.path) for image in images] + [(images[2], "copy of it.jpg")]
+    (removed,) = make_images(session, collection, 1, first=5)
+    removed.camera, removed.latitude, removed.longitude = "Bushnell", 1.0, 1.0
+    removed.captured_at, removed.removed_at = datetime(2020, 1, 1), datetime.now(UTC)
+    paths = [(image, image.path) for image in [*images, removed]]
+    paths += [(images[2], "copy of it.jpg"), (removed, "copy of the removed.jpg")]
     for image, path in paths:
         session.add(
             ImagePath(

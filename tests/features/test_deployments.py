@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from app.deploying import (
     change_deployment,
+    count_deployments,
     join_by_folder,
     judge_folders,
     list_deployments,
@@ -24,6 +25,7 @@ from app.deploying import (
 from app.errors import BadInput, SourceNotUsable
 from app.filtering import Filter, describe_offer, list_image_ids, read_filter
 from app.importing import import_images
+from app.removing import remove_images
 from app.tables import Deployment, Image, Import, OracleLabel, RefusedFile
 from tests.factories import (
     make_collection,
@@ -84,6 +86,12 @@ def test_folders_become_deployments_whose_images_follow_place_and_clock(session,
         session.expire_all()
         assert late.captured_at == datetime(2024, 1, 1, 0, 10)
     assert [one.image_count for one in list_deployments(session, collection.id)] == [2, 2]
+    assert count_deployments(session, collection.id) == 2
+    other = make_collection(session, name="Other")
+    session.add(Deployment(collection_id=other.id, name="C"))
+    remove_images(session, collection.id, [images[0].id], person=person)
+    assert [one.image_count for one in list_deployments(session, collection.id)] == [1, 2]
+    assert [one.image_count for one in list_deployments(session, other.id)] == [0]
 
 
 def test_each_deployment_says_when_its_images_were_taken(session, pond):
