@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.answers import read_current_answers
+from app.database import is_among
 from app.deploying import may_folders_be_labels
 from app.engine.numerals import plural, spaced
 from app.errors import BadInput, DetailsMissing, NotFound
@@ -160,22 +161,26 @@ def count_known(session: Session, search: Search) -> Known:
     values = list(answers.values())
     positives = [image_id for image_id, value in answers.items() if value == "yes"]
 
-    def count(*conditions: ColumnElement[bool]) -> int:
-        query = select(func.count()).where(
-            Image.collection_id == search.collection_id, Image.removed_at.is_(None), *conditions
-        )
-        return session.scalar(query) or 0
-
+    own = (Image.collection_id == search.collection_id) & Image.removed_at.is_(None)
+    images, timed_count, placed_count, both = session.execute(  # in one reading of a million
+        select(
+            func.count(),
+            func.count().filter(timed),
+            func.count().filter(placed),
+            func.count().filter(timed & placed),
+        ).where(own)
+    ).one()
+    yes_both = select(func.count()).where(own, timed, placed, is_among(Image.id, positives))
     made = session.get(Round, search.current_round_id)
     return Known(
-        images=count(),
-        timed=count(timed),
-        placed=count(placed),
-        both=count(timed, placed),
+        images=images,
+        timed=timed_count,
+        placed=placed_count,
+        both=both,
         yes=values.count("yes"),
         no=values.count("no"),
         unsure=values.count("unsure"),
-        yes_both=count(timed, placed, Image.id.in_(positives)),
+        yes_both=session.scalar(yes_both) or 0,
         hides_folders=may_folders_be_labels(session, search.collection_id),
         rounds=session.scalar(
             select(func.count()).where(

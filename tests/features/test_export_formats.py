@@ -23,7 +23,7 @@ from app.errors import BadInput, EmbedderMismatch
 from app.events import Rule, group_images
 from app.exports.details import save_details
 from app.exports.heads import apply_head, read_head_file
-from app.exports.offers import FORMATS, list_offers, write_file
+from app.exports.offers import FORMATS, count_known, list_offers, write_file
 from app.exports.stripping import NotCopied, strip_jpeg
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.tables import Deployment, GivenColumn, Image, Import, OracleLabel, Round
@@ -560,3 +560,13 @@ def test_removed_image_is_in_no_export(hunt, tmp_path):
         assert b"IMG..01" not in content, name
         assert b"IMG%2E%2E01" not in content, name
         assert sha256.encode() not in content, name
+
+
+def test_offers_count_images_by_time_and_place(hunt):
+    for number in (0, 12):
+        hunt.images[number].latitude = None
+    hunt.images[29].removed_at = NOW
+    hunt.session.flush()
+    known = count_known(hunt.session, hunt.search)
+    assert (known.images, known.timed, known.placed, known.both) == (29, 28, 27, 26)
+    assert (known.yes, known.yes_both) == (3, 1)  # the first has no place, the fourth no time
