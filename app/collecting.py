@@ -1,12 +1,12 @@
 """Collections as people see them: how the preparation of one stands and what is known of it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
 from typing import TypedDict
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, select, true
 from sqlalchemy.orm import Session
 
 from app.access import sees_collection
@@ -152,30 +152,70 @@ class ImageCounts:
 def list_collections(session: Session, person: Person, *, now: datetime) -> list[CollectionSummary]:
     """The collections a person sees, by name."""
     counts = session.info.get("image_counts", ImageCounts()).read(session)
+    query = select(Collection).where(sees_collection(person)).order_by(Collection.name)
+    collections = session.scalars(query).all()
+    ids = [collection.id for collection in collections]
+    work, mosaics = _read_work(session, ids), _list_mosaics(session, ids, MOSAIC_SIZE)
     return [
         CollectionSummary(
             collection=collection,
             image_count=counts.get(collection.id, 0),
-            image_ids=_list_mosaic(session, collection.id, MOSAIC_SIZE),
-            preparation=describe_preparation(session, collection, now=now),
+            image_ids=mosaics[collection.id],
+            preparation=_tell_preparation(session, collection, work[collection.id], now),
         )
-        for collection in session.scalars(
-            select(Collection).where(sees_collection(person)).order_by(Collection.name)
-        )
+        for collection in collections
     ]
 
 
 def describe_preparation(session: Session, collection: Collection, *, now: datetime) -> Preparation:
     """What the newest import and the newest index say together."""
-    run = session.scalar(
-        select(Import).filter_by(collection_id=collection.id).order_by(Import.id.desc()).limit(1)
-    )
-    builds = session.scalars(
+    work = _read_work(session, [collection.id])[collection.id]
+    return _tell_preparation(session, collection, work, now)
+
+
+@dataclass
+class _Work:
+    """What goes on in a collection, or went on last."""
+
+    run: Import | None = None
+    builds: list[ImageIndex] = field(default_factory=list)  # the newest first
+    import_job: Job | None = None
+    import_waits: bool = False
+    is_sent_files: bool = False
+
+
+def _read_work(session: Session, collection_ids: list[int]) -> dict[int, _Work]:
+    """The work of many collections, in as many statements as that of one."""
+    work = {one: _Work() for one in collection_ids}
+    newest = select(func.max(Import.id)).where(is_among(Import.collection_id, collection_ids))
+    newest = newest.group_by(Import.collection_id)
+    for run in session.scalars(select(Import).where(Import.id.in_(newest))):
+        work[run.collection_id].run = run
+    builds = (
         select(ImageIndex)
-        .filter_by(collection_id=collection.id, first_part_id=None)
-        .where(ImageIndex.state != "past")
+        .filter_by(first_part_id=None)
+        .where(is_among(ImageIndex.collection_id, collection_ids), ImageIndex.state != "past")
         .order_by(ImageIndex.id.desc())
-    ).all()
+    )
+    for build in session.scalars(builds):
+        work[build.collection_id].builds.append(build)
+    imports = is_among(Job.collection_id, collection_ids) & (Job.kind == "import")
+    newest = select(func.max(Job.id)).where(imports).group_by(Job.collection_id)
+    for job in session.scalars(select(Job).where(Job.id.in_(newest))):
+        work[job.collection_id].import_job = job
+    waiting = select(Job.collection_id).where(imports, Job.state == "waiting")
+    for one in session.scalars(waiting):
+        work[one].import_waits = True
+    uploads = is_among(Upload.collection_id, collection_ids) & (Upload.state == "receiving")
+    for one in session.scalars(select(Upload.collection_id).where(uploads)):
+        work[one].is_sent_files = True
+    return work
+
+
+def _tell_preparation(
+    session: Session, collection: Collection, work: _Work, now: datetime
+) -> Preparation:
+    run, builds = work.run, work.builds
     ready = {build.embedder for build in builds if build.state == "ready"}
     # The first index by another embedder is made beside those that searches use: it stops nobody.
     newest = next((build for build in builds if not ready or build.embedder in ready), None)
@@ -187,10 +227,7 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
             "copy": run.copy,
             "at_once": run.embedder is not None,
         }
-    asked = exists().where(
-        Job.collection_id == collection.id, Job.kind == "import", Job.state == "waiting"
-    )
-    if (run is None or run.state != "running") and session.scalar(select(asked)):
+    if (run is None or run.state != "running") and work.import_waits:
         return Preparation("queued", **how)
     if run is not None and run.state == "running":
         # Files known from an earlier run cost no time, so speed is told from the others.
@@ -224,8 +261,8 @@ def describe_preparation(session: Session, collection: Collection, *, now: datet
             stalled=_is_stalled(newest.updated_at, now),
         )
     problem = None
-    if newest is None if run is None else _has_begun(session, run):
-        return _describe_unbegun(session, collection, how, now)
+    if newest is None if run is None else _has_begun(work, run):
+        return _tell_unbegun(collection, work, how, now)
     if run is not None and run.state in ("failed", "interrupted"):
         problem = run.problem or "The import was interrupted. What it had imported is kept."
     elif newest is not None and newest.state == "failed":
@@ -292,7 +329,7 @@ def describe_collection(session: Session, collection_id: int) -> CollectionFacts
         or 0,
         removed_count=count_removed(session, collection_id),
         people_count=count_people_images(session, collection_id),
-        image_ids=_list_mosaic(session, collection_id, HEAD_MOSAIC_SIZE),
+        image_ids=_list_mosaics(session, [collection_id], HEAD_MOSAIC_SIZE)[collection_id],
     )
 
 
@@ -320,27 +357,24 @@ def list_refused(session: Session, collection_id: int, *, reason: str, page: int
     return RefusedPage(list(files), page, pages, total)
 
 
-def _has_begun(session: Session, run: Import) -> bool:
+def _has_begun(work: _Work, run: Import) -> bool:
     """Whether a job adds images that has listed no file yet: the newest import is of before."""
-    begun = exists().where(
-        Job.collection_id == run.collection_id,
-        *(Job.kind == "import", Job.state == "running", Job.started_at > run.started_at),
+    job = work.import_job
+    return (
+        job is not None
+        and job.state == "running"
+        and job.started_at is not None
+        and job.started_at > run.started_at
     )
-    return bool(session.scalar(select(begun)))
 
 
-def _describe_unbegun(
-    session: Session, collection: Collection, how: _How, now: datetime
-) -> Preparation:
+def _tell_unbegun(collection: Collection, work: _Work, how: _How, now: datetime) -> Preparation:
     """What a collection waits for whose import has not listed a file yet."""
-    query = select(Job).filter_by(collection_id=collection.id, kind="import")
-    job = session.scalar(query.order_by(Job.id.desc()).limit(1))
+    job = work.import_job
     if job is not None and job.state in ("failed", "stopped"):
         problem = job.problem or "It was stopped before it began."
         return Preparation("stopped", problem=problem, **how)
-    if job is None and session.scalar(
-        select(exists().where(Upload.collection_id == collection.id, Upload.state == "receiving"))
-    ):
+    if job is None and work.is_sent_files:
         return Preparation("empty", **how)
     # An upload may have taken hours: what counts is when its import was begun.
     begun_at = collection.made_at if job is None else job.started_at or job.made_at
@@ -373,7 +407,19 @@ def _awaits_index(session: Session, run: Import, newest: ImageIndex | None) -> b
     return run.imported_count > 0 and newest.started_at < run.started_at
 
 
-def _list_mosaic(session: Session, collection_id: int, size: int) -> list[int]:
-    query = select(Image.id).filter_by(collection_id=collection_id, removed_at=None)
-    query = query.order_by(Image.sha256)
-    return list(session.scalars(query.limit(size)))
+def _list_mosaics(session: Session, collection_ids: list[int], size: int) -> dict[int, list[int]]:
+    """A few images of each collection, in the order of chance."""
+    few = (
+        select(Image.id)
+        .where(Image.collection_id == Collection.id, Image.removed_at.is_(None))
+        .order_by(Image.sha256)
+        .limit(size)
+        .lateral()
+    )
+    query = select(Collection.id, few.c.id).join(few, true())
+    mosaics: dict[int, list[int]] = {one: [] for one in collection_ids}
+    for collection_id, image_id in session.execute(
+        query.where(is_among(Collection.id, collection_ids))
+    ):
+        mosaics[collection_id].append(image_id)
+    return mosaics

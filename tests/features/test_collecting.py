@@ -16,7 +16,7 @@ from app.collecting import (
 )
 from app.errors import NotFound
 from app.removing import put_back_images, remove_images
-from app.tables import Collection, ImageIndex, ImagePath, Import, Job, RefusedFile
+from app.tables import Collection, ImageIndex, ImagePath, Import, Job, RefusedFile, Upload
 from tests.factories import make_collection, make_images, make_index, make_person
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -247,6 +247,58 @@ def test_collections_are_listed_by_name_with_their_own_counts(session, settings)
     assert [(one.collection.id, one.image_count) for one in listed] == [(bay.id, 0), (pond.id, 7)]
     assert [one.preparation.stage for one in listed] == ["waiting", "ready"]
     assert set(listed[1].image_ids) <= {image.id for image in images}
+
+
+def test_many_collections_take_as_many_statements_as_few_and_none_is_told_of_anothers_work(
+    session, settings
+):
+    person = make_person(session)
+    made = {name: make_collection(session, name=name) for name in "ABCDEFG"}
+    ids = {name: one.id for name, one in made.items()}
+    images = make_images(session, made["A"], 7)
+    removed = min(images, key=lambda image: image.sha256)
+    removed.removed_at = NOW
+    make_index(session, settings, images)
+    running = {"state": "running", "source": "/s", "found_count": 9, "updated_at": NOW}
+    failed = {"state": "failed", "source": "/f", "problem": "Full."}
+    session.add(Import(collection_id=ids["B"], state="done", source="/old"))
+    session.flush()
+    session.add(Import(collection_id=ids["B"], **running))
+    session.add(Import(collection_id=ids["C"], **running))
+    session.flush()
+    session.add(Import(collection_id=ids["C"], **failed))
+    wanted = {"kind": "import", "arguments": {}}
+    session.add(Job(collection_id=ids["D"], state="stopped", problem="Enough.", **wanted))
+    session.add(Job(collection_id=ids["E"], state="waiting", **wanted))
+    session.add(Upload(collection_id=ids["F"], person_id=person.id))
+    session.flush()
+    statements = []
+
+    def note(_connection, _cursor, statement, *_more):
+        statements.append(statement)
+
+    event.listen(session.get_bind(), "before_cursor_execute", note)
+    try:
+        listed = list_collections(session, person, now=NOW)
+        few = len(statements)
+        for number in range(20):
+            make_images(session, make_collection(session, name=f"More {number}"), 2)
+        statements.clear()
+        assert len(list_collections(session, person, now=NOW)) == 27
+        assert len(statements) == few
+    finally:
+        event.remove(session.get_bind(), "before_cursor_execute", note)
+    told = {one.collection.name: one.preparation for one in listed}
+    stages = ("ready", "importing", "stopped", "stopped", "waiting", "empty", "waiting")
+    assert {name: one.stage for name, one in told.items()} == dict(
+        zip("ABCDEFG", stages, strict=True)
+    )
+    assert (told["B"].source, told["B"].total) == ("/s", 9)
+    assert (told["C"].problem, told["D"].problem) == ("Full.", "Enough.")
+    pictures = {one.collection.name: one.image_ids for one in listed}
+    shown = sorted((one for one in images if one is not removed), key=lambda one: one.sha256)
+    assert pictures["A"] == [one.id for one in shown[:4]]
+    assert not any(pictures[name] for name in "BCDEFG")
 
 
 def test_images_are_counted_again_only_when_some_came_or_went(session, monkeypatch):
