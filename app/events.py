@@ -44,6 +44,7 @@ from app.deploying import folder_of, may_folders_be_labels
 from app.engine.events import group_alike
 from app.engine.index import VectorIndex
 from app.errors import BadInput, IndexNotUsable, NoIndexYet
+from app.filtering import read_removed_ids
 from app.indexing import OpenIndexes, get_current_index
 from app.metadata import list_columns
 from app.settings import Settings
@@ -738,10 +739,7 @@ def _count_present(session: Session, collection_id: int, events: Events | None) 
     """How many images of each event are not removed, at the place of its first; 0 for one alone."""
     if events is None:
         return np.empty(0, np.int64)
-    present = select(_together(Image.id, Image.id)).where(
-        Image.collection_id == collection_id, Image.removed_at.is_(None)
-    )
-    is_present = np.isin(events.image_ids, _to_ids(session.scalar(present)))
+    is_present = ~np.isin(events.image_ids, read_removed_ids(session, collection_id))
     sizes = np.bincount(events.first_places[is_present], minlength=len(events.image_ids))
     return np.where(sizes > 1, sizes, 0)
 
