@@ -763,6 +763,11 @@ class Round(Table):
 
     __tablename__ = "rounds"
     __table_args__ = (
+        # Deleting a round looks for what follows it, deleting a detour for its rounds.
+        Index(
+            "ix_rounds_previous_id", "previous_id", postgresql_where=text("previous_id IS NOT NULL")
+        ),
+        Index("ix_rounds_detour_id", "detour_id", postgresql_where=text("detour_id IS NOT NULL")),
         Index("ix_rounds_pool_id", "pool_id", postgresql_where=text("pool_id IS NOT NULL")),
         Index(
             "ix_rounds_grouping_id",
@@ -868,7 +873,9 @@ class Detour(Table):
     person_id: Mapped[int] = mapped_column(ForeignKey("people.id"))
     kind: Mapped[str] = mapped_column(String(16))
     size: Mapped[int]  # images
-    from_round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    from_round_id: Mapped[int] = mapped_column(
+        ForeignKey("rounds.id", ondelete="CASCADE"), index=True
+    )
     answers_through_id: Mapped[int]
     seed: Mapped[int]
     round_number: Mapped[int]  # of its first round

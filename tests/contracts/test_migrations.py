@@ -65,6 +65,21 @@ def test_few_images_are_found_through_the_indexes_of_the_few(migrated_engine):
     assert "ix_images_boxed" in boxes
 
 
+def test_what_names_a_row_that_goes_with_many_is_found_through_an_index(migrated_engine):
+    """Deleting a search of 100 rounds read the 100,000 of all searches 100 times."""
+    query = """
+        SELECT k.conrelid::regclass || '.' || a.attname FROM pg_constraint k
+        JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+        WHERE k.contype = 'f' AND k.confrelid::regclass::text IN
+            ('actions', 'detours', 'examples', 'images', 'pools', 'rounds', 'searches', 'seats')
+        AND NOT EXISTS (SELECT FROM pg_index i
+            WHERE i.indrelid = k.conrelid AND i.indkey[0] = k.conkey[1])
+    """
+    with migrated_engine.connect() as connection:
+        # There are few searches, and each round writes this one.
+        assert list(connection.scalars(text(query))) == ["searches.current_round_id"]
+
+
 def test_files_are_found_by_name_through_an_index(migrated_engine):
     with migrated_engine.begin() as connection:
         connection.execute(text("SET LOCAL enable_seqscan = off"))
