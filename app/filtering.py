@@ -428,7 +428,7 @@ def to_condition(chosen: Filter) -> ColumnElement[bool]:
     if chosen.first("south"):
         parts.append(_is_in_box(chosen))
     if names := chosen.all("deployment"):
-        parts.append(deployment_of().in_(names))
+        parts.append(_is_of_deployment(names))
     if folders := chosen.all("folder"):
         parts.append(or_(*(Image.path.startswith(f"{one}/", autoescape=True) for one in folders)))
     if rows := chosen.first("given"):
@@ -452,6 +452,17 @@ def _is_in_box(chosen: Filter) -> ColumnElement[bool]:
         west, east = find_cells(west, east, grid)
     return up.between(south, north) & (
         or_(across >= west, across <= east) if is_across_date_line else across.between(west, east)
+    )
+
+
+def _is_of_deployment(names: list[str]) -> ColumnElement[bool]:
+    """By its own deployment, else by the first folder of its path.
+
+    The deployments are looked up once, by name: each image's own would be a query a million times.
+    """
+    called = select(Deployment.id).where(Deployment.name.in_(names))
+    return or_(
+        Image.deployment_id.in_(called), Image.deployment_id.is_(None) & folder_of().in_(names)
     )
 
 
