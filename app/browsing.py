@@ -42,6 +42,7 @@ from app.tables import FILE_NAME, Box, Image, ImagePath, Person, Photo, TrayItem
 from app.workers import Readers
 
 IMAGES_PER_PAGE = 60
+FEW = 1_000  # images that a filter keeps, of any number
 EVERY_IMAGE = Filter()
 SUGGESTIONS = 8
 MOST_BY_WORDS = 6_000  # a hundred pages: whoever looks further says it in other words
@@ -132,11 +133,12 @@ def list_images(
     pages = max(1, ceil(total / IMAGES_PER_PAGE))
     page = min(max(1, page), pages)
     # Ids come from the index alone; only the page's own rows are read.
+    kept = select(Image.id).filter_by(collection_id=collection_id, removed_at=None)
+    kept = kept.where(to_condition(chosen))
+    if total <= FEW:  # to come upon them in order, an index would be followed to its end
+        kept = select(Image.id).where(Image.id.in_(kept.offset(0)))  # first found, then sorted
     shown = (
-        select(Image.id)
-        .filter_by(collection_id=collection_id, removed_at=None)
-        .where(to_condition(chosen))
-        .order_by(*ORDERS[order].sort())
+        kept.order_by(*ORDERS[order].sort())
         .limit(IMAGES_PER_PAGE)
         .offset((page - 1) * IMAGES_PER_PAGE)
     )

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app import browsing
 from app.access import get_photo
 from app.errors import BadInput, NoIndexYet, NotFound, RefusedPhoto
+from app.filtering import Filter
 from app.indexing import LoadedEmbedders, OpenIndexes
 from app.tables import Collection, ImagePath, Photo, TrayItem
 from app.workers import Readers
@@ -322,3 +323,29 @@ def test_refused_photo_is_named(session, settings, readers, collection):
             readers=readers,
         )
     assert browsing.list_tray(session, person, collection.id) == []
+
+
+@pytest.mark.parametrize("order", ["path", "name", "taken", "added"])
+def test_few_images_are_found_before_they_are_sorted_and_stand_as_many_do(
+    session, monkeypatch, order
+):
+    collection = make_collection(session)
+    images = make_images(session, collection, 150)
+    rng = np.random.default_rng(0)
+    for image, number in zip(images, rng.permutation(150).tolist(), strict=True):
+        image.path = f"{'AB'[number % 2]}/{number // 2:03}.jpg"
+        image.captured_at = datetime(2026, 1, 1) + timedelta(days=number) if number % 3 else None
+    images[0].removed_at = datetime(2026, 1, 1)
+    session.flush()
+    chosen = Filter((("folder", "A"),))
+
+    def walk():
+        for kept in (Filter(), chosen):
+            for page in (1, 2, 3):
+                how = {"page": page, "order": order, "chosen": kept}
+                yield [one.id for one in browsing.list_images(session, collection.id, **how).images]
+
+    found = list(walk())
+    monkeypatch.setattr(browsing, "FEW", -1)
+    assert list(walk()) == found
+    assert len({image_id for page in found[:3] for image_id in page}) == 149
