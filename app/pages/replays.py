@@ -19,7 +19,7 @@ from app.errors import BadInput, NotFound
 from app.evaluation import RIVAL, USUAL_SIZES, ReplaySettings
 from app.filtering import Filter, join_pairs, list_chips, read_filter, take_filter
 from app.jobs import find_replay_job, play, stop_job
-from app.labelling import describe_labels
+from app.labelling import count_known
 from app.pages.addresses import LARGEST_ID, Id, see_other
 from app.pages.filters import FilterFields, describe_filter
 from app.pages.rendering import render, wants_fragment
@@ -403,5 +403,5 @@ def render_replays(
         most_rounds=MOST_ROUNDS,
         most_seeds=MOST_SEEDS,
         problem=problem,
-        known=describe_labels(session, collection.id),
+        known_count=count_known(session, collection.id),
     )

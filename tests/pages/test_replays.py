@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from app import replays
 from app.evaluation import ReplaySettings
@@ -95,7 +95,8 @@ def test_filtered_replay_looks_at_a_part_and_says_so(pond):
 
 def test_what_is_wrong_with_the_form_is_told_before_what_the_labels_lack(pond):
     with pond.app.state.database.session() as session:
-        session.delete(session.scalars(select(OracleLabel)).first())
+        first = session.scalars(select(OracleLabel)).first()
+        record_labels(session, pond.collection_id, {first.image_id: set()})
     page = pond.get(pond.here).text
     assert f'href="/collections/{pond.collection_id}/labels"' in page
     for change, sentence in (
@@ -446,3 +447,13 @@ def test_replay_resumed_on_another_server_is_played_once_the_first_lets_go(
     play_replay(own_database, in_line, settings=settings, go_on=stop_and_resume)
     other.join(60)
     assert state_of(own_database, in_line) == ("done", None)
+
+
+def test_page_says_how_many_images_lack_a_label(pond):
+    assert "without a known label" not in pond.get(pond.here).text
+    with pond.app.state.database.session() as session:
+        images = session.scalars(select(Image).order_by(Image.id)).all()
+        record_labels(session, pond.collection_id, {one.id: set() for one in images[:3]})
+        images[0].removed_at = func.now()
+    page = pond.get(pond.here).text
+    assert "2 images without a known label" in page
