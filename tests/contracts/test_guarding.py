@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from app.events import Rule, group_images
 from app.exports.details import save_details
 from app.exports.offers import FORMATS
+from app.labelling import record_labels
 from app.metadata import add_table
 from app.pages.dashboard import PARTS, TABLES
 from app.reading import thumbnail_path
@@ -22,7 +23,7 @@ from app.replays import name_images
 from app.searching import correct_answers, open_search, submit_answers
 from app.security import issue_sign_in_link
 from app.sensitive import guard_places, hide_people
-from app.tables import Action, Answer, Deployment, ImagePath, OracleLabel
+from app.tables import Action, Answer, Deployment, ImagePath
 from tests.contracts.test_routes import TABLE
 from tests.factories import make_collection, make_image_file, make_images, make_index, make_person
 from tests.features.test_export_formats import DETAILS
@@ -84,7 +85,7 @@ def world(web, settings):  # noqa: PLR0915 - a small world
                 size = (image.width, image.height)
                 make_image_file(thumbnail_path(settings.home, image.sha256, *size, side), number)
         make_index(session, state.settings, images)
-        session.add_all(OracleLabel(image_id=image.id, label="heron") for image in images)
+        record_labels(session, collection.id, {image.id: {"heron"} for image in images})
         said = "47.86531,12.43174,291234.5,47.86531"
         visits = {30: "a pair", 31: "a pair"}
         lines = "".join(f"A/{n}.jpg,{said},{n},{visits.get(n, '')}\n" for n in range(40))

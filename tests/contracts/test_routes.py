@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from app.evaluation import ReplaySettings
 from app.exports.files import export_path
+from app.labelling import record_labels
 from app.reading import thumbnail_path
 from app.searching import open_search
 from app.security import add_token, issue_sign_in_link
@@ -23,7 +24,6 @@ from app.tables import (
     Example,
     ExportFile,
     Job,
-    OracleLabel,
     Photo,
     Replay,
     Review,
@@ -299,7 +299,7 @@ def world(web, settings):
             for side in (320, 1280):
                 make_image_file(thumbnail_path(settings.home, picture.sha256, *size, side), 2)
         session.add(photo)
-        session.add(OracleLabel(image_id=image.id, label="heron"))
+        record_labels(session, collection.id, {image.id: {"heron"}})
         search = open_search(
             session,
             person=people["ada"],
