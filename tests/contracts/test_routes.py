@@ -122,6 +122,8 @@ TABLE = {
     "GET /collections/{collection_id}/indexes": COLLECTION,
     "GET /collections/{collection_id}/browse": COLLECTION,
     "GET /collections/{collection_id}/names": COLLECTION,
+    "GET /collections/{collection_id}/finds": COLLECTION,
+    "GET /collections/{collection_id}/finds/finds.csv": COLLECTION,
     "GET /collections/{collection_id}/deployments": COLLECTION,
     "POST /collections/{collection_id}/deployments/folders": COLLECTION_ADMIN,
     "POST /collections/{collection_id}/deployments/{deployment_id}": COLLECTION_ADMIN,

@@ -289,7 +289,7 @@ def test_many_collections_take_as_many_statements_as_few_and_none_is_told_of_ano
     finally:
         event.remove(session.get_bind(), "before_cursor_execute", note)
     told = {one.collection.name: one.preparation for one in listed}
-    stages = ("ready", "importing", "stopped", "stopped", "waiting", "empty", "waiting")
+    stages = ("ready", "importing", "stopped", "stopped", "queued", "empty", "waiting")
     assert {name: one.stage for name, one in told.items()} == dict(
         zip("ABCDEFG", stages, strict=True)
     )
