@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import unquote
 
 import psycopg
 from anyio import to_thread
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import stand_before
@@ -74,6 +76,7 @@ from app.pages import (
     uploads,
     work,
 )
+from app.pages.addresses import local_path, see_other
 from app.pages.rendering import make_templates, render_error
 from app.security import find_person, refuse_cross_site
 from app.settings import Settings
@@ -276,6 +279,9 @@ def add_error_pages(app: FastAPI) -> None:
             find_asker(request)
             return answer_error(request, NotFound("There is nothing at this address."))
         if error.status_code == 405:
+            page = find_page_above(request)
+            if page is not None:
+                return see_other(page)
             answer = answer_error(request, NotDoneHere("Go back and do it from the page itself."))
             answer.headers.update(error.headers or {})  # what can be done
             return answer
@@ -321,6 +327,23 @@ def add_error_pages(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeout)
     def no_connection(request: Request, _error: PoolTimeout) -> Response:
         return answer_error(request, ServerBusy(RETRY_S))
+
+
+def find_page_above(request: Request) -> str | None:
+    """Where to lead who opens a form's address: the nearest page above it; None if nobody did.
+
+    It stands in the address bar while a form that was refused is shown again.
+    """
+    is_page = "text/html" in request.headers.get("accept", "")
+    if request.method != "GET" or not is_page or request.url.path.startswith("/api/"):
+        return None
+    path = request.url.path
+    while path:
+        path = path.rpartition("/")[0]
+        scope = {**request.scope, "path": unquote(path) or "/"}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes):
+            return local_path(path or "/")
+    return None
 
 
 def find_asker(request: Request) -> None:

@@ -1,11 +1,13 @@
 """The web around a server: hosts, redirects, files, caches, limits, timing of sign-in, headers."""
 
+import re
 import socket
 import threading
 import time
 from urllib.parse import quote
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from pwdlib import PasswordHash
 from starlette.testclient import TestClient
 
@@ -200,6 +202,34 @@ def test_error_pages_keep_the_account_menu_of_who_is_signed_in(web):
         assert menu not in ada.get(path, headers=PAGE).text
     forged = {"Cookie": "rarefind_login_8321=x; rarefind_login_http=x"}
     assert menu not in ada.get("/nowhere", headers=PAGE | forged).text
+
+
+def test_address_of_a_form_leads_to_the_page_that_has_it(web):
+    for path, page in (
+        ("/collections/3/deployments/7", "/collections/3/deployments"),
+        ("/collections/3/deployments/folders", "/collections/3/deployments"),
+        ("/collections/3/imports?kept=no", "/collections/3"),
+        ("/searches/5/submit", "/searches/5"),
+        ("/sign-out", "/"),
+    ):
+        led = web.get(path, headers=PAGE, follow_redirects=False)
+        assert (led.status_code, led.headers["location"]) == (303, page)
+        assert web.get(path).status_code == 405  # a script is told what can be done there
+        assert web.put(path, headers=PAGE).status_code == 405
+
+
+def test_address_of_every_form_leads_on(web):
+    taking: dict[str, set[str]] = {}
+    for route in iter_route_contexts(web.app.routes):
+        taking.setdefault(route.path, set()).update(getattr(route, "methods", None) or ())
+    forms = [path for path, own in taking.items() if own == {"POST"} and "/api/" not in path]
+    assert len(forms) >= 50
+    for path in forms:
+        address = re.sub(r"{[^}]+}", "9", path)
+        led = web.get(address, headers=PAGE, follow_redirects=False)
+        assert led.status_code != 405, path
+        if led.status_code == 303:  # else another route takes the word for a number or a file
+            assert address.startswith(led.headers["location"]), path
 
 
 def test_what_an_address_asks_wrongly_is_said_in_plain_words(client):
