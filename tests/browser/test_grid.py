@@ -239,6 +239,9 @@ def test_large_view_zooms_pans_lights_and_answers(page, drawn_server):
     expect(large).to_be_visible()
     expect(page.locator("#large-details")).to_contain_text("Among the images that fit best")
     expect(page.locator("#large-details .nearest img")).to_have_count(1)  # the example
+    card_row, people_row = page.locator("#large-details .card-buttons").all()
+    end = card_row.bounding_box()["y"] + card_row.bounding_box()["height"]
+    assert people_row.bounding_box()["y"] >= end + 8
 
     whole = zoom.inner_text()
     page.keyboard.press("1")
