@@ -36,6 +36,7 @@ class Whereabouts:
 
     plots: list[Plot]
     missing: list[str]
+    scope: str = ""  # of which images it tells, where a filter keeps only some
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Tallies:
     likely: Counts
     answered: Counts
     every: Counts
+    is_filtered: bool  # `every` are all images that a filter keeps
 
     def total(self, counts: Counts) -> int:
         """Those of which it is known."""
@@ -63,23 +65,28 @@ class _Facts:
 
 
 def tell_whereabouts(moment: Moment) -> Whereabouts:
-    """When and where was it found?"""
-    found = [
-        image_id
-        for image_id, value in moment.values.items()
-        if value == "yes" and image_id not in moment.removed
-    ]
+    """When and where was it found? Under a filter, of the images that it keeps."""
+    found = _list_found(moment, moment.kept_values)
+    elsewhere = len(_list_found(moment, moment.values)) - len(found)
+    scope = ""
+    if moment.pool_ids is not None:
+        scope = "This tells only of the images that the search's filter keeps"
+        if elsewhere:
+            scope += f": {plural(elsewhere, 'find')} outside it {_are(elsewhere)} left out"
+        scope += "."
     if not found:
-        return Whereabouts([], ["To tell this, the search needs a find."])
+        return Whereabouts([], ["To tell this, the search needs a find."], scope)
     likely = moment.index.image_ids[moment.list_likely(MOST_LIKELY)].tolist()
-    known = _read_facts(moment, [*moment.values, *likely])
+    known = _read_facts(moment, [*moment.kept_values, *likely])
     every = _count_all(moment)
 
     def tally(name: str) -> Tallies:
         def count(image_ids: Iterable[int]) -> Counts:
             return Counter(getattr(known[one], name) for one in image_ids if one in known)
 
-        return Tallies(count(found), count(likely), count(moment.values), every[name])
+        return Tallies(
+            count(found), count(likely), count(moment.kept_values), every[name], bool(scope)
+        )
 
     told = [
         _plot_dates(tally("day")),
@@ -90,7 +97,16 @@ def tell_whereabouts(moment: Moment) -> Whereabouts:
     return Whereabouts(
         [one for one in told if isinstance(one, Plot)],
         list(dict.fromkeys(one for one in told if isinstance(one, str))),
+        scope,
     )
+
+
+def _list_found(moment: Moment, values: dict[int, str]) -> list[int]:
+    return [one for one, value in values.items() if value == "yes" and one not in moment.removed]
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _read_facts(moment: Moment, image_ids: list[int]) -> dict[int, _Facts]:
@@ -173,10 +189,11 @@ def _count_all(moment: Moment) -> dict[str, Counts]:
 
 def _check_known(tallies: Tallies, what: str) -> str | None:
     """Why there is nothing to plot, if so."""
+    whose = "that the filter keeps" if tallies.is_filtered else "of this collection"
     if not tallies.total(tallies.every):
-        return f"No image of this collection says {what}."
+        return f"No image {whose} says {what}."
     if not tallies.total(tallies.found):
-        return f"None of your finds says {what}, though other images of the collection do."
+        return f"None of your finds says {what}, though other images {whose} do."
     return None
 
 
@@ -185,7 +202,7 @@ def _tell_unknown(tallies: Tallies, what: str) -> str:
     unknown = tallies.found[None]
     if not unknown:
         return ""
-    return f" {plural(unknown, 'find')} without {what} {'is' if unknown == 1 else 'are'} left out."
+    return f" {plural(unknown, 'find')} without {what} {_are(unknown)} left out."
 
 
 # --- Dates ----------------------------------------------------------------------------------------
@@ -212,7 +229,8 @@ def _plot_dates(tallies: Tallies) -> Plot | str:
     peak = ""
     if len(found) > 1:
         peak = f", most {_name_step(unit, best)} ({spaced(most)} of {spaced(total)})"
-    span = f"The collection reaches from {_name(first)} to {_name(last)}"
+    whole = "What the filter keeps" if tallies.is_filtered else "The collection"
+    span = f"{whole} reaches from {_name(first)} to {_name(last)}"
     if first == last:
         span = "All images that have a date are of one day"
     return Plot(

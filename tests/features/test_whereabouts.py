@@ -5,8 +5,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from app import removing
+from app.adjusting import filter_search
 from app.dashboards.found import tell_found
 from app.dashboards.whereabouts import tell_whereabouts
+from app.filtering import read_filter
 from app.tables import Import
 from tests.factories import make_images, make_index
 from tests.features.test_dashboards import Hunt
@@ -146,6 +148,38 @@ def test_what_is_not_known_is_said(session, settings):
     hunt.images[50].latitude = hunt.images[50].longitude = 3.0
     session.flush()
     assert any("None of your finds" in one for one in tell_whereabouts(hunt.moment()).missing)
+
+
+def test_under_a_filter_it_tells_of_what_is_kept_and_says_so(hunt):
+    assert tell_whereabouts(hunt.moment()).scope == ""
+    found = [image for image in hunt.images if hunt.answers().get(image.id) == "yes"]
+    north = [image for image in found if image.path.startswith("north")]
+    assert 0 < len(north) < len(found)
+
+    def keep(folder):
+        parts = [("deployment", folder)]
+        chosen = read_filter(hunt.session, hunt.search.collection_id, parts, person=hunt.person)
+        filter_search(hunt.session, hunt.search, chosen)
+        hunt.submit()
+
+    keep("north")
+    told = tell_whereabouts(hunt.moment())
+    outside = sum(
+        value == "yes" and image.path.startswith("south")
+        for image in hunt.images
+        if (value := hunt.answers().get(image.id))
+    )
+    assert f"{outside} finds outside it are left out" in told.scope
+    kept = [i for i in hunt.images if i.path.startswith("north")]
+    yes = sum(hunt.answers().get(image.id) == "yes" for image in kept)
+    for plot in told.plots:
+        assert sum(row[plot.columns.index("Found")] for row in plot.rows) == yes, plot.name
+    assert "What the filter keeps reaches from" in told.plots[0].sentence
+    for image in kept:
+        image.captured_at = None
+    hunt.session.flush()
+    told = tell_whereabouts(hunt.moment())
+    assert "No image that the filter keeps says when it was taken." in told.missing
 
 
 def test_folders_that_may_name_the_label_are_not_shown(hunt):
