@@ -308,7 +308,7 @@ def test_image_page_shows_what_is_known_and_its_neighbours(client, pond):
 def test_pictures_are_named_by_folder_and_file_unless_folders_may_be_labels(client, pond):
     collection, images = pond
     browse = f"/collections/{collection.id}/browse"
-    shown = '<bdi dir="ltr"><span class="muted">site/</span>IMG_0007.jpg</bdi>'
+    shown = '<span class="muted">site/</span><span><bdi dir="ltr">IMG_0007.jpg</bdi></span>'
     one = f"/collections/{collection.id}/images/{images[7].id}"
     assert shown in client.get(browse).text
     assert shown in client.get(one).text
@@ -320,6 +320,17 @@ def test_pictures_are_named_by_folder_and_file_unless_folders_may_be_labels(clie
         text = client.get(page).text
         assert "site/" not in text, page
         assert "IMG_0007.jpg" in text, page
+
+
+def test_first_folder_and_file_are_parts_of_their_own_so_that_the_middle_is_cut(client, pond):
+    collection, images = pond
+    with client.app.state.database.session() as session:
+        session.get_one(Image, images[7].id).path = "Weir (old)/DCIM/100RECNX/IMG_0007.jpg"
+    page = client.get(f"/collections/{collection.id}/browse").text
+    assert (
+        '<span class="muted">Weir (old)/</span><span class="muted">DCIM/100RECNX/</span>'
+        '<span><bdi dir="ltr">IMG_0007.jpg</bdi></span>'
+    ) in page
 
 
 def ticked(page):
