@@ -24,6 +24,7 @@ from app.cli.terminal import (
 from app.errors import BadInput
 
 if TYPE_CHECKING:
+    from app.collecting import CollectionFacts
     from app.importing import ImportSummary
     from app.labelling import LabelsPlan
     from app.settings import Settings
@@ -95,6 +96,7 @@ def collection_add(
         raise typer.BadParameter("The set brings its own labels: leave --labels out.")
 
     from app.audit import note
+    from app.collecting import describe_collection
     from app.importing import find_collection, get_or_add_collection, import_images
     from app.indexes import list_wanted, update_indexes
     from app.indexing import fetch_embedder
@@ -147,6 +149,9 @@ def collection_add(
                 )
         if not summary.imported:
             raise typer.Exit(1)
+        with database.session() as session:
+            facts = describe_collection(session, collection_id)
+        print_next(facts)
 
 
 @collection_app.command("metadata")
@@ -626,6 +631,19 @@ def print_summary(summary: "ImportSummary") -> None:
             )
     for remark in summary.notes:
         console.print(remark, highlight=False, markup=False)
+
+
+def print_next(facts: "CollectionFacts") -> None:
+    """What to do with images that were added, and what they lack."""
+    without = facts.image_count - facts.dated_count
+    if without:
+        console.print(
+            f"{without:,} of {facts.image_count:,} images have no time; a table can give them one: "
+            "“rarefind collection metadata”.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print("“rarefind serve” opens it, to search.", highlight=False)
 
 
 def read_lines(file: Path) -> list[str]:

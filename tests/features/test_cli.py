@@ -119,6 +119,14 @@ def test_images_are_added_once(rarefind, photos, own_database):
     assert table_of(more)["imported"] == "1"
 
 
+def test_what_is_next_is_said_once_images_were_added(rarefind, photos):
+    first = add(rarefind, "Pond", photos)
+    lacks, following = first.stdout.splitlines()[-2:]
+    assert lacks.startswith("3 of 3 images have no time") and "collection metadata" in lacks
+    assert following == "“rarefind serve” opens it, to search."
+    assert "rarefind serve" not in add(rarefind, "Pond", photos).stdout  # nothing new
+
+
 def test_known_labels_come_later_are_told_first_and_written_again(
     rarefind, photos, own_database, tmp_path
 ):
