@@ -27,6 +27,7 @@ SHIFT = re.compile(
 MOST_SHIFT_S = 50 * 366 * 86_400  # clocks that fell back to 1970 are that far off
 MOST_LETTERS = 200
 MOST_FOLDERS = 500
+FAR = timedelta(days=2 * 365)  # between times of deployments, of which one may be wrong
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,29 @@ def count_deployments(session: Session, collection_id: int) -> int:
     return (
         session.scalar(select(func.count()).where(Deployment.collection_id == collection_id)) or 0
     )
+
+
+def find_far(deployments: list[DeploymentSummary]) -> set[int]:
+    """Ids of deployments with times that lie years away from those of most: clocks may be wrong.
+
+    Where times are apart as far as `FAR`, most is where times of the most deployments are; of as
+    many, where they are later, since clocks fall back.
+    """
+    times = sorted(
+        (at, one.deployment.id)
+        for one in deployments
+        for at in (one.first_at, one.last_at)
+        if at is not None
+    )
+    if not times:
+        return set()
+    groups: list[set[int]] = [set()]
+    for place, (at, deployment_id) in enumerate(times):
+        if place and at - times[place - 1][0] >= FAR:
+            groups.append(set())
+        groups[-1].add(deployment_id)
+    most = max(range(len(groups)), key=lambda place: (len(groups[place]), place))
+    return {one for place, group in enumerate(groups) if place != most for one in group}
 
 
 def list_folders(session: Session, collection_id: int) -> list[tuple[str, int]]:
@@ -268,14 +292,25 @@ def change_deployment(
     latitude: str,
     longitude: str,
     clock_shift: str,
+    first_taken_at: str = "",
     person: Person,
 ) -> None:
-    """Change where a deployment was and how its clock is set right; its images follow."""
+    """Change where a deployment was and how its clock is set right; its images follow.
+
+    The clock shift may be told by when the first image was really taken.
+    """
     collection = session.get_one(Collection, collection_id, with_for_update={"key_share": True})
     deployment = session.get(Deployment, deployment_id)
     if deployment is None or deployment.collection_id != collection_id:
         raise NotFound("There is no such deployment in this collection.")
     shift_s = read_shift(clock_shift)
+    if first_taken_at.strip():
+        if shift_s != deployment.clock_shift_s:
+            raise BadInput(
+                "Give a clock shift, or when the first image was really taken: the one follows "
+                "from the other."
+            )
+        shift_s += _reckon_shift(session, deployment, first_taken_at.strip())
     here = (_read_degrees(latitude, "Latitude", 90), _read_degrees(longitude, "Longitude", 180))
     if (here[0] is None) != (here[1] is None):
         raise BadInput("A place needs both latitude and longitude. Give both, or neither.")
@@ -305,6 +340,28 @@ def change_deployment(
     note(session, person, "import", what, collection=collection)
     session.flush()
     session.expire_all()
+
+
+def _reckon_shift(session: Session, deployment: Deployment, first_taken_at: str) -> int:
+    """Seconds between when the first image was taken as it is known now, and when really."""
+    try:
+        really = datetime.fromisoformat(first_taken_at).replace(tzinfo=None)
+    except ValueError as error:
+        raise BadInput(
+            f"“{first_taken_at}” is no day and time. Write them like 2025-03-04 10:05."
+        ) from error
+    first = session.scalar(
+        select(func.min(Image.captured_at)).filter_by(deployment_id=deployment.id, removed_at=None)
+    )
+    if first is None:
+        raise BadInput("No image of this deployment has a time that could be set right.")
+    shift_s = round((really - first).total_seconds())
+    if abs(deployment.clock_shift_s + shift_s) > MOST_SHIFT_S:
+        raise BadInput(
+            f"From {first:%Y-%m-%d %H:%M} to {really:%Y-%m-%d %H:%M} is too far for a clock shift: "
+            "days go to 18 300."
+        )
+    return shift_s
 
 
 def read_shift(text: str) -> int:

@@ -9,6 +9,7 @@ from app.access import get_collection
 from app.database import DbSession
 from app.deploying import (
     change_deployment,
+    find_far,
     list_deployments,
     list_folders,
     may_folders_be_labels,
@@ -54,6 +55,7 @@ def change(
     latitude: Text = "",
     longitude: Text = "",
     clock_shift: Text = "",
+    first_taken_at: Text = "",
 ) -> Response:
     """Change a deployment; its images follow."""
     get_collection(session, admin, collection_id)
@@ -67,6 +69,7 @@ def change(
                 latitude=latitude,
                 longitude=longitude,
                 clock_shift=clock_shift,
+                first_taken_at=first_taken_at,
                 person=admin,
             )
     except BadInput as error:
@@ -75,6 +78,7 @@ def change(
             "latitude": latitude,
             "longitude": longitude,
             "clock_shift": clock_shift,
+            "first_taken_at": first_taken_at,
         }
         return render_deployments(
             request,
@@ -100,13 +104,15 @@ def render_deployments(
 ) -> Response:
     """The page, with what is wrong, and what was typed there still in its fields."""
     with_folders = may_see_folders(session, person, collection_id)
+    deployments = list_deployments(session, collection_id, with_folders=with_folders)
     return render(
         request,
         "deployments.html",
         status=422 if wrong else 200,
         person=person,
         collection=get_collection(session, person, collection_id),
-        deployments=list_deployments(session, collection_id, with_folders=with_folders),
+        deployments=deployments,
+        far_ids=find_far(deployments),
         folders=list_folders(session, collection_id) if with_folders else [],
         are_folders_labels=may_folders_be_labels(session, collection_id),
         sight=read_sight(session, person, collection_id),

@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import func, select
 
 from app.deploying import (
+    DeploymentSummary,
     change_deployment,
     count_deployments,
+    find_far,
     join_by_folder,
     judge_folders,
     list_deployments,
@@ -108,6 +110,50 @@ def test_each_deployment_says_when_its_images_were_taken(session, pond):
         datetime(2024, 6, 1, 23, 30),
     )
     assert (b.image_count, b.timed_count, b.first_at) == (1, 0, None)
+
+
+def test_clock_shift_is_reckoned_from_when_the_first_image_was_taken(session, pond):
+    collection, images, person = pond
+    images[0].captured_at = datetime(2012, 1, 1, 0, 5)
+    images[1].captured_at = datetime(2012, 1, 2, 0, 5)
+    take_folders(session, collection.id, person=person)
+    change(session, pond, "A", clock_shift="1:00")
+    change(session, pond, "A", clock_shift="+1:00:00", first_taken_at="2025-03-04T10:05:30")
+    assert images[1].captured_at == datetime(2025, 3, 5, 10, 5, 30)
+    assert list_deployments(session, collection.id)[0].clock_shift == "+4811d 10:00:30"
+    with pytest.raises(BadInput, match="the one follows from the other"):
+        change(session, pond, "A", clock_shift="2:00", first_taken_at="2025-03-04 10:05")
+    kept = {"clock_shift": "+4811d 10:00:30"}
+    with pytest.raises(BadInput, match="no day and time"):
+        change(session, pond, "A", **kept, first_taken_at="in March")
+    with pytest.raises(BadInput, match="too far"):
+        change(session, pond, "A", **kept, first_taken_at="9999-03-04 10:05")
+    images[2].captured_at = None
+    with pytest.raises(BadInput, match="No image"):
+        change(session, pond, "B", first_taken_at="2025-03-04 10:05")
+
+
+@pytest.mark.parametrize(
+    ("years", "far"),
+    [
+        ({1: (2025, 2025), 2: (2012, 2012), 3: (2025, 2026)}, {2}),
+        ({1: (2025, 2025), 2: (2012, 2012)}, {2}),
+        ({1: (2025, 2025), 2: (2012, 2025), 3: (2024, 2024)}, {2}),  # fell back midway
+        ({1: (2024, 2024), 2: (2024, 2024), 3: (2040, 2040)}, {3}),
+        ({year: (year, year) for year in range(2015, 2026)}, set()),  # each year a deployment
+        ({1: (2012, 2012), 2: (None, None)}, set()),
+        ({}, set()),
+    ],
+)
+def test_deployments_years_away_from_most_are_told(years, far):
+    def july(year):
+        return None if year is None else datetime(year, 7, 1)
+
+    deployments = [
+        DeploymentSummary(Deployment(id=one), 1, 1, july(first), july(last))
+        for one, (first, last) in years.items()
+    ]
+    assert find_far(deployments) == far
 
 
 @pytest.mark.parametrize(

@@ -392,3 +392,15 @@ def test_what_was_typed_of_a_deployment_stays_where_one_field_is_wrong(client):
         assert re.search(rf'name="{name}"\s+value="{re.escape(value)}"', refused.text), name
     text = client.post(change[1], data=typed | {"clock_shift": "+4811 days"}).text
     assert "taken 4 March 2025" in text and "clock set right by +4811d 0:00:00" in text
+    kept = typed | {"clock_shift": "+4811d 0:00:00"}
+    really = {"first_taken_at": "2025-03-05T10:05"}
+    refused = client.post(change[1], data=kept | really | {"longitude": "x"})
+    assert re.search(r'name="first_taken_at"\s+value="2025-03-05T10:05"', refused.text)
+    text = client.post(change[1], data=kept | really).text
+    assert "taken 5 March 2025" in text and "clock set right by +4812d 10:00:00" in text
+    assert "clock wrong?" not in text
+    with client.app.state.database.session() as session:
+        (late,) = make_images(session, session.get_one(Collection, collection.id), 1, first=9)
+        late.path, late.captured_at = f"Mill/{late.path}", datetime(2029, 3, 5)
+    text = client.post(f"{address}/folders").text
+    assert text.count("clock wrong?") == 1
