@@ -16,7 +16,7 @@ from app.collecting import (
     list_refused,
 )
 from app.database import DbSession
-from app.deploying import count_deployments, may_see_folders
+from app.deploying import count_deployments, list_folders, may_see_folders
 from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.events import find_grouping
@@ -254,6 +254,10 @@ def render_collection(
 ) -> Response:
     """The collection's page; with `wrong`, its form for more images as it was filled in."""
     facts = describe_collection(session, collection_id)
+    deployment_count = count_deployments(session, collection_id)
+    folders = []
+    if not deployment_count and may_see_folders(session, person, collection_id):
+        folders = list_folders(session, collection_id)
     return render(
         request,
         "collection.html",
@@ -271,7 +275,8 @@ def render_collection(
         sight=read_sight(session, person, collection_id),
         listed=[one.name for one in list_people_of(session, facts.collection)],
         columns=list_columns(session, collection_id),
-        deployment_count=count_deployments(session, collection_id),
+        deployment_count=deployment_count,
+        folder_count=len(folders),
         grouping=find_grouping(session, collection_id),
         known_count=count_known(session, collection_id) if may_see_labels(person) else None,
         **describe_indexes(session, facts.collection, request.app.state.settings),

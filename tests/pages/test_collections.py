@@ -380,7 +380,10 @@ def test_what_was_typed_of_a_deployment_stays_where_one_field_is_wrong(client):
             image.path = f"Weir/{image.path}"
         session.flush()
         address = f"/collections/{collection.id}/deployments"
+    page = address.removesuffix("/deployments")
+    assert "1 folder could be a deployment" in client.get(page).text
     text = client.post(f"{address}/folders").text
+    assert "could be a deployment" not in client.get(page).text
     assert "3 images</a>, taken 1 January 2012 (2 without a time)" in text
     change = re.search(rf'action="({address}/\d+)"', text)
     assert change is not None
