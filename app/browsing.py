@@ -48,6 +48,7 @@ SUGGESTIONS = 8
 MOST_BY_WORDS = 6_000  # a hundred pages: whoever looks further says it in other words
 # As the index has it: to the letter, or the database reads every path.
 OWN_NAME: ColumnElement[str] = literal_column(FILE_NAME, String)
+MOST_BESIDE = 4  # on either side of an image
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,27 @@ def describe_image(
         next_id=session.scalar(after),
         boxes=list_boxes(session, [image.id]).get(image.id, []),
     )
+
+
+def list_beside(session: Session, image: Image) -> list[int]:
+    """An image among those right before and after it in its folder, by path; none if it is alone.
+
+    What bursts are where images have no time: cameras number their files one after the other.
+    """
+    ids = select(Image.id, Image.path).filter_by(collection_id=image.collection_id, removed_at=None)
+    by = ORDERS["path"]
+
+    def list_some(*, before: bool) -> list[int]:
+        beyond = ids.where(by.is_beyond(session, image, before=before))
+        rows = session.execute(beyond.order_by(*by.sort(backwards=before)).limit(MOST_BESIDE))
+        return [one for one, path in rows if _folder(path) == _folder(image.path)]
+
+    beside = [*reversed(list_some(before=True)), image.id, *list_some(before=False)]
+    return beside if len(beside) > 1 else []
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def find_similar(

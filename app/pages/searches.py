@@ -30,6 +30,7 @@ from app.adjusting import (
 )
 from app.answers import Values, read_current_answers
 from app.audit import note
+from app.browsing import list_beside
 from app.cards import change_card, find_on_card, list_reasons, put_on_card, read_card
 from app.database import DbSession
 from app.deploying import may_folders_be_labels
@@ -312,8 +313,15 @@ def show_image(
     """An image large, why it is shown, and the positives most like it."""
     search = get_search(session, person, search_id)
     explanation = explain_image(session, search, image_id, person, request.app.state.indexes)
+    with_folders = not may_folders_be_labels(session, search.collection_id)
+    beside: list[int] = []
+    # Where folders may tell the answer, so may what lies beside an image.
+    if with_folders and explanation.image.captured_at is None and not explanation.event_ids:
+        beside = list_beside(session, explanation.image)
     shown_with: dict[str, Any] = {
-        "with_folders": not may_folders_be_labels(session, search.collection_id),
+        "with_folders": with_folders,
+        "beside": beside,
+        "beside_answers": read_current_answers(session, search, image_ids=beside),
         "found_as": [
             one for one in list_found_as(session, person, explanation.image) if one.id != search.id
         ],

@@ -7,7 +7,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -366,17 +366,50 @@ def test_large_view_is_a_page_and_a_fragment(browser):
     assert browser.grid().answers == {second: "no"}
 
 
+def test_large_view_shows_what_lies_beside_an_image_without_a_time_in_its_folder(browser):
+    ids = browser.image_ids
+
+    def change(**labels):
+        with browser.client.app.state.database.session() as session:
+            for number, one in enumerate(ids):
+                image = session.get_one(Image, one)
+                image.path = f"{'A' if number < 20 else 'B'}/IMG_{number:04}.jpg"
+                image.captured_at = datetime(2026, 5, 1) if one == ids[15] else None
+                image.removed_at = datetime(2026, 5, 1, tzinfo=UTC) if one == ids[9] else None
+            if labels:
+                collection_id = session.get_one(Image, ids[0]).collection_id
+                session.add(Import(collection_id=collection_id, source="x", state="done", **labels))
+
+    def beside(number):
+        text = browser.get(f"/images/{ids[number]}", headers=HTMX).text
+        _, found, strip = text.partition("Before and after it in its folder")
+        strip = strip.partition("</ul>")[0]
+        assert not found or f'images/{ids[number]}"\n             aria-current' in strip
+        return [ids.index(int(one)) for one in re.findall(r"/images/(\d+)/small", strip)]
+
+    change()
+    assert beside(10) == [5, 6, 7, 8, 10, 11, 12, 13, 14]  # without a removed one
+    assert beside(18) == [14, 15, 16, 17, 18, 19]
+    assert beside(20) == [20, 21, 22, 23, 24]
+    assert beside(15) == []  # its burst is known by its time
+    browser.post("/corrections", {f"answer-{ids[11]}": "yes"})
+    assert '<span class="small muted">Yes</span>' in browser.get(f"/images/{ids[10]}").text
+    change(labels="folders")
+    assert beside(10) == []
+
+
 def test_large_view_shows_nearest_positives_and_past_answers(browser):
     page = browser.grid()
     browser.give({page.image_ids[0]: "unsure"})
     browser.give({page.image_ids[0]: "yes", page.image_ids[2]: "no"})
     text = browser.get(f"/images/{page.image_ids[1]}", headers=HTMX).text
-    positives, negatives = text.split("Your negatives most like it")
+    _, positives = text.split("Your positives most like it")
+    positives, negatives = positives.split("Your negatives most like it")
     assert f"/images/{browser.image_ids[0]}/small" in positives  # the example
     assert f"/images/{page.image_ids[0]}/small" in positives
     assert f"/images/{page.image_ids[2]}/small" in negatives
     assert f"/images/{page.image_ids[2]}/small" not in positives
-    text = browser.get(f"/images/{page.image_ids[0]}", headers=HTMX).text
+    _, text = browser.get(f"/images/{page.image_ids[0]}", headers=HTMX).text.split("This image")
     assert text.index("Unsure") < text.index("Yes</span>")
 
 
