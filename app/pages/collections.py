@@ -16,7 +16,13 @@ from app.collecting import (
     list_refused,
 )
 from app.database import DbSession
-from app.deploying import count_deployments, list_folders, may_see_folders
+from app.deploying import (
+    count_deployments,
+    find_far,
+    list_deployments,
+    list_folders,
+    may_see_folders,
+)
 from app.embedders import list_embedders
 from app.errors import BadInput, LabelsNotUsable, NameTaken, SourceNotUsable
 from app.events import find_grouping
@@ -40,6 +46,7 @@ from app.uploads import list_open_uploads, start_upload
 
 Text = Annotated[str, Form()]
 MAX_NAME_LENGTH = 120
+MOST_LOOKED_THROUGH = 200_000  # images, for what a page only hints at: more take a second
 NEW = {
     "name": "",
     "where": "here",
@@ -255,9 +262,11 @@ def render_collection(
     """The collection's page; with `wrong`, its form for more images as it was filled in."""
     facts = describe_collection(session, collection_id)
     deployment_count = count_deployments(session, collection_id)
-    folders = []
-    if not deployment_count and may_see_folders(session, person, collection_id):
-        folders = list_folders(session, collection_id)
+    deployments, folders = [], []
+    if facts.image_count <= MOST_LOOKED_THROUGH:
+        deployments = list_deployments(session, collection_id)
+        if not deployments and may_see_folders(session, person, collection_id):
+            folders = list_folders(session, collection_id)
     return render(
         request,
         "collection.html",
@@ -276,6 +285,7 @@ def render_collection(
         listed=[one.name for one in list_people_of(session, facts.collection)],
         columns=list_columns(session, collection_id),
         deployment_count=deployment_count,
+        far_count=len(find_far(deployments)),
         folder_count=len(folders),
         grouping=find_grouping(session, collection_id),
         known_count=count_known(session, collection_id) if may_see_labels(person) else None,

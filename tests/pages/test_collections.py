@@ -405,5 +405,7 @@ def test_what_was_typed_of_a_deployment_stays_where_one_field_is_wrong(client):
     with client.app.state.database.session() as session:
         (late,) = make_images(session, session.get_one(Collection, collection.id), 1, first=9)
         late.path, late.captured_at = f"Mill/{late.path}", datetime(2029, 3, 5)
+    assert "years away" not in client.get(page).text
     text = client.post(f"{address}/folders").text
     assert text.count("clock wrong?") == 1
+    assert ": times of 1 lie years away from those of most" in client.get(page).text
