@@ -15,7 +15,7 @@ from app.labelling import keep_uploaded
 from app.replays import play_replay
 from app.settings import Settings
 from app.tables import Job, Replay
-from app.uploads import end_upload, list_sources, refuse_zip, remove_files
+from app.uploads import end_upload, find_name, list_sources, refuse_zip, remove_files
 
 
 def do_import(database: Database, settings: Settings, job: Job, tell: Tell) -> None:
@@ -33,6 +33,10 @@ def do_import(database: Database, settings: Settings, job: Job, tell: Tell) -> N
         with database.session() as session:
             sources = list_sources(session, upload_id, settings=settings)
     for source in sources:
+        called = None
+        if upload_id is not None:
+            with database.session() as session:
+                called = find_name(session, upload_id, source, settings=settings)
         try:
             import_images(
                 database,
@@ -42,6 +46,7 @@ def do_import(database: Database, settings: Settings, job: Job, tell: Tell) -> N
                 copy=job.arguments["copy"],
                 labels=job.arguments["labels"],
                 embedder=first,
+                called=called,
                 progress=imported,
             )
         except SourceNotUsable as error:

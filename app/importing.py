@@ -7,12 +7,12 @@ it is told an embedder, the vectors are made on the way and kept for the index (
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -54,6 +54,7 @@ from app.reading import (
     SourceFile,
     mark_kept,
     read_bytes,
+    read_checksums,
     read_files,
     read_original,
     thumbnail_path,
@@ -91,6 +92,7 @@ NOT_AVAILABLE = "not available"  # named by a package, but its file is not here
 # Nothing about these can change while the file does not: they are not read again.
 FINAL_REASONS = (NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY, DAMAGED)
 MOST_NAMED = 10  # collections in one sentence
+COMPARED = 20  # files whose content tells of which card all of a source is
 EXAMPLES = 3  # named for each reason, and of label rows without an image
 
 
@@ -132,6 +134,8 @@ class _Tally:
 
     import_id: int
     collection_id: int
+    called: str  # the source, by people
+    apart: str = ""  # the folder, with its slash, that its files are kept in apart from others
     found: int = 0
     done: int = 0
     imported: int = 0
@@ -159,6 +163,8 @@ class _Tally:
 
 _Outcome = tuple[SourceFile, WithVector]
 _IsThere = Callable[[str], bool]
+# By path: size and time of the file, its image's original, and when that was removed.
+_Known = dict[str, tuple[int, int, str, datetime | None]]
 Thing = TypeVar("Thing")
 
 
@@ -244,6 +250,7 @@ def import_images(
     copy: bool = False,
     labels: str | Path | None = None,
     embedder: str | None = None,
+    called: str | None = None,
     progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportSummary:
     """Import a folder or zip into a collection.
@@ -251,17 +258,20 @@ def import_images(
     With an `embedder` the vectors of new images are made on the way: the next index by it finds
     them, and no file is read twice. One that can't be had at once is left to indexing.
     `labels` is "folders" (the name of a file's folder is its label) or a CSV file, on the disk or
-    inside the source. Labels go to the oracle's table alone. `progress` is called after each chunk;
+    inside the source. Labels go to the oracle's table alone. `called` is the name by which people
+    know the source, where that is not its own ("" for none): other photos by the names of those
+    that are here are kept in a folder that is called so. `progress` is called after each chunk;
     what it raises stops the import, which then counts as interrupted.
     """
     started = time.monotonic()
     source = source.expanduser().absolute()
+    called = show(source.name) if called is None else called
     # With a store the data folder is this machine's alone, and what lies there may be let go.
     is_here = source.is_relative_to(settings.home.expanduser().absolute())
     copy = copy or (settings.store is not None and is_here)
     with _claim(database, collection_id):
         import_id = _start(database, collection_id, source, labels, copy, embedder)
-        tally = _Tally(import_id, collection_id)
+        tally = _Tally(import_id, collection_id, called)
         try:
             check_source(source, settings)
             given = read_labels(labels, source, settings)
@@ -277,9 +287,9 @@ def import_images(
             with database.session() as session:
                 if package is not None:
                     with without_tables(session, collection_id):
-                        _record_package(session, collection_id, package)
+                        _record_package(session, tally, package)
                 join_by_folder(session, collection_id)
-                hidden = _hide_people(session, collection_id, package) if package else 0
+                hidden = _hide_people(session, tally, package) if package else 0
             is_own = package is not None and labels is None
             labelled, unmatched, remarks = _record_labels(database, tally, listing, given, is_own)
             _end(database, tally.import_id, "done", None)
@@ -306,6 +316,7 @@ def import_images(
         unmatched_labels=len(unmatched),
         unmatched_examples=tuple(unmatched[:EXAMPLES]),
         notes=(
+            *_tell_apart(tally),
             *remarks,
             *(package.notes if package else ()),
             *_tell_hidden(hidden),
@@ -399,6 +410,9 @@ def _read_and_record(
     embedder: str | None,
     progress: Callable[[ImportProgress], None] | None,
 ) -> None:
+    zip_file = source if source.is_file() else None
+    known = _read_known(database, tally.collection_id)
+    _set_apart(database, listing, known, tally, zip_file)
     tally.found = len(listing.files) + len(listing.refused)
     originals = settings.home / "originals" / str(tally.collection_id)
     for leftover in originals.glob("*.part"):  # of a killed import: no other has this collection
@@ -408,10 +422,11 @@ def _read_and_record(
         max_megapixels=settings.max_megapixels,
         originals=originals,
         copy=copy,
-        zip_file=source if source.is_file() else None,
+        zip_file=zip_file,
     )
     is_there = _make_look(tally.collection_id, settings)
-    fresh = _leave_out_known(database, listing.files, tally, is_there)
+    fresh = _leave_out_known(database, listing.files, known, tally, is_there)
+    del known  # of a million images it is large
     embedding = None
     if fresh:
         embedding = begin_embedding(database, tally.collection_id, embedder, settings)
@@ -460,25 +475,108 @@ def _read_and_record(
     record(chunk)
 
 
+def _read_known(database: Database, collection_id: int) -> _Known:
+    with database.session() as session:
+        query = select(
+            ImagePath.path,
+            ImagePath.size_bytes,
+            ImagePath.modified_ns,
+            Image.file,
+            Image.removed_at,
+        ).join(Image, Image.id == ImagePath.image_id)
+        rows = session.execute(query.where(ImagePath.collection_id == collection_id))
+        return {path: (size, modified, file, at) for path, size, modified, file, at in rows}
+
+
+def _set_apart(
+    database: Database, listing: Listing, known: _Known, tally: _Tally, zip_file: Path | None
+) -> None:
+    """Keep the files of another card with the same names in a folder of their own.
+
+    Cameras name their folders and photos alike. Where most of what has a path that is here already
+    is another photo, the whole source gets a folder, which is told again by the same rule when the
+    source comes again. A source of which some photos were edited since stays where it is, and so
+    does one whose files took the very places of those that are here.
+    """
+    name = PurePosixPath(tally.called)
+    for folder in _name_folders(name.stem if zip_file else name.name):
+        if not _are_others(database, listing.files, folder, known, tally, zip_file):
+            break
+    if folder:
+        tally.apart = folder
+        listing.files = [replace(file, path=f"{folder}{file.path}") for file in listing.files]
+
+
+def _name_folders(name: str) -> Iterator[str]:
+    yield ""
+    if name:
+        yield f"{name}/"
+    for number in count(2):
+        yield f"{name} ({number})/".lstrip()
+
+
+def _are_others(
+    database: Database,
+    files: list[SourceFile],
+    folder: str,
+    known: _Known,
+    tally: _Tally,
+    zip_file: Path | None,
+) -> bool:
+    """Whether most files that have the path of an image, in that folder, are other photos."""
+    same = other = 0.0
+    doubtful = []  # of the same size, with another time
+    for file in files:
+        image = known.get(f"{folder}{file.path}")
+        if image is None:
+            continue
+        size_bytes, modified_ns, original, _ = image
+        stamp = (file.size_bytes, file.modified_ns)
+        if original == file.place or stamp == (size_bytes, modified_ns):
+            same += 1
+        elif size_bytes != file.size_bytes:
+            other += 1
+        else:
+            doubtful.append(file)
+    if doubtful:  # some of them tell for all: a disk may hold a million that were copied
+        some = doubtful[:: -(-len(doubtful) // COMPARED)]
+        with database.session() as session:
+            rows = session.execute(
+                select(ImagePath.path, Image.sha256)
+                .join(Image, Image.id == ImagePath.image_id)
+                .where(
+                    ImagePath.collection_id == tally.collection_id,
+                    is_among(ImagePath.path, [f"{folder}{file.path}" for file in some]),
+                )
+            )
+            before = dict(rows.all())
+        checksums = read_checksums(some, zip_file)
+        alike = [
+            before[f"{folder}{file.path}"] == checksum
+            for file, checksum in zip(some, checksums, strict=True)
+        ]
+        share = alike.count(True) / len(alike)
+        same, other = same + share * len(doubtful), other + (1 - share) * len(doubtful)
+    return other > same
+
+
+def _tell_apart(tally: _Tally) -> Iterator[str]:
+    if tally.apart:
+        yield (
+            "Other photos of the same names were in the collection already. These are kept beside "
+            f"them, in a folder “{tally.apart[:-1]}”."
+        )
+
+
 def _leave_out_known(
-    database: Database, files: list[SourceFile], tally: _Tally, is_there: _IsThere
+    database: Database,
+    files: list[SourceFile],
+    images: _Known,
+    tally: _Tally,
+    is_there: _IsThere,
 ) -> list[SourceFile]:
     """The files to read: those that are new, were changed, or whose original is gone."""
     with database.session() as session:
-        images = {
-            path: (size_bytes, modified_ns, original, removed_at)
-            for path, size_bytes, modified_ns, original, removed_at in session.execute(
-                select(
-                    ImagePath.path,
-                    ImagePath.size_bytes,
-                    ImagePath.modified_ns,
-                    Image.file,
-                    Image.removed_at,
-                )
-                .join(Image, Image.id == ImagePath.image_id)
-                .where(ImagePath.collection_id == tally.collection_id)
-            )
-        }
         refused = {
             row.path: row
             for row in session.scalars(
@@ -701,13 +799,13 @@ def _follow_package(listing: Listing, package: Package) -> None:
         )
 
 
-def _record_package(session: Session, collection_id: int, package: Package) -> None:
+def _record_package(session: Session, tally: _Tally, package: Package) -> None:
     """Give a package's deployments, times and places to its images."""
-    deployments = keep_deployments(session, collection_id, package.deployments)
-    image_ids = _find_images(session, collection_id, list(package.media))
+    deployments = keep_deployments(session, tally.collection_id, package.deployments)
+    image_ids = _find_images(session, tally, package.media)
     rows = []
     for path, image_id in image_ids.items():
-        medium = package.media[path]
+        medium = package.media[path.removeprefix(tally.apart)]
         of = deployments.get(medium.deployment)
         shift = timedelta(seconds=of.clock_shift_s if of else 0)
         is_placed = of is not None and of.latitude is not None and of.longitude is not None
@@ -741,9 +839,9 @@ def _record_package(session: Session, collection_id: int, package: Package) -> N
         )
 
 
-def _hide_people(session: Session, collection_id: int, package: Package) -> int:
-    image_ids = _find_images(session, collection_id, sorted(package.people))
-    return hide_people(session, collection_id, list(image_ids.values()))
+def _hide_people(session: Session, tally: _Tally, package: Package) -> int:
+    image_ids = _find_images(session, tally, package.people)
+    return hide_people(session, tally.collection_id, list(image_ids.values()))
 
 
 def _tell_hidden(count: int) -> Iterator[str]:
@@ -770,10 +868,11 @@ def _record_labels(
     remarks: list[str] = []
     with database.session() as session:
         if labels is not None:
-            paths = [file.path for file in listing.files]
-            image_ids = _find_images(session, tally.collection_id, paths)
+            paths = [file.path.removeprefix(tally.apart) for file in listing.files]
+            image_ids = _find_images(session, tally, paths)
             if labels.rows is None:
-                by_path = {path: {PurePosixPath(path).parent.name} - {""} for path in image_ids}
+                own = {path: PurePosixPath(path.removeprefix(tally.apart)) for path in image_ids}
+                by_path = {path: {inside.parent.name} - {""} for path, inside in own.items()}
             else:
                 by_path, unmatched = match_labels(labels.rows, list(image_ids))
             for path, known in by_path.items():
@@ -788,11 +887,12 @@ def _record_labels(
     return sum(1 for known in by_image.values() if known), unmatched, [*remarks, *without]
 
 
-def _find_images(session: Session, collection_id: int, paths: list[str]) -> dict[str, int]:
+def _find_images(session: Session, tally: _Tally, paths: Iterable[str]) -> dict[str, int]:
+    """Images by their paths in the collection, of paths in the source."""
     found: dict[str, int] = {}
-    for some in _chunks(paths):
+    for some in _chunks([f"{tally.apart}{path}" for path in paths]):
         query = select(ImagePath.path, ImagePath.image_id).where(
-            ImagePath.collection_id == collection_id, is_among(ImagePath.path, some)
+            ImagePath.collection_id == tally.collection_id, is_among(ImagePath.path, some)
         )
         found.update(session.execute(query).all())
     return found

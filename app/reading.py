@@ -17,7 +17,7 @@ import uuid
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache, partial
@@ -237,6 +237,19 @@ def read_file(file: SourceFile, reading: Reading) -> ReadImage:
         finally:
             incoming.unlink(missing_ok=True)
         return replace(image, file=str(original))
+
+
+def read_checksums(files: list[SourceFile], zip_file: Path | None) -> list[str | None]:
+    """The SHA-256 of each file, as images have it; None for one that can't be read."""
+    checksums: list[str | None] = []
+    with nullcontext() if zip_file is None else zipfile.ZipFile(zip_file) as archive:
+        for file in files:
+            try:
+                with _refusing(), _open_within(file, archive) as stream:
+                    checksums.append(hashlib.file_digest(stream, "sha256").hexdigest())  # type: ignore[arg-type]
+            except Refusal:
+                checksums.append(None)
+    return checksums
 
 
 def read_bytes(data: bytes, home: Path, max_megapixels: float) -> ReadImage:
@@ -504,9 +517,12 @@ def _say_damaged(error: Exception) -> str:
 
 
 def _open_source(file: SourceFile, reading: Reading) -> BinaryIO:
-    if reading.zip_file is None:
+    return _open_within(file, None if reading.zip_file is None else _open_zip(reading.zip_file))
+
+
+def _open_within(file: SourceFile, archive: zipfile.ZipFile | None) -> BinaryIO:
+    if archive is None:
         return open_file(str(file.place))
-    archive = _open_zip(reading.zip_file)
     return cast(BinaryIO, archive.open(archive.infolist()[int(file.place)]))
 
 

@@ -365,6 +365,13 @@ def list_sources(session: Session, upload_id: int, *, settings: Settings) -> lis
     return [*sorted(zips, key=lambda file: int(file.stem)), *others]
 
 
+def find_name(session: Session, upload_id: int, source: Path, *, settings: Settings) -> str:
+    """What a zip of `list_sources` is called by who sent it; "" for the other files."""
+    upload = session.get_one(Upload, upload_id)
+    places = (make_place(upload, file, settings) for file in list_files(session, upload))
+    return next((place.path for place in places if place.whole == source), "")
+
+
 def refuse_zip(
     session: Session, upload_id: int, source: Path, problem: str, *, settings: Settings
 ) -> None:

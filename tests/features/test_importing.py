@@ -344,8 +344,58 @@ def test_a_zip_with_the_same_names_and_other_content_is_read(
         with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as opened:
             opened.writestr(zipfile.ZipInfo("1.bmp"), file.read_bytes())
     assert run(tmp_path / "1.zip").imported == 1
-    assert run(tmp_path / "2.zip").imported == 1
-    assert len(list_images(database)) == 2
+    assert run(tmp_path / "2.zip", labels="folders").imported == 1
+    assert [image.path for image in list_images(database)] == ["1.bmp", "2/1.bmp"]
+    assert list_labels(database) == {}  # in the zip it lies in no folder
+
+
+def test_another_card_with_the_same_names_is_kept_in_a_folder_of_its_own(
+    database: Database, tmp_path: Path, source: Path, run: Run
+) -> None:
+    names = [f"DCIM/100MEDIA/IMG_000{number}.BMP" for number in (1, 2, 3)]
+
+    def fill(folder: Path, first: int) -> Path:
+        for number, name in enumerate(names, start=first):
+            make_image_file(folder / name, number, file_format="BMP")  # all of one size
+        return folder
+
+    def pack(folder: Path) -> Path:
+        with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as opened:
+            for name in names:
+                opened.write(folder / name, name)
+        return folder.with_suffix(".zip")
+
+    def list_paths() -> list[str]:
+        with database.session() as session:
+            own = session.execute(
+                select(ImagePath.path, Image.path).join(Image).order_by(ImagePath.path)
+            )
+            return [path for path, known_as in own if path == known_as]
+
+    first, second = (fill(tmp_path / name, 10 * at) for at, name in enumerate(("a", "b")))
+    assert run(pack(first)).notes == ()
+    summary = run(pack(second), labels="folders")
+    assert (summary.imported, summary.labelled) == (3, 3)
+    assert "kept beside them, in a folder “b”" in summary.notes[0]
+    expected = [*names, *(f"b/{name}" for name in names)]
+    assert list_paths() == expected
+    assert list_labels(database) == {path: {"100MEDIA"} for path in expected[3:]}
+    # Again each is the same, as a zip or unpacked, and whatever times it has by now.
+    for again in (tmp_path / "b.zip", tmp_path / "a.zip", second, first):
+        for file in again.rglob("*.BMP"):
+            os.utime(file, (1, 1))
+        summary = run(again)
+        assert (summary.imported, summary.duplicates, summary.known) == (0, 0, 3), again
+    third = fill(tmp_path / "elsewhere/b", 20)
+    assert run(third).imported == 3
+    assert list_paths() == [*names, *(f"b (2)/{name}" for name in names), *expected[3:]]
+    # What was edited since, and what took the very place of another, replaces it.
+    make_image_file(third / names[0], 31, file_format="BMP", size=(50, 40))
+    assert run(third, copy=True).imported == 1
+    fill(third, 40)
+    assert (run(third).imported, run(third).known) == (3, 3)
+    with database.session() as session:
+        assert session.scalar(select(func.count()).select_from(ImagePath)) == 9
 
 
 def test_an_entry_that_lies_about_its_size_writes_no_more_than_it_declared(

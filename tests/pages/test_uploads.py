@@ -158,6 +158,20 @@ def test_files_in_pieces_and_a_zip_become_images_and_leave_nothing_behind(client
     assert client.get(upload).status_code == 404
 
 
+def test_zips_of_two_cards_keep_what_they_name_alike_apart(client, begin):
+    upload = begin(client)
+    for card in (1, 2):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("DCIM/1.jpg", picture(card))
+        data = packed.getvalue()
+        announce(client, upload, f"cards/card{card}.zip", len(data), body=data)
+    page = client.post(f"{upload}/finish")
+    wait_until(lambda: "Start a search" in client.get(page.url.path).text)
+    with client.app.state.database.session() as session:
+        assert set(session.scalars(select(ImagePath.path))) == {"DCIM/1.jpg", "card2/DCIM/1.jpg"}
+
+
 def test_labels_file_comes_with_an_upload_and_is_checked_before_it(client, begin):
     form = {"name": "Pond", "where": "here", "upload_labels": "file"}
     for sent, sentence in (
