@@ -136,6 +136,7 @@ class _Tally:
     collection_id: int
     called: str  # the source, by people
     apart: str = ""  # the folder, with its slash, that its files are kept in apart from others
+    is_zip: bool = False
     found: int = 0
     done: int = 0
     imported: int = 0
@@ -144,6 +145,11 @@ class _Tally:
     removed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def name_refused(self, path: str) -> str:
+        """What a refused file is called: of those of a zip people must know in which it is."""
+        within = f"{self.called}/" if self.is_zip else self.apart
+        return shorten(f"{within}{path.removeprefix(self.apart)}")
 
     def refuse(self, path: str, reason: str, detail: str) -> None:
         self.reasons[reason] += 1
@@ -271,7 +277,7 @@ def import_images(
     copy = copy or (settings.store is not None and is_here)
     with _claim(database, collection_id):
         import_id = _start(database, collection_id, source, labels, copy, embedder)
-        tally = _Tally(import_id, collection_id, called)
+        tally = _Tally(import_id, collection_id, called, is_zip=source.is_file())
         try:
             check_source(source, settings)
             given = read_labels(labels, source, settings)
@@ -586,10 +592,10 @@ def _leave_out_known(
     fresh = []
     for file in files:
         stamp = (file.size_bytes, file.modified_ns)
-        image, refusal = images.get(file.path), refused.get(file.path)
+        image, refusal = images.get(file.path), refused.get(tally.name_refused(file.path))
         if refusal is not None and stamp == (refusal.size_bytes, refusal.modified_ns):
             if refusal.reason in FINAL_REASONS:
-                tally.refuse(file.path, refusal.reason, refusal.detail)
+                tally.refuse(refusal.path, refusal.reason, refusal.detail)
                 continue
         elif image is not None and stamp == image[:2] and is_there(image[2]):
             tally.known += 1
@@ -650,7 +656,7 @@ def _record(session: Session, chunk: list[_Outcome], tally: _Tally, is_there: _I
                 for file, read in images
             ],
         )
-        readable = {file.path for file, _ in images}
+        readable = {tally.name_refused(file.path) for file, _ in images}
         readable |= {str(folder) for path in readable for folder in PurePosixPath(path).parents}
         session.execute(
             delete(RefusedFile).where(
@@ -664,7 +670,7 @@ def _record(session: Session, chunk: list[_Outcome], tally: _Tally, is_there: _I
             [
                 {
                     "collection_id": tally.collection_id,
-                    "path": file.path,
+                    "path": tally.name_refused(file.path),
                     "reason": refusal.reason,
                     "detail": refusal.detail,
                     "size_bytes": file.size_bytes,
@@ -674,7 +680,7 @@ def _record(session: Session, chunk: list[_Outcome], tally: _Tally, is_there: _I
             ],
         )
     for file, refusal in refused:
-        tally.refuse(file.path, refusal.reason, refusal.detail)
+        tally.refuse(tally.name_refused(file.path), refusal.reason, refusal.detail)
     tally.done += len(chunk)
     session.execute(
         update(Import)

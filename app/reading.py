@@ -56,6 +56,7 @@ DAMAGED, TOO_LARGE, NOT_READABLE = "damaged", "too large", "not readable"
 
 WAITING = 5
 NO_MEMORY = "There is not enough memory to decode it."
+ZIP_WITHIN = "It is a zip: unpack it, and add the folder, or add the zip by itself."
 NO_FILE = "It is not a file but a device or a pipe."
 CHANGED = "It was changed while it was read: import it again once nobody writes to it."
 
@@ -217,6 +218,8 @@ def read_file(file: SourceFile, reading: Reading) -> ReadImage:
         raise Refusal(EMPTY, "The file is empty.")
     with _refusing(), _open_source(file, reading) as stream:
         head = stream.read(32)
+        if head.startswith(b"PK\3\4") and file.path.lower().endswith(".zip"):
+            raise Refusal(NOT_AN_IMAGE, ZIP_WITHIN)
         check_signature(head)
         if reading.zip_file is None and not reading.copy and is_storable(str(file.place)):
             return read_image(

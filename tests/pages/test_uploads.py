@@ -158,18 +158,30 @@ def test_files_in_pieces_and_a_zip_become_images_and_leave_nothing_behind(client
     assert client.get(upload).status_code == 404
 
 
-def test_zips_of_two_cards_keep_what_they_name_alike_apart(client, begin):
+def test_zips_of_two_cards_keep_what_they_name_alike_apart(client, begin, tmp_path):
+    packed_before = tmp_path / "more.zip"
+    with zipfile.ZipFile(packed_before, "w") as archive:
+        archive.writestr("1.jpg", picture(9))
     upload = begin(client)
     for card in (1, 2):
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
             archive.writestr("DCIM/1.jpg", picture(card))
+            archive.writestr("DCIM/notes.txt", "notes")
+            archive.writestr("../outside.jpg", picture(card))
+            archive.write(packed_before, "more.zip")
         data = packed.getvalue()
         announce(client, upload, f"cards/card{card}.zip", len(data), body=data)
     page = client.post(f"{upload}/finish")
     wait_until(lambda: "Start a search" in client.get(page.url.path).text)
     with client.app.state.database.session() as session:
         assert set(session.scalars(select(ImagePath.path))) == {"DCIM/1.jpg", "card2/DCIM/1.jpg"}
+        refused = {row.path: row.detail for row in session.scalars(select(RefusedFile))}
+    inside = ("DCIM/notes.txt", "../outside.jpg", "more.zip")
+    assert set(refused) == {f"cards/card{card}.zip/{name}" for card in (1, 2) for name in inside}
+    assert "unpack it" in refused["cards/card2.zip/more.zip"]
+    page = client.get(f"{page.url.path}/refused").text
+    assert "upload it again" in page and "0 bytes" not in page
 
 
 def test_labels_file_comes_with_an_upload_and_is_checked_before_it(client, begin):
