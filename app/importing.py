@@ -276,7 +276,7 @@ def import_images(
     is_here = source.is_relative_to(settings.home.expanduser().absolute())
     copy = copy or (settings.store is not None and is_here)
     with _claim(database, collection_id):
-        import_id = _start(database, collection_id, source, labels, copy, embedder)
+        import_id, was_judged = _start(database, collection_id, source, labels, copy, embedder)
         tally = _Tally(import_id, collection_id, called, is_zip=source.is_file())
         try:
             check_source(source, settings)
@@ -301,6 +301,9 @@ def import_images(
             _end(database, tally.import_id, "done", None)
         except RarefindError as error:
             _end(database, tally.import_id, "failed", str(error))
+            if was_judged and not tally.imported:  # nothing came in: folders tell what they did
+                with database.session() as session:
+                    judge_folders(session, collection_id)
             raise
         except BaseException:
             with suppress(SQLAlchemyError):  # the database may be what failed
@@ -940,11 +943,13 @@ def _start(
     labels: str | Path | None,
     copy: bool,
     embedder: str | None,
-) -> int:
+) -> tuple[int, bool]:
+    """The row of a new import, and whether it was known what the collection's folders tell."""
     with database.session() as session:
         collection = session.get(Collection, collection_id)
         if collection is None:
             raise NotFound("There is no such collection. Somebody may have removed it.")
+        was_judged = collection.folders_name_labels is not None
         if labels is not None:
             collection.folders_name_labels = None  # looked at once the labels are here
         # Holding the collection's lock shows that whatever ran before is dead.
@@ -963,7 +968,7 @@ def _start(
         )
         session.add(row)
         session.flush()
-        return row.id
+        return row.id, was_judged
 
 
 def _end(database: Database, import_id: int, state: str, problem: str | None) -> None:

@@ -471,6 +471,9 @@ def test_folders_are_told_but_where_one_is_called_like_a_label_of_its_images(
     labels.write_text("file,label\nweir/newt.jpg,newt\nweir/toad.jpg,toad\n")
     run(labels=labels)
     assert not may_be_labels()
+    with pytest.raises(LabelsNotUsable):
+        run(labels=source.parent / "lost.csv")
+    assert not may_be_labels()  # none came
     (source / "Newt").mkdir()  # copies of what is there, sorted by what they show
     shutil.copy(source / "weir" / "newt.jpg", source / "Newt" / "1.jpg")
     run()
