@@ -660,7 +660,8 @@ def _record(session: Session, chunk: list[_Outcome], tally: _Tally, is_there: _I
             ],
         )
         readable = {tally.name_refused(file.path) for file, _ in images}
-        readable |= {str(folder) for path in readable for folder in PurePosixPath(path).parents}
+        above = {str(folder) for path in readable for folder in PurePosixPath(path).parents}
+        readable |= above | {f"{folder}/" for folder in above}
         session.execute(
             delete(RefusedFile).where(
                 RefusedFile.collection_id == tally.collection_id, RefusedFile.path.in_(readable)

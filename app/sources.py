@@ -332,7 +332,7 @@ def _list_folder(source: Path) -> Listing:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
             detail = f"The folder can't be opened: {error.strerror}."
-            _refuse(listing, prefix.rstrip("/"), NOT_READABLE, detail)
+            _refuse(listing, prefix, NOT_READABLE, detail)
             continue
         for entry in entries:
             path = prefix + entry.name

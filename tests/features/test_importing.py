@@ -234,6 +234,26 @@ def test_what_became_readable_is_no_longer_refused(
     assert list_refused(database) == {}
 
 
+def test_a_folder_that_cannot_be_opened_is_told_as_one(
+    database: Database, source: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_image_file(source / "1.jpg", 1)
+    make_image_file(source / "pond/egret/2.jpg", 2)
+    scandir = os.scandir
+
+    def forbid(folder: str) -> object:  # to whoever runs the tests, be it root
+        if str(folder).endswith("egret"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    with monkeypatch.context() as forbidding:
+        forbidding.setattr(os, "scandir", forbid)
+        run()
+    assert set(list_refused(database)) == {"pond/egret/"}
+    assert run().imported == 1
+    assert list_refused(database) == {}
+
+
 def test_a_raised_limit_reads_too_large_files_again(
     database: Database, source: Path, run: Run, settings: Settings
 ) -> None:

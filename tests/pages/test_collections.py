@@ -297,12 +297,14 @@ def test_folders_of_refused_files_are_not_told_where_they_may_be_labels(client):
         collection = make_collection(session)
         collection.folders_name_labels = True
         refuse(session, collection, "heron/7.jpg", "damaged")
+        refuse(session, collection, "pond/egret/", "not readable")
     url = f"/collections/{collection.id}/refused"
     assert "<code>heron/7.jpg</code>" in client.get(url).text
     with client.app.state.database.session() as session:
         get_local_person(session).role = "ecologist"
     page = client.get(url).text
     assert "<code>7.jpg</code>" in page and "heron" not in page
+    assert "a folder" in page and "egret" not in page
 
 
 def read_facts(client, collection_id):
