@@ -14,7 +14,7 @@ never been brought. Rounds keep which images a filter let through (`Pool`) and h
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from math import ceil, isfinite
 from typing import Any
 
@@ -47,7 +47,16 @@ from app.tables import (
     Person,
     UnmatchedRow,
 )
-from app.taking import Choice, Taken, check_choice, check_taken, read_choice, take_anew
+from app.taking import (
+    Choice,
+    Taken,
+    check_choice,
+    check_taken,
+    read_choice,
+    read_day,
+    take_anew,
+    tell_order,
+)
 
 NAME_COLUMNS = (*FILE_COLUMNS, "image")
 FOLDER_COLUMNS = ("relativepath", "folder", "directory")  # beside a column of bare file names
@@ -150,12 +159,14 @@ def add_rows(
     kept = [i for i, column in enumerate(names) if i not in hidden and column not in keys]
     rows_of, unmatched = _match(session, collection_id, header, rows, name)
     cells = [row for _, row in rows_of.values()]
-    told = {header[i]: _tell_kind([row[i] for row in cells if i < len(row)]) for i in kept}
+    written = {header[i]: [row[i] for row in cells if i < len(row)] for i in kept}
+    orders = _tell_orders(session, collection_id, written)
+    told = {column: _tell_kind(here, orders.get(column)) for column, here in written.items()}
     saying = {column: kind for column, kind in told.items() if kind}  # empty ones say nothing
     kinds = _keep_columns(session, collection_id, saying)
     values = {
         image_id: {
-            header[i]: _to_cell(row[i], kinds[header[i]])
+            header[i]: _to_cell(row[i], kinds[header[i]], orders.get(header[i]))
             for i in kept
             if i < len(row) and header[i] in kinds and row[i].strip()
         }
@@ -298,9 +309,12 @@ def read_anew(session: Session, collection_id: int, names: list[str]) -> None:
             elif name in said:  # an empty cell takes away what was there
                 of_image.pop(name, None)
     kinds: dict[str, str] = {}
+    orders: dict[str, str | None] = {}
     for column in list_columns(session, collection_id):
         if column.name in names:
-            kind = _tell_kind([one[column.name] for one in cells.values() if column.name in one])
+            here = [one[column.name] for one in cells.values() if column.name in one]
+            orders[column.name] = tell_order(here)
+            kind = _tell_kind(here, orders[column.name])
             if kind is None:
                 session.delete(column)
             else:
@@ -308,7 +322,9 @@ def read_anew(session: Session, collection_id: int, names: list[str]) -> None:
                 column.choices, column.least, column.most = [], None, None
     session.flush()
     values = {
-        image_id: {name: _to_cell(cell, kinds[name]) for name, cell in of_image.items()}
+        image_id: {
+            name: _to_cell(cell, kinds[name], orders[name]) for name, cell in of_image.items()
+        }
         for image_id, of_image in cells.items()
     }
     _keep_values(session, names, values)
@@ -446,14 +462,40 @@ def _match(
     return rows_of, unmatched
 
 
-def _tell_kind(cells: Sequence[str]) -> str | None:
-    """number, date or text by what stands in a column; None where nothing does."""
+def _tell_orders(
+    session: Session, collection_id: int, written: Mapping[str, list[str]]
+) -> dict[str, str | None]:
+    """Whether day or month comes first in each column, by its new cells and those of before.
+
+    A table of a few days alone may leave it open, where the ones before it did not.
+    """
+    dates = {one.name for one in list_columns(session, collection_id) if one.kind == "date"}
+    orders = {}
+    for column, cells in written.items():
+        orders[column] = tell_order(cells)
+        if orders[column] is not None and column in dates:
+            before = session.scalars(
+                select(GivenRow.said.op("->>")(column))
+                .join(GivenTable, GivenTable.id == GivenRow.table_id)
+                .where(GivenTable.collection_id == collection_id, GivenRow.said.has_key(column))
+                .distinct()
+            )
+            orders[column] = tell_order([*cells, *(cell for cell in before if cell)])
+    return orders
+
+
+def _tell_kind(cells: Sequence[str], order: str | None) -> str | None:
+    """number, date or text by what stands in a column; None where nothing does.
+
+    Days as 28.03.2025 are dates where it is certain (`order`) which of day and month comes first.
+    """
     written = [cell.strip() for cell in cells if cell.strip()]
     if not written:
         return None
     if all(_is_number(cell) for cell in written):
         return "number"
-    return "date" if all(_is_date(cell) for cell in written) else "text"
+    are_dates = all(_is_date(cell) or _read_day(cell, order) is not None for cell in written)
+    return "date" if are_dates else "text"
 
 
 def _is_number(cell: str) -> bool:
@@ -475,12 +517,20 @@ def _is_date(cell: str) -> bool:
     return True
 
 
+def _read_day(cell: str, order: str | None) -> date | None:
+    """The day that a cell says, where it says no time of day with it."""
+    found = read_day(cell, order or None)
+    return found[0] if found is not None and not found[1] else None
+
+
 def _clean(cell: str) -> str:
     return cell.strip().replace("\0", "")[:MOST_LETTERS]
 
 
-def _to_cell(cell: str, kind: str) -> Cell:
+def _to_cell(cell: str, kind: str, order: str | None) -> Cell:
     cell = _clean(cell)
+    if kind == "date" and (day := _read_day(cell, order)) is not None:
+        return day.isoformat()
     if kind == "number":
         value = float(cell)
         return int(value) if value.is_integer() and abs(value) < 1e15 else value

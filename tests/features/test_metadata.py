@@ -142,6 +142,33 @@ def test_decimal_commas_are_numbers_where_semicolons_part_the_cells(session, pon
     assert read(session, pond)[1]["depth"] == -0.5
 
 
+def test_days_without_a_time_are_dates_where_it_is_certain_how_they_are_read(session, pond):
+    add(
+        session,
+        pond,
+        "file;collected;checked;open\n"
+        "IMG_0001.jpg;28.03.2025;3/28/2025;03.04.2025\n"
+        "IMG_0002.jpg;2.4.2025;4/2/2025;05.04.2025\n",
+    )
+    kinds = {column.name: column.kind for column in list_columns(session, pond[0].id)}
+    assert kinds == {"collected": "date", "checked": "date", "open": "text"}
+    assert read(session, pond)[1:3] == [
+        {"collected": "2025-03-28", "checked": "2025-03-28", "open": "03.04.2025"},
+        {"collected": "2025-04-02", "checked": "2025-04-02", "open": "05.04.2025"},
+    ]
+    # A later table's own days leave it open; those before them do not.
+    add(session, pond, "file;collected\nIMG_0003.jpg;03.04.2025\n", name="april.csv")
+    assert read(session, pond)[3] == {"collected": "2025-04-03"}
+    collected = next(iter(list_columns(session, pond[0].id)))
+    ends = (collected.kind, collected.least, collected.most)
+    assert ends == ("date", "2025-03-28", "2025-04-03")
+    # As if the first had never been, it is open again.
+    first = get_table_called(session, pond[0].id, "pond.csv")
+    remove_table(session, pond[0].id, first.id, person=pond[2])
+    assert read(session, pond)[3] == {"collected": "03.04.2025"}
+    assert [column.kind for column in list_columns(session, pond[0].id)] == ["text"]
+
+
 def test_later_table_replaces_what_an_earlier_one_said_of_the_same_images(session, pond):
     add(session, pond, "file,depth,site\nIMG_0001.jpg,3,A\nIMG_0002.jpg,10,B\n", "first.csv")
     (depth, site) = list_columns(session, pond[0].id)
