@@ -106,6 +106,7 @@ class MetadataPage:
     tables: list[GivenTable]
     columns: list[GivenColumn]
     choice: Choice  # what the columns are taken for
+    labels: list[str]  # columns that were kept before names like theirs were known for labels
     images_without: int  # images that no table says anything of
     unmatched: list[tuple[str, UnmatchedRow]]  # with the name of the table
     page: int
@@ -237,9 +238,11 @@ def describe_metadata(session: Session, collection_id: int, *, page: int) -> Met
     page = min(max(1, page), pages)
     shown = of_them.order_by(GivenTable.id, UnmatchedRow.line).limit(UNMATCHED_PER_PAGE)
     rows = session.execute(shown.offset((page - 1) * UNMATCHED_PER_PAGE)).all()
+    columns = list_columns(session, collection_id)
     return MetadataPage(
         tables=list_tables(session, collection_id),
-        columns=list_columns(session, collection_id),
+        columns=columns,
+        labels=[column.name for column in columns if plain(column.name) in HIDDEN_COLUMNS],
         choice=read_choice(session.get_one(Collection, collection_id)),
         images_without=_count_without(session, collection_id),
         unmatched=[(name, row) for name, row in rows],

@@ -183,8 +183,13 @@ def read_common_sight(session: Session, collection_id: int) -> Sight:
     columns = session.scalars(
         select(GivenColumn).filter_by(collection_id=collection_id, holds_place=True)
     )
-    rounded = {one.name: one.kind == "number" and is_in_degrees(one.name) for one in columns}
+    rounded = {one.name: is_rounded(one) for one in columns}
     return Sight(collection.place_grid, rounded, trusted=False)
+
+
+def is_rounded(column: GivenColumn) -> bool:
+    """Whether a column that holds places is rounded as they are; others are withheld."""
+    return column.kind == "number" and is_in_degrees(column.name)
 
 
 def is_in_degrees(name: str) -> bool:

@@ -13,6 +13,7 @@ from app.deploying import may_see_folders
 from app.errors import BadInput, NotAllowed, NotFound
 from app.events import list_events_of
 from app.jobs import add_job
+from app.metadata import list_columns
 from app.pages.addresses import LARGEST_ID, Id, PageNumber, local_path, see_other
 from app.pages.rendering import render
 from app.security import SignedIn
@@ -20,9 +21,11 @@ from app.sensitive import (
     GRIDS,
     guard_places,
     hide_people,
+    is_rounded,
     list_hidden_with,
     list_people_images,
     list_trusted,
+    may_hold_places,
     show_people,
 )
 from app.tables import Round
@@ -45,12 +48,15 @@ def guard_page(
     collection = get_collection(session, person, collection_id)
     if not may_open(person, collection):
         raise NotAllowed("Only an admin, or who added a collection, decides who sees its places.")
+    columns = list_columns(session, collection_id)
     return render(
         request,
         "collection_guard.html",
         person=person,
         collection=collection,
         grids=GRIDS,
+        guarded=[(one.name, is_rounded(one)) for one in columns if one.holds_place],
+        doubtful=[one.name for one in columns if not one.holds_place and may_hold_places(one.name)],
         trusted={one.id for one in list_trusted(session, collection)},
         people=[one.person for one in list_accounts(session) if not one.person.closed_at],
     )

@@ -40,6 +40,23 @@ def test_dates_say_of_how_many_images_they_are(pond):
     assert "1 May 2025 to 2 May 2025 (2 of them with a date)" in " ".join(page.split())
 
 
+def test_columns_of_tables_are_told_that_are_guarded_or_may_have_to_be(pond):
+    assert "Columns of tables" not in pond.get(f"{pond.own}/guard").text
+    table = f"file,lat,Rechtswert,Tierort,depth\n{pond.paths[0]},47.8,4512345,Chiemsee,3\n"
+    pond.post(f"{pond.own}/metadata", files={"table": ("pond.csv", table.encode())})
+    page = " ".join(pond.get(f"{pond.own}/guard").text.split())
+    assert "“lat” (rounded), “Rechtswert” (withheld)." in page and "may hold places" not in page
+    with pond.app.state.database.session() as session:
+        # As tables were kept before such names were known.
+        session.execute(update(GivenColumn).filter_by(name="lat").values(holds_place=False))
+        session.execute(update(GivenColumn).filter_by(name="Tierort").values(name="Tierart"))
+    page = " ".join(pond.get(f"{pond.own}/guard").text.split())
+    assert "“Rechtswert” (withheld)." in page
+    assert "they may hold places:</strong> “lat”." in page
+    page = pond.get(f"{pond.own}/metadata").text
+    assert "may be known labels" in page and "“Tierart” is called like" in " ".join(page.split())
+
+
 def test_grid_and_trusted_people_are_chosen_and_shown(pond):
     page = pond.get(f"{pond.own}/guard").text
     assert "Rounded to 0.1°, about 10 km" in page and "Ada" in page
