@@ -252,6 +252,12 @@ def describe_metadata(session: Session, collection_id: int, *, page: int) -> Met
     )
 
 
+def find_name(session: Session, collection_id: int) -> str | None:
+    """How an image of the collection is called, as an example."""
+    paths = select(Image.path).filter_by(collection_id=collection_id, removed_at=None)
+    return session.scalar(paths.order_by(Image.path).limit(1))
+
+
 def get_table_called(session: Session, collection_id: int, name: str) -> GivenTable:
     """The table of that name, or a sentence that says which there are."""
     tables = list_tables(session, collection_id)

@@ -23,6 +23,7 @@ from app.metadata import (
     add_table,
     choose_columns,
     describe_metadata,
+    find_name,
     get_column,
     get_table,
     mark_column,
@@ -265,6 +266,7 @@ def render_tables(
         sight=read_sight(session, person, collection_id),
         wrong=wrong if given is None else None,
         added=added,
+        an_image=find_name(session, collection_id) if added and not added.images else None,
     )
 
 

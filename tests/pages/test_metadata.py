@@ -69,6 +69,20 @@ def test_table_is_added_shown_beside_the_image_and_exported(client, pond):
         assert "12.5" in client.get(f"{own}/images/{image_id}").text
 
 
+def test_a_table_that_finds_no_image_says_what_to_do_and_its_rows_are_folded(client, pond):
+    own, _, _, name = pond
+    rows = "".join(f"elsewhere/{number}.jpg,1\n" for number in range(150))
+    page = client.post(f"{own}/metadata", files={"table": ("a.csv", f"file,x\n{rows}".encode())})
+    text = " ".join(page.text.split())
+    assert "No row of a.csv found its image" in text and "0 images" not in text
+    assert "line 2, elsewhere/0.jpg" in text and f"An image here is called <code>{name}" in text
+    assert text.index("Add a table") < text.index("Rows without an image")
+    folded = r'<details class="section fold"\s+id="unmatched">'
+    assert re.search(folded, text) and re.search(folded, client.get(f"{own}/metadata").text)
+    second = client.get(f"{own}/metadata?page=2").text
+    assert re.search(r'id="unmatched" open>', second) and "elsewhere/149.jpg" in second
+
+
 def submit(client, search_id: int) -> str:
     """The grid after this one, whose images are no."""
     grid = client.get(f"/searches/{search_id}").text
