@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import (
@@ -232,6 +232,32 @@ def plan_labels(session: Session, collection: Collection, *, name: str, data: by
         notes=given.notes,
         by_image=changes,
     )
+
+
+def compare_labels(
+    name: str, data: bytes, chosen: list[str], here: Iterable[str], *, whole: bool
+) -> list[str]:
+    """What to say of a labels file before the files that are `chosen` for it are sent.
+
+    `here` are paths of images that are known already. Where the chosen ones are not the `whole` of
+    what comes, as there are zips among them, a line may still be about one that is inside.
+    """
+    given = check_labels(name, data)
+    meant = match_files(given.rows or {}, {*chosen, *here})
+    said = []
+    unmatched = [file for file, paths in meant.items() if len(paths) != 1]
+    if unmatched and whole:
+        some = ", ".join(_place(given, file) for file in unmatched[:NAMED])
+        lines = "1 line" if len(unmatched) == 1 else f"{spaced(len(unmatched))} lines"
+        verb = "names" if len(unmatched) == 1 else "name"
+        said.append(f"{lines} of {name} {verb} none of these files for certain, such as {some}.")
+    named = {paths[0] for paths in meant.values() if len(paths) == 1}
+    without = [path for path in chosen if path not in named]
+    if without:
+        some = ", ".join(f"“{path}”" for path in without[:NAMED])
+        verb = "has" if len(without) == 1 else "have"
+        said.append(f"{plural(len(without), 'file')} {verb} no line in it, such as {some}.")
+    return said
 
 
 def keep_labels(

@@ -33,7 +33,7 @@ from app.errors import (
     UploadMovedOn,
 )
 from app.jobs import UNFINISHED, add_job
-from app.labelling import check_labels, mark_given
+from app.labelling import check_labels, compare_labels, mark_given
 from app.reading import DAMAGED
 from app.settings import Settings
 from app.sources import show
@@ -158,6 +158,22 @@ def list_paths(session: Session, upload: Upload, folder: str) -> list[tuple[str,
         within = ImagePath.path.not_like("%/%")
     query = select(ImagePath.path, ImagePath.size_bytes, ImagePath.modified_ns)
     return [row.tuple() for row in session.execute(query.where(of_collection, within))]
+
+
+def say_labels(session: Session, upload: Upload, chosen: list[str]) -> list[str]:
+    """What to say of the upload's labels file, before the chosen files are sent."""
+    if upload.labels_file is None:
+        return []
+    paths = {*chosen, *(file.path for file in list_files(session, upload))}
+    zips = {path for path in paths if path.lower().endswith(".zip")}
+    here = select(ImagePath.path).filter_by(collection_id=upload.collection_id)
+    return compare_labels(
+        upload.labels or "",
+        upload.labels_file,
+        sorted(paths - zips),
+        session.scalars(here),
+        whole=not zips,
+    )
 
 
 def add_file(

@@ -27,6 +27,8 @@
   let doneBytes = 0;
   let totalBytes = 0;
   let isPaused = false;
+  let isUnsure = false; // paused because the labels file does not fit what was chosen
+  let isSure = false; // somebody went on with it
   let isLost = false;
   let isLeaving = false;
   let history = []; // [time, bytes sent over the network so far]
@@ -134,9 +136,34 @@
     }
     $("upload-before").hidden = true;
     $("sending").hidden = chosen.size === 0;
+    await compareLabels();
     checkRoom();
     pump();
     show();
+  }
+
+  // Said before anything is sent, which waits for what is missing or for somebody to go on with it.
+  async function compareLabels() {
+    if (!page.dataset.labels || !waiting.length) return;
+    const told = $("upload-labels");
+    try {
+      const answer = await fetch(page.dataset.labels, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify([...chosen.keys()]),
+      });
+      if (!answer.ok) return;
+      const said = await answer.json();
+      told.textContent = said.length
+        ? `${said.join(" ")} Choose what is missing too, or send these all the same: labels can be given again when the photos are here.`
+        : "Each of these files has its line in the labels file.";
+      told.hidden = false;
+      if (said.length && !isSure && !sending.size) pause(true);
+      else if (!said.length && isUnsure) pause(false);
+      isUnsure = said.length > 0 && isPaused;
+    } catch {
+      // They are looked at again when the photos are here.
+    }
   }
 
   // Said before hours of sending, which would end where the quota does. People may still resume.
@@ -389,7 +416,10 @@
     if (!event.relatedTarget) $("drop").classList.remove("is-over");
   });
   document.addEventListener("drop", drop);
-  $("pause").addEventListener("click", () => pause(!isPaused));
+  $("pause").addEventListener("click", () => {
+    isSure ||= isUnsure;
+    pause(!isPaused);
+  });
   for (const form of [$("finish"), $("cancel")]) {
     form.addEventListener("submit", () => {
       isLeaving = true;

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Form, Request, Response
+from fastapi import APIRouter, Body, Depends, File, Form, Request, Response
 from fastapi import UploadFile as SentFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
@@ -39,6 +39,7 @@ from app.uploads import (
     get_upload,
     list_files,
     list_paths,
+    say_labels,
     start_upload,
 )
 
@@ -149,6 +150,15 @@ def here(session: DbSession, admin: Admin, upload_id: Id, folder: str = "") -> J
             for path, size_bytes, modified_ns in list_paths(session, upload, folder)
         ]
     )
+
+
+@router.post("/uploads/{upload_id}/labels")
+def compare(
+    session: DbSession, admin: Admin, upload_id: Id, chosen: Annotated[list[str], Body()]
+) -> JSONResponse:
+    """How the labels file fits the files that were chosen, before any of them is sent."""
+    upload = get_upload(session, admin, upload_id)
+    return JSONResponse(say_labels(session, upload, chosen))
 
 
 # --- The protocol ---------------------------------------------------------------------------------

@@ -193,6 +193,32 @@ def test_what_does_not_fit_the_quota_is_said_before_it_is_sent(page, empty_serve
     expect(page.get_by_role("link", name="Start a search")).to_be_visible(timeout=PREPARED_MS)
 
 
+def test_labels_that_do_not_fit_the_chosen_files_are_told(page, empty_server, tmp_path):
+    empty_server.sign_in(page)
+    page.goto(f"{empty_server.address}/collections/new")
+    page.get_by_role("textbox", name="Name").fill(f"Labelled {time.time_ns()}")
+    page.locator("summary:visible", has_text="Known labels").click()
+    page.locator("input[name=upload_labels][value=file]").check()
+    labels = tmp_path / "l.csv"
+    labels.write_text("file,label\none.jpg,owl\ntwo.jpg,owl\nlost.jpg,heron\n")
+    page.set_input_files("input[name=labels_upload]", labels)
+    page.get_by_role("button", name="Add the collection").click()
+    expect(page.get_by_text("Drop photos, folders or a zip here")).to_be_visible()
+    files = [make_image_file(tmp_path / f"{name}.jpg", 1) for name in ("one", "three")]
+    page.set_input_files("#choose-files", files)
+    told = page.locator("#upload-labels")
+    expect(told).to_contain_text(
+        "2 lines of l.csv name none of these files for certain, such as line 3, “two.jpg”, "
+        "line 4, “lost.jpg”. 1 file has no line in it, such as “three.jpg”."
+    )
+    expect(page.get_by_text("Paused")).to_be_visible()
+    expect(page.locator("#sending-bytes")).to_contain_text("0 bytes of")
+    page.set_input_files("#choose-files", make_image_file(tmp_path / "two.jpg", 2))
+    expect(told).to_contain_text("1 line of l.csv names none of these files")
+    page.get_by_role("button", name="Resume").click()
+    expect(page).to_have_url(re.compile(r"/collections/\d+$"))
+
+
 def test_dropped_files_are_sent_and_what_is_none_is_told(page, empty_server, tmp_path):
     empty_server.sign_in(page)
     begin(page, empty_server.address, "Dropped")

@@ -98,6 +98,7 @@ TABLE = {
     "POST /uploads/{upload_id}/form": ADMINS,
     "GET /uploads/{upload_id}/files": ADMINS,
     "GET /uploads/{upload_id}/here": ADMINS,
+    "POST /uploads/{upload_id}/labels": ADMINS,
     "POST /uploads/{upload_id}/files": ADMINS,
     "HEAD /uploads/{upload_id}/files/{file_id}": ADMINS,
     "PATCH /uploads/{upload_id}/files/{file_id}": ADMINS,

@@ -209,6 +209,13 @@ def test_labels_file_comes_with_an_upload_and_is_checked_before_it(client, begin
     page = client.post("/collections", data=form, files={"labels_upload": ("l.csv", labels)})
     upload = page.url.path
     assert upload.startswith("/uploads/") and "l.csv" in page.text
+    for chosen, said in (
+        (["site/7.jpg", "a/0.jpg", "pond/1.jpg", "lost.jpg"], []),
+        (["7.jpg", "more.jpg"], ["3 lines of l.csv name", "1 file has no line"]),
+        (["site/7.jpg", "more.jpg", "a.zip"], ["1 file has no line in it, such as “more.jpg”"]),
+    ):
+        told = client.post(f"{upload}/labels", json=chosen).json()
+        assert len(told) == len(said) and all(map(str.startswith, told, said)), told
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for number in range(3):
