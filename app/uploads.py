@@ -558,9 +558,11 @@ def _refuse_without_room(
 ) -> None:
     used_bytes = _count_used(session, upload.person_id)
     if used_bytes + size_bytes > settings.upload_quota_gb * 1e9:
+        unit, one = ("GB", 1e9) if settings.upload_quota_gb >= 1 else ("MB", 1e6)
         raise RequestTooLarge(
-            f"You may upload {settings.upload_quota_gb:,.0f} GB, and {used_bytes / 1e9:,.1f} GB of "
-            "them are used. Ask an admin for more (setting RAREFIND_UPLOAD_QUOTA_GB)."
+            f"You may upload {settings.upload_quota_gb * 1e9 / one:,.10g} {unit}, and "
+            f"{used_bytes / one:,.1f} {unit} of them are used. For more, have the setting "
+            "RAREFIND_UPLOAD_QUOTA_GB raised on the server."
         )
     announced = session.scalar(
         select(func.coalesce(func.sum(UploadedFile.size_bytes), 0)).filter_by(has_arrived=False)

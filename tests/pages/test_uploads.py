@@ -353,6 +353,11 @@ def test_quota_counts_what_a_person_uploaded_and_says_so(idle_client, begin):
     assert announce(client, upload, "a.jpg", 600).status_code == 201  # the same file again
     refused = announce(client, upload, "b.jpg", 500)
     assert refused.status_code == 413 and "You may upload" in refused.json()["detail"]
+    state.settings = state.settings.model_copy(update={"upload_quota_gb": 0.25})
+    refused = announce(client, upload, "b.jpg", 300_000_000)
+    told = "You may upload 250 MB, and 0.0 MB of them are used. For more, have the setting"
+    assert refused.json()["detail"].startswith(told)
+    state.settings = state.settings.model_copy(update={"upload_quota_gb": 1_000 / 1e9})
     assert announce(client, upload, "a.jpg", 900).status_code == 201  # in place of the 600
     assert "900 bytes</span> of the 1.0 kB" in client.get(upload).text
     client.post(f"{upload}/cancel")
