@@ -361,6 +361,7 @@
     for (const entry of sending.values()) sent += entry.sent;
     const isDone = chosen.size > 0 && doneCount === chosen.size;
     const now = performance.now();
+    if (isLost) history = []; // of a line that is gone there is no speed
     history.push([now, networkBytes]);
     history = history.filter(([time]) => now - time <= SPEED_MS);
     const [first] = history;

@@ -269,6 +269,8 @@ def test_zip_of_500_images_over_a_line_that_is_cut_is_indexed(
         page.wait_for_timeout(20)
     line.cut()
     expect(page.get_by_text("The connection is lost; trying again")).to_be_visible()
+    expect(page.locator("#sending-speed")).to_be_empty(timeout=2_000)
+    expect(page.locator("#sending-left")).to_be_empty(timeout=2_000)
     line.mend()
     expect(page).to_have_url(re.compile(r"/collections/\d+$"), timeout=60_000)
     begun_at = [int(headers["upload-offset"]) for method, headers in pieces if method == "PATCH"]
