@@ -218,6 +218,26 @@ def list_bin(session: Session, person: Person) -> list[BinItem]:
     return sorted(items, key=lambda item: item.deleted_at, reverse=True)
 
 
+def list_gone_with(session: Session, person: Person) -> list[tuple[Collection, list[str], str]]:
+    """Collections that somebody else put into the bin, a person's own searches in them, and who."""
+    rows = session.execute(
+        select(Search.target_name, Collection, Person.name)
+        .join(Collection, Collection.id == Search.collection_id)
+        .join(Person, Person.id == Collection.deleted_by_id)
+        .where(
+            Search.owner_id == person.id,
+            Search.deleted_at.is_(None),
+            Collection.deleted_at.is_not(None),
+            Collection.deleted_by_id != person.id,
+        )
+        .order_by(Collection.deleted_at.desc(), Search.id)
+    )
+    gone: dict[int, tuple[Collection, list[str], str]] = {}
+    for name, collection, by in rows:
+        gone.setdefault(collection.id, (collection, [], by))[1].append(name)
+    return list(gone.values())
+
+
 def restore(session: Session, person: Person, kind: str, thing_id: int, *, now: datetime) -> str:
     """Put something back from the bin; its name, which is another where the old one is taken."""
     known = {(item.kind, item.id): item for item in list_bin(session, person)}

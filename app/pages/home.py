@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.collecting import list_collections
 from app.database import DbSession
+from app.deleting import KEPT_FOR, list_gone_with
 from app.pages.account import ALONE_COOKIE
 from app.pages.rendering import render
 from app.remarks import list_search_tags
@@ -46,6 +47,8 @@ def home(
         person=person,
         away=away,
         asked=list_asked(session, person),
+        gone=list_gone_with(session, person),
+        kept_for=KEPT_FOR,
         other_count=len(searches + collections) - len(shown_searches + shown),
         searches=find_among(session, person, shown_searches, find),
         search_count=len(shown_searches),

@@ -2,6 +2,7 @@
 
 import html
 import re
+from datetime import UTC, datetime
 
 import pytest
 
@@ -30,6 +31,33 @@ def test_first_visit_leads_to_browsing_a_prepared_collection(client):
     assert f'href="/collections/{waiting.id}"' in page
     assert "Lake &amp; bay" in page
     assert "30 images" in page
+
+
+def test_searches_that_went_with_a_collection_are_told_with_who_deleted_it(client):
+    state = client.app.state
+    with state.database.session() as session:
+        me, ada = get_local_person(session), make_person(session, name="Ada")
+        for name, by in (("Pond", ada), ("Lake", me)):
+            collection = make_collection(session, name=name)
+            images = make_images(session, collection, 20)
+            make_index(session, state.settings, images)
+            open_search(
+                session,
+                person=me,
+                collection_id=collection.id,
+                target_name=f"Heron of the {name}",
+                image_ids=[images[0].id],
+                photo_ids=[],
+                indexes=state.indexes,
+                embedders=state.embedders,
+                settings=state.settings,
+            )
+            collection.deleted_at, collection.deleted_by_id = datetime.now(UTC), by.id
+        me.role = "ecologist"
+    page = " ".join(client.get("/").text.split())
+    assert "Ada deleted “Pond”, and with it your search" in page
+    assert "“Heron of the Pond”. Nothing of it is lost yet" in page and "an admin or who" in page
+    assert "“Lake”" not in page, "I did that myself"
 
 
 def test_searches_are_cards_with_what_was_found_and_others_stay_unseen(client):
