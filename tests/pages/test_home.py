@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app.accounts import get_person_named
 from app.searching import open_search, record_answers, submit_answers
 from app.security import get_local_person
 from app.tables import Round, Search
@@ -165,6 +166,11 @@ def test_who_invited_everybody_is_told_that_nobody_is_left(client):
     client.post(f"/searches/{search.id}/members", data={"name": "Ben"})
     page = client.get(share).text
     assert "Everybody who can search in Pond is in this search." in page
+    assert "account closed" not in page
+    with state.database.session() as session:
+        get_person_named(session, "Ben").closed_at = datetime.now(UTC)
+    assert '<span class="chip">account closed</span>' in client.get(share).text
+    page = client.get(share).text
     assert "else here" not in page
 
 
