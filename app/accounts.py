@@ -137,19 +137,21 @@ def list_awaited(accounts: Sequence[Account], settings: Settings) -> set[int]:
     return {one.person.id for one in accounts if one.seen_at is None}
 
 
-def rename(session: Session, person: Person, name: str, *, request: Request) -> None:
-    """Give oneself another name, by which one then signs in."""
+def rename(session: Session, person: Person, name: str, *, by: Person, request: Request) -> None:
+    """Give a person another name, by which they then sign in."""
     if is_named_by_site(request):
         raise BadInput(
-            "Your site signs you in by this name, and by it Rarefind knows what is yours. It can't "
-            "be changed here."
+            "Your site signs people in by these names, and by them Rarefind knows what is whose. "
+            "They can't be changed here."
         )
     name = check_person_name(name)
     other = select(Person.id).where(same_name(name), Person.id != person.id)
     if session.scalar(other) is not None:
         raise NameTaken(f"Somebody is called “{name}” already. Take another name.")
     if name != person.name:
-        note(session, person, "account", f"Took the name {name}")
+        own = by.id == person.id
+        what = f"Took the name {name}" if own else f"Gave {person.name} the name {name}"
+        note(session, by, "account", what)
         person.name = name
         session.flush()
 

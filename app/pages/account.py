@@ -38,7 +38,7 @@ def account_page(request: Request, session: DbSession, person: Present) -> Respo
 def keep_name(request: Request, session: DbSession, person: Present, name: Text = "") -> Response:
     """Take another name."""
     try:
-        rename(session, person, name, request=request)
+        rename(session, person, name, by=person, request=request)
     except (BadInput, NameTaken) as error:
         return render_account(request, session, person, wrong={"name": str(error)}, name=name)
     return see_other("/account?done=name")
@@ -61,7 +61,7 @@ def keep_password(
             raise BadInput("The two passwords differ. Type the same one twice.")
         with session.begin_nested():  # a password that can't be used leaves the name as it was
             if name and person.password_hash is None:
-                rename(session, person, name, request=request)
+                rename(session, person, name, by=person, request=request)
             wrong = change_password(session, person, old=old, new=new, request=request)
     except (BadInput, NameTaken) as error:
         session.refresh(person)

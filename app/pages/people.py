@@ -12,6 +12,7 @@ from app.accounts import (
     get_account,
     list_accounts,
     list_awaited,
+    rename,
     reset_password,
 )
 from app.audit import AUDIT_KINDS, list_events
@@ -54,6 +55,18 @@ def add_one(
     return render_link(request, session, admin, made)
 
 
+@router.post("/people/{person_id}/name")
+def set_name(
+    request: Request, session: DbSession, admin: Admin, person_id: Id, name: Text = ""
+) -> Response:
+    """Give a person another name."""
+    try:
+        rename(session, get_account(session, person_id), name, by=admin, request=request)
+    except (BadInput, NameTaken) as error:
+        return render_people(request, session, admin, problem=str(error))
+    return see_other(f"/people#person-{person_id}")
+
+
 @router.post("/people/{person_id}/role")
 def set_role(
     request: Request, session: DbSession, admin: Admin, person_id: Id, role: Text = ""
@@ -92,6 +105,7 @@ def close(request: Request, session: DbSession, admin: Admin, person_id: Id) -> 
     return see_other("/people")
 
 
+@router.get("/people/{person_id}/name")
 @router.get("/people/{person_id}/role")
 @router.get("/people/{person_id}/reset")
 @router.get("/people/{person_id}/close")

@@ -105,6 +105,8 @@ TABLE = {
     "POST /collections/{collection_id}/uploads": ADMINS,
     "GET /people": ADMINS,
     "POST /people": ADMINS,
+    "GET /people/{person_id}/name": ADMINS,
+    "POST /people/{person_id}/name": ADMINS,
     "GET /people/{person_id}/role": ADMINS,
     "POST /people/{person_id}/role": ADMINS,
     "GET /people/{person_id}/reset": ADMINS,

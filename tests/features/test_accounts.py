@@ -221,7 +221,7 @@ def test_address_that_a_form_leaves_behind_leads_to_the_list_and_adds_nothing(cl
     form = {"name": "Field laptop", "scope": "read"}
     assert client.post("/account/tokens", data=form).status_code == 200
     lists = dict.fromkeys(("/account/name", "/account/password", "/account/tokens"), "Field laptop")
-    people = (f"/people/{ada_id}/{what}" for what in ("role", "reset", "close"))
+    people = (f"/people/{ada_id}/{what}" for what in ("name", "role", "reset", "close"))
     for address, entry in (lists | dict.fromkeys(people, "Ada Lovelace")).items():
         page = client.get(address)
         assert page.status_code == 200, address
@@ -251,6 +251,23 @@ def test_names_are_one_whatever_their_letters(client):
     assert taken.status_code == 422 and "Somebody is called" in taken.text
     odd = client.post("/people", data={"name": "<script>alert(1)</script>", "role": "viewer"})
     assert "<script>alert" not in odd.text and "&lt;script&gt;" in odd.text
+
+
+def test_admin_gives_a_person_another_name_by_which_they_sign_in(client, another):
+    ada = another()
+    set_password(ada, add(client))
+    add(client, "Grace")
+    with client.app.state.database.session() as session:
+        ada_id = session.scalar(select(Person.id).filter_by(name="Ada Lovelace"))
+    for name, problem in (("grace", "Somebody is called"), ("  ", "A name has")):
+        refused = client.post(f"/people/{ada_id}/name", data={"name": name})
+        assert refused.status_code == 422 and problem in refused.text
+    page = client.post(f"/people/{ada_id}/name", data={"name": "Ada King"})
+    assert "<strong>Ada King</strong>" in page.text and "Ada Lovelace" not in page.text
+    assert "Gave Ada Lovelace the name Ada King" in client.get("/log").text
+    assert ada.get("/").status_code == 200, "she stays signed in"
+    assert sign_in(another(), "Ada King").status_code == 303
+    assert sign_in(another()).status_code == 401
 
 
 def test_first_admin_sets_name_and_password_or_goes_on_without(client, another):
