@@ -93,6 +93,7 @@ NO_PAGES = {
     "/overview/disk",
     "/overview/rounds.csv",
     "/people/{person_id}/close",
+    "/people/{person_id}/name",
     "/people/{person_id}/reset",
     "/people/{person_id}/role",
     "/photos/{photo_id}/{size}",
