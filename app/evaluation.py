@@ -508,6 +508,14 @@ def open_folder(out: Path, manifest: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
+def find_begun_vectors(out: Path) -> str | None:
+    """The checksum of the vectors that finished runs were played on; None while there are none."""
+    if not (out / MANIFEST).exists() or not any((out / RUNS).glob("*.json")):
+        return None
+    found: str | None = (read_json(out / MANIFEST)["index"] or {}).get("vectors_sha256")
+    return found
+
+
 def write_truth(out: Path, oracle: Oracle, targets: Iterable[str]) -> None:
     """Keep which images show the targets, and which were looked at: both may change later."""
     if oracle.kept_rows is not None:

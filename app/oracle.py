@@ -9,6 +9,7 @@ import hashlib
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.engine import EngineError
-from app.engine.index import VectorIndex, build_index, open_index
+from app.engine.index import VectorIndex, build_index, open_index, read_manifest
 from app.errors import BadInput, IndexNotUsable, LabelsNotUsable
 from app.filtering import Filter, list_image_ids
 from app.indexing import get_current_index
@@ -26,7 +27,7 @@ from app.metadata import list_columns
 from app.settings import Settings
 from app.sources import FILE_COLUMNS, LABEL_COLUMNS, NO_TARGET, match_labels, read_table
 from app.store import fetch_folder
-from app.tables import Collection, Image, ImagePath, OracleLabel
+from app.tables import Collection, Image, ImageIndex, ImagePath, OracleLabel
 
 IMAGES = "images.csv"  # beside an index made from vectors: image_id, file
 CHUNK_ROWS = 65_536
@@ -90,14 +91,19 @@ def read_oracle_of(
     labels: Path | None = None,
     group: str | None = None,
     chosen: Filter | None = None,
+    vectors_sha256: str | None = None,
 ) -> tuple[Oracle, Path]:
     """The oracle of a collection, from its known labels or from a file; and its index's folder.
 
-    With a filter (`chosen`) it knows of the images alone that the filter keeps.
+    With a filter (`chosen`) it knows of the images alone that the filter keeps. The index is the
+    current one, or the one of these vectors (`vectors_sha256`), on which a replay was begun.
     """
-    index_row = get_current_index(session, collection.id)
-    folder = settings.home / "indexes" / str(index_row.id)
-    fetch_folder(settings, folder)
+    if vectors_sha256 is None:
+        index_row = get_current_index(session, collection.id)
+        folder = settings.home / "indexes" / str(index_row.id)
+        fetch_folder(settings, folder)
+    else:
+        folder = _find_index_folder(session, collection, vectors_sha256, settings)
     image_ids = _open(folder).image_ids
     own = select(Image.id, Image.path).where(Image.collection_id == collection.id)
     named = {image.id: image.path for image in session.execute(own)}
@@ -128,6 +134,23 @@ def list_kept_rows(
     """The rows of an index that a filter keeps, without removed images; None for all of them."""
     kept = np.isin(image_ids, list_image_ids(session, collection_id, chosen or Filter()))
     return None if kept.all() else np.flatnonzero(kept)
+
+
+def _find_index_folder(
+    session: Session, collection: Collection, vectors_sha256: str, settings: Settings
+) -> Path:
+    """The folder of the index of these vectors, wherever the collection has moved since."""
+    ready = select(ImageIndex.id).filter_by(collection_id=collection.id, state="ready")
+    for index_id in session.scalars(ready.order_by(ImageIndex.id.desc())):
+        folder = settings.home / "indexes" / str(index_id)
+        fetch_folder(settings, folder)
+        with suppress(EngineError):  # one that can't be read is not the one
+            if read_manifest(folder).vectors_sha256 == vectors_sha256:
+                return folder
+    raise IndexNotUsable(
+        f"The index of “{collection.name}” with which this replay began is not there any more, or "
+        "can't be read, so it can't be gone on with. Its finished runs are kept; start a new one."
+    )
 
 
 def _read_given_groups(session: Session, collection: Collection, group: str) -> dict[int, str]:

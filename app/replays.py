@@ -28,6 +28,7 @@ from app.evaluation import (
     band_of,
     check_plan,
     check_replay,
+    find_begun_vectors,
     list_runs,
     read_replay,
     run_replays,
@@ -242,11 +243,17 @@ def _play(
     settings: Settings,
     go_on: Callable[[], None],
 ) -> None:
+    out = replay_folder(settings, replay_id)
     try:
         with database.session() as session:
             chosen = take_filter(plan.where)
-            oracle, folder = read_oracle_of(session, collection, settings=settings, chosen=chosen)
-        out = replay_folder(settings, replay_id)
+            oracle, folder = read_oracle_of(
+                session,
+                collection,
+                settings=settings,
+                chosen=chosen,
+                vectors_sha256=find_begun_vectors(out),
+            )
         tell = partial(_tell, database, replay_id, go_on)
         run_replays(oracle, folder, plan, out, progress=tell)
         with database.session() as session:

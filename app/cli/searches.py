@@ -421,6 +421,7 @@ def replay(
         choose_stops,
         choose_strategies,
         choose_targets,
+        find_begun_vectors,
     )
     from app.oracle import read_oracle, read_oracle_of
     from app.replay_client import connect, read_oracle_on_server, run_replays_on_server
@@ -480,6 +481,7 @@ def replay(
                     labels=labels,
                     group=group,
                     chosen=read_where(session, found, where or []),
+                    vectors_sha256=None if out is None else find_begun_vectors(out),
                 )
             if out is None:
                 return print_targets(oracle)

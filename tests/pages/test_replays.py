@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from app import replays
-from app.evaluation import ReplaySettings
+from app.evaluation import RUNS, ReplaySettings
 from app.jobs import Stopping
 from app.labelling import record_labels
 from app.replay_dashboard import COURSES
@@ -25,7 +25,7 @@ from app.replays import (
 )
 from app.security import get_local_person
 from app.store import replay_folder
-from app.tables import Collection, Image, OracleLabel, Person, Replay
+from app.tables import Collection, Image, ImageIndex, OracleLabel, Person, Replay
 from tests.factories import make_collection, make_images, make_index
 
 pytestmark = pytest.mark.slow
@@ -382,6 +382,40 @@ def test_replay_is_not_gone_on_with_once_its_filter_keeps_other_images(own_datab
     assert str(settings.home) not in problem
     shift_clock(5)
     assert go_on() == ("done", None)
+
+
+def test_replay_goes_on_with_the_index_it_began_with_or_says_that_it_is_gone(
+    own_database, settings, in_line
+):
+    def stop_after_one():
+        with own_database.session() as session:
+            made = session.get_one(Replay, in_line)
+            if list((replay_folder(settings, in_line) / RUNS).glob("*.json")):
+                stop_replay(session, made)
+
+    def go_on():
+        with own_database.session() as session:
+            assert resume_replay(session, session.get_one(Replay, in_line))
+        play_replay(own_database, in_line, settings=settings, go_on=lambda: None)
+        return state_of(own_database, in_line)
+
+    play_replay(own_database, in_line, settings=settings, go_on=stop_after_one)
+    assert state_of(own_database, in_line) == ("stopped", None)
+    with own_database.session() as session:
+        collection = session.scalars(select(Collection)).one()
+        begun = session.scalars(select(ImageIndex)).one().id
+        images = list(session.scalars(select(Image).order_by(Image.id)))
+        added = make_images(session, collection, 1, first=30)
+        make_index(session, settings, [*images, *added])  # of the new one nothing is known
+    folder = settings.home / "indexes" / str(begun)
+    away = folder.rename(folder.with_name("away"))
+    state, problem = go_on()
+    assert state == "failed" and "with which this replay began is not there any more" in problem
+    away.rename(folder)
+    assert go_on() == ("done", None)
+    with own_database.session() as session:
+        manifest, runs = read_played(settings, session.get_one(Replay, in_line))
+    assert manifest["index"]["count"] == 30 and len(runs) == 2
 
 
 def test_unforeseen_fault_ends_a_replay_with_a_sentence(
