@@ -165,7 +165,13 @@ def _read_given_groups(session: Session, collection: Collection, group: str) -> 
     rows = session.execute(
         select(Image.id, value).where(Image.collection_id == collection.id, value.is_not(None))
     )
-    return {image_id: str(text) for image_id, text in rows}
+    groups = {image_id: str(text) for image_id, text in rows}
+    if not any(map(str.strip, groups.values())):
+        raise BadInput(
+            f"The column “{group}” has no value for any image of “{collection.name}”, so nothing "
+            "is grouped by it. Name another, or leave --group out."
+        )
+    return groups
 
 
 def make_oracle(
@@ -232,12 +238,6 @@ def read_labels_file(
         written.setdefault(line[file_column], set()).update({line[label_column]} - {""})
         if group:  # one line of several for an image may say it
             groups_written.setdefault(line[file_column], set()).update({line[group]} - {""})
-    several = [name for name, told in groups_written.items() if len(told) > 1]
-    if several:
-        raise LabelsNotUsable(
-            f"{file.name} gives {count_of(several, 'image')} more than one {group}: "
-            f"{name_some(several)}. An image is of one event: write the same in all its lines."
-        )
     if file_column == "image_id":
         known = {str(image_id): image_id for image_id in known.values()}
     by_name, unknown = match_labels(written, list(known))
@@ -249,9 +249,25 @@ def read_labels_file(
     labelled: dict[int, set[str]] = defaultdict(set)
     for name, labels in by_name.items():
         labelled[known[name]] |= labels
-    groups: dict[int, str] = {}
+    events: dict[int, set[str]] = defaultdict(set)
+    names_of: dict[int, list[str]] = defaultdict(list)  # an image may have several
     for name, own in match_labels(groups_written, list(known))[0].items():
-        groups[known[name]] = min(own, default="")
+        events[known[name]] |= own
+        names_of[known[name]].append(name)
+    several = [image_id for image_id, told in events.items() if len(told) > 1]
+    if several:
+        names = [name for image_id in several for name in names_of[image_id]]
+        raise LabelsNotUsable(
+            f"{file.name} gives {count_of(len(several), 'image')} more than one {group}: "
+            f"{name_some(names)}. An image is of one event: write the same in all its lines, also "
+            "where it has several names."
+        )
+    groups = {image_id: told.pop() for image_id, told in events.items() if told}
+    if group and not groups:
+        raise LabelsNotUsable(
+            f"The column {group} of {file.name} is empty for every image, so nothing is grouped by "
+            "it. Fill it, or leave --group out."
+        )
     return dict(labelled), groups
 
 

@@ -57,7 +57,7 @@ from app.replay_summary import (
     summarise,
     summarise_stops,
 )
-from app.tables import GivenColumn, OracleLabel
+from app.tables import GivenColumn, ImagePath, OracleLabel
 from tests.factories import make_collection, make_images, make_index
 
 COUNT = 140
@@ -220,6 +220,9 @@ def test_a_group_told_in_one_of_an_images_lines_holds_and_two_are_refused(bench,
     assert groups[0] == groups[1] == groups[2] != groups[3]
     write_csv(labels, ["file", "label", "track"], [*lines, [second, "wet", "other"]])
     with pytest.raises(LabelsNotUsable, match=f"1 image more than one track: “{second}”"):
+        read_oracle(bench / "index", labels, group="track")
+    write_csv(labels, ["file", "label", "track"], [[name, own, ""] for name, own, _ in lines])
+    with pytest.raises(LabelsNotUsable, match=r"column track of .* is empty for every"):
         read_oracle(bench / "index", labels, group="track")
 
 
@@ -388,12 +391,37 @@ def test_groups_may_come_from_a_table_of_the_collection(session, settings):
     with pytest.raises(BadInput, match="No table here has a column “track”"):
         read_oracle_of(session, collection, settings=settings, group="track")
     session.add(GivenColumn(collection_id=collection.id, name="track", kind="text", position=0))
+    session.flush()
+    with pytest.raises(BadInput, match="The column “track” has no value for any image of"):
+        read_oracle_of(session, collection, settings=settings, group="track")
     for image, track in zip(images, "aabb", strict=False):
         image.given = {"track": track}
     session.flush()
     oracle, _ = read_oracle_of(session, collection, settings=settings, group="track")
     assert len(set(oracle.groups.tolist())) == 4  # what no text is known of stands alone
     assert oracle.groups[0] == oracle.groups[1] != oracle.groups[2] == oracle.groups[3]
+
+
+def test_two_groups_of_an_image_that_has_two_paths_are_refused_by_both(session, settings, tmp_path):
+    collection = make_collection(session)
+    images = make_images(session, collection, 2)
+    make_index(session, settings, images)
+    again = ImagePath(
+        collection_id=collection.id,
+        image_id=images[0].id,
+        path="card/copy.jpg",
+        size_bytes=1_000,
+        modified_ns=0,
+    )
+    session.add(again)
+    session.flush()
+    lines = [[image.path, "newt", "a"] for image in images]
+    file = write_csv(
+        tmp_path / "labels.csv", ["file", "label", "track"], [*lines, [again.path, "newt", "b"]]
+    )
+    both = f"1 image more than one track: “{images[0].path}”, “card/copy.jpg”"
+    with pytest.raises(LabelsNotUsable, match=both):
+        read_oracle_of(session, collection, settings=settings, labels=file, group="track")
 
 
 def test_groups_are_never_split_between_pool_and_test(bench):
