@@ -53,6 +53,7 @@ BANDS = ("head", "middle", "tail")
 USUAL_GOALS = {"recall": 0.9, "coverage": 0.8, "positives": 20.0}
 
 RUNS, ROUNDS, STOPS, MANIFEST = "runs", "rounds.csv", "stops.csv", "manifest.json"
+HELD_OUT = "held_out.csv"
 TRUTH = "truth.json"  # the image ids of each target, whatever becomes of the labels
 KEPT = "kept.json"  # those that the filter kept, whatever becomes of tables and clocks
 KEPT_IMAGES = "which images it looks at"
@@ -378,6 +379,7 @@ def run_replays(
     index = asdict(manifest)
     open_folder(out, describe_replay(oracle, settings, index=index, server=None))
     write_truth(out, oracle, settings.targets)
+    write_held_out(out, oracle, settings)
     runs = [
         Run(
             index_folder,
@@ -523,6 +525,22 @@ def write_truth(out: Path, oracle: Oracle, targets: Iterable[str]) -> None:
         write_atomically(out / KEPT, json.dumps(kept_ids))
     truth = {name: oracle.image_ids[oracle.rows_of[name]].tolist() for name in targets}
     write_atomically(out / TRUTH, json.dumps(truth, ensure_ascii=False))
+
+
+def write_held_out(out: Path, oracle: Oracle, settings: ReplaySettings) -> None:
+    """Say which images each target's runs never saw: they are the same for every strategy."""
+    if not settings.holdout:
+        return
+    part = out / f".{HELD_OUT}.part"
+    with part.open("w", encoding="utf-8", newline="") as file:  # a million lines, maybe
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("target", "seed", "image_id", "file"))
+        for target in settings.targets:
+            for seed in range(settings.seeds):
+                _, test = _split(oracle, target, settings, seed)
+                for row in test.tolist():
+                    writer.writerow((target, seed, int(oracle.image_ids[row]), oracle.names[row]))
+    part.replace(out / HELD_OUT)
 
 
 def run_file(out: Path, target: str, strategy: str, seed: int) -> Path:
@@ -721,11 +739,21 @@ def _check_numbers(settings: ReplaySettings) -> None:
 
 def _count_findable(oracle: Oracle, target: str, settings: ReplaySettings, seed: int) -> int:
     """Images of a target that a run can find: neither held out nor among the examples."""
-    rows = oracle.rows_of[target]
-    pool, _ = split_pool(
-        len(oracle.image_ids), rows, settings.holdout, seed, oracle.groups, oracle.kept_rows
+    pool, _ = _split(oracle, target, settings, seed)
+    return int(np.isin(oracle.rows_of[target], pool).sum()) - settings.open_with
+
+
+def _split(
+    oracle: Oracle, target: str, settings: ReplaySettings, seed: int
+) -> tuple[Integers, Integers]:
+    return split_pool(
+        len(oracle.image_ids),
+        oracle.rows_of[target],
+        settings.holdout,
+        seed,
+        oracle.groups,
+        oracle.kept_rows,
     )
-    return int(np.isin(rows, pool).sum()) - settings.open_with
 
 
 def _write_rows(

@@ -288,7 +288,7 @@ def download(
     person: Evaluator,  # noqa: ARG001
     collection_id: Id,
     replay_id: Id,
-    name: Literal["report.html", "rounds.csv", "summary.csv", "manifest.json"],
+    name: Literal["report.html", "rounds.csv", "held_out.csv", "summary.csv", "manifest.json"],
 ) -> Response:
     """One of a replay's files, to keep."""
     replay = get_replay(session, collection_id, replay_id)
@@ -296,7 +296,7 @@ def download(
         raise NotFound("This replay has not ended, so there is no such file yet.")
     file = find_replay_folder(request.app.state.settings, replay.id) / name
     if not file.exists():
-        raise NotFound("This replay has not ended, so there is no such file yet.")
+        raise NotFound("This replay has no such file: it was played before they were written.")
     return FileResponse(file, filename=f"replay-{replay.id}-{name}")
 
 

@@ -493,7 +493,13 @@ def test_f1_is_of_the_head_after_the_round_on_images_held_out(bench, oracle, pla
     index = open_index(bench / "index")
     run = next(run for run in read_replay(played)[1] if run.strategy == "pf-ma")
     rows = oracle.rows_of[run.target]
-    pool, test = split_pool(COUNT, rows, 0.2, run.seed, None)
+    held_out = list(csv.DictReader((played / "held_out.csv").read_text().splitlines()))
+    own = [one for one in held_out if (one["target"], one["seed"]) == (run.target, str(run.seed))]
+    test = index.rows_of(np.array([int(one["image_id"]) for one in own]))
+    assert [one["file"] for one in own] == [name_image(row) for row in test]
+    assert len(own) == pytest.approx(0.2 * COUNT, abs=2)
+    assert len({(one["target"], one["seed"]) for one in held_out}) == 4
+    pool = np.setdiff1d(np.arange(COUNT), test)
     again = replay(
         index, rows, opening_rows=index.rows_of(run.opening), strategy="pf-ma",
         rounds=5, size=6, seed=run.seed, pool_rows=pool,
@@ -521,7 +527,8 @@ def test_f1_is_empty_once_no_target_is_left_to_judge_by(bench, oracle, tmp_path)
 def test_workers_change_nothing_but_milliseconds(bench, oracle, played, tmp_path):
     run_replays(oracle, bench / "index", SETTINGS, tmp_path / "out", workers=2)
     assert read_rounds(tmp_path / "out") == read_rounds(played)
-    assert (tmp_path / "out/stops.csv").read_text() == (played / "stops.csv").read_text()
+    for name in ("stops.csv", "held_out.csv"):
+        assert (tmp_path / "out" / name).read_text() == (played / name).read_text()
 
 
 @pytest.mark.slow

@@ -170,6 +170,9 @@ def test_replay_is_played_reported_kept_and_compared(pond):
     assert rounds.headers["content-disposition"].startswith("attachment")
     assert len(rounds.text.splitlines()) == 1 + 2 * 2
     assert pond.get(f"{first}/report.html").status_code == 200
+    assert f'href="{first}/held_out.csv"' in report
+    held_out = pond.get(f"{first}/held_out.csv").text.splitlines()
+    assert held_out[0] == "target,seed,image_id,file" and len(held_out) == 1 + 20
 
     second = play(pond, rounds=3)
     listed = pond.get(pond.here).text
