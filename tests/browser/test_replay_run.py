@@ -28,6 +28,23 @@ def start_replay(page: Page, server: Server) -> None:
     link.click()
 
 
+def test_a_long_target_keeps_away_from_the_next(page: Page, drawn_server: Server):
+    drawn_server.sign_in(page)
+    page.goto(f"{drawn_server.address}/collections/1/replays")
+    first, second = page.locator(".tick-list").first.locator(".tick span:not(.count)").all()[:2]
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        names = page.locator(".tick-list").first
+        names.evaluate("list => (list.style.gridTemplateColumns = '290px')")  # one below the other
+        for name in (first, second):
+            name.evaluate("name => (name.textContent = 'Vulpes_vulpes_crucigera '.repeat(4))")
+        upper, lower = first.bounding_box(), second.bounding_box()
+        assert upper and lower and upper["height"] > 40  # several lines
+        assert lower["y"] - upper["y"] - upper["height"] >= 8
+        box = page.locator(".tick-list .tick input").first.bounding_box()
+        assert box and box["y"] < upper["y"] + 20  # beside the first line
+
+
 def test_a_run_beside_the_truth_and_the_overview(page: Page, drawn_server: Server):
     start_replay(page, drawn_server)
     expect(page.locator("#moment table").first).to_be_visible(timeout=60_000)
