@@ -204,7 +204,8 @@ def _read_paths(client: Client, collection_id: int, where: Sequence[str]) -> dic
         images = _ask(client, "GET", f"{address}?{urlencode(query)}")
         if not images:
             return paths
-        paths |= {image["image_id"]: image["path"] for image in images}
+        # Folders that may be labels are told beside the path, and only to who may see labels.
+        paths |= {image["image_id"]: image["full_path"] or image["path"] for image in images}
 
 
 def _ask(client: Client, method: str, address: str, body: dict[str, Any] | None = None) -> Any:

@@ -20,6 +20,16 @@ GestureKey = Annotated[
 ]
 
 
+SeenPath = Annotated[
+    str,
+    Field(
+        description="Alike wherever an image is named: without its folders where these may be "
+        "labels, whoever asks. Such a name may be that of several images: image_id tells them "
+        "apart."
+    ),
+]
+
+
 class Taken(BaseModel):
     """A body: a field that nobody knows is a mistake, and said to be one."""
 
@@ -47,8 +57,10 @@ class ImageModel(BaseModel):
     """One image; its pixels are at /images/{image_id}/small, /large and /original."""
 
     image_id: int
-    path: str = Field(
-        description="Without its folders where these may be labels that you may not see."
+    path: SeenPath
+    full_path: str | None = Field(
+        description="With its folders, also where these may be labels; null if so and you may not "
+        "see known labels. By it they are matched, and not by path."
     )
     sha256: str
     width: int
@@ -149,7 +161,7 @@ class CardModel(BaseModel):
 
     image_id: int
     position: int
-    path: str
+    path: SeenPath
     width: int
     height: int
     answer: AnswerValue | None
@@ -260,7 +272,7 @@ class ResultModel(BaseModel):
     """One image of the results."""
 
     image_id: int
-    path: str
+    path: SeenPath
     answer: AnswerValue | None
     no_reason: str | None
     answered_by: str | None

@@ -134,11 +134,13 @@ def read_images(
     chosen = read_filter(session, collection_id, split_pairs(where), person=person)
     images = list_images_after(session, collection_id, image_id=after, at_most=limit, chosen=chosen)
     remarks = read_remarks_of_images(session, [image.id for image in images])
-    with_folders = may_see_folders(session, person, collection_id)
+    with_folders = not may_folders_be_labels(session, collection_id)
+    is_told_all = may_see_folders(session, person, collection_id)
     return [
         ImageModel(
             image_id=image.id,
             path=image.path if with_folders else leave_folders(image.path),
+            full_path=image.path if is_told_all else None,
             sha256=image.sha256,
             width=image.width,
             height=image.height,

@@ -15,7 +15,7 @@ from app.filtering import Filter
 from app.oracle import read_oracle_of
 from app.replay_client import ServerRefused, read_oracle_on_server, run_replays_on_server
 from app.security import add_token, get_local_person, revoke_token
-from app.tables import Collection, Image, OracleLabel, Person, Search, Seat
+from app.tables import Collection, Image, Import, OracleLabel, Person, Search, Seat
 from tests.factories import make_collection, make_images, make_index
 from tests.features.test_jobs import wait_until
 
@@ -108,6 +108,29 @@ def test_program_does_a_whole_search(api):
     found = [api.image_ids[0], *shown]
     assert {row["path"] for row in exported} == {api.paths[api.image_ids.index(i)] for i in found}
     assert len(api.get(f"{address}/export", params={"format": "jsonl"}).text.splitlines()) == 7
+
+
+def test_an_image_has_one_path_wherever_it_is_named(api):
+    search = open_search(api)
+    address = f"/api/v1/searches/{search['search_id']}"
+
+    def list_paths():
+        images = api.get(f"/api/v1/collections/{api.collection_id}/images").json()
+        grid = api.get(f"{address}/round").json()["images"]
+        results = api.get(f"{address}/results", params={"show": "yes"}).json()["images"]
+        path_of = {image["image_id"]: image["path"] for image in images}
+        assert all(path_of[one["image_id"]] == one["path"] for one in [*grid, *results])
+        return list(path_of.values()), [image["full_path"] for image in images]
+
+    assert list_paths() == (api.paths, api.paths)
+    with api.app.state.database.session() as session:
+        folders = {"source": "/s", "labels": "folders", "state": "done"}
+        session.add(Import(collection_id=api.collection_id, **folders))
+    alone = [path.rsplit("/", 1)[1] for path in api.paths]
+    assert list_paths() == (alone, api.paths)  # an admin sees known labels
+    with api.app.state.database.session() as session:
+        get_local_person(session).role = "ecologist"
+    assert list_paths() == (alone, [None] * COUNT)
 
 
 def test_no_has_its_reason_as_on_the_page(api):
