@@ -269,8 +269,17 @@ def describe_report(manifest: dict[str, Any], runs: list[PlayedRun]) -> dict[str
 def compare_replays(
     left: tuple[dict[str, Any], list[PlayedRun]], right: tuple[dict[str, Any], list[PlayedRun]]
 ) -> dict[str, Any]:
-    """Two replays side by side: what was set otherwise, figures, and curves of both."""
+    """Two replays side by side: what was set otherwise, figures, and curves of both.
+
+    They are of the targets that both played, for others may be harder; of all if there are none.
+    """
     sides = [(ReplaySettings(**manifest["settings"]), runs) for manifest, runs in (left, right)]
+    targets = tuple(name for name in sides[0][0].targets if name in sides[1][0].targets)
+    if targets:
+        sides = [
+            (replace(settings, targets=targets), [run for run in runs if run.target in targets])
+            for settings, runs in sides
+        ]
     left_settings, right_settings = (settings for settings, _ in sides)
     strategies = [s for s in left_settings.strategies if s in right_settings.strategies]
     kinds = [
@@ -288,6 +297,7 @@ def compare_replays(
     ]
     return {
         "sides": [settings for settings, _ in sides],
+        "targets": targets,
         "other_settings": _list_differences(left[0], right[0]),
         "strategies": strategies,
         "titles": {name: get_strategy(name).title for name in strategies},
@@ -550,8 +560,7 @@ def _list_differences(
     pairs.append(("labels", left["oracle_sha256"][:8], right["oracle_sha256"][:8]))
     own, others = ((m.get("groups_sha256") or "none")[:8] for m in (left, right))
     pairs.append(("events", own, others))
-    one, other = (((m["index"] or {}).get("vectors_sha256") or "")[:8] for m in (left, right))
-    pairs.append(("index", one, other))
+    pairs.append(("index", _tell_index(left), _tell_index(right)))
 
     def tell(value: object) -> object:
         return ", ".join(value) if isinstance(value, list) else value
@@ -561,6 +570,13 @@ def _list_differences(
         for name, one, other in pairs
         if one != other
     ]
+
+
+def _tell_index(manifest: dict[str, Any]) -> str:
+    index = manifest["index"]
+    if index is None:
+        return "the server's"
+    return f"{plural(index['count'], 'image')} ({index['vectors_sha256'][:8]})"
 
 
 def _choose_pictures(runs: list[PlayedRun]) -> list[int]:

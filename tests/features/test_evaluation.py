@@ -937,6 +937,26 @@ def test_two_replays_are_compared_on_what_both_played(played):
     assert {name for name, *_ in both["other_settings"]} == {"strategies", "seeds"}
 
 
+def test_two_replays_are_compared_over_the_targets_that_both_played(played):
+    manifest, runs = read_replay(played)
+    index = {**manifest["index"], "count": 141, "vectors_sha256": "another"}
+    other = {
+        **manifest,
+        "settings": {**manifest["settings"], "targets": ["newt"]},
+        "index": index,
+    }
+    both = compare_replays((manifest, runs), (other, [r for r in runs if r.target == "newt"]))
+    assert both["targets"] == ("newt",)
+    assert all(one == other for own in both["figures"].values() for one, other in own)
+    told = {name: pair for name, *pair in both["other_settings"]}
+    assert told["targets"] == ["newt, heron", "newt"]
+    sha256 = manifest["index"]["vectors_sha256"][:8]
+    assert told["index"] == [f"140 images ({sha256})", "141 images (another)"]
+    other["settings"]["targets"] = ["owl"]  # nothing in common: each over its own
+    owls = [replace(run, target="owl") for run in runs if run.target == "newt"]
+    assert compare_replays((manifest, runs), (other, owls))["targets"] == ()
+
+
 def test_replays_of_few_and_many_rounds_are_compared_by_all_that_both_have(played):
     manifest, runs = read_replay(played)
     longer = {**manifest, "settings": {**manifest["settings"], "rounds": 25}}  # that ended early
