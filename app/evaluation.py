@@ -763,7 +763,11 @@ def _write_rows(
     names = [one.name for one in fields(kind)]
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_to_cells(row) for row in rows)
+    for row in rows:
+        cells = _to_cells(row)
+        if cells.get("n_target_events") == 0:  # nobody counted: no target has none
+            cells |= {"n_target_events": "", "positive_events": ""}
+        writer.writerow(cells)
     write_atomically(path, text.getvalue())
 
 
