@@ -483,6 +483,7 @@ def describe_replay(
         },
         "oracle_sha256": oracle.sha256,
         "kept_sha256": oracle.kept_sha256,
+        "images_sha256": None if index else oracle.images_sha256,  # else the index says it
         "groups_sha256": oracle.groups_sha256,
         "grouped": oracle.groups is not None,
         "engine_sha256": hash_engine(),
@@ -802,7 +803,7 @@ def _what_must_agree(manifest: dict[str, Any]) -> dict[str, Any]:
         "collection": manifest["collection"],
         "index": (manifest["index"] or {}).get("vectors_sha256"),
         "labels": manifest["oracle_sha256"],
-        KEPT_IMAGES: manifest.get("kept_sha256"),
+        KEPT_IMAGES: [manifest.get("kept_sha256"), manifest.get("images_sha256")],
         "which images are of one event": manifest.get("groups_sha256"),
         "engine": manifest["engine_sha256"],
         "version of the libraries": manifest["versions"],

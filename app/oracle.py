@@ -63,6 +63,11 @@ class Oracle:
         return known.hexdigest()
 
     @property
+    def images_sha256(self) -> str:
+        """A checksum of which images it knows of."""
+        return _sha256(self.image_ids)
+
+    @property
     def kept_sha256(self) -> str | None:
         """A checksum of which images a filter keeps; None for all."""
         return None if self.kept_rows is None else _sha256(self.image_ids[self.kept_rows])

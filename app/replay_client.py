@@ -136,12 +136,13 @@ def play_run_on_server(
     started = time.perf_counter()
     search = _ask(client, "POST", f"/api/v1/collections/{collection_id}/searches", opened)
     wait_ms = 1_000 * (time.perf_counter() - started)
-    # A server filters anew at each opening, and tables and clocks may have changed meanwhile.
-    if oracle.kept_rows is not None and search["image_count"] != len(oracle.kept_rows):
+    # A server looks anew at each opening, and images, tables and clocks may have changed meanwhile.
+    known = len(oracle.image_ids if oracle.kept_rows is None else oracle.kept_rows)
+    if search["image_count"] != known:
         raise ServerRefused(
-            f"The filter keeps {search['image_count']:,} images on {client.base_url} now, and kept "
-            f"{len(oracle.kept_rows):,} when this began: the collection has changed. Finished runs "
-            "are kept; undo the change to go on, or begin again in another folder."
+            f"A search on {client.base_url} looks at {search['image_count']:,} images now, and at "
+            f"{known:,} when this began: the collection has changed. Finished runs are kept; undo "
+            "the change to go on, or begin again in another folder."
         )
     grid = search["round"]
     played = PlayedRun(target, strategy, seed, opening, [], [], [])

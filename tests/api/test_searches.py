@@ -10,7 +10,13 @@ from sqlalchemy import extract, select
 
 from app.engine.index import open_index
 from app.errors import NotFound
-from app.evaluation import ReplaySettings, choose_strategies, read_replay, run_replays
+from app.evaluation import (
+    AnotherReplay,
+    ReplaySettings,
+    choose_strategies,
+    read_replay,
+    run_replays,
+)
 from app.filtering import Filter
 from app.oracle import read_oracle_of
 from app.replay_client import ServerRefused, read_oracle_on_server, run_replays_on_server
@@ -413,10 +419,28 @@ def test_filtered_replay_on_a_server_shows_the_images_of_the_offline_one(api, la
     with state.database.session() as session:
         other = session.scalars(select(Image).where(extract("month", Image.captured_at) != 7))
         other.first().captured_at = datetime(2025, 7, 1, 12)
-    with pytest.raises(ServerRefused, match=r"keeps 35 images .* kept 34 when this began"):
+    with pytest.raises(ServerRefused, match=r"looks at 35 images now, and at 34 when this began"):
         run_replays_on_server(
             api, collection_id, oracle, replace(settings, seeds=3), tmp_path / "served"
         )
+
+
+def test_replay_on_a_server_is_not_gone_on_with_once_images_were_added(api, labels, tmp_path):
+    plan = ReplaySettings(("heron",), ("random",), rounds=1, size=6, seeds=1, holdout=0.0)
+    oracle, collection_id = read_oracle_on_server(api, "Pond", labels)
+    run_replays_on_server(api, collection_id, oracle, plan, tmp_path / "served")
+    longer = replace(plan, seeds=2)
+    with api.app.state.database.session() as session:
+        collection = session.get_one(Collection, collection_id)
+        added = make_images(session, collection, 1, first=COUNT)
+        path = added[0].path
+    with pytest.raises(ServerRefused, match=r"looks at 101 images now, and at 100 when this began"):
+        run_replays_on_server(api, collection_id, oracle, longer, tmp_path / "served")
+    with labels.open("a") as file:
+        file.write(f"\n{path},\n")
+    oracle, _ = read_oracle_on_server(api, "Pond", labels)
+    with pytest.raises(AnotherReplay, match="which images it looks at"):
+        run_replays_on_server(api, collection_id, oracle, longer, tmp_path / "served")
 
 
 def test_replay_on_a_server_takes_a_collection_by_name_or_number(api, labels):
