@@ -531,6 +531,7 @@ def write_truth(out: Path, oracle: Oracle, targets: Iterable[str]) -> None:
 def write_held_out(out: Path, oracle: Oracle, settings: ReplaySettings) -> None:
     """Say which images each target's runs never saw: they are the same for every strategy."""
     if not settings.holdout:
+        (out / HELD_OUT).unlink(missing_ok=True)  # of a replay that was begun with some here
         return
     part = out / f".{HELD_OUT}.part"
     with part.open("w", encoding="utf-8", newline="") as file:  # a million lines, maybe

@@ -622,6 +622,11 @@ def test_what_finished_runs_were_played_with_is_named_when_it_differs(bench, tmp
     with pytest.raises(ZeroDivisionError):  # begun, and no run is finished yet
         grouped = read_oracle(bench / "index", bench / "labels.csv", group="track")
         run_replays(grouped, bench / "index", plan, out, progress=lambda *_: 1 / 0)
+    assert (out / "held_out.csv").exists()
+    with pytest.raises(ZeroDivisionError):  # so it may be begun otherwise
+        none = replace(plan, holdout=0)
+        run_replays(grouped, bench / "index", none, out, progress=lambda *_: 1 / 0)
+    assert not (out / "held_out.csv").exists()
     play_on(lambda row: row // 3, rounds=2)
     assert refuse(lambda row: row // 4, rounds=2) == ["which images are of one event"]
     assert refuse(lambda row: row // 3) == ["rounds"]
