@@ -314,9 +314,11 @@ def _say_in_bin(session: Session, person: Person, search_id: int) -> str | None:
     if found is None:
         return None
     search, collection = found
-    what, back, deleted_by_id = f"“{search.target_name}”", "whose it is", search.deleted_by_id
-    if search.deleted_at is None:
-        what, back = f"“{collection.name}”, the collection of this search,", "an admin"
+    what, deleted_by_id = f"“{search.target_name}”", search.deleted_by_id
+    back = "you" if search.owner_id == person.id else search.owner.name
+    if collection.deleted_at is not None:  # it must come back first
+        what = f"“{collection.name}”, the collection of this search,"
+        back = "you" if may_open(person, collection) else "an admin, or who added it,"
         deleted_by_id = collection.deleted_by_id
     who = session.get(Person, deleted_by_id) if deleted_by_id is not None else None
     return (

@@ -311,20 +311,25 @@ def list_beside(session: Session, image: Image) -> list[int]:
 
     What bursts are where images have no time: cameras number their files one after the other.
     """
-    ids = select(Image.id, Image.path).filter_by(collection_id=image.collection_id, removed_at=None)
+    folder, _, _ = image.path.rpartition("/")
+    within = f"{folder}/" if folder else ""
+    ids = (
+        select(Image.id)
+        .filter_by(collection_id=image.collection_id, removed_at=None)
+        .where(
+            Image.path.startswith(within, autoescape=True),
+            ~func.substr(Image.path, len(within) + 1).contains("/"),
+        )
+    )
     by = ORDERS["path"]
 
     def list_some(*, before: bool) -> list[int]:
         beyond = ids.where(by.is_beyond(session, image, before=before))
-        rows = session.execute(beyond.order_by(*by.sort(backwards=before)).limit(MOST_BESIDE))
-        return [one for one, path in rows if _folder(path) == _folder(image.path)]
+        beyond = beyond.order_by(*by.sort(backwards=before)).limit(MOST_BESIDE)
+        return list(session.scalars(beyond))
 
     beside = [*reversed(list_some(before=True)), image.id, *list_some(before=False)]
     return beside if len(beside) > 1 else []
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]
 
 
 def find_similar(

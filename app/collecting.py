@@ -261,7 +261,7 @@ def _tell_preparation(
             stalled=_is_stalled(newest.updated_at, now),
         )
     problem = None
-    if newest is None if run is None else _has_begun(work, run):
+    if (run is None and newest is None) or (run is not None and _has_begun(work, run)):
         return _tell_unbegun(collection, work, how, now)
     if run is not None and run.state in ("failed", "interrupted"):
         problem = run.problem or "The import was interrupted. What it had imported is kept."
@@ -410,13 +410,13 @@ def _awaits_index(session: Session, run: Import, newest: ImageIndex | None) -> b
 def _list_mosaics(session: Session, collection_ids: list[int], size: int) -> dict[int, list[int]]:
     """A few images of each collection, in the order of chance."""
     few = (
-        select(Image.id)
+        select(Image.id, Image.sha256)
         .where(Image.collection_id == Collection.id, Image.removed_at.is_(None))
         .order_by(Image.sha256)
         .limit(size)
         .lateral()
     )
-    query = select(Collection.id, few.c.id).join(few, true())
+    query = select(Collection.id, few.c.id).join(few, true()).order_by(few.c.sha256)
     mosaics: dict[int, list[int]] = {one: [] for one in collection_ids}
     for collection_id, image_id in session.execute(
         query.where(is_among(Collection.id, collection_ids))

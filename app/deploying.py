@@ -345,11 +345,16 @@ def change_deployment(
 def _reckon_shift(session: Session, deployment: Deployment, first_taken_at: str) -> int:
     """Seconds between when the first image was taken as it is known now, and when really."""
     try:
-        really = datetime.fromisoformat(first_taken_at).replace(tzinfo=None)
+        really = datetime.fromisoformat(first_taken_at)
     except ValueError as error:
         raise BadInput(
             f"“{first_taken_at}” is no day and time. Write them like 2025-03-04 10:05."
         ) from error
+    if really.tzinfo is not None:
+        raise BadInput(
+            f"“{first_taken_at}” names a time zone. Cameras' clocks know none: write the time that "
+            "the clock should have shown, like 2025-03-04 10:05."
+        )
     first = session.scalar(
         select(func.min(Image.captured_at)).filter_by(deployment_id=deployment.id, removed_at=None)
     )

@@ -112,7 +112,10 @@ def write_finds(
     given = [column.name for column in list_columns(session, collection_id)]
     header = [name for name in COLUMNS if events is not None or name != "event_id"]
     beside = [one.with_image_id for finds in found.values() for one in finds if one.with_image_id]
-    asked = select(Image.id, Image.path).where(is_among(Image.id, beside))
+    # Of one that was removed, or hidden as it shows a person, the path is told nowhere.
+    asked = select(Image.id, Image.path).where(
+        is_among(Image.id, beside), Image.removed_at.is_(None)
+    )
     looked_at: dict[int, str] = {row.id: row.path for row in session.execute(asked)}
 
     def rows() -> Iterator[dict[str, object]]:
@@ -140,7 +143,7 @@ def write_finds(
                     others = [
                         one.search.target_name
                         for one in _one_each(finds)
-                        if not _is_alike(one.search, find.search)
+                        if _key(one.search) != _key(find.search)
                     ]
                     path = looked_at.get(find.with_image_id or 0)
                     yield of_image | {
@@ -180,7 +183,7 @@ def read_finds(
             Answer.with_image_id,
             Answer.action_id,
         )
-        .where(Answer.search_id.in_([search.id for search in searches]))
+        .where(is_among(Answer.search_id, [search.id for search in searches]))
         .order_by(Answer.search_id, Answer.image_id, Answer.id.desc())
         .ext(distinct_on(Answer.search_id, Answer.image_id))
     )
@@ -215,10 +218,6 @@ def _ask_searches(person: Person, collection_id: int) -> Select[Search]:
 def _one_each(finds: list[Find]) -> list[Find]:
     """One find of each target: several searches may be for the same."""
     return list({_key(find.search): find for find in reversed(finds)}.values())[::-1]
-
-
-def _is_alike(one: Search, other: Search) -> bool:
-    return _key(one) == _key(other)
 
 
 def _key(search: Search) -> str:

@@ -35,7 +35,6 @@ class Found:
     unsure: int
     answered: int  # the examples among them
     examples: int  # images of the collection that opened the search, and still count
-    image_count: int
     seconds: float
     per_hundred: float | None  # answers but examples, of events where there are any
     by_chance: Statement | None  # positives per 100 random answers
@@ -53,7 +52,6 @@ def tell_found(moment: Moment) -> Found:
     )
     answered = tally.total()
     seconds = _count_seconds(moment)
-    image_count = moment.image_count
     by_chance = None
     # What the search was opened with is no yield of its.
     examples = {one.image_id for one in list_examples(moment.session, moment.search)}
@@ -81,7 +79,6 @@ def tell_found(moment: Moment) -> Found:
         unsure=tally["unsure"],
         answered=answered,
         examples=len(standing & examples),
-        image_count=image_count,
         seconds=seconds,
         per_hundred=100 * asked_yes / asked if asked else None,
         by_chance=by_chance,

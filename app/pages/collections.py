@@ -17,6 +17,7 @@ from app.collecting import (
 )
 from app.database import DbSession
 from app.deploying import (
+    MOST_FOLDERS,
     count_deployments,
     find_far,
     list_deployments,
@@ -264,8 +265,9 @@ def render_collection(
     deployment_count = count_deployments(session, collection_id)
     deployments, folders = [], []
     if facts.image_count <= MOST_LOOKED_THROUGH:
-        deployments = list_deployments(session, collection_id)
-        if not deployments and may_see_folders(session, person, collection_id):
+        with_folders = may_see_folders(session, person, collection_id)
+        deployments = list_deployments(session, collection_id, with_folders=with_folders)
+        if not deployment_count and with_folders:
             folders = list_folders(session, collection_id)
     return render(
         request,
@@ -287,6 +289,7 @@ def render_collection(
         deployment_count=deployment_count,
         far_count=len(find_far(deployments)),
         folder_count=len(folders),
+        are_more_folders=len(folders) == MOST_FOLDERS,
         grouping=find_grouping(session, collection_id),
         known_count=count_known(session, collection_id) if may_see_labels(person) else None,
         **describe_indexes(session, facts.collection, request.app.state.settings),

@@ -125,7 +125,7 @@ def world(web, settings):  # noqa: PLR0915 - a small world
         # The hidden image is the one that was looked at for its event.
         action = session.scalars(select(Action).order_by(Action.id.desc())).first()
         for place in (30, 31):
-            given_to = {"search_id": search.id, "action_id": action.id, "value": "no"}
+            given_to = {"search_id": search.id, "action_id": action.id, "value": "yes"}
             along = {"with_image_id": images[30].id} if place == 31 else {}
             session.add(Answer(image_id=images[place].id, **given_to, **along))
         guard_places(session, people["ann"], collection, grid="0.1", people=[people["tom"].id])

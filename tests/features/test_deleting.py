@@ -170,6 +170,18 @@ def test_who_answers_in_a_deleted_search_is_told_that_nothing_is_lost(pond):
     told = "“Pond”, the collection of this search, was deleted by Grace. Nothing is lost yet"
     assert told in page.text
     assert told in pond.get(f"/api/v1/searches/{pond.search_id}").json()["detail"]
+    assert "an admin, or who added it, can put it back" in page.text
+    # Deleted as well, it comes back after its collection; alone, by whose it is.
+    with pond.app.state.database.session() as session:
+        search = session.get_one(Search, pond.search_id)
+        search.deleted_at, search.deleted_by_id = datetime.now(UTC), search.owner_id
+    assert told in pond.get(f"/searches/{pond.search_id}").text
+    with pond.app.state.database.session() as session:
+        session.get_one(Collection, pond.own).deleted_at = None
+    assert "you can put it back from there" in pond.get(f"/searches/{pond.search_id}").text
+    with pond.app.state.database.session() as session:
+        session.get_one(Search, pond.search_id).deleted_at = None
+        session.get_one(Collection, pond.own).deleted_at = datetime.now(UTC)
     # To others it is as if there were none, and to whom the collection was closed before.
     with pond.app.state.database.session() as session:
         session.get_one(Search, pond.search_id).owner_id = grace.id

@@ -128,6 +128,8 @@ def test_clock_shift_is_reckoned_from_when_the_first_image_was_taken(session, po
         change(session, pond, "A", **kept, first_taken_at="in March")
     with pytest.raises(BadInput, match="too far"):
         change(session, pond, "A", **kept, first_taken_at="9999-03-04 10:05")
+    with pytest.raises(BadInput, match="names a time zone"):
+        change(session, pond, "A", **kept, first_taken_at="2025-03-04 10:05+02:00")
     images[2].captured_at = None
     with pytest.raises(BadInput, match="No image"):
         change(session, pond, "B", first_taken_at="2025-03-04 10:05")

@@ -410,4 +410,4 @@ def test_what_was_typed_of_a_deployment_stays_where_one_field_is_wrong(client):
     assert "years away" not in client.get(page).text
     text = client.post(f"{address}/folders").text
     assert text.count("clock wrong?") == 1
-    assert ": times of 1 lie years away from those of most" in client.get(page).text
+    assert ": times of 1 lie years away from those of the other" in client.get(page).text

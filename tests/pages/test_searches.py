@@ -373,7 +373,9 @@ def test_large_view_shows_what_lies_beside_an_image_without_a_time_in_its_folder
         with browser.client.app.state.database.session() as session:
             for number, one in enumerate(ids):
                 image = session.get_one(Image, one)
-                image.path = f"{'A' if number < 20 else 'B'}/IMG_{number:04}.jpg"
+                # A folder within one lies between its files in the order of paths.
+                folder = "A" if number < 20 else "A/IMG_0010" if number > 25 else "B"
+                image.path = f"{folder}/IMG_{number:04}.jpg"
                 image.captured_at = datetime(2026, 5, 1) if one == ids[15] else None
                 image.removed_at = datetime(2026, 5, 1, tzinfo=UTC) if one == ids[9] else None
             if labels:
