@@ -245,7 +245,9 @@ def match_files(files: Iterable[str], paths: Iterable[str]) -> dict[str, list[st
     People and detectors write paths from wherever they looked, so one must end like the whole of
     the other; it is the one over the most folders. A file alone, as `IMG_0001.JPG`, may be in any
     folder. A path that several files may mean, as where every folder of a disk has such a file and
-    one folder was imported, is the one's that shares most of it, or nobody's.
+    one folder was imported, is the one's that shares most of it, or nobody's. It is also that of a
+    shorter spelling of that one, unless images lie in the folder that this says: then it may be a
+    file there that was not imported.
     """
     written = {file: _normalise(file) for file in files}
     wanted = {spelled.lower() for spelled in written.values()}
@@ -260,33 +262,36 @@ def match_files(files: Iterable[str], paths: Iterable[str]) -> dict[str, list[st
         for end in ends:
             if end in wanted:
                 by_end[end].append(path)
-    found: dict[str, list[str]] = {}
+    folders = {spelled.rpartition("/")[0] for spelled in by_path}
+    found: dict[str, list[str]] = {}  # by spelling
     claims: dict[str, list[tuple[tuple[int, bool], str]]] = defaultdict(list)
-    for file, spelled in written.items():
+    for spelled in set(written.values()):
         whole, *ends = _list_ends(spelled.lower())
         if spelled in by_path:
-            found[file], end = [by_path[spelled]], whole
+            found[spelled], end = [by_path[spelled]], whole
         elif fitting := [*by_whole.get(whole, []), *by_end.get(whole, [])]:
-            found[file], end = fitting, whole
+            found[spelled], end = fitting, whole
         else:
             end = next((end for end in ends if end in by_whole), "")
-            found[file] = by_whole.get(end, [])
-        if len(found[file]) == 1:
+            found[spelled] = by_whole.get(end, [])
+        if len(found[spelled]) == 1:
             rank = (end.count("/"), spelled in by_path)
-            claims[found[file][0]].append((rank, file))
+            claims[found[spelled][0]].append((rank, spelled))
     for claimed in claims.values():
         most = max(rank for rank, _ in claimed)
-        winners = [file for rank, file in claimed if rank == most]
-        for _, file in claimed:
-            if winners != [file]:
-                found[file] = []
-    return found
+        winner, *others = (spelled for rank, spelled in claimed if rank == most)
+        for _, spelled in claimed:
+            is_shorter = f"/{winner}".lower().endswith(f"/{spelled}".lower())
+            is_same = is_shorter and spelled.rpartition("/")[0] not in folders
+            if others or not (spelled == winner or is_same):
+                found[spelled] = []
+    return {file: found[spelled] for file, spelled in written.items()}
 
 
 def say_unknown(file: str) -> str:
     """Why a file of a table is no image's."""
-    where = " in that folder, or not for certain" if "/" in _normalise(file) else ""
-    return f"the collection has no such image{where}"
+    where = " in that folder" if "/" in _normalise(file) else ""
+    return f"the collection has no such image{where}, or not for certain"
 
 
 def show(path: str) -> str:

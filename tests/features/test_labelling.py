@@ -144,7 +144,7 @@ def test_what_names_no_image_is_told_by_line_and_nothing_is_done_by_halves(sessi
     for said in (
         "3 lines of labels.csv",
         "line 4, “1.jpg”: 2 images have this name",
-        "line 5, “lost.jpg”: the collection has no such image",
+        "line 5, “lost.jpg”: the collection has no such image, or not for certain",
         "line 6, “”: it names no image",
         "Nothing was changed",
     ):

@@ -79,7 +79,7 @@ def test_rows_find_their_images_by_path_by_unique_name_and_by_hash(session, pond
     ]
     page = describe_metadata(session, pond[0].id, page=1)
     assert [(row.line, row.reason) for _, row in page.unmatched] == [
-        (3, "the collection has no such image"),
+        (3, "the collection has no such image, or not for certain"),
         (5, "2 images have this name: write their path"),
         (6, "line 2 is about the same image and was kept"),
     ]

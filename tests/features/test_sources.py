@@ -18,6 +18,7 @@ from app.sources import (
     Listing,
     check_source,
     list_source,
+    match_files,
     match_labels,
     read_labels,
     read_table,
@@ -419,6 +420,20 @@ def test_rows_match_by_path_or_where_one_ends_like_the_whole_of_the_other() -> N
         "5.jpg": {"one", "two"},
     }
     assert unmatched == ["/other/disk/6.jpg", "3.jpg", "4.jpg"]
+
+
+def test_spellings_of_one_path_are_about_the_same_image() -> None:
+    paths = ["a/1.jpg", "b/2.jpg"]
+    for spellings in (
+        ["./a/1.jpg", "a/1.jpg"],
+        ["a\\1.jpg", "a/1.jpg"],
+        ["1.jpg", "a/1.jpg"],
+        ["1.JPG", "D:\\pond\\a\\1.jpg", "D:/pond/a/1.jpg"],
+    ):
+        assert match_files(spellings, paths) == {one: ["a/1.jpg"] for one in spellings}
+    # Of another folder; and of one whose file may have been refused.
+    apart = match_files(["a/1.jpg", "copy/a/1.jpg", "1.jpg"], [*paths, "3.jpg"])
+    assert apart == {"a/1.jpg": ["a/1.jpg"], "copy/a/1.jpg": [], "1.jpg": []}
 
 
 def test_labels_of_coco_are_the_categories_of_an_image(
