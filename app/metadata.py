@@ -155,7 +155,7 @@ def add_rows(
     """Keep rows with a checked header; what came of them, and the line about each image."""
     collection = session.get_one(Collection, collection_id, with_for_update=True)
     names = [plain(column) for column in header]
-    keys = {*NAME_COLUMNS, *HASH_COLUMNS}
+    keys = {*NAME_COLUMNS, *FOLDER_COLUMNS, *HASH_COLUMNS}
     hidden = [i for i, column in enumerate(names) if column in HIDDEN_COLUMNS]
     kept = [i for i, column in enumerate(names) if i not in hidden and column not in keys]
     rows_of, unmatched = _match(session, collection_id, header, rows, name)

@@ -381,9 +381,11 @@ def test_columns_are_known_in_other_languages_and_spellings(session, pond):
         assert may_hold_places(name)
     for name in ("Länge", "Breite", "Datum", "température"):  # a length is no longitude
         assert not may_hold_places(name)
-    # As exiftool and camtrapR write it.
-    csv = "SourceFile,Make\n/data/site/IMG_0003.jpg,Reconyx\n"
+    # As exiftool and camtrapR write it. Folders tell which image, and may be known labels.
+    csv = "SourceFile,Directory,Make\n/data/site/IMG_0003.jpg,/data/site,Reconyx\n"
     assert add(session, pond, csv, "exif.csv").images == 1
+    session.refresh(pond[1][3])
+    assert pond[1][3].given == {"Make": "Reconyx"}
 
 
 @pytest.mark.parametrize(
