@@ -437,7 +437,12 @@ def _match(
     def name_of(row: list[str]) -> str:
         own = cell(row, by_name)
         before = cell(row, folder).replace("\\", "/").strip("/") if folder != by_name else ""
-        return f"{before}/{own}" if before and own else own
+        if not before or not own:
+            return own
+        spelled = own.replace("\\", "/").strip("/").lower()
+        if f"/{before}".lower().endswith(f"/{spelled}"):
+            return before  # a path with the name in it
+        return own if spelled.startswith(f"{before}/".lower()) else f"{before}/{own}"
 
     named = {line: name_of(row) for line, row in rows}
     paths = dict(

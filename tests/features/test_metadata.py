@@ -1,7 +1,7 @@
 """Tables brought beside the images: matching, kinds, what replaces what, and what is listed."""
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from app.errors import LabelsNotUsable, NotFound, WorkGoesOn
 from app.events import group_images, make_rule
@@ -84,6 +84,24 @@ def test_rows_find_their_images_by_path_by_unique_name_and_by_hash(session, pond
         (6, "line 2 is about the same image and was kept"),
     ]
     assert page.images_without == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename,relative_path,water\nIMG_0000.jpg,site\\IMG_0000.jpg,1\n",
+        "filename,relative_path,water\nIMG_0000.jpg,site,1\n",
+        "SourceFile,Directory,water\n./site/IMG_0000.jpg,./site,1\n",
+    ],
+)
+def test_a_folder_is_put_before_a_name_where_it_does_not_stand_there(session, pond, text):
+    pond[1][0].path = "pond/site/IMG_0000.jpg"
+    session.execute(
+        update(ImagePath)
+        .where(ImagePath.path == "site/IMG_0000.jpg")
+        .values(path="pond/site/IMG_0000.jpg")
+    )
+    assert add(session, pond, text).images == 1
 
 
 def test_rows_of_other_folders_are_about_no_image(session):
