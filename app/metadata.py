@@ -31,6 +31,7 @@ from app.sources import (
     FILE_COLUMNS,
     LABEL_COLUMNS,
     clean_text,
+    find_column,
     match_files,
     name_columns,
     plain,
@@ -421,15 +422,14 @@ def _match(
     name: str,
 ) -> tuple[dict[int, tuple[int, list[str]]], list[tuple[int, str, str]]]:
     """The row of each image, and of each row about none its line, what it names, and why."""
-    names = [plain(column) for column in header]
-    by_hash = next((names.index(one) for one in HASH_COLUMNS if one in names), None)
-    by_name = next((names.index(one) for one in NAME_COLUMNS if one in names), None)
+    by_hash = find_column(header, HASH_COLUMNS)
+    by_name = find_column(header, NAME_COLUMNS)
     if by_hash is None and by_name is None:
         raise LabelsNotUsable(
             f"{name} has no column that tells the image: file, path, filename or sha256. "
             f"Its columns are: {name_columns(header)}."
         )
-    folder = next((names.index(one) for one in FOLDER_COLUMNS if one in names), None)
+    folder = find_column(header, FOLDER_COLUMNS)
 
     def cell(row: list[str], at: int | None) -> str:
         return row[at].strip() if at is not None and at < len(row) else ""

@@ -25,10 +25,19 @@ from app.filtering import Filter, list_image_ids
 from app.indexing import get_current_index
 from app.metadata import list_columns
 from app.settings import Settings
-from app.sources import FILE_COLUMNS, LABEL_COLUMNS, NO_TARGET, match_labels, read_table
+from app.sources import (
+    FILE_COLUMNS,
+    LABEL_COLUMNS,
+    NO_TARGET,
+    find_column,
+    match_labels,
+    plain,
+    read_table,
+)
 from app.store import fetch_folder
 from app.tables import Collection, Image, ImageIndex, ImagePath, OracleLabel
 
+IMAGE_ID = "imageid"  # as `plain` makes it
 IMAGES = "images.csv"  # beside an index made from vectors: image_id, file
 CHUNK_ROWS = 65_536
 NAMED_AT_MOST = 5
@@ -227,7 +236,7 @@ def read_labels_file(
     """Labels (and groups) by image id; refuses lines about images that nobody knows, by name."""
     header, lines = _read_table(file)
     label_column = _find(LABEL_COLUMNS, header)
-    file_column = _find((*FILE_COLUMNS, "image_id"), header)
+    file_column = _find((*FILE_COLUMNS, IMAGE_ID), header)
     if label_column is None or file_column is None:
         raise LabelsNotUsable(
             f"{file.name} needs a column file (or image_id) and a column label. "
@@ -243,7 +252,7 @@ def read_labels_file(
         written.setdefault(line[file_column], set()).update({line[label_column]} - {""})
         if group:  # one line of several for an image may say it
             groups_written.setdefault(line[file_column], set()).update({line[group]} - {""})
-    if file_column == "image_id":
+    if plain(file_column) == IMAGE_ID:
         known = {str(image_id): image_id for image_id in known.values()}
     by_name, unknown = match_labels(written, list(known))
     if unknown:
@@ -354,7 +363,7 @@ def _read_ids(file: Path, count: int) -> tuple[Integers, list[str]]:
     if len(lines) != count:
         raise BadInput(f"{file.name} has {count_of(len(lines), 'line')} for {count} vectors.")
     image_ids = np.arange(count)
-    id_column, file_column = _find(("image_id",), header), _find(FILE_COLUMNS, header)
+    id_column, file_column = _find((IMAGE_ID,), header), _find(FILE_COLUMNS, header)
     column = file_column or id_column
     if column is None:
         raise BadInput(f"{file.name} needs a column file, a column image_id, or both.")
@@ -386,8 +395,8 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _find(names: tuple[str, ...], header: list[str]) -> str | None:
-    by_name = {column.lower(): column for column in header}
-    return next((by_name[name] for name in names if name in by_name), None)
+    at = find_column(header, names)
+    return None if at is None else header[at]
 
 
 def _whole_number(text: str, file: Path) -> int:

@@ -126,8 +126,8 @@ def read_labels_data(data: bytes, name: str) -> Labels:
     if name.lower().endswith(".json"):
         return Labels(_read_coco(data, name))
     header, rows, notes = read_table(data, name)
-    file_column = _find_column(header, FILE_COLUMNS, name)
-    label_column = _find_column(header, LABEL_COLUMNS, name)
+    file_column = _need_column(header, FILE_COLUMNS, name)
+    label_column = _need_column(header, LABEL_COLUMNS, name)
     labelled: dict[str, set[str]] = defaultdict(set)
     lines: dict[str, int] = {}
     for line, row in rows:
@@ -215,6 +215,12 @@ def plain(name: str) -> str:
     """The name of a column as names are compared: in small letters and digits, without accents."""
     letters = unicodedata.normalize("NFKD", name.casefold())
     return "".join(letter for letter in letters if letter.isalnum())
+
+
+def find_column(header: list[str], names: Iterable[str]) -> int | None:
+    """Where the column stands that is called as the first of these names that there is."""
+    found = [plain(column) for column in header]
+    return next((found.index(name) for name in names if name in found), None)
 
 
 def clean_label(text: str) -> str:
@@ -557,15 +563,14 @@ def _too_long(name: str, line: int, most: int) -> LabelsNotUsable:
     )
 
 
-def _find_column(header: list[str], names: tuple[str, ...], file: str) -> int:
-    found = [plain(column) for column in header]
-    for name in names:
-        if name in found:
-            return found.index(name)
-    raise LabelsNotUsable(
-        f"{file} has no column {names[0]} (or {', '.join(names[1:3])}). "
-        f"Its columns are: {name_columns(header)}."
-    )
+def _need_column(header: list[str], names: tuple[str, ...], file: str) -> int:
+    found = find_column(header, names)
+    if found is None:
+        raise LabelsNotUsable(
+            f"{file} has no column {names[0]} (or {', '.join(names[1:3])}). "
+            f"Its columns are: {name_columns(header)}."
+        )
+    return found
 
 
 def name_columns(header: list[str]) -> str:

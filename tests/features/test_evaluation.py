@@ -183,11 +183,17 @@ def test_ids_by_which_labels_would_miss_a_vector_are_refused(tmp_path, header, i
     assert not (tmp_path / "out").exists()
 
 
-def test_image_ids_are_taken_however_their_column_is_written(tmp_path):
+@pytest.mark.parametrize("header", [["Image_ID", "File"], ["image id", "File name"]])
+def test_ids_and_labels_are_taken_however_their_columns_are_written(tmp_path, header):
     np.save(tmp_path / "vectors.npy", np.eye(2))
-    write_csv(tmp_path / "ids.csv", ["Image_ID", "File"], [["70", "a"], ["60", "b"]])
+    write_csv(tmp_path / "ids.csv", header, [["70", "a"], ["60", "b"]])
     index = index_vectors(tmp_path / "vectors.npy", tmp_path / "ids.csv", tmp_path / "out")
     assert index.image_ids.tolist() == [70, 60]
+    for column, names in zip(header, (["70", "60"], ["a", "b"]), strict=True):
+        lines = [[name, label] for name, label in zip(names, ["newt", ""], strict=True)]
+        labels = write_csv(tmp_path / "labels.csv", [column, "Scientific Name"], lines)
+        known = read_oracle(tmp_path / "out", labels)
+        assert known.rows_of["newt"].tolist() == [0]
 
 
 def test_finished_index_is_never_written_over(bench):
