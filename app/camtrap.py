@@ -123,11 +123,11 @@ def _read_rows(source: Path, name: str, settings: Settings) -> Iterator[Row]:
             "unpacked, and try again."
         )
     try:
-        header, rows, _ = read_table(data, name)
+        table = read_table(data, name)
     except LabelsNotUsable as error:
         raise SourceNotUsable(f"The package can't be read: {error}") from error
-    for _, row in rows:
-        yield dict(zip(header, row, strict=False))
+    for _, row in table.rows:
+        yield dict(zip(table.header, row, strict=False))
 
 
 def _read_deployment(row: Row) -> PackageDeployment:

@@ -130,10 +130,11 @@ def add_table(
     One of the same name adds to the one before; the list of unmatched rows is that of the newer.
     `chosen` and `order` are as for `choose_columns`; without them columns are found as before.
     """
-    header, rows, notes = read_table(data, name)
+    header, rows, notes, delimiter = read_table(data, name)
     header = [clean_text(column).strip() for column in header]
     _check_header(header, name)
-    _read_commas(data, header, rows)
+    if delimiter != ",":  # else a cell with one is as soon a list, as of numbers of animals
+        _read_commas(header, rows)
     summary, _ = add_rows(
         session, collection_id, name=name, header=header, rows=rows, person=person
     )
@@ -397,11 +398,8 @@ def _check_header(header: list[str], name: str) -> None:
         raise LabelsNotUsable(f"Column {place} of {name} has no name. Give it one in line 1.")
 
 
-def _read_commas(data: bytes, header: list[str], rows: Rows) -> None:
-    """Write numbers with decimal commas with points, where commas do not part the cells."""
-    first_line = data.partition(b"\n")[0]
-    if first_line.count(b",") >= max(first_line.count(b";"), first_line.count(b"\t")):
-        return  # such a cell is a list, as of numbers of animals, as soon as a number
+def _read_commas(header: list[str], rows: Rows) -> None:
+    """Write numbers with decimal commas with points."""
     for at, column in enumerate(header):
         written = [row[at].strip() for _, row in rows if row[at].strip()]
         with_comma = [cell for cell in written if "," in cell]

@@ -389,9 +389,9 @@ def _read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise LabelsNotUsable(f"{file} can't be read as CSV: {why}.") from error
-    header, rows, _ = read_table(text.encode(), file.name)
-    header = [column.strip() for column in header]
-    return header, [dict(zip(header, map(str.strip, row), strict=True)) for _, row in rows]
+    table = read_table(text.encode(), file.name)
+    header = [column.strip() for column in table.header]
+    return header, [dict(zip(header, map(str.strip, row), strict=True)) for _, row in table.rows]
 
 
 def _find(names: tuple[str, ...], header: list[str]) -> str | None:

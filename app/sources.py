@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from app.errors import LabelsNotUsable, SourceNotUsable
 from app.reading import (
@@ -69,6 +70,15 @@ class Labels:
     file: str = ""  # the labels file, which is no image
     lines: dict[str, int] = field(default_factory=dict)  # file as written there -> its first line
     notes: tuple[str, ...] = ()
+
+
+class CsvTable(NamedTuple):
+    """The header of a CSV file, its rows with their lines, and how it was read."""
+
+    header: list[str]
+    rows: list[tuple[int, list[str]]]
+    notes: tuple[str, ...]  # what there is to say of it
+    delimiter: str  # of SEPARATORS
 
 
 @dataclass(slots=True)
@@ -125,7 +135,7 @@ def read_labels_data(data: bytes, name: str) -> Labels:
     """
     if name.lower().endswith(".json"):
         return Labels(_read_coco(data, name))
-    header, rows, notes = read_table(data, name)
+    header, rows, notes, _ = read_table(data, name)
     file_column = _need_column(header, FILE_COLUMNS, name)
     label_column = _need_column(header, LABEL_COLUMNS, name)
     labelled: dict[str, set[str]] = defaultdict(set)
@@ -138,10 +148,8 @@ def read_labels_data(data: bytes, name: str) -> Labels:
     return Labels(known, lines=lines, notes=notes)
 
 
-def read_table(
-    data: bytes, name: str
-) -> tuple[list[str], list[tuple[int, list[str]]], tuple[str, ...]]:
-    """The header of a CSV file, its rows with their lines, and what there is to say of it.
+def read_table(data: bytes, name: str) -> CsvTable:
+    """What a CSV file holds.
 
     Every row has as many cells as the header, and every quotation mark that opens a cell is closed:
     a file that has it otherwise is refused as a whole, since what its cells say is not certain.
@@ -198,7 +206,7 @@ def read_table(
         ) from error
     if not rows:
         raise LabelsNotUsable(f"{name} is empty. Its first line must name its columns.")
-    return rows[0][1], rows[1:], notes
+    return CsvTable(rows[0][1], rows[1:], notes, delimiter)
 
 
 def list_source(source: Path, settings: Settings, labels: Labels | None) -> Listing:

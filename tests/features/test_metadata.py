@@ -153,6 +153,9 @@ def test_decimal_commas_are_numbers_where_semicolons_part_the_cells(session, pon
     }
     add(session, pond, 'file,seen\nIMG_0001.jpg,"3,7"\n', "commas.csv")
     assert read(session, pond)[1]["seen"] == "3,7"
+    # Lines that end as on an old Mac are lines, too.
+    lines = "file;age;note\rIMG_0001.jpg;1,5;a, b, c, d\rIMG_0002.jpg;2,5;a, b, c, d\r"
+    assert add(session, pond, lines, "mac.csv").columns[0] == ("age", "number")
     # What the table said is read again when a later one goes.
     add(session, pond, "file;depth\nIMG_0001.jpg;1,25\n", "later.csv")
     assert read(session, pond)[1]["depth"] == 1.25

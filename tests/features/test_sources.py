@@ -340,8 +340,10 @@ def test_labels_whose_cells_are_not_certain_are_refused_by_line(
 
 def test_quotation_marks_that_are_closed_or_open_no_cell_are_taken() -> None:
     text = 'file,note\n1.jpg,"a ""big"", deep\none"\n2.jpg,5" long\n'
-    _, rows, _ = read_table(text.encode(), "pond.csv")
-    assert rows == [(2, ["1.jpg", 'a "big", deep\none']), (4, ["2.jpg", '5" long'])]
+    assert read_table(text.encode(), "pond.csv").rows == [
+        (2, ["1.jpg", 'a "big", deep\none']),
+        (4, ["2.jpg", '5" long']),
+    ]
 
 
 def test_labels_may_be_inside_the_source(source: Path, tmp_path: Path, settings: Settings) -> None:
