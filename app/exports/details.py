@@ -102,7 +102,8 @@ def _read_offset(text: str) -> str:
             "empty."
         )
     sign, hours, minutes = found.groups()
-    return f"{sign}{int(hours):02}:{minutes or '00'}"
+    offset = f"{sign}{int(hours):02}:{minutes or '00'}"
+    return "+00:00" if offset == "-00:00" else offset  # ISO 8601 has no minus there
 
 
 def check_line(what: str, text: str) -> str:

@@ -541,6 +541,7 @@ def test_difference_from_utc_is_kept_as_standards_write_it(hunt):
         ("utc+2", "+02:00"),
         ("GMT -10", "-10:00"),
         ("Z", "+00:00"),
+        ("-0000", "+00:00"),
         ("", ""),
     ):
         details = save_details(hunt.session, hunt.search, DETAILS | {"utc_offset": typed})
