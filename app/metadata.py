@@ -64,7 +64,8 @@ FOLDER_COLUMNS = ("relativepath", "folder", "directory")  # beside a column of b
 HASH_COLUMNS = ("sha256", "hash", "checksum")
 HIDDEN_COLUMNS = (
     *LABEL_COLUMNS,
-    *("labels", "commonname", "vernacularname", "taxon", "taxonname", "nomvernaculaire"),
+    *("labels", "common", "commonname", "vernacularname", "taxon", "taxonname", "trivialname"),
+    *("nomvernaculaire", "nomcommun", "nombrecomun"),
 )
 MOST_COLUMNS = 200
 MOST_CHOICES = 40  # different texts of a column, up to which they are offered as a list

@@ -374,9 +374,11 @@ def test_that_the_first_of_older_tables_takes_what_the_others_said_is_told(sessi
 
 
 def test_known_labels_are_not_kept_beside_the_images(session, pond):
-    summary = add(session, pond, "file,Species,depth\nIMG_0001.jpg,heron,3\n")
+    columns = "Species,Common,Nombre común,Nom commun,Trivialname"
+    text = f"file,{columns},depth\nIMG_0001.jpg,heron,heron,garza,héron,Reiher,3\n"
+    summary = add(session, pond, text)
     assert read(session, pond)[1] == {"depth": 3}
-    assert "Species" in summary.notes[0]
+    assert f"{columns.replace(',', ', ')}." in summary.notes[0]
 
 
 def test_columns_are_known_in_other_languages_and_spellings(session, pond):
