@@ -57,6 +57,7 @@ HELD_OUT = "held_out.csv"
 TRUTH = "truth.json"  # the image ids of each target, whatever becomes of the labels
 KEPT = "kept.json"  # those that the filter kept, whatever becomes of tables and clocks
 KEPT_IMAGES = "which images it looks at"
+EVENTS = "which images are of one event"
 OPENING_STREAM = 2  # random numbers of the opening, apart from those of rounds and oracle
 LETTERS = {int(Value.YES): "y", int(Value.NO): "n", int(Value.UNSURE): "u"}
 
@@ -499,10 +500,7 @@ def open_folder(out: Path, manifest: dict[str, Any]) -> None:
     # As JSON gives it back: a tuple is a list there.
     manifest = json.loads(json.dumps(manifest))
     if path.exists():
-        now, earlier = _what_must_agree(manifest), _what_must_agree(read_json(path))
-        differing = sorted(name for name in now | earlier if now.get(name) != earlier.get(name))
-        if KEPT_IMAGES in differing and "labels" in differing:
-            differing.remove("labels")  # those of other images
+        differing = _list_differing(manifest, read_json(path))
         if differing and any((out / RUNS).glob("*.json")):
             raise AnotherReplay(out, differing)
     else:
@@ -794,6 +792,28 @@ def _read_cells(cells: dict[str, Any], kind: type[RoundRow | StopRow]) -> dict[s
     return cells | numbers
 
 
+def _list_differing(manifest: dict[str, Any], earlier: dict[str, Any]) -> list[str]:
+    """What a replay that was begun goes by otherwise now, in words."""
+    if "images_sha256" not in earlier:  # begun before that was told
+        manifest = manifest | {"images_sha256": None}
+    now, before = _what_must_agree(manifest), _what_must_agree(earlier)
+    differing = {name for name in now | before if now.get(name) != before.get(name)}
+    if "labels" in differing:
+        # Once the checksum of labels was one of images and events, too, where these were chosen.
+        was_one = "kept_sha256" not in earlier
+        if was_one and (
+            manifest["kept_sha256"]
+            or manifest["grouped"]
+            or earlier["grouped"]
+            or earlier["settings"].get("where")
+        ):
+            differing -= {"labels", KEPT_IMAGES, EVENTS}
+            differing.add("the version of Rarefind (it was begun by an earlier one)")
+        elif KEPT_IMAGES in differing:
+            differing.remove("labels")  # those of other images
+    return sorted(differing)
+
+
 def _what_must_agree(manifest: dict[str, Any]) -> dict[str, Any]:
     settings = {
         name.replace("_", "-"): value
@@ -805,7 +825,7 @@ def _what_must_agree(manifest: dict[str, Any]) -> dict[str, Any]:
         "index": (manifest["index"] or {}).get("vectors_sha256"),
         "labels": manifest["oracle_sha256"],
         KEPT_IMAGES: [manifest.get("kept_sha256"), manifest.get("images_sha256")],
-        "which images are of one event": manifest.get("groups_sha256"),
+        EVENTS: manifest.get("groups_sha256"),
         "engine": manifest["engine_sha256"],
         "version of the libraries": manifest["versions"],
         "server": manifest["server"],

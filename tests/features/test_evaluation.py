@@ -637,6 +637,13 @@ def test_what_finished_runs_were_played_with_is_named_when_it_differs(bench, tmp
     assert refuse(lambda row: row // 4, rounds=2) == ["which images are of one event"]
     assert refuse(lambda row: row // 3) == ["rounds"]
     assert refuse(lambda row: row // 3, ["newt", *LABELS[:-1]], rounds=2) == ["labels"]
+    # Once one checksum was of labels, images and events: what differs in it can't be said.
+    manifest = json.loads((out / "manifest.json").read_text())
+    for added in ("kept_sha256", "images_sha256", "groups_sha256"):
+        del manifest[added]
+    (out / "manifest.json").write_text(json.dumps(manifest | {"oracle_sha256": "of all"}))
+    (told,) = refuse(lambda row: row // 3, rounds=2)
+    assert told == "the version of Rarefind (it was begun by an earlier one)"
 
 
 def test_folder_with_something_else_is_refused(bench, oracle, tmp_path):
