@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, case, exists, func, select, update
+from sqlalchemy import ColumnElement, SQLColumnExpression, case, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -139,15 +139,17 @@ def may_folders_be_labels(session: Session, collection_id: int) -> bool:
 def judge_folders(session: Session, collection_id: int) -> None:
     """Look whether an image lies in a folder called like one of its own labels, and remember it.
 
-    Under any of its paths: copies are told, too. Where it does, files made before may tell.
+    Under any of its paths: copies are told, too, and “owl (2)” may be the “owl” of another card.
+    Where it does, files made before may tell.
     """
+    numberless = func.regexp_replace(ImagePath.path, r"^([^/]*) \([0-9]+\)/", r"\1/")
     label = func.concat(_plain(OracleLabel.label), "/")
     named = (
         select(ImagePath.id)
         .join(OracleLabel, OracleLabel.image_id == ImagePath.image_id)
         .where(
             ImagePath.collection_id == collection_id,
-            func.strpos(_plain(ImagePath.path), label) > 0,
+            or_(*(func.strpos(_plain(path), label) > 0 for path in (ImagePath.path, numberless))),
         )
     )
     of_it = update(Collection).filter_by(id=collection_id)

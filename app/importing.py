@@ -5,6 +5,7 @@ An import that is killed loses at most one chunk, and running it again reads onl
 it is told an embedder, the vectors are made on the way and kept for the index (`ahead.py`).
 """
 
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -92,7 +93,8 @@ NOT_AVAILABLE = "not available"  # named by a package, but its file is not here
 # Nothing about these can change while the file does not: they are not read again.
 FINAL_REASONS = (NOT_AN_IMAGE, NOT_SUPPORTED, EMPTY, DAMAGED)
 MOST_NAMED = 10  # collections in one sentence
-COMPARED = 20  # files whose content tells of which card all of a source is
+COMPARED = 20  # files whose content tells of which card all of a folder is
+NUMBER = re.compile(r"(^| )\([0-9]+\)$")  # of a folder that was told apart
 EXAMPLES = 3  # named for each reason, and of label rows without an image
 
 
@@ -135,7 +137,8 @@ class _Tally:
     import_id: int
     collection_id: int
     called: str  # the source, by people
-    apart: str = ""  # the folder, with its slash, that its files are kept in apart from others
+    apart: dict[str, str] = field(default_factory=dict)  # what first folders are kept in
+    own: dict[str, str] = field(default_factory=dict)  # and of these what they are in the source
     is_zip: bool = False
     found: int = 0
     done: int = 0
@@ -148,8 +151,22 @@ class _Tally:
 
     def name_refused(self, path: str) -> str:
         """What a refused file is called: of those of a zip people must know in which it is."""
-        within = f"{self.called}/" if self.is_zip else self.apart
-        return shorten(f"{within}{path.removeprefix(self.apart)}")
+        own = self.find_own(path)
+        return shorten(f"{self.called}/{own}" if self.is_zip else self.put_apart(own))
+
+    def put_apart(self, path: str) -> str:
+        """The path in the collection of one in the source."""
+        return _move(path, self.apart)
+
+    def find_own(self, path: str) -> str:
+        """The path in the source of one in the collection; its own stays."""
+        return _move(path, self.own)
+
+    def name_folder(self, path: str) -> str:
+        """The folder of a file, without the number by which the upload's page told it apart."""
+        folder = PurePosixPath(self.find_own(path)).parent
+        is_numbered = not self.called and len(folder.parts) == 1
+        return NUMBER.sub("", folder.name) if is_numbered else folder.name
 
     def refuse(self, path: str, reason: str, detail: str) -> None:
         self.reasons[reason] += 1
@@ -265,9 +282,8 @@ def import_images(
     them, and no file is read twice. One that can't be had at once is left to indexing.
     `labels` is "folders" (the name of a file's folder is its label) or a CSV file, on the disk or
     inside the source. Labels go to the oracle's table alone. `called` is the name by which people
-    know the source, where that is not its own ("" for none): other photos by the names of those
-    that are here are kept in a folder that is called so. `progress` is called after each chunk;
-    what it raises stops the import, which then counts as interrupted.
+    know the source, where that is not its own ("" for what was uploaded in no zip). `progress` is
+    called after each chunk; what it raises stops the import, which then counts as interrupted.
     """
     started = time.monotonic()
     source = source.expanduser().absolute()
@@ -500,43 +516,62 @@ def _read_known(database: Database, collection_id: int) -> _Known:
 def _set_apart(
     database: Database, listing: Listing, known: _Known, tally: _Tally, zip_file: Path | None
 ) -> None:
-    """Keep the files of another card with the same names in a folder of their own.
+    """Keep the folders of another card with the same names beside those that are here.
 
     Cameras name their folders and photos alike. Where most of what has a path that is here already
-    is another photo, the whole source gets a folder, which is told again by the same rule when the
-    source comes again. A source of which some photos were edited since stays where it is, and so
-    does one whose files took the very places of those that are here.
+    is another photo, that first folder gets a number, as on the upload's page, which is told again
+    by the same rule when the source comes again. A folder of which some photos were edited since
+    stays where it is, and so does one whose files took the very places of those that are here.
     """
-    name = PurePosixPath(tally.called)
-    for folder in _name_folders(name.stem if zip_file else name.name):
-        if not _are_others(database, listing.files, folder, known, tally, zip_file):
-            break
-    if folder:
-        tally.apart = folder
-        listing.files = [replace(file, path=f"{folder}{file.path}") for file in listing.files]
+    by_folder: dict[str, list[SourceFile]] = defaultdict(list)
+    for file in listing.files:
+        by_folder[_first_folder(file.path)].append(file)
+    taken = {*by_folder, *(_first_folder(file.path) for file, _ in listing.refused)}
+    for folder, files in by_folder.items():
+        for kept in _number_folder(folder, taken):
+            put = [replace(file, path=_move(file.path, {folder: kept})) for file in files]
+            if not _are_others(database, put, known, tally, zip_file):
+                break
+        if kept != folder:
+            taken.add(kept)
+            tally.apart[folder], tally.own[kept] = kept, folder
+    if tally.apart:
+        listing.files = [replace(file, path=tally.put_apart(file.path)) for file in listing.files]
 
 
-def _name_folders(name: str) -> Iterator[str]:
-    yield ""
-    if name:
-        yield f"{name}/"
+def _number_folder(folder: str, taken: set[str]) -> Iterator[str]:
+    yield folder
     for number in count(2):
-        yield f"{name} ({number})/".lstrip()
+        name = f"{folder} ({number})" if folder else f"({number})"
+        if name not in taken:
+            yield name
+
+
+def _move(path: str, folders: dict[str, str]) -> str:
+    """A path with another first folder, where its own ("" for none) has another name."""
+    folder = _first_folder(path)
+    if folder not in folders:
+        return path
+    rest = path[len(folder) :].lstrip("/")
+    return f"{folders[folder]}/{rest}" if folders[folder] else rest
+
+
+def _first_folder(path: str) -> str:
+    return path.partition("/")[0] if "/" in path else ""
 
 
 def _are_others(
     database: Database,
     files: list[SourceFile],
-    folder: str,
     known: _Known,
     tally: _Tally,
     zip_file: Path | None,
 ) -> bool:
-    """Whether most files that have the path of an image, in that folder, are other photos."""
+    """Whether most files that have the path of an image are other photos."""
     same = other = 0.0
     doubtful = []  # of the same size, with another time
     for file in files:
-        image = known.get(f"{folder}{file.path}")
+        image = known.get(file.path)
         if image is None:
             continue
         size_bytes, modified_ns, original, _ = image
@@ -555,14 +590,13 @@ def _are_others(
                 .join(Image, Image.id == ImagePath.image_id)
                 .where(
                     ImagePath.collection_id == tally.collection_id,
-                    is_among(ImagePath.path, [f"{folder}{file.path}" for file in some]),
+                    is_among(ImagePath.path, [file.path for file in some]),
                 )
             )
             before = dict(rows.all())
         checksums = read_checksums(some, zip_file)
         alike = [
-            before[f"{folder}{file.path}"] == checksum
-            for file, checksum in zip(some, checksums, strict=True)
+            before[file.path] == checksum for file, checksum in zip(some, checksums, strict=True)
         ]
         share = alike.count(True) / len(alike)
         same, other = same + share * len(doubtful), other + (1 - share) * len(doubtful)
@@ -571,9 +605,11 @@ def _are_others(
 
 def _tell_apart(tally: _Tally) -> Iterator[str]:
     if tally.apart:
+        kept = [f"“{folder}”" for folder in tally.apart.values()]
+        more = f" and {len(kept) - EXAMPLES} more" if len(kept) > EXAMPLES else ""
         yield (
             "Other photos of the same names were in the collection already. These are kept beside "
-            f"them, in a folder “{tally.apart[:-1]}”."
+            f"them, in {plural(len(kept), 'folder')}: {', '.join(kept[:EXAMPLES])}{more}."
         )
 
 
@@ -815,7 +851,7 @@ def _record_package(session: Session, tally: _Tally, package: Package) -> None:
     image_ids = _find_images(session, tally, package.media)
     rows = []
     for path, image_id in image_ids.items():
-        medium = package.media[path.removeprefix(tally.apart)]
+        medium = package.media[tally.find_own(path)]
         of = deployments.get(medium.deployment)
         shift = timedelta(seconds=of.clock_shift_s if of else 0)
         is_placed = of is not None and of.latitude is not None and of.longitude is not None
@@ -878,11 +914,10 @@ def _record_labels(
     remarks: list[str] = []
     with database.session() as session:
         if labels is not None:
-            paths = [file.path.removeprefix(tally.apart) for file in listing.files]
+            paths = [tally.find_own(file.path) for file in listing.files]
             image_ids = _find_images(session, tally, paths)
             if labels.rows is None:
-                own = {path: PurePosixPath(path.removeprefix(tally.apart)) for path in image_ids}
-                by_path = {path: {inside.parent.name} - {""} for path, inside in own.items()}
+                by_path = {path: {tally.name_folder(path)} - {""} for path in image_ids}
             else:
                 by_path, unmatched = match_labels(labels.rows, list(image_ids))
             for path, known in by_path.items():
@@ -900,7 +935,7 @@ def _record_labels(
 def _find_images(session: Session, tally: _Tally, paths: Iterable[str]) -> dict[str, int]:
     """Images by their paths in the collection, of paths in the source."""
     found: dict[str, int] = {}
-    for some in _chunks([f"{tally.apart}{path}" for path in paths]):
+    for some in _chunks([tally.put_apart(path) for path in paths]):
         query = select(ImagePath.path, ImagePath.image_id).where(
             ImagePath.collection_id == tally.collection_id, is_among(ImagePath.path, some)
         )

@@ -21,6 +21,7 @@
   const sending = new Map(); // path -> {upload, sent, item}
   const refused = [];
   const chosen = new Map(); // path -> {size, modified}, of everything chosen on this page
+  const apart = new Set(); // folders that got a number
   let known = null; // what the server has: path -> {id, size, modified, arrived}
   let taking = Promise.resolve(); // what was chosen last is looked at after what was chosen before
   let doneCount = 0;
@@ -67,23 +68,23 @@
     before.size === file.size && (before.modified ?? file.lastModified) === file.lastModified;
 
   // Cards name their folders and photos alike. Where most of what has a name that is here already is
-  // another photo, all of that folder is kept in a folder of its own, so that no photo is taken for
-  // another. A folder of which some photos were edited since is the same folder.
+  // another photo, all of that first folder gets a number, so that no photo is taken for another and
+  // two places stay two. A folder of which some photos were edited since is the same folder.
   async function setApart(found) {
     const folders = new Map(); // "" for photos in none
-    for (const one of found) {
-      const folder = one.path.includes("/") ? one.path.split("/")[0] : "";
+    for (const { path, file } of found) {
+      const folder = path.includes("/") ? path.split("/")[0] : "";
       if (!folders.has(folder)) folders.set(folder, []);
-      folders.get(folder).push(one);
+      folders.get(folder).push({ inside: folder ? path.slice(folder.length + 1) : path, file });
     }
+    const taken = new Set(folders.keys());
     const placed = [];
     for (const [folder, some] of folders) {
       for (let number = 1; ; number += 1) {
-        const within = number === 1 ? "" : `(${number})/`;
-        const here = await ask(
-          `${page.dataset.here}?folder=${encodeURIComponent(`${within}${folder}`)}`,
-        );
-        const put = some.map(({ path, file }) => ({ path: `${within}${path}`, file }));
+        const kept = number === 1 ? folder : folder ? `${folder} (${number})` : `(${number})`;
+        if (number > 1 && taken.has(kept)) continue;
+        const here = await ask(`${page.dataset.here}?folder=${encodeURIComponent(kept)}`);
+        const put = some.map(({ inside, file }) => ({ path: kept ? `${kept}/${inside}` : inside, file }));
         let same = 0;
         let other = 0;
         for (const { path, file } of put) {
@@ -93,7 +94,8 @@
         }
         if (other > same) continue;
         placed.push(...put);
-        if (within) tellApart(folder, within.slice(0, -1));
+        taken.add(kept);
+        if (kept !== folder) apart.add(kept);
         break;
       }
     }
@@ -135,6 +137,7 @@
       }
     }
     $("upload-before").hidden = true;
+    tellApart();
     $("sending").hidden = chosen.size === 0;
     await compareLabels();
     checkRoom();
@@ -337,10 +340,12 @@
     notice.hidden = false;
   }
 
-  function tellApart(folder, within) {
+  function tellApart() {
     const told = $("upload-apart");
-    told.textContent = `Other photos of the same names are here already${folder ? ` in “${folder}”` : ""}: these are kept beside them, in a folder “${within}”.`;
-    told.hidden = false;
+    const some = [...apart].slice(0, 3).map((folder) => `“${folder}”`).join(", ");
+    const more = apart.size > 3 ? ` and ${number(apart.size - 3)} more` : "";
+    told.textContent = `Other photos of the same names are here already: these are kept beside them, in ${apart.size === 1 ? "the folder" : "the folders"} ${some}${more}.`;
+    told.hidden = apart.size === 0;
   }
 
   function refuse(path, reason) {

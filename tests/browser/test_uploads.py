@@ -149,12 +149,12 @@ def test_photos_of_another_card_with_the_same_names_take_the_place_of_none(
     page.set_input_files("#choose-folder", cards[2])
     expect(page.get_by_text("Everything has arrived")).to_be_visible()
     page.set_input_files("#choose-folder", cards[1])
-    told = page.get_by_text("Other photos of the same names are here already in “DCIM”")
-    expect(told).to_have_text(re.compile(r"a folder “\(2\)”"))
+    told = page.get_by_text("Other photos of the same names are here already")
+    expect(told).to_have_text(re.compile(r"in the folder “DCIM \(2\)”\.$"))
     expect(page.get_by_text("6 of 6 files")).to_be_visible()
     paths = {file["path"] for file in page.request.get(f"{upload}/files").json()}
-    names = [f"DCIM/100MEDIA/IMG_{photo}.JPG" for photo in range(3)]
-    assert paths == {*names, *(f"(2)/{name}" for name in names)}
+    names = [f"100MEDIA/IMG_{photo}.JPG" for photo in range(3)]
+    assert paths == {f"{card}/{name}" for card in ("DCIM", "DCIM (2)") for name in names}
     page.reload()
     page.set_input_files("#choose-folder", cards[1])  # all of it is here, and so it is imported
     expect(page.get_by_text("6 images").first).to_be_visible(timeout=PREPARED_MS)
@@ -166,7 +166,42 @@ def test_photos_of_another_card_with_the_same_names_take_the_place_of_none(
     page.set_input_files("#choose-folder", cards[0])
     expect(page.get_by_text("9 images").first).to_be_visible(timeout=PREPARED_MS)
     page.goto(f"{collection}/browse")
-    expect(page.locator(".tile-name", has_text="(3)/DCIM")).to_have_count(3)
+    expect(page.locator(".tile-name", has_text="DCIM (3)/")).to_have_count(3)
+
+
+def test_a_second_visit_keeps_two_sites_two(page, empty_server, tmp_path):
+    visits = [tmp_path / f"{visit}/season" for visit in range(2)]
+    for visit, folder in enumerate(visits):
+        for number, site in enumerate(("siteA", "siteB")):
+            make_image_file(folder / f"{site}/IMG_1.JPG", 10 * visit + number)
+        make_image_file(folder / "IMG_2.JPG", 10 * visit + 5)
+    empty_server.sign_in(page)
+    begin(page, empty_server.address, "Visits")
+    upload = page.url
+    choose = """(files) => {
+      const chosen = [];
+      for (const [path, bytes, lastModified] of files) {
+        const file = new File([new Uint8Array(bytes)], path.split("/").pop(), {
+          type: path.endsWith("txt") ? "text/plain" : "image/jpeg", lastModified,
+        });
+        if (path.includes("/")) Object.defineProperty(file, "webkitRelativePath", { value: path });
+        chosen.push(file);
+      }
+      const input = document.getElementById("choose-folder");
+      Object.defineProperty(input, "files", { value: chosen, configurable: true });
+      input.dispatchEvent(new Event("change"));
+    }"""
+    paths = ["siteA/IMG_1.JPG", "siteB/IMG_1.JPG", "IMG_2.JPG"]
+    for visit, folder in enumerate(visits):
+        files = [[path, list((folder / path).read_bytes()), 10**12 + visit] for path in paths]
+        files.append(["siteA/notes.txt", [1], 10**12])  # nothing is imported unasked
+        page.evaluate(choose, files)
+        expect(page.get_by_text("Everything has arrived")).to_be_visible()
+        expect(page.get_by_text(f"{3 * visit + 3} of {3 * visit + 3} files")).to_be_visible()
+    told = page.get_by_text("Other photos of the same names are here already")
+    expect(told).to_contain_text("in the folders “siteA (2)”, “siteB (2)”, “(2)”.")
+    arrived = {file["path"] for file in page.request.get(f"{upload}/files").json()}
+    assert arrived == {*paths, "siteA (2)/IMG_1.JPG", "siteB (2)/IMG_1.JPG", "(2)/IMG_2.JPG"}
 
 
 def test_what_does_not_fit_the_quota_is_said_before_it_is_sent(page, empty_server, tmp_path):

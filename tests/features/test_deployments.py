@@ -420,3 +420,10 @@ def test_a_label_within_the_name_of_a_folder_or_file_hides_no_folders(session, p
     images[0].path = "Heron weir/heron.jpg"
     label(session, pond, "/s/labels.csv", ("heron", "weir"))
     assert not may_folders_be_labels(session, collection.id)
+
+
+def test_a_folder_that_was_told_apart_is_called_like_its_label(session, pond):
+    collection, images, _ = pond
+    images[0].path = "Grey_heron (2)/1.jpg"
+    label(session, pond, "/s/labels.csv", ("grey heron",))
+    assert may_folders_be_labels(session, collection.id)

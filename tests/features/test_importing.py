@@ -365,14 +365,14 @@ def test_a_zip_with_the_same_names_and_other_content_is_read(
             opened.writestr(zipfile.ZipInfo("1.bmp"), file.read_bytes())
     assert run(tmp_path / "1.zip").imported == 1
     assert run(tmp_path / "2.zip", labels="folders").imported == 1
-    assert [image.path for image in list_images(database)] == ["1.bmp", "2/1.bmp"]
+    assert [image.path for image in list_images(database)] == ["1.bmp", "(2)/1.bmp"]
     assert list_labels(database) == {}  # in the zip it lies in no folder
 
 
-def test_another_card_with_the_same_names_is_kept_in_a_folder_of_its_own(
+def test_folders_of_another_card_with_the_same_names_get_a_number_each(
     database: Database, tmp_path: Path, source: Path, run: Run
 ) -> None:
-    names = [f"DCIM/100MEDIA/IMG_000{number}.BMP" for number in (1, 2, 3)]
+    names = ["siteA/1/IMG_1.BMP", "siteA/1/IMG_2.BMP", "siteB/1/IMG_1.BMP"]
 
     def fill(folder: Path, first: int) -> Path:
         for number, name in enumerate(names, start=first):
@@ -396,10 +396,10 @@ def test_another_card_with_the_same_names_is_kept_in_a_folder_of_its_own(
     assert run(pack(first)).notes == ()
     summary = run(pack(second), labels="folders")
     assert (summary.imported, summary.labelled) == (3, 3)
-    assert "kept beside them, in a folder “b”" in summary.notes[0]
-    expected = [*names, *(f"b/{name}" for name in names)]
-    assert list_paths() == expected
-    assert list_labels(database) == {path: {"100MEDIA"} for path in expected[3:]}
+    assert "kept beside them, in 2 folders: “siteA (2)”, “siteB (2)”." in summary.notes[0]
+    numbered = [name.replace("/1/", " (2)/1/") for name in names]
+    assert list_paths() == sorted([*names, *numbered])
+    assert list_labels(database) == {path: {"1"} for path in numbered}
     # Again each is the same, as a zip or unpacked, and whatever times it has by now.
     for again in (tmp_path / "b.zip", tmp_path / "a.zip", second, first):
         for file in again.rglob("*.BMP"):
@@ -408,7 +408,9 @@ def test_another_card_with_the_same_names_is_kept_in_a_folder_of_its_own(
         assert (summary.imported, summary.duplicates, summary.known) == (0, 0, 3), again
     third = fill(tmp_path / "elsewhere/b", 20)
     assert run(third).imported == 3
-    assert list_paths() == [*names, *(f"b (2)/{name}" for name in names), *expected[3:]]
+    assert list_paths() == sorted(
+        [*names, *numbered, *(name.replace("/1/", " (3)/1/") for name in names)]
+    )
     # What was edited since, and what took the very place of another, replaces it.
     make_image_file(third / names[0], 31, file_format="BMP", size=(50, 40))
     assert run(third, copy=True).imported == 1

@@ -175,13 +175,26 @@ def test_zips_of_two_cards_keep_what_they_name_alike_apart(client, begin, tmp_pa
     page = client.post(f"{upload}/finish")
     wait_until(lambda: "Start a search" in client.get(page.url.path).text)
     with client.app.state.database.session() as session:
-        assert set(session.scalars(select(ImagePath.path))) == {"DCIM/1.jpg", "card2/DCIM/1.jpg"}
+        assert set(session.scalars(select(ImagePath.path))) == {"DCIM/1.jpg", "DCIM (2)/1.jpg"}
         refused = {row.path: row.detail for row in session.scalars(select(RefusedFile))}
     inside = ("DCIM/notes.txt", "../outside.jpg", "more.zip")
     assert set(refused) == {f"cards/card{card}.zip/{name}" for card in (1, 2) for name in inside}
     assert "unpack it" in refused["cards/card2.zip/more.zip"]
     page = client.get(f"{page.url.path}/refused").text
     assert "upload it again" in page and "0 bytes" not in page
+
+
+def test_number_of_a_folder_told_apart_is_no_part_of_its_label(client, begin):
+    upload = begin(client, upload_labels="folders")
+    paths = ["owl (2)/1.jpg", "(2)/2.jpg", "site (2)/heron (3)/3.jpg"]
+    for number, path in enumerate(paths):
+        data = picture(number)
+        announce(client, upload, path, len(data), body=data)
+    page = client.post(f"{upload}/finish")
+    wait_until(lambda: "Start a search" in client.get(page.url.path).text)
+    with client.app.state.database.session() as session:
+        known = session.execute(select(Image.path, OracleLabel.label).join(OracleLabel))
+        assert dict(known.all()) == {paths[0]: "owl", paths[2]: "heron (3)"}
 
 
 def test_labels_file_comes_with_an_upload_and_is_checked_before_it(client, begin):
