@@ -42,6 +42,7 @@ from app.tables import Collection, ImagePath, Job, Person, RefusedFile, Upload, 
 
 LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
 LONGEST_PATH = 1_000
+LATEST_MS = 253_402_300_799_000  # the end of the year 9999
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
@@ -501,8 +502,9 @@ def _bring(place: Place, settings: Settings) -> None:
 
 def _date(file: Path, modified_ms: int | None) -> None:
     if modified_ms is not None:
-        seconds = min(max(modified_ms / 1000, 0), 253_402_300_799)
-        os.utime(file, (seconds, seconds))
+        # A float of seconds is a little less for half of all times, and then a millisecond off.
+        modified_ns = min(max(modified_ms, 0), LATEST_MS) * 1_000_000
+        os.utime(file, ns=(modified_ns, modified_ns))
 
 
 def _measure(file: Path) -> int:

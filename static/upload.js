@@ -64,8 +64,10 @@
     return new Map((await answer.json()).map((file) => [file.path, file]));
   }
 
+  // Times that earlier versions kept may be a millisecond off.
   const isSame = (before, file) =>
-    before.size === file.size && (before.modified ?? file.lastModified) === file.lastModified;
+    before.size === file.size
+    && Math.abs((before.modified ?? file.lastModified) - file.lastModified) <= 1;
 
   // Cards name their folders and photos alike. Where most of what has a name that is here already is
   // another photo, all of that first folder gets a number, so that no photo is taken for another and

@@ -1,5 +1,6 @@
 """Uploads in a real Chromium: a zip over a line that is cut, many files, a folder, and a phone."""
 
+import os
 import re
 import time
 import zipfile
@@ -141,7 +142,9 @@ def test_photos_of_another_card_with_the_same_names_take_the_place_of_none(
     cards = [tmp_path / f"card{number}" / "DCIM" for number in range(3)]
     for number, card in enumerate(cards):
         for photo in range(3):
-            make_image_file(card / "100MEDIA" / f"IMG_{photo}.JPG", 10 * number + photo)
+            file = make_image_file(card / "100MEDIA" / f"IMG_{photo}.JPG", 10 * number + photo)
+            at_ns = 1_700_000_000_001_000_000  # as a float of seconds it is a little less
+            os.utime(file, ns=(at_ns, at_ns))
     (cards[2] / "100MEDIA" / "notes.txt").write_text("no image")  # nothing is imported unasked
     empty_server.sign_in(page)
     begin(page, empty_server.address, "Cards")
@@ -167,6 +170,17 @@ def test_photos_of_another_card_with_the_same_names_take_the_place_of_none(
     expect(page.get_by_text("9 images").first).to_be_visible(timeout=PREPARED_MS)
     page.goto(f"{collection}/browse")
     expect(page.locator(".tile-name", has_text="DCIM (3)/")).to_have_count(3)
+    # And a third: the same photos are told as the same.
+    page.goto(collection)
+    page.get_by_text("Add images to this collection").click()
+    page.get_by_role("button", name="Upload photos").click()
+    upload = page.url
+    page.set_input_files("#choose-folder", cards[2])
+    expect(page.get_by_text("3 of 3 files")).to_be_visible()
+    assert {one["path"].split("/")[0] for one in page.request.get(f"{upload}/files").json()} == {
+        "DCIM"
+    }
+    expect(page.locator("#upload-apart")).to_be_hidden()
 
 
 def test_a_second_visit_keeps_two_sites_two(page, empty_server, tmp_path):

@@ -55,9 +55,9 @@ def begin():
     return make
 
 
-def announce(client, upload, path, size, *, body=None, **headers):
+def announce(client, upload, path, size, *, body=None, modified_ms=1_700_000_000_000, **headers):
     told = base64.b64encode(path.encode(errors="surrogatepass")).decode()
-    modified = base64.b64encode(b"1700000000000").decode()
+    modified = base64.b64encode(str(modified_ms).encode()).decode()
     return client.post(
         f"{upload}/files",
         headers=(TUS if body is None else PIECE)
@@ -195,6 +195,19 @@ def test_number_of_a_folder_told_apart_is_no_part_of_its_label(client, begin):
     with client.app.state.database.session() as session:
         known = session.execute(select(Image.path, OracleLabel.label).join(OracleLabel))
         assert dict(known.all()) == {paths[0]: "owl", paths[2]: "heron (3)"}
+
+
+def test_times_of_photos_are_kept_to_the_millisecond(client, begin):
+    upload = begin(client)
+    times_ms = {f"{number}.jpg": 1_700_000_000_000 + 37 * number for number in range(9)}
+    for number, (path, modified_ms) in enumerate(times_ms.items()):
+        data = picture(number)
+        announce(client, upload, path, len(data), body=data, modified_ms=modified_ms)
+    page = client.post(f"{upload}/finish")
+    wait_until(lambda: "Start a search" in client.get(page.url.path).text)
+    with client.app.state.database.session() as session:
+        kept = dict(session.execute(select(ImagePath.path, ImagePath.modified_ns)).all())
+    assert kept == {path: modified_ms * 1_000_000 for path, modified_ms in times_ms.items()}
 
 
 def test_labels_file_comes_with_an_upload_and_is_checked_before_it(client, begin):
