@@ -193,7 +193,8 @@ def add_file(
     session.scalar(person.with_for_update(key_share=True))  # others may refer to the person
     upload = _lock(session, upload.id)
     file = session.scalar(select(UploadedFile).filter_by(upload_id=upload.id, path=path))
-    if file is not None and file.size_bytes == size_bytes:
+    is_of_size = file is not None and file.size_bytes == size_bytes
+    if file is not None and is_of_size and _is_of_time(file.modified_ms, modified_ms):
         return make_place(upload, file, settings)
     left_over: set[Path] = set()
     if file is not None:  # another file by the same path: the last one counts
@@ -211,7 +212,8 @@ def add_file(
     upload.touched_at = datetime.now(UTC)
     session.flush()
     place = make_place(upload, file, settings)
-    left_over.discard(place.whole)  # it is replaced when this one has arrived
+    if not is_of_size:  # else it would be taken for this one
+        left_over.discard(place.whole)  # it is replaced when this one has arrived
     _after_commit(session, lambda: _unlink(left_over))
     return place
 
@@ -498,6 +500,11 @@ def _bring(place: Place, settings: Settings) -> None:
     """Have a file that arrived at another server, with the time that the person's disk said."""
     if not place.whole.exists() and fetch_file(settings, place.whole):
         _date(place.whole, place.modified_ms)
+
+
+def _is_of_time(one_ms: int | None, other_ms: int | None) -> bool:
+    """Whether two files may be one: a form without JavaScript tells no time."""
+    return one_ms is None or other_ms is None or one_ms == other_ms
 
 
 def _date(file: Path, modified_ms: int | None) -> None:

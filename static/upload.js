@@ -130,11 +130,12 @@
         chosen.set(path, { size: file.size, modified: file.lastModified });
         totalBytes += file.size;
         const here = known.get(path);
-        if (here && here.size === file.size && here.arrived) {
+        const isBegun = here && isSame(here, file); // else it was edited since
+        if (isBegun && here.arrived) {
           doneCount += 1;
           doneBytes += file.size;
         } else {
-          waiting.push({ path, file, known: here && here.size === file.size ? here : null });
+          waiting.push({ path, file, known: isBegun ? here : null });
         }
       }
     }

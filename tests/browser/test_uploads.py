@@ -330,3 +330,27 @@ def test_zip_of_500_images_over_a_line_that_is_cut_is_indexed(
     expect(page.get_by_text("500 images").first).to_be_visible()
     page.get_by_role("link", name="Browse").click()
     expect(page.locator(".tile").first).to_be_visible()
+
+
+def test_a_photo_edited_in_place_is_sent_again(page, empty_server, tmp_path):
+    photos = [
+        make_image_file(tmp_path / "site" / f"{n}.bmp", n, file_format="BMP") for n in (1, 2, 3)
+    ]
+    (tmp_path / "site/notes.txt").write_text("no image")  # nothing is imported unasked
+    empty_server.sign_in(page)
+    begin(page, empty_server.address, "Edited")
+    upload = page.url
+
+    def choose() -> dict[str, int]:
+        page.set_input_files("#choose-folder", tmp_path / "site")
+        expect(page.get_by_text("Everything has arrived")).to_be_visible()
+        expect(page.get_by_text("3 of 3 files")).to_be_visible()
+        return {one["path"]: one["modified"] for one in page.request.get(f"{upload}/files").json()}
+
+    before = choose()
+    size_bytes = photos[0].stat().st_size
+    make_image_file(photos[0], 9, file_format="BMP")
+    assert photos[0].stat().st_size == size_bytes
+    os.utime(photos[0], (2_000_000_000, 2_000_000_000))
+    page.reload()
+    assert choose() == before | {"site/1.bmp": 2_000_000_000_000}

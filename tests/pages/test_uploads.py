@@ -582,6 +582,20 @@ def test_replaced_file_that_did_not_arrive_is_left_out_in_both_its_forms(idle_cl
             list_sources(session, upload_id, settings=state.settings)
 
 
+def test_photo_of_the_same_size_that_was_edited_is_sent_again(idle_client, begin):
+    client = idle_client
+    upload = begin(client)
+    first = announce(client, upload, "a.jpg", 3, body=b"one").headers["location"]
+    assert announce(client, upload, "a.jpg", 3).headers["location"] == first
+    edited = announce(client, upload, "a.jpg", 3, modified_ms=1_700_000_000_001)
+    assert edited.headers["location"] != first and edited.headers["upload-offset"] == "0"
+    assert [file["arrived"] for file in client.get(f"{upload}/files").json()] == [False]
+    send(client, edited.headers["location"], 0, b"two")
+    assert [file["arrived"] for file in client.get(f"{upload}/files").json()] == [True]
+    assert (folder_of(client, upload) / "files/a.jpg").read_bytes() == b"two"
+    assert count(client, UploadedFile) == 1
+
+
 def test_upload_that_another_request_has_just_ended_is_not_ended_again(idle_client, begin):
     client = idle_client
     settings = client.app.state.settings
