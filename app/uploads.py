@@ -21,6 +21,7 @@ from sqlalchemy import BigInteger, cast, event, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.database import is_among
 from app.deploying import judge_folders
 from app.errors import (
     BadInput,
@@ -150,15 +151,19 @@ def list_files(session: Session, upload: Upload) -> list[UploadedFile]:
     return list(session.scalars(query.order_by(UploadedFile.path)))
 
 
-def list_paths(session: Session, upload: Upload, folder: str) -> list[tuple[str, int, int]]:
-    """Paths, sizes and times of what the upload's collection holds in a folder, or in none."""
-    of_collection = ImagePath.collection_id == upload.collection_id
-    if folder:
-        within = ImagePath.path.startswith(f"{folder}/", autoescape=True)
-    else:
-        within = ImagePath.path.not_like("%/%")
-    query = select(ImagePath.path, ImagePath.size_bytes, ImagePath.modified_ns)
-    return [row.tuple() for row in session.execute(query.where(of_collection, within))]
+def find_here(session: Session, upload: Upload, asked: list[str]) -> dict[str, tuple[int, int]]:
+    """Sizes and times (in ms) of what the upload's collection holds by the paths that are asked."""
+    as_kept: dict[str, str] = {}
+    for path in asked:
+        with suppress(BadInput):  # it will be refused when it is sent
+            as_kept[clean_path(path)] = path
+    query = select(ImagePath.path, ImagePath.size_bytes, ImagePath.modified_ns).where(
+        ImagePath.collection_id == upload.collection_id, is_among(ImagePath.path, [*as_kept])
+    )
+    return {
+        as_kept[path]: (size_bytes, modified_ns // 1_000_000)
+        for path, size_bytes, modified_ns in session.execute(query)
+    }
 
 
 def say_labels(session: Session, upload: Upload, chosen: list[str]) -> list[str]:

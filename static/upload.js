@@ -9,6 +9,7 @@
   const AT_ONCE = 4;
   const SENT_AT_ONCE = 1_000_000; // bytes: such a file goes along with its announcement
   const PIECE = Number(page.dataset.piece);
+  const ASKED_AT_ONCE = 5_000; // paths
   const SPEED_MS = 10_000; // looked back over
   // Seconds at first, for a moment's loss; then for half an hour before somebody must press a button.
   const DELAYS = [0, 500, 1_000, 2_000, ...Array(360).fill(5_000)];
@@ -58,10 +59,23 @@
 
   // ---- What is chosen ---------------------------------------------------------------------------
 
-  async function ask(address) {
-    const answer = await fetch(address, { headers: { Accept: "application/json" } });
+  async function ask(address, paths) {
+    const answer = await fetch(address, {
+      method: paths ? "POST" : "GET",
+      headers: { Accept: "application/json", "Content-Type": "application/json" },
+      body: paths && JSON.stringify(paths),
+    });
     if (!answer.ok) throw new Error(answer.status);
-    return new Map((await answer.json()).map((file) => [file.path, file]));
+    return (await answer.json()).map((file) => [file.path, file]);
+  }
+
+  // What the collection holds of these paths.
+  async function findHere(paths) {
+    const here = [];
+    for (let at = 0; at < paths.length; at += ASKED_AT_ONCE) {
+      here.push(...(await ask(page.dataset.here, paths.slice(at, at + ASKED_AT_ONCE))));
+    }
+    return new Map(here);
   }
 
   // Times that earlier versions kept may be a millisecond off.
@@ -85,8 +99,8 @@
       for (let number = 1; ; number += 1) {
         const kept = number === 1 ? folder : folder ? `${folder} (${number})` : `(${number})`;
         if (number > 1 && taken.has(kept)) continue;
-        const here = await ask(`${page.dataset.here}?folder=${encodeURIComponent(kept)}`);
         const put = some.map(({ inside, file }) => ({ path: kept ? `${kept}/${inside}` : inside, file }));
+        const here = await findHere(put.map(({ path }) => path));
         let same = 0;
         let other = 0;
         for (const { path, file } of put) {
@@ -111,7 +125,7 @@
   async function takeNext(found) {
     let placed;
     try {
-      known ??= await ask(page.dataset.files);
+      known ??= new Map(await ask(page.dataset.files));
       placed = await setApart(found);
     } catch {
       say("The server does not answer. Nothing was sent yet; try again in a moment.");

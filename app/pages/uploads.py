@@ -34,11 +34,11 @@ from app.uploads import (
     cancel_upload,
     complete,
     describe_upload,
+    find_here,
     finish_upload,
     get_place,
     get_upload,
     list_files,
-    list_paths,
     say_labels,
     start_upload,
 )
@@ -140,14 +140,16 @@ def files(session: DbSession, admin: Admin, upload_id: Id) -> JSONResponse:
     )
 
 
-@router.get("/uploads/{upload_id}/here")
-def here(session: DbSession, admin: Admin, upload_id: Id, folder: str = "") -> JSONResponse:
-    """What the collection holds in a folder, to tell other photos of the same names."""
-    upload = get_upload(session, admin, upload_id)
+@router.post("/uploads/{upload_id}/here")
+def here(
+    session: DbSession, admin: Admin, upload_id: Id, asked: Annotated[list[str], Body()]
+) -> JSONResponse:
+    """What the collection holds by these paths, to tell other photos of the same names."""
+    found = find_here(session, get_upload(session, admin, upload_id), asked)
     return JSONResponse(
         [
-            {"path": path, "size": size_bytes, "modified": modified_ns // 1_000_000}
-            for path, size_bytes, modified_ns in list_paths(session, upload, folder)
+            {"path": path, "size": size_bytes, "modified": modified_ms}
+            for path, (size_bytes, modified_ms) in found.items()
         ]
     )
 

@@ -103,7 +103,6 @@ NO_PAGES = {
     f"{SEARCH}/exports/{{name}}",
     f"{SEARCH}/upcoming",
     "/uploads/{upload_id}/files",
-    "/uploads/{upload_id}/here",
 }
 NOWHERE = "/nowhere"
 

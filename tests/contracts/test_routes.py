@@ -97,7 +97,7 @@ TABLE = {
     "POST /uploads/{upload_id}/cancel": ADMINS,
     "POST /uploads/{upload_id}/form": ADMINS,
     "GET /uploads/{upload_id}/files": ADMINS,
-    "GET /uploads/{upload_id}/here": ADMINS,
+    "POST /uploads/{upload_id}/here": ADMINS,
     "POST /uploads/{upload_id}/labels": ADMINS,
     "POST /uploads/{upload_id}/files": ADMINS,
     "HEAD /uploads/{upload_id}/files/{file_id}": ADMINS,

@@ -36,7 +36,7 @@ from app.uploads import (
     list_sources,
     sweep_uploads,
 )
-from tests.factories import make_collection, make_image_file, make_person
+from tests.factories import make_collection, make_image_file, make_images, make_person
 
 TUS = {"Tus-Resumable": "1.0.0", "Accept": "application/json"}
 PIECE = TUS | {"Content-Type": "application/offset+octet-stream"}
@@ -338,6 +338,40 @@ def test_odd_names_are_cleaned():
     assert clean_path("a\nb\x00\u202ec.jpg") == "a_b__c.jpg"
     assert clean_path("con/NUL.jpg/ab. ") == "_con/_NUL.jpg/ab"
     assert clean_path("Žirafa/č.jpg") == "Žirafa/č.jpg"
+
+
+def test_what_is_here_is_told_of_the_paths_that_are_asked(idle_client, begin):
+    upload = begin(idle_client)
+    with idle_client.app.state.database.session() as session:
+        collection = session.scalars(select(Collection)).one()
+        other = make_collection(session, name="Other")
+        for one, names in (
+            (collection, ["A_1/50%.jpg", "AB1/50%.jpg", "A_1/50x.jpg", "none.jpg", "a_b.jpg"]),
+            (other, ["theirs.jpg"]),
+        ):
+            images = make_images(session, one, len(names))
+            session.add_all(
+                ImagePath(
+                    collection_id=one.id,
+                    image_id=images[number].id,
+                    path=path,
+                    size_bytes=100 + number,
+                    modified_ns=1_700_000_000_123_456_789 + number * 1_000_000,
+                )
+                for number, path in enumerate(names)
+            )
+
+    def ask(*paths: str) -> dict[str, tuple[int, int]]:
+        told = idle_client.post(f"{upload}/here", json=paths)
+        assert told.status_code == 200
+        return {one["path"]: (one["size"], one["modified"]) for one in told.json()}
+
+    at_ms = 1_700_000_000_123
+    assert ask("A_1/50%.jpg") == {"A_1/50%.jpg": (100, at_ms)}
+    assert ask("none.jpg", "A_1/none.jpg", "theirs.jpg") == {"none.jpg": (103, at_ms + 3)}
+    # As it will be kept, told by the name that is asked; what can't be sent is not here.
+    assert ask("a\0b.jpg", "../none.jpg", "%", "A_1/") == {"a\0b.jpg": (104, at_ms + 4)}
+    assert ask() == {}
 
 
 def test_others_reach_neither_uploads_nor_their_files(idle_client, begin):
