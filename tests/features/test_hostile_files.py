@@ -277,7 +277,8 @@ def go_by_upload(database, settings, files, packed) -> Counter[str]:
         elif file.fate == BAD:
             names = [file.name.decode()]
             with suppress(zipfile.BadZipFile):
-                names += zipfile.ZipFile(io.BytesIO(file.data)).namelist()
+                inside = zipfile.ZipFile(io.BytesIO(file.data)).namelist()
+                names += [f"{names[0]}/{name}" for name in inside]
             assert any(name in refused for name in names), (file.kind, names[:3])
             counted["zip, all refused"] += 1
         else:
