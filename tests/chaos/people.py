@@ -27,7 +27,7 @@ from tests.chaos.fleet import Fleet
 
 PATIENCE_S = 240
 PIECE_BYTES = 12_000  # small, so that a kill finds many files begun
-IN_THE_BIN = "There is no such search"
+IN_THE_BIN = "the search lies in the bin"
 AWAY = (423, 503)  # to be asked again
 TUS = {"Tus-Resumable": "1.0.0"}
 PIECE = {"Content-Type": "application/offset+octet-stream"}
