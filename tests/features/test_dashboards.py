@@ -142,7 +142,6 @@ def test_found_counts_what_the_answers_say(hunt):
     assert found.examples == 1
     # What the search was opened with is no yield of its.
     assert found.per_hundred == pytest.approx(100 * (tally["yes"] - 1) / 19)
-    assert found.image_count == 300
     assert [sum(row[1:]) for row in found.plot.rows] == [6, 6, 6]
     assert sum(row[1] for row in found.plot.rows) == tally["yes"] - 1  # without the example
 
