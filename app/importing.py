@@ -529,7 +529,9 @@ def _set_apart(
     taken = {*by_folder, *(_first_folder(file.path) for file, _ in listing.refused)}
     for folder, files in by_folder.items():
         for kept in _number_folder(folder, taken):
-            put = [replace(file, path=_move(file.path, {folder: kept})) for file in files]
+            put = files  # a million of them are most often none to move
+            if kept != folder:
+                put = [replace(file, path=_move(file.path, {folder: kept})) for file in files]
             if not _are_others(database, put, known, tally, zip_file):
                 break
         if kept != folder:

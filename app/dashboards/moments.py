@@ -132,7 +132,7 @@ class Moment:
     @cached_property
     def answers(self) -> Answers:
         """The answers as rows of the index; what the search does not look at counts as unsure."""
-        return close_outside(self.index, self.known, self.pool_ids)
+        return close_outside(self.index, self._know(self.values), self.pool_ids)
 
     @cached_property
     def grouped(self) -> Events | None:
@@ -160,13 +160,12 @@ class Moment:
 
     def count(self, values: dict[int, str]) -> Answers:
         """Answers as `counted` has those of now."""
-        known = self.answers_in(self.index, values | dict.fromkeys(self.left_out, "unsure"))
+        known = self._know(values)
         return known if self.event_rows is None else answer_by_event(known, self.event_rows)
 
-    @cached_property
-    def known(self) -> Answers:
+    def _know(self, values: dict[int, str]) -> Answers:
         """The answers, and unsure for removed images."""
-        return self.answers_in(self.index, self.values | dict.fromkeys(self.left_out, "unsure"))
+        return self.answers_in(self.index, values | dict.fromkeys(self.left_out, "unsure"))
 
     @cached_property
     def pool_ids(self) -> Integers | None:

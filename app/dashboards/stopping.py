@@ -330,7 +330,7 @@ def build_standing(
         coverage=coverage,
         sample=_find_sample(moment, "estimate", kept),
         control=_find_sample(moment, "absence", kept),
-        looks=tuple(_list_looks(moment, kept)),
+        looks=tuple(_list_looks(moment, kept, everywhere=everywhere)),
         seed=moment.search.seed,
     )
 
@@ -458,7 +458,7 @@ def _name_events(plan: SamplePlan, events: Integers) -> SamplePlan:
     return SamplePlan(frame, plan.strata[order], events[plan.rows], plan.chances)
 
 
-def _list_looks(moment: Moment, kept: Mapping[int, str]) -> Iterable[Look]:
+def _list_looks(moment: Moment, kept: Mapping[int, str], *, everywhere: bool) -> Iterable[Look]:
     """The second looks that are done."""
     for detour in moment.detours:
         own = [made for made in moment.rounds[: moment.after] if made.detour_id == detour.id]
@@ -479,7 +479,7 @@ def _list_looks(moment: Moment, kept: Mapping[int, str]) -> Iterable[Look]:
             for image_id, value in said.items()
         )
         then = moment.count(moment.values_through(following.answers_through_id))
-        found = (then if kept is moment.values else moment.keep(then)).positives
+        found = (then if everywhere else moment.keep(then)).positives
         before = {
             one.image_id
             for one in moment.showings
